@@ -1,0 +1,10 @@
+"""Matrix products for NumPy on kernels that are generated for the CPU and the shape.
+
+``nkblas.matmul(a, b)`` is a drop-in for ``numpy.matmul``.
+"""
+
+from .matmul import Explanation, explain, matmul, stats
+from .runtime import cpu
+
+__all__ = ["Explanation", "cpu", "explain", "matmul", "stats"]
+__version__ = "0.1.0"

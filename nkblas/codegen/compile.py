@@ -1,0 +1,129 @@
+"""From a spec to a shared library's bytes: builder, MLIR passes, LLVM, the system's linker.
+
+`build` → `lower` → `in_memory` → `link`; each stage can be looked at by itself.
+"""
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from mlir import ir as mlir
+from mlir.execution_engine import ExecutionEngine
+from mlir.passmanager import PassManager
+
+from nkblas.isa import ISAS
+
+from . import ir, microkernel, packing
+from .spec import Copy, KernelSpec, Microkernel, Pack, Peak
+
+PIPELINE = (
+    "builtin.module(canonicalize,cse,convert-scf-to-cf,expand-strided-metadata,lower-affine,"
+    "convert-vector-to-llvm{enable-x86vector},convert-to-llvm{dynamic=true},"
+    "reconcile-unrealized-casts)"
+)
+
+SECTION = ".text.nkblas"
+"""The section of generated functions. The execution engine adds wrappers outside of it, which the
+linker drops."""
+
+SIGNATURES = {
+    Microkernel: "i64 ptr i64 ptr i64 ptr i64 i64 i64",
+    Pack: "i64 i64 ptr i64 ptr",
+    Copy: "i64 i64 ptr i64 i64 ptr i64 i64",
+    Peak: "i64 ptr",
+}
+
+
+class NoLinkerError(RuntimeError):
+    """The machine has no linker: shared libraries can't be made."""
+
+
+def build(spec: KernelSpec) -> Any:
+    """The MLIR module of one kernel, in a context of its own."""
+    isa = ISAS[spec.isa]
+    with mlir.Context(), mlir.Location.unknown():
+        module = mlir.Module.create()
+        types = [
+            {"i64": ir.i64, "ptr": ir.ptr}[name]() for name in SIGNATURES[type(spec)].split()
+        ]
+        with mlir.InsertionPoint(module.body):
+            entry = ir.function(
+                spec.symbol,
+                types,
+                section=SECTION,
+                attributes={
+                    "target-cpu": isa.target,
+                    "prefer-vector-width": str(isa.vector_bits),
+                    # the engine's wrappers would each be compiled with a copy of it
+                    "noinline": None,
+                },
+            )
+        with mlir.InsertionPoint(entry):
+            element = ir.element_type(spec.dtype)
+            arguments = list(entry.arguments)
+            if isinstance(spec, Microkernel):
+                microkernel.build(spec, isa, element, arguments)
+            elif isinstance(spec, Pack):
+                packing.build(spec, isa, element, arguments)
+            elif isinstance(spec, Copy):
+                packing.build_copy(element, arguments)
+            elif isinstance(spec, Peak):
+                microkernel.build_peak(spec, isa, element, arguments)
+            ir.return_()
+        module.operation.verify()
+    return module
+
+
+def lower(module: Any) -> None:
+    """Bring a module to the LLVM dialect, in place."""
+    with module.context:
+        PassManager.parse(PIPELINE).run(module.operation)
+
+
+def in_memory(spec: KernelSpec) -> Any:
+    """One kernel compiled in this process, as an `mlir.execution_engine.ExecutionEngine`.
+
+    ``raw_lookup(spec.symbol)`` is its address, for as long as the engine lives.
+    """
+    module = build(spec)
+    lower(module)
+    engine = ExecutionEngine(module, opt_level=3, enable_object_dump=True, enable_pic=True)
+    engine.raw_lookup(spec.symbol)  # compiles
+    return engine
+
+
+def link(objects: Path, symbol: str) -> Path:
+    """Link an object file to a shared library that exports `symbol` and nothing else.
+
+    Raises
+    ------
+    NoLinkerError
+        The machine has none of ``ld``, ``ld.lld`` and ``cc``.
+    """
+    target = objects.with_suffix(".so")
+    exports = objects.with_suffix(".map")
+    exports.write_text(f"{{ global: {symbol}; local: *; }};\n")
+    options = ["--gc-sections", "--strip-all", f"--version-script={exports}"]
+    options += ["-z", "noexecstack", "-z", "noseparate-code"]
+    for name in ("ld", "ld.lld", "cc"):
+        linker = shutil.which(name)
+        if linker is None:
+            continue
+        if name == "cc":
+            options = ["-nostdlib", *(part for o in options for part in ("-Xlinker", o))]
+        command = [linker, "-shared", *options, "-o", str(target), str(objects)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+        return target
+    raise NoLinkerError("no linker on this machine: none of ld, ld.lld, cc is in PATH")
+
+
+def shared_library(spec: KernelSpec) -> bytes:
+    """The shared library of one kernel; it exports ``spec.symbol``."""
+    with tempfile.TemporaryDirectory(prefix="nkblas-") as folder:
+        objects = Path(folder, f"{spec.symbol}.o")
+        in_memory(spec).dump_to_object_file(str(objects))
+        return link(objects, spec.symbol).read_bytes()

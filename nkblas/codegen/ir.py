@@ -1,0 +1,217 @@
+"""The few IR operations that the generators use, over MLIR's builders.
+
+Addresses are plain LLVM pointers, so that a generated function has the C ABI; arithmetic is in the
+`arith` and `vector` dialects, loops are `scf`. A value's element type decides what is emitted, so
+one generator serves every dtype.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mlir import ir
+from mlir.dialects import arith, llvm, scf, vector
+
+Value = Any  # an `ir.Value`; the bindings have no stubs
+
+
+def i64() -> Any:
+    return ir.IntegerType.get_signless(64)
+
+
+def ptr() -> Any:
+    return llvm.PointerType.get()
+
+
+def element_type(dtype: str) -> Any:
+    return {"float32": ir.F32Type, "float64": ir.F64Type}[dtype].get()
+
+
+def function(
+    name: str, types: Sequence[Any], section: str, attributes: dict[str, str | None]
+) -> Any:
+    """Add a C function without result to the module; its entry block.
+
+    `attributes` are LLVM's function attributes.
+    """
+    text = ir.StringAttr.get
+    passthrough = [
+        text(key) if value is None else ir.ArrayAttr.get([text(key), text(value)])
+        for key, value in attributes.items()
+    ]
+    signature = f"!llvm.func<void ({', '.join(str(t) for t in types)})>"
+    op = ir.Operation.create(
+        "llvm.func",
+        attributes={
+            "sym_name": text(name),
+            "function_type": ir.TypeAttr.get(ir.Type.parse(signature)),
+            "linkage": ir.Attribute.parse("#llvm.linkage<external>"),
+            "CConv": ir.Attribute.parse("#llvm.cconv<ccc>"),
+            "visibility_": ir.IntegerAttr.get(i64(), 0),
+            "section": text(section),
+            "passthrough": ir.ArrayAttr.get(passthrough),
+        },
+        regions=1,
+    )
+    return op.regions[0].blocks.append(*types)
+
+
+def return_() -> None:
+    ir.Operation.create("llvm.return")
+
+
+
+
+def const(value: int) -> Value:
+    """An i64 constant."""
+    return arith.constant(i64(), value)
+
+
+def add(a: Value, b: Value) -> Value:
+    return arith.addi(a, b)
+
+
+def mul(a: Value, b: Value) -> Value:
+    return arith.muli(a, b)
+
+
+def minimum(a: Value, b: Value) -> Value:
+    return arith.minsi(a, b)
+
+
+def round_down(value: Value, multiple: int) -> Value:
+    """The largest multiple of a power of two that is not above `value`."""
+    return arith.andi(value, const(-multiple))
+
+
+def vector_of(lanes: int, element: Any) -> Any:
+    return ir.VectorType.get([lanes], element)
+
+
+def float_add(a: Value, b: Value) -> Value:
+    return arith.addf(a, b)
+
+
+def zero(element: Any) -> Value:
+    return arith.constant(element, ir.FloatAttr.get(element, 0.0))
+
+
+def zeros(vector_type: Any) -> Value:
+    value = ir.FloatAttr.get(vector_type.element_type, 0.0)
+    return arith.constant(vector_type, ir.DenseElementsAttr.get_splat(vector_type, value))
+
+
+def address(base: Value, index: Value | int, element: Any) -> Value:
+    """``&base[index]``; a constant index becomes part of the instruction's displacement."""
+    if isinstance(index, int):
+        if index == 0:
+            return base
+        return llvm.getelementptr(
+            ptr(), base, [], ir.DenseI32ArrayAttr.get([index]), element, None
+        )
+    dynamic = -(2**31)  # LLVM's marker for "see the operands"
+    return llvm.getelementptr(
+        ptr(), base, [index], ir.DenseI32ArrayAttr.get([dynamic]), element, None
+    )
+
+
+def _itemsize(type_: Any) -> int:
+    element = type_.element_type if isinstance(type_, ir.VectorType) else type_
+    return int(element.width) // 8
+
+
+def load(type_: Any, source: Value, mask: Value | None = None) -> Value:
+    """Load a scalar or a vector, aligned to an element only; what `mask` leaves out reads as 0."""
+    if mask is None:
+        return llvm.load(type_, source, alignment=_itemsize(type_))
+    return llvm.intr_masked_load(
+        type_, source, mask, _itemsize(type_), pass_thru=zeros(type_)
+    )
+
+
+def store(value: Value, target: Value, mask: Value | None = None) -> None:
+    if mask is None:
+        llvm.store(value, target, alignment=_itemsize(value.type))
+    else:
+        llvm.intr_masked_store(value, target, mask, _itemsize(value.type))
+
+
+def splat(scalar: Value, vector_type: Any) -> Value:
+    return vector.broadcast(vector_type, scalar)
+
+
+def fma(a: Value, b: Value, c: Value) -> Value:
+    """``a * b + c``, fused where the target can (LLVM splits it where it can't)."""
+    return vector.fma(a, b, c)
+
+
+def first_lanes(lanes: int, count: Value) -> Value:
+    """A mask of `lanes` bits of which the first `count` are set; `count` may be out of range."""
+    vector_type = ir.VectorType.get([lanes], ir.IntegerType.get_signless(32))
+    i32 = ir.IntegerType.get_signless(32)
+    steps = arith.constant(
+        vector_type,
+        ir.DenseElementsAttr.get(
+            [ir.IntegerAttr.get(i32, lane) for lane in range(lanes)], type=vector_type
+        ),
+    )
+    bounded = arith.maxsi(minimum(count, const(lanes)), const(0))
+    limit = vector.broadcast(vector_type, arith.trunci(i32, bounded))
+    return arith.cmpi(arith.CmpIPredicate.slt, steps, limit)
+
+
+def prefetch_for_write(target: Value) -> None:
+    llvm.intr_prefetch(target, 1, 3, 1)
+
+
+def loop(
+    stop: Value,
+    carried: Sequence[Value],
+    body: Callable[[Value, list[Value]], Sequence[Value]],
+    start: Value | None = None,
+    step: int = 1,
+) -> list[Value]:
+    """``for (i = start; i < stop; i += step)``; `body(i, carried)` returns the next `carried`."""
+    op = scf.ForOp(const(0) if start is None else start, stop, const(step), list(carried))
+    with ir.InsertionPoint(op.body):
+        scf.yield_(list(body(op.induction_variable, list(op.inner_iter_args))))
+    return list(op.results_)
+
+
+def either(
+    condition: Value,
+    then: Callable[[], Sequence[Value]],
+    otherwise: Callable[[], Sequence[Value]],
+    types: Sequence[Any] = (),
+) -> list[Value]:
+    """``condition ? then() : otherwise()``, of which only one runs."""
+    op = scf.IfOp(condition, list(types), has_else=True)
+    for block, branch in ((op.then_block, then), (op.else_block, otherwise)):
+        with ir.InsertionPoint(block):
+            scf.yield_(list(branch()))
+    return list(op.results_)
+
+
+def when(
+    condition: Value, then: Callable[[], Sequence[Value]], otherwise: Sequence[Value]
+) -> list[Value]:
+    """``condition ? then() : otherwise``, with `then` run only where the condition holds."""
+    return either(condition, then, lambda: otherwise, [v.type for v in otherwise])
+
+
+def nonzero(value: Value) -> Value:
+    return arith.cmpi(arith.CmpIPredicate.ne, value, const(0))
+
+
+def at_least(a: Value, b: Value) -> Value:
+    return arith.cmpi(arith.CmpIPredicate.sge, a, b)
+
+
+def less(a: Value, b: Value) -> Value:
+    return arith.cmpi(arith.CmpIPredicate.slt, a, b)
+
+
+def interleave(a: Value, b: Value) -> tuple[Value, Value]:
+    """The two halves of ``a0 b0 a1 b1 …``."""
+    lanes = a.type.shape[0]
+    order = [lane // 2 + (lane % 2) * lanes for lane in range(2 * lanes)]
+    return vector.shuffle(a, b, order[:lanes]), vector.shuffle(a, b, order[lanes:])

@@ -1,0 +1,104 @@
+"""Every new kernel is run against a plain reference before anyone else runs it.
+
+The operands hold small integers, so that sums are exact in any order and results compare for
+equality; what lies around an output must stay as it was.
+"""
+
+import itertools
+
+import numpy as np
+
+from nkblas._engine import ffi
+from nkblas.isa import ISAS
+from nkblas.problem import ITEMSIZE
+
+from .spec import Copy, KernelSpec, Microkernel, Pack, Peak
+
+
+class WrongKernelError(RuntimeError):
+    """A kernel computed something else than its contract says."""
+
+
+def check(spec: KernelSpec, address: int) -> None:
+    """Run the function of `spec` at `address`.
+
+    Raises
+    ------
+    WrongKernelError
+        A result is not the reference's.
+    """
+    generator = np.random.default_rng(0)
+    if isinstance(spec, Microkernel):
+        _check_microkernel(spec, ffi.cast("nk_microkernel", address), generator)
+    elif isinstance(spec, Pack):
+        _check_pack(spec, ffi.cast("nk_pack", address), generator)
+    elif isinstance(spec, Copy):
+        _check_copy(spec, ffi.cast("nk_copy", address), generator)
+    elif isinstance(spec, Peak):
+        ffi.cast("nk_peak", address)(1, _pointer(np.zeros(64, spec.dtype)))
+
+
+def _pointer(array: np.ndarray) -> object:
+    return ffi.cast("void *", array.ctypes.data)
+
+
+def _integers(generator: np.random.Generator, dtype: str, *shape: int) -> np.ndarray:
+    return generator.integers(-9, 10, shape).astype(dtype)
+
+
+def _compare(spec: KernelSpec, got: np.ndarray, expected: np.ndarray, case: str) -> None:
+    if not np.array_equal(got, expected):
+        raise WrongKernelError(f"{spec.symbol} is wrong at {case}")
+
+
+def _check_microkernel(spec: Microkernel, kernel, generator: np.random.Generator) -> None:
+    lanes = ISAS[spec.isa].lanes(ITEMSIZE[spec.dtype])
+    widths = range(spec.nr - lanes + 1, spec.nr + 1) if spec.masked else [spec.nr]
+    mr = spec.mr
+    for k, n, accumulate in itertools.product((1, 2, 19), widths, (0, 1)):
+        a = _integers(generator, spec.dtype, mr, k + 3)
+        # B's lanes beyond n count for nothing, but where there are no masks they are read
+        b = _integers(generator, spec.dtype, k, spec.nr + 5)
+        c = _integers(generator, spec.dtype, mr, spec.nr + 7)
+        expected = c.copy()
+        expected[:, :n] = (c[:, :n] if accumulate else 0) + np.einsum(
+            "ip,pj->ij", a[:, :k], b[:, :n]
+        )
+        if spec.a_layout == "col":
+            a = np.ascontiguousarray(a.T)
+        kernel(
+            k, _pointer(a), a.shape[1], _pointer(b), b.shape[1], _pointer(c), c.shape[1], n,
+            accumulate,
+        )  # fmt: skip
+        _compare(spec, c, expected, f"k={k}, n={n}, accumulate={accumulate}")
+
+
+def _check_pack(spec: Pack, kernel, generator: np.random.Generator) -> None:
+    width = spec.width
+    for n, k in itertools.product({1, (width + 1) // 2, width}, (1, 15, 33)):
+        source = _integers(generator, spec.dtype, n, k)
+        padded = np.zeros((k + 1, width), spec.dtype)
+        padded[k] = 77
+        panel = np.full_like(padded, 77)
+        padded[:k, :n] = source.T
+        if not spec.transposed:
+            source = np.ascontiguousarray(source.T)
+        kernel(n, k, _pointer(source), source.shape[1], _pointer(panel))
+        _compare(spec, panel, padded, f"n={n}, k={k}")
+
+
+def _check_copy(spec: Copy, kernel, generator: np.random.Generator) -> None:
+    source = _integers(generator, spec.dtype, 14, 22)[::2, ::-2]
+    target = np.zeros((30, 20), spec.dtype)
+    expected = target.copy()
+    expected.T[4:18:2, 5:27:2] = source
+    view = target.T[4:18:2, 5:27:2]
+    size = source.itemsize
+    kernel(
+        *source.shape,
+        _pointer(source),
+        *(stride // size for stride in source.strides),
+        _pointer(view),
+        *(stride // size for stride in view.strides),
+    )
+    _compare(spec, target, expected, "strides")

@@ -1,0 +1,158 @@
+"""The compiler as seen from the user's process: a helper process that makes shared libraries.
+
+What happens to the helper can't happen to the user. It starts at the first kernel that is not in
+the store, serves until it has been idle for a while, and ends with its parent.
+"""
+
+import json
+import os
+import select
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import IO, Any
+
+from .codegen.spec import KernelSpec
+
+TIMEOUT = 120.0
+"""Seconds that one kernel may take; they take about 0.05."""
+
+
+class CompileError(RuntimeError):
+    """A kernel could not be made; the message says why."""
+
+
+class NoLibraryError(CompileError):
+    """Compiled and checked, but there is no linker to make a shared library."""
+
+
+class Compiler:
+    """The helper process, started when needed."""
+
+    def __init__(self) -> None:
+        self._process: Any = None  # a `subprocess.Popen`
+        self._errors: IO[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def compile(self, spec: KernelSpec) -> bytes:
+        """The shared library of one kernel, checked against a plain reference.
+
+        Raises
+        ------
+        NoLibraryError
+            The machine has no linker.
+        CompileError
+            Anything else, the helper's death included.
+        """
+        with self._lock:
+            # A helper that was there may have just left for idleness: try a new one.
+            for may_have_left in (self._process is not None, False):
+                reply, library = self._ask(spec)
+                if reply is None and may_have_left:
+                    continue
+                break
+        if reply is None:
+            raise CompileError(f"the compiler died on {spec.symbol}: {self._last_words()}")
+        if "error" in reply:
+            kind = NoLibraryError if reply.get("no_linker") else CompileError
+            raise kind(f"{spec.symbol}: {reply['error']}")
+        return library
+
+    def _ask(self, spec: KernelSpec) -> tuple[dict[str, Any] | None, bytes]:
+        """One request and its reply; None if the helper is no more."""
+        try:
+            if self._process is None:
+                self._start()
+            self._process.stdin.write(json.dumps(spec.to_dict()).encode() + b"\n")
+            reply = json.loads(self._read_line())
+            return reply, self._read(reply.get("size", 0))
+        except (EOFError, OSError, ValueError):
+            self.close()
+            return None, b""
+        except BaseException:  # an interrupt: the reply still to come is nobody's
+            self.close()
+            raise
+
+    def _start(self) -> None:
+        import subprocess
+
+        self._errors = tempfile.TemporaryFile()
+        # The helper sees the modules that this process sees, whatever its path is.
+        path = json.dumps(sys.path)
+        program = (
+            f"import sys, json; sys.path[:] = json.loads({path!r}); "
+            "from nkblas.codegen.helper import main; main()"
+        )
+        self._process = subprocess.Popen(
+            [python(), "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            bufsize=0,
+            start_new_session=True,  # an interrupt from the keyboard is for the user's process
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        )
+
+    def _read_line(self) -> bytes:
+        line = b""
+        while not line.endswith(b"\n"):
+            line += self._read(1)
+        return line
+
+    def _read(self, size: int) -> bytes:
+        """Exactly `size` bytes, unbuffered, each part within `TIMEOUT`."""
+        descriptor = self._process.stdout.fileno()
+        parts = []
+        while size:
+            if not select.select([descriptor], [], [], TIMEOUT)[0]:
+                raise EOFError(f"no answer for {TIMEOUT:.0f} s")
+            part = os.read(descriptor, size)
+            if not part:
+                raise EOFError("the helper has ended")
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def _last_words(self) -> str:
+        """The end of what the helper wrote to its standard error."""
+        if self._errors is None:
+            return "no message"
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "no message"
+
+    def close(self) -> None:
+        """End the helper."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for pipe in (process.stdin, process.stdout):
+            try:
+                pipe.close()
+            except OSError:
+                pass
+        process.kill()
+        process.wait()
+
+    def forget(self) -> None:
+        """After a fork, in the child: the helper is the parent's."""
+        process, self._process = self._process, None
+        self._lock = threading.Lock()
+        if process is not None:
+            process.stdin.close()
+            process.stdout.close()
+            process.returncode = 0  # not ours to wait for
+
+
+def python() -> str:
+    """The interpreter to run the helper with, also where Python is embedded in a program."""
+    if sys.executable and "python" in Path(sys.executable).name:
+        return sys.executable
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for prefix in (sys.prefix, sys.exec_prefix, sys.base_prefix):
+        for name in (f"python{version}", "python3"):
+            candidate = Path(prefix, "bin", name)
+            if candidate.exists():
+                return str(candidate)
+    raise CompileError("no Python interpreter to run the compiler with (sys.executable is unset)")

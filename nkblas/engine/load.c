@@ -1,0 +1,54 @@
+/* Loads generated code. The library comes as bytes that were checked, and is loaded from an
+   anonymous file: what happens later to the file it came from can't reach this process. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "nkblas.h"
+
+static int write_all(int fd, const char *data, size_t size)
+{
+    while (size) {
+        ssize_t written = write(fd, data, size);
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written <= 0)
+            return -1;
+        data += written;
+        size -= (size_t)written;
+    }
+    return 0;
+}
+
+void *nk_load(const void *library, size_t size, const char *name, const char *symbol,
+              char *message, size_t message_size)
+{
+    /* dlopen takes two equal paths for the same library, and descriptors are reused: the bits of
+       a serial number, as "./" and "/", make each path its own. */
+    static unsigned serial;
+    char path[160];
+    void *address = NULL;
+    int fd = memfd_create(name, MFD_CLOEXEC);
+    if (fd < 0 || write_all(fd, library, size)) {
+        snprintf(message, message_size, "no anonymous file: %s", strerror(errno));
+        goto done;
+    }
+    int length = snprintf(path, sizeof path, "/proc/self/fd/");
+    for (unsigned bits = __atomic_add_fetch(&serial, 1, __ATOMIC_RELAXED); bits; bits >>= 1)
+        length += snprintf(path + length, sizeof path - (size_t)length, bits & 1 ? "./" : "/");
+    snprintf(path + length, sizeof path - (size_t)length, "%d", fd);
+
+    void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (handle)
+        address = dlsym(handle, symbol);
+    if (!address)
+        snprintf(message, message_size, "%s", dlerror());
+done:
+    if (fd >= 0)
+        close(fd);
+    return address;
+}

@@ -1,0 +1,53 @@
+/* Packing buffers: one for each thread, kept between calls, on huge pages. */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "nkblas.h"
+
+typedef struct {
+    void *data;
+    size_t size;
+} buffer;
+
+static _Thread_local buffer mine;
+static pthread_key_t at_thread_exit;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static const size_t huge_page = (size_t)2 << 20;
+
+static void unmap(void *data)
+{
+    (void)data;
+    if (mine.data)
+        munmap(mine.data, mine.size);
+    mine.data = NULL;
+    mine.size = 0;
+}
+
+static void make_key(void) { pthread_key_create(&at_thread_exit, unmap); }
+
+void *nk_buffer(size_t size)
+{
+    if (size <= mine.size)
+        return mine.data;
+    pthread_once(&once, make_key);
+    unmap(NULL);
+
+    /* Map a page too many, and give back what lies outside the aligned part. */
+    size = (size + huge_page - 1) & ~(huge_page - 1);
+    char *raw = mmap(NULL, size + huge_page, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (raw == MAP_FAILED)
+        return NULL;
+    size_t before = -(uintptr_t)raw & (huge_page - 1);
+    if (before)
+        munmap(raw, before);
+    munmap(raw + before + size, huge_page - before);
+    madvise(raw + before, size, MADV_HUGEPAGE); /* a refusal costs speed only */
+    mine.data = raw + before;
+    mine.size = size;
+    pthread_setspecific(at_thread_exit, mine.data);
+    return mine.data;
+}

@@ -1,0 +1,105 @@
+/* The engine: runs plans. Everything hot is generated code, reached through the function pointers
+   of a plan; the C around it only walks tiles. Sizes and strides are in elements. */
+#ifndef NKBLAS_H
+#define NKBLAS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Shared with Python (build.py hands this part to cffi as it stands). */
+/* cffi: begin */
+
+typedef enum { NK_FLOAT32, NK_FLOAT64 } nk_dtype;
+
+/* Which dimension of an operand has unit stride: the second, the first, neither. */
+typedef enum { NK_ROW, NK_COL, NK_STRIDED } nk_layout;
+
+/* What was asked, as far as a plan depends on it: the key of the plan table. */
+typedef struct {
+    int64_t m, n, k;
+    int32_t dtype;
+    int8_t a, b, c; /* layouts */
+    int8_t reserved;
+} nk_problem;
+
+/* One dimension of C cut into tiles: the first `count` have `size` rows (columns), those after
+   them `rest`. A cache block (mc, nc) is `block` tiles. */
+typedef struct {
+    int64_t size, count, rest, tiles, block;
+} nk_cut;
+
+/* Generated functions; codegen/spec.py has their contracts. */
+typedef void (*nk_microkernel)(int64_t k, const void *a, int64_t lda, const void *b, int64_t ldb,
+                               void *c, int64_t ldc, int64_t n, int64_t accumulate);
+typedef void (*nk_pack)(int64_t n, int64_t k, const void *source, int64_t lds, void *panel);
+typedef void (*nk_copy)(int64_t m, int64_t n, const void *source, int64_t srs, int64_t scs,
+                        void *target, int64_t trs, int64_t tcs);
+typedef void (*nk_peak)(int64_t steps, void *out);
+
+typedef struct {
+    nk_problem problem;
+    nk_cut m, n;
+    int64_t kc;         /* 0: the problem is left to NumPy */
+    int32_t pack_a, pack_b;
+    int32_t ir_outside; /* order of the two inner loops: ir around jr, or jr around ir */
+    nk_microkernel microkernel[2][2]; /* [is it a rest row][is it a rest column] */
+    nk_pack packs[2];               /* of A's panels and of B's; NULL: by `copy` */
+    nk_copy copy;
+} nk_plan;
+
+typedef struct {
+    char *data;
+    int64_t rs, cs;
+} nk_matrix;
+
+typedef struct {
+    uint64_t calls, fallbacks;
+} nk_counters;
+
+enum { NK_DONE = 0, NK_LEFT_TO_NUMPY = 1 };
+
+/* table.c: one thread inserts at a time (the caller sees to it), any number look up. */
+const nk_plan *nk_table_find(const nk_problem *problem);
+int nk_table_insert(const nk_plan *plan); /* copies it; -1: no memory */
+void nk_table_clear(void);
+
+/* gemm.c */
+
+/* The problem that three matrices make. They are changed to what its plan works on: a C with
+   columns becomes one with rows, by transposing all three. */
+nk_problem nk_describe(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix *a, nk_matrix *b,
+                       nk_matrix *c);
+
+/* C = A @ B. */
+int nk_gemm(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
+            nk_matrix c);
+int nk_run(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c);
+nk_counters *nk_counts(void);
+
+/* load.c: the address of `symbol` in a shared library given as bytes; NULL and a message. */
+void *nk_load(const void *library, size_t size, const char *name, const char *symbol,
+              char *message, size_t message_size);
+
+/* cpuid.c */
+typedef struct {
+    char vendor[13], brand[49];
+    int32_t family, model, stepping;
+    uint32_t words[12]; /* feature words, in the order of detect.py's table */
+    uint64_t xcr0;
+    int64_t l1d, l2, l3; /* bytes of one cache; 0: the CPU does not say */
+    int32_t l1d_ways, l2_ways, l3_ways;
+    int32_t amx_permitted;
+} nk_cpu;
+void nk_detect(nk_cpu *cpu);
+
+/* cffi: end */
+
+/* Asks Python for a plan of a problem that the table lacks; 0: there will be none for this call. */
+extern int (*nk_ask)(const nk_problem *problem);
+
+/* memory.c: this thread's packing buffer, at least `size` bytes; NULL: no memory. */
+void *nk_buffer(size_t size);
+
+extern const int64_t nk_itemsize[];
+
+#endif

@@ -1,0 +1,122 @@
+"""From specs to addresses: in this process, else in the store, else compiled."""
+
+import os
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from .codegen.spec import KernelSpec
+from .compiler import CompileError, Compiler, NoLibraryError
+from .loader import open_library
+from .log import log
+from .store import Store, default_folder
+
+
+class KernelsUnavailableError(RuntimeError):
+    """Some kernel is not to be had in this process; the message says why."""
+
+
+class Kernels:
+    """The kernels of this process.
+
+    Attributes
+    ----------
+    addresses : dict of KernelSpec to int
+        What is loaded.
+    compiled, loaded : int
+        Kernels that this process had compiled, and that it found in the store.
+    """
+
+    def __init__(self) -> None:
+        self.addresses: dict[KernelSpec, int] = {}
+        self.compiled = 0
+        self.loaded = 0
+        self._failed: dict[KernelSpec, str] = {}
+        self._store: Store | None = None
+        self._compiler = Compiler()
+        self._in_memory: list[Any] = []  # keeps execution engines alive
+        self._lock = threading.RLock()
+        os.register_at_fork(after_in_child=self._forget_parent)
+
+    @property
+    def store(self) -> Store:
+        if self._store is None:
+            self._store = Store(default_folder())
+        return self._store
+
+    def load(self, specs: Iterable[KernelSpec], jit: bool = True) -> dict[KernelSpec, int]:
+        """Addresses of kernels; those that are nowhere yet are compiled if `jit`.
+
+        Raises
+        ------
+        KernelsUnavailableError
+            One of them can't be had.
+        """
+        wanted = list(specs)
+        with self._lock:
+            missing = [s for s in wanted if s not in self.addresses and not self._from_store(s)]
+            if missing:
+                self._compile_all(missing, jit)
+            return {spec: self.addresses[spec] for spec in wanted}
+
+    def where(self, spec: KernelSpec) -> str:
+        """Where a kernel is: "process", "store" or "nowhere" (yet)."""
+        if spec in self.addresses:
+            return "process"
+        return "store" if self.store.get(self.store.key(spec)) is not None else "nowhere"
+
+    def _from_store(self, spec: KernelSpec) -> bool:
+        library = self.store.get(self.store.key(spec))
+        if library is None:
+            return False
+        self._open(spec, library)
+        self.loaded += 1
+        return True
+
+    def _compile_all(self, specs: list[KernelSpec], jit: bool) -> None:
+        for spec in specs:
+            if spec in self._failed:
+                raise KernelsUnavailableError(self._failed[spec])
+        if not jit:
+            names = ", ".join(spec.symbol for spec in specs)
+            raise KernelsUnavailableError(f"NKBLAS_JIT=never, and the store lacks {names}")
+        keys = {spec: self.store.key(spec) for spec in specs}
+        with self.store.lock(list(keys.values())):
+            for spec, key in keys.items():
+                if self._from_store(spec):  # another process made it while this one waited
+                    continue
+                try:
+                    self._compile(spec, key)
+                except CompileError as error:
+                    self._failed[spec] = str(error)
+                    raise KernelsUnavailableError(str(error)) from None
+
+    def _compile(self, spec: KernelSpec, key: str) -> None:
+        try:
+            library = self._compiler.compile(spec)
+        except NoLibraryError as error:
+            log("warning", f"{error}; kernels stay in memory, for this process alone", once=True)
+            from .codegen import compile
+
+            engine = compile.in_memory(spec)  # the helper has gone through the same before
+            self._in_memory.append(engine)
+            self.addresses[spec] = engine.raw_lookup(spec.symbol)
+        else:
+            self.store.put(key, library, spec)
+            self._open(spec, library)
+        self.compiled += 1
+        log("info", f"compiled {spec.symbol}")
+
+    def _open(self, spec: KernelSpec, library: bytes) -> None:
+        try:
+            self.addresses[spec] = open_library(spec, library)
+        except OSError as error:
+            raise KernelsUnavailableError(f"{spec.symbol} can't be loaded: {error}") from None
+
+    def _forget_parent(self) -> None:
+        self._lock = threading.RLock()
+        self._compiler.forget()
+
+
+kernels = Kernels()
+load = kernels.load

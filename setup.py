@@ -1,0 +1,18 @@
+"""The compiled parts and the shipped plans; everything else is in pyproject.toml."""
+
+import numpy
+from setuptools import Extension, setup
+
+setup(
+    cffi_modules=["nkblas/engine/build.py:ffi"],
+    ext_modules=[
+        Extension(
+            "nkblas._gufunc",
+            sources=["nkblas/engine/gufunc.c"],
+            depends=["nkblas/engine/nkblas.h"],
+            include_dirs=["nkblas/engine", numpy.get_include()],
+            define_macros=[("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION")],
+            extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra"],
+        )
+    ],
+)
