@@ -4,6 +4,9 @@ import numpy
 from setuptools import Extension, setup
 
 setup(
+    package_dir={"nkblas.kernels_cache": "kernels_cache"},
+    packages=["nkblas", "nkblas.codegen", "nkblas.engine", "nkblas.kernels_cache"],
+    package_data={"nkblas": ["py.typed", "*.pyi"], "nkblas.kernels_cache": ["*"]},
     cffi_modules=["nkblas/engine/build.py:ffi"],
     ext_modules=[
         Extension(

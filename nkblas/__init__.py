@@ -3,8 +3,8 @@
 ``nkblas.matmul(a, b)`` is a drop-in for ``numpy.matmul``.
 """
 
-from .matmul import Explanation, explain, matmul, stats
+from .matmul import Explanation, explain, matmul, show_config, stats
 from .runtime import cpu
 
-__all__ = ["Explanation", "cpu", "explain", "matmul", "stats"]
+__all__ = ["Explanation", "cpu", "explain", "matmul", "show_config", "stats"]
 __version__ = "0.1.0"

@@ -8,12 +8,10 @@ import json
 import os
 import select
 import sys
-import tempfile
 import threading
-from pathlib import Path
 from typing import IO, Any
 
-from .codegen.spec import KernelSpec
+from .codegen.spec import KernelSpec, to_dict
 
 TIMEOUT = 120.0
 """Seconds that one kernel may take; they take about 0.05."""
@@ -64,7 +62,7 @@ class Compiler:
         try:
             if self._process is None:
                 self._start()
-            self._process.stdin.write(json.dumps(spec.to_dict()).encode() + b"\n")
+            self._process.stdin.write(json.dumps(to_dict(spec)).encode() + b"\n")
             reply = json.loads(self._read_line())
             return reply, self._read(reply.get("size", 0))
         except (EOFError, OSError, ValueError):
@@ -76,6 +74,7 @@ class Compiler:
 
     def _start(self) -> None:
         import subprocess
+        import tempfile
 
         self._errors = tempfile.TemporaryFile()
         # The helper sees the modules that this process sees, whatever its path is.
@@ -147,12 +146,12 @@ class Compiler:
 
 def python() -> str:
     """The interpreter to run the helper with, also where Python is embedded in a program."""
-    if sys.executable and "python" in Path(sys.executable).name:
+    if sys.executable and "python" in os.path.basename(sys.executable):
         return sys.executable
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     for prefix in (sys.prefix, sys.exec_prefix, sys.base_prefix):
         for name in (f"python{version}", "python3"):
-            candidate = Path(prefix, "bin", name)
-            if candidate.exists():
-                return str(candidate)
+            candidate = os.path.join(prefix, "bin", name)
+            if os.path.exists(candidate):
+                return candidate
     raise CompileError("no Python interpreter to run the compiler with (sys.executable is unset)")

@@ -6,8 +6,7 @@ control group. It costs well under a millisecond and starts nothing.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 from ._engine import ffi, lib
 from .isa import ISA, ISAS
@@ -45,8 +44,7 @@ FEATURES = {
 }
 
 
-@dataclass(frozen=True)
-class CPU:
+class CPU(NamedTuple):
     """The CPU that this process runs on.
 
     Attributes
@@ -60,6 +58,10 @@ class CPU:
         The instruction set that kernels are generated for: the best there is, or ``NKBLAS_ISA``.
     l1d, l2, l3 : int
         Bytes of one cache of each level (0: there is none).
+    l1d_ways : int
+        Associativity of the first level.
+    double_pumped : bool
+        Whether a 512-bit multiply-add takes both of the 256-bit units (AMD's Zen 4).
     cpus : int
         CPUs that this process may use, by affinity and control-group quota.
     """
@@ -74,6 +76,8 @@ class CPU:
     l1d: int
     l2: int
     l3: int
+    l1d_ways: int
+    double_pumped: bool
     cpus: int
 
     def __str__(self) -> str:
@@ -117,6 +121,8 @@ def detect(environment: Mapping[str, str] = os.environ) -> CPU:
         l1d=sizes[0] or 32 << 10,
         l2=sizes[1] or 256 << 10,
         l3=sizes[2],
+        l1d_ways=raw.l1d_ways or 8,
+        double_pumped=(raw.family, _text(raw.vendor)) == (0x19, "AuthenticAMD"),
         cpus=usable_cpus(),
     )
 
@@ -142,17 +148,24 @@ def _choose_isa(features: frozenset[str], wanted: str) -> ISA:
     return possible[wanted]
 
 
+def _read(*path: str) -> str:
+    """A small file of the system's; empty if it is not there."""
+    try:
+        with open(os.path.join(*path)) as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
 def _cache_sizes_of_the_system() -> list[int]:
     """L1d, L2 and L3 sizes in bytes from sysfs; 0 where it says nothing."""
-    sizes = [0, 0, 0]
-    for cache in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
-        try:
-            level = int((cache / "level").read_text())
-            if (cache / "type").read_text().strip() != "Instruction" and level <= 3:
-                sizes[level - 1] = int((cache / "size").read_text().strip().rstrip("K")) << 10
-        except (OSError, ValueError):
-            continue
-    return sizes
+    sizes = {"1": 0, "2": 0, "3": 0}
+    for index in range(8):
+        cache = f"/sys/devices/system/cpu/cpu0/cache/index{index}"
+        size = _read(cache, "size").removesuffix("K")
+        if _read(cache, "type") in ("Data", "Unified") and size.isdigit():
+            sizes[_read(cache, "level")] = int(size) << 10
+    return [sizes["1"], sizes["2"], sizes["3"]]
 
 
 def usable_cpus() -> int:
@@ -164,27 +177,19 @@ def usable_cpus() -> int:
 
 def _quota() -> float | None:
     """CPUs granted by the tightest quota of the control groups (version 2, then 1)."""
-    try:
-        groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().split()]
-    except OSError:
-        return None
     quotas = []
-    for _, controllers, path in (group for group in groups if len(group) == 3):
-        if controllers not in ("", "cpu", "cpu,cpuacct", "cpuacct,cpu"):
+    for line in _read("/proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
             continue
-        root = Path("/sys/fs/cgroup", "cpu" if controllers else "")
-        folder = root / path.lstrip("/")
-        for place in (folder, *folder.parents):
-            try:
-                if controllers:
-                    quota = (place / "cpu.cfs_quota_us").read_text()
-                    period = (place / "cpu.cfs_period_us").read_text()
-                else:
-                    quota, period = (place / "cpu.max").read_text().split()
-                if int(quota) > 0:
-                    quotas.append(int(quota) / int(period))
-            except (OSError, ValueError):
-                pass  # no limit here ("max"), or not a control group
-            if place == root:
-                break
+        root = f"/sys/fs/cgroup/{controllers}".rstrip("/")
+        names = path.strip("/").split("/")
+        for depth in range(len(names) + 1):
+            folder = os.path.join(root, *names[:depth])
+            if controllers:
+                limit = [_read(folder, "cpu.cfs_quota_us"), _read(folder, "cpu.cfs_period_us")]
+            else:
+                limit = _read(folder, "cpu.max").split()
+            if len(limit) == 2 and all(number.isdigit() for number in limit):  # not "max", "-1"
+                quotas.append(int(limit[0]) / int(limit[1]))
     return min(quotas, default=None)

@@ -4,11 +4,10 @@ A new instruction set is a new row here and, where it multiplies in a new way, a
 `nkblas.codegen.nanokernel`. The rest of the package reads this table and nothing else.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class ISA:
+class ISA(NamedTuple):
     """What the generator and the planner need to know of one instruction set.
 
     Attributes

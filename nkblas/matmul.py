@@ -1,7 +1,6 @@
 """`nkblas.matmul`, and what it can tell about itself."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -9,7 +8,7 @@ from . import _gufunc, runtime
 from ._engine import ffi, lib
 from .kernels import kernels
 from .plan import Plan, plan_for
-from .problem import Problem
+from .problem import DTYPES, Problem
 
 matmul: np.ufunc = _gufunc.bind(
     np.matmul,
@@ -37,8 +36,7 @@ def stats() -> dict[str, int]:
     }
 
 
-@dataclass(frozen=True)
-class Explanation:
+class Explanation(NamedTuple):
     """How nkblas does one product; `explain` makes it.
 
     Attributes
@@ -50,9 +48,10 @@ class Explanation:
     problem : Problem or None
         The product of one pair of matrices (of a stack).
     plan : Plan or None
-    kernels : dict of str to str
-        The generated functions that it runs, and where each is now: "process", "store", or
-        "nowhere" (the first call compiles it).
+    kernels : tuple of str
+        The generated functions that it runs, the main tile's first.
+    cache : tuple of str
+        Where each of them is now: "process", "store", or "nowhere" (the first call compiles it).
     threads : int
     """
 
@@ -95,9 +94,11 @@ def explain(a: Any, b: Any) -> Explanation:
     Raises
     ------
     ValueError, TypeError
-        `matmul` itself would not take `a` and `b`.
+        `matmul` would not take `a` and `b` either.
     """
     a, b = np.asanyarray(a), np.asanyarray(b)
+    if 0 in (a.ndim, b.ndim):
+        raise ValueError("explain: expected arrays of at least one dimension, got a scalar")
     dtype = matmul.resolve_dtypes((a.dtype, b.dtype, None))[2]
     if dtype.name not in DTYPES:
         return Explanation("numpy", f"dtype {dtype.name} has no generated kernels")
@@ -114,6 +115,32 @@ def explain(a: Any, b: Any) -> Explanation:
 
 
 def _problem(dtype: np.dtype, a: np.ndarray, b: np.ndarray) -> Problem:
-    """The problem of one pair of matrices of ``matmul(a, b)``, as the engine will see it."""
-    matmul_signature_checked = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    ...
+    """The problem of one pair of matrices, as the engine will see it."""
+    a = a.astype(dtype, copy=False)[(None,) * (a.ndim == 1)]
+    b = b.astype(dtype, copy=False)[(..., *(None,) * (b.ndim == 1))]
+    (m, k), (k_of_b, n) = a.shape[-2:], b.shape[-2:]
+    if k != k_of_b:
+        raise ValueError(f"explain: expected inner dimensions that agree, got {k} and {k_of_b}")
+
+    def matrix(rs: int, cs: int) -> Any:
+        return ffi.new("nk_matrix *", (ffi.NULL, rs // dtype.itemsize, cs // dtype.itemsize))
+
+    c_strides = n * dtype.itemsize, dtype.itemsize
+    operands = [matrix(*strides) for strides in (a.strides[-2:], b.strides[-2:], c_strides)]
+    return runtime.from_c(lib.nk_describe(DTYPES.index(dtype.name), m, n, k, *operands))
+
+
+def show_config() -> None:
+    """Print what nkblas found: the CPU, the toolchain, the store, and how it compiles."""
+    lines = {
+        "version": version,
+        "cpu": str(runtime.cpu),
+        "isa": f"{runtime.cpu.isa.name} of {', '.join(ISAS)} (NKBLAS_ISA lowers it)",
+        "threads": "1",
+        "toolchain": toolchain() or "no MLIR: nothing can be compiled",
+        "linker": find_linker()[0] or "none: kernels stay in memory, for each process alone",
+        "kernels": kernels.store.folder,
+        "jit": f"{runtime.jit} (NKBLAS_JIT)",
+        "numpy": np.__version__,
+    }
+    print("\n".join(f"{name:9}  {value}" for name, value in lines.items()))

@@ -1,14 +1,13 @@
 """`Problem`: what the user asked, as far as it decides how to multiply."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 DTYPES = ("float32", "float64")  # in the order of the engine's nk_dtype
 LAYOUTS = ("row", "col", "strided")  # of nk_layout
 ITEMSIZE = {"float32": 4, "float64": 8}
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """``C[m, n] = A[m, k] @ B[k, n]``.
 
     Attributes

@@ -26,6 +26,9 @@ def _jit_mode() -> str:
 
 jit = _jit_mode()
 
+why_numpy: dict[Problem, str] = {}
+"""Problems that are left to NumPy for good, and why."""
+
 _lock = threading.RLock()
 _under_way: set[Problem] = set()  # problems that a background thread works on
 
@@ -73,6 +76,7 @@ def prepare(problem: Problem) -> None:
             addresses = kernels.load(plan.kernels, jit=jit != "never")
         except KernelsUnavailableError as why:
             log("warning", f"NumPy does the products that need it: {why}", once=True)
+            why_numpy[problem] = str(why)
             insert(left_to_numpy(problem))
         else:
             insert(plan_to_c(plan, addresses))

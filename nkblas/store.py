@@ -9,24 +9,22 @@ import fcntl
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-from .codegen.spec import KernelSpec
+from .codegen.spec import KernelSpec, to_dict
 from .log import log
 
 
-def default_folder() -> Path:
+def default_folder() -> str:
     """``NKBLAS_CACHE_DIR``, or the user's cache folder."""
     chosen = os.environ.get("NKBLAS_CACHE_DIR")
     if chosen:
-        return Path(chosen)
+        return chosen
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("nkblas", appauthor=False))
+    return platformdirs.user_cache_dir("nkblas", appauthor=False)
 
 
 def generation() -> str:
@@ -35,9 +33,12 @@ def generation() -> str:
     It is part of every key: after an upgrade of either, no old kernel is found.
     """
     digest = hashlib.sha256()
-    package = Path(__file__).parent
-    for source in sorted([*package.glob("codegen/*.py"), package / "isa.py"]):
-        digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    package = os.path.dirname(__file__)
+    codegen = os.path.join(package, "codegen")
+    sources = [os.path.join(codegen, name) for name in os.listdir(codegen) if name.endswith(".py")]
+    for source in sorted([*sources, os.path.join(package, "isa.py")]):
+        with open(source, "rb") as file:
+            digest.update(os.path.basename(source).encode() + b"\0" + file.read())
     digest.update(toolchain().encode())
     return digest.hexdigest()
 
@@ -51,14 +52,13 @@ def toolchain() -> str:
     spec = find_spec("mlir")
     if spec is None:
         return ""
-    places = spec.submodule_search_locations or []
-    beside = {Path(place).parent for place in places}
+    beside = {os.path.dirname(place) for place in spec.submodule_search_locations or []}
     return " ".join(
         sorted(
-            entry.name.removesuffix(".dist-info")
+            name.removesuffix(".dist-info")
             for folder in beside
-            for entry in folder.glob("*.dist-info")
-            if "mlir" in entry.name or "llvm" in entry.name
+            for name in os.listdir(folder)
+            if name.endswith(".dist-info") and ("mlir" in name or "llvm" in name)
         )
     )
 
@@ -70,22 +70,22 @@ class Store:
     read is absent, one that can't be written is kept by its process alone.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "kernels"
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = os.path.join(folder, "kernels")
         self._generation: str | None = None
 
     def key(self, spec: KernelSpec) -> str:
         """The name of a kernel: a hash of its spec and of the `generation`."""
         if self._generation is None:
             self._generation = generation()
-        text = json.dumps([spec.to_dict(), self._generation], sort_keys=True)
+        text = json.dumps([to_dict(spec), self._generation], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:40]
 
     def get(self, key: str) -> bytes | None:
         """The shared library stored under `key`, if it is whole and its digest is right."""
         try:
-            record = json.loads((self.folder / f"{key}.json").read_bytes())
-            library = (self.folder / f"{key}.so").read_bytes()
+            record = json.loads(self._read(f"{key}.json"))
+            library = self._read(f"{key}.so")
             if record["key"] == key and record["sha256"] == hashlib.sha256(library).hexdigest():
                 return library
             log("warning", f"damaged kernel {key} in {self.folder}: it is made again")
@@ -100,12 +100,12 @@ class Store:
         record: dict[str, Any] = {
             "key": key,
             "kernel": spec.symbol,
-            "spec": spec.to_dict(),
+            "spec": to_dict(spec),
             "toolchain": toolchain(),
             "sha256": hashlib.sha256(library).hexdigest(),
         }
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
             self._write(f"{key}.so", library)
             self._write(f"{key}.json", json.dumps(record, indent=1).encode() + b"\n")
         except OSError as error:
@@ -116,12 +116,18 @@ class Store:
                 once=True,
             )
 
+    def _read(self, name: str) -> bytes:
+        with open(os.path.join(self.folder, name), "rb") as file:
+            return file.read()
+
     def _write(self, name: str, content: bytes) -> None:
+        import tempfile
+
         descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=self.folder)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
-            os.replace(temporary, self.folder / name)
+            os.replace(temporary, os.path.join(self.folder, name))
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -133,10 +139,10 @@ class Store:
         held = []
         try:
             for key in sorted(keys):  # one order for all, so that none waits in a circle
-                path = self.folder / f"{key}.lock"
+                path = os.path.join(self.folder, f"{key}.lock")
                 try:
-                    self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                    file = path.open("w")
+                    os.makedirs(self.folder, mode=0o700, exist_ok=True)
+                    file = open(path, "w")
                     fcntl.flock(file, fcntl.LOCK_EX)
                     held.append((path, file))
                 except OSError:
@@ -147,5 +153,5 @@ class Store:
                 # Unlinked while held: whoever waits for this file, and whoever makes it anew,
                 # looks into the store next and finds the kernel there.
                 with contextlib.suppress(OSError):
-                    path.unlink()
+                    os.unlink(path)
                 file.close()

@@ -12,7 +12,7 @@ from typing import Any
 
 from nkblas.loader import open_library
 
-from .spec import KernelSpec
+from .spec import from_dict
 
 IDLE = 60.0
 """Seconds without a request after which the helper ends, to give its 100 MB back."""
@@ -43,7 +43,7 @@ def serve(line: bytes) -> tuple[dict[str, Any], bytes]:
     try:
         from . import compile, verify
 
-        spec = KernelSpec.from_dict(json.loads(line))
+        spec = from_dict(json.loads(line))
         try:
             library = compile.shared_library(spec)
         except compile.NoLinkerError as error:

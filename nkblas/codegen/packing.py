@@ -80,16 +80,16 @@ def _transpose(
 
     def square(p: Value, _: list[Value]) -> list[Value]:
         target = ir.address(panel, ir.mul(p, ir.const(spec.width)), element)
-        for start in range(0, spec.width, lanes):
+        for start in reversed(range(0, spec.width, lanes)):
             rows = transposed([line(start + i, p) for i in range(lanes)])
             left = spec.width - start
             mask = None if left >= lanes else ir.first_lanes(lanes, ir.const(left))
             for i, row in enumerate(rows):
-                # Overlapping whole stores are faster than masked ones: the next row overwrites
-                # what is too much. The last row has no next one.
-                last = i == lanes - 1
+                # Whole stores are faster than masked ones: what is written after this overwrites
+                # what is too much (the next row; the columns further left), but for the last.
+                end = i * spec.width + start + lanes
                 place = ir.address(target, i * spec.width + start, element)
-                ir.store(row, place, mask if last else None)
+                ir.store(row, place, mask if end > lanes * spec.width else None)
         return []
 
     def single(p: Value, _: list[Value]) -> list[Value]:

@@ -1,54 +1,26 @@
-"""`KernelSpec`: what to compile. Plain data, the same wherever it is read, and the store's key."""
+"""`KernelSpec`: what to compile. Plain data, the same wherever it is read, and the store's key.
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar
+Named tuples, here and in all of the package: `dataclasses` alone would take longer to import than
+the rest of nkblas.
+"""
 
-
-@dataclass(frozen=True)
-class KernelSpec:
-    """One function of generated code; each subclass is one kind of function.
-
-    Attributes
-    ----------
-    isa : str
-        A name of `nkblas.isa.ISAS`.
-    dtype : str
-        NumPy's name of the element type.
-    """
-
-    isa: str
-    dtype: str
-
-    kinds: ClassVar[dict[str, type["KernelSpec"]]] = {}
-
-    def __init_subclass__(cls) -> None:
-        KernelSpec.kinds[cls.__name__] = cls
-
-    @property
-    def symbol(self) -> str:
-        """The function's name: readable, and unique among specs."""
-        words = [type(self).__name__.lower()]
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is True:
-                words.append(field.name)
-            elif value is not False:
-                # mr and nr read best as 14x32
-                joint = "x" if field.name == "nr" else "_"
-                words[-1:] = [words[-1] + joint + str(value)]
-        return "_".join(words)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"kind": type(self).__name__, **asdict(self)}
-
-    @staticmethod
-    def from_dict(record: dict[str, Any]) -> "KernelSpec":
-        record = dict(record)
-        return KernelSpec.kinds[record.pop("kind")](**record)
+from typing import Any, NamedTuple, TypeAlias
 
 
-@dataclass(frozen=True)
-class Microkernel(KernelSpec):
+def _symbol(spec: "KernelSpec") -> str:
+    """The function's name: readable, and different for every spec."""
+    words = [type(spec).__name__.lower()]
+    for field, value in zip(spec._fields, spec, strict=True):
+        if value is True:
+            words.append(field)
+        elif field == "nr":  # 14x32 reads best
+            words[-1] += f"x{value}"
+        elif value is not False:
+            words.append(str(value))
+    return "_".join(words)
+
+
+class Microkernel(NamedTuple):
     """``C[mr, n] (+)= A[mr, k] @ B[k, n]``, the accumulators in registers for the whole k loop.
 
     ``void (k, a, lda, b, ldb, c, ldc, n, accumulate)``: sizes and leading dimensions are int64, in
@@ -57,6 +29,10 @@ class Microkernel(KernelSpec):
 
     Attributes
     ----------
+    isa : str
+        A name of `nkblas.isa.ISAS`.
+    dtype : str
+        NumPy's name of the element type.
     mr, nr : int
         Rows, and columns: a whole number of vectors.
     a_layout : {"row", "col"}
@@ -67,14 +43,17 @@ class Microkernel(KernelSpec):
         of `nr` columns. Where the ISA has no masks, B is read whole: it must be packed.
     """
 
+    isa: str
+    dtype: str
     mr: int
     nr: int
     a_layout: str
     masked: bool = False
 
+    symbol = property(_symbol)
 
-@dataclass(frozen=True)
-class Pack(KernelSpec):
+
+class Pack(NamedTuple):
     """Copy `n` <= `width` lines of `k` elements into a panel, `width` elements for each k.
 
     ``void (n, k, source, lds, panel)`` sets ``panel[p * width + i] = source(i, p)``. What lies
@@ -82,6 +61,8 @@ class Pack(KernelSpec):
 
     Attributes
     ----------
+    isa, dtype : str
+        As in `Microkernel`.
     width : int
         `mr` or `nr` of the microkernel that reads the panel.
     transposed : bool
@@ -89,24 +70,51 @@ class Pack(KernelSpec):
         ``source[p * lds + i]``.
     """
 
+    isa: str
+    dtype: str
     width: int
     transposed: bool
 
+    symbol = property(_symbol)
 
-@dataclass(frozen=True)
-class Copy(KernelSpec):
+
+class Copy(NamedTuple):
     """``target[i * trs + j * tcs] = source[i * srs + j * scs]``, for strides of every kind.
 
     ``void (m, n, source, srs, scs, target, trs, tcs)``. It packs operands without a unit stride,
     and moves tiles of such a C.
     """
 
+    isa: str
+    dtype: str
 
-@dataclass(frozen=True)
-class Peak(KernelSpec):
+    symbol = property(_symbol)
+
+
+class Peak(NamedTuple):
     """As many multiply-adds a cycle as the CPU can do: the yardstick of the benchmarks.
 
     ``void (steps, out)`` does `chains` independent vector multiply-adds in each of `steps` steps.
     """
 
+    isa: str
+    dtype: str
     chains: int
+
+    symbol = property(_symbol)
+
+
+KernelSpec: TypeAlias = Microkernel | Pack | Copy | Peak
+
+KINDS = {kind.__name__: kind for kind in (Microkernel, Pack, Copy, Peak)}
+
+
+def to_dict(spec: KernelSpec) -> dict[str, Any]:
+    """`spec` as JSON can hold it."""
+    return {"kind": type(spec).__name__, **spec._asdict()}
+
+
+def from_dict(record: dict[str, Any]) -> KernelSpec:
+    """The spec that `to_dict` made `record` of."""
+    fields = dict(record)
+    return KINDS[fields.pop("kind")](**fields)

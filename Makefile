@@ -1,0 +1,30 @@
+# Everything runs in a virtual environment of its own.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/demo
+	$(BIN)/python examples/digits.py
+
+test: $(VENV)/test lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/bench
+	$(BIN)/python -m bench square paper
+
+# One stamp for each extra: installed again when what it is made from changes.
+$(VENV)/demo $(VENV)/test $(VENV)/bench: pyproject.toml setup.py $(wildcard nkblas/engine/*)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[$(@F)]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info nkblas/*.so nkblas/_engine.c

@@ -1,0 +1,186 @@
+"""What several test modules need: operands in every memory layout, references, processes."""
+
+import ctypes
+import json
+import math
+import mmap
+import os
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+import nkblas
+
+Array = NDArray[Any]
+Order = Literal["C", "F"]
+
+ORDERS: tuple[Order, ...] = ("C", "F")
+DTYPES = ("float32", "float64")
+GUARD = 77.0
+
+
+def integers(*shape: int, dtype: str = "float64", seed: int = 0) -> Array:
+    """Small integers: sums of a few thousand of their products are exact in any order."""
+    return np.random.default_rng(seed).integers(-9, 10, shape).astype(dtype)
+
+
+def exact(a: Array, b: Array) -> Array:
+    """The product of matrices of small integers; float64 holds all of its partial sums."""
+    product: Array = np.matmul(a.astype("float64"), b.astype("float64"))
+    return product
+
+
+def assert_within_bound(c: Array, a: Array, b: Array) -> None:
+    """``|C - AB| <= k eps (|A| |B|)``, element by element, with AB in extended precision."""
+    k, machine = a.shape[-1], np.finfo(c.dtype)
+    wide_a, wide_b = a.astype(np.longdouble), b.astype(np.longdouble)
+    error = abs(c - wide_a @ wide_b)
+    # what underflows has no relative error: half the smallest number for each product
+    bound = k * machine.eps * (abs(wide_a) @ abs(wide_b)) + k * machine.smallest_subnormal
+    assert (error <= bound).all(), f"error is {np.nanmax(error / bound):.3g} of the bound"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a matrix lies in its buffer.
+
+    Attributes
+    ----------
+    order : {"C", "F"}
+    steps : (int, int)
+        Distance of rows, of columns; backwards if negative.
+    pad : int
+        Rows and columns of the buffer beyond the matrix.
+    shift : int
+        Bytes by which elements are out of alignment.
+    swapped : bool
+        The other byte order.
+    """
+
+    order: Order = "C"
+    steps: tuple[int, int] = (1, 1)
+    pad: int = 0
+    shift: int = 0
+    swapped: bool = False
+
+    def empty(self, shape: tuple[int, int], dtype: str, fill: float) -> tuple[Array, Array]:
+        """A buffer full of `fill`, and the matrix in it."""
+        steps = map(abs, self.steps)
+        lengths = [size * step + self.pad for size, step in zip(shape, steps, strict=True)]
+        kind = np.dtype(dtype).newbyteorder("S" if self.swapped else "=")
+        raw = np.zeros(math.prod(lengths) * kind.itemsize + self.shift, np.uint8)
+        buffer = raw[self.shift :].view(kind)
+        buffer[:] = fill
+        whole = buffer.reshape(lengths, order=self.order)
+        return buffer, whole[:: self.steps[0], :: self.steps[1]][: shape[0], : shape[1]]
+
+    def arrange(self, values: Array, dtype: str, fill: float = np.nan) -> Array:
+        """A copy of a matrix, with `fill` in whatever lies between its elements."""
+        rows, columns = values.shape
+        view = self.empty((rows, columns), dtype, fill)[1]
+        view[...] = values
+        return view
+
+
+LAYOUTS = {
+    "rows": Layout(),
+    "columns": Layout("F"),
+    "padded rows": Layout(pad=3),
+    "padded columns": Layout("F", pad=3),
+    "every other row": Layout(steps=(2, 1)),
+    "every third column": Layout(steps=(1, 3)),
+    "every other of both": Layout("F", steps=(2, 2)),
+    "rows backwards": Layout(steps=(-1, 1)),
+    "columns backwards": Layout(steps=(1, -1)),
+    "all backwards": Layout("F", steps=(-2, -1)),
+    "unaligned": Layout(shift=1),
+    "swapped bytes": Layout(swapped=True),
+}
+
+
+def fenced(values: Array, dtype: str, order: Order, at_end: bool) -> Array:
+    """A copy that ends (begins) where a page begins (ends) that can't be touched."""
+    page, nbytes = mmap.PAGESIZE, values.size * np.dtype(dtype).itemsize
+    size = -(-nbytes // page) * page
+    area = mmap.mmap(-1, size + 2 * page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(area))
+    protect = ctypes.CDLL(None, use_errno=True).mprotect
+    for fence in (start, start + page + size):
+        assert protect(ctypes.c_void_p(fence), ctypes.c_size_t(page), 0) == 0
+    offset = page + (size - nbytes if at_end else 0)
+    array = np.frombuffer(area, dtype, values.size, offset).reshape(values.shape, order=order)
+    array[...] = values
+    return array
+
+
+def tile(dtype: str) -> tuple[int, int]:
+    """The register tile (mr, nr) of a product that is large in every dimension."""
+    square = np.ones((512, 512), dtype)
+    found = nkblas.explain(square, square).tile
+    assert found is not None
+    return found
+
+
+def environment(**changes: Any) -> dict[str, str]:
+    """This process's environment with changes, where ``import nkblas`` finds what it found here."""
+    package = str(Path(nkblas.__file__).parents[1])
+    path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path, **{k: str(v) for k, v in changes.items()}}
+
+
+PRELUDE = """
+import json, os, sys, threading, time
+import numpy as np
+import nkblas
+
+def multiply(*shapes):
+    for m, n, k in shapes:
+        a = (np.arange(m * k) % 7 - 3).reshape(m, k).astype("float32")
+        b = (np.arange(k * n) % 5 - 2).reshape(k, n).astype("float32")
+        assert np.array_equal(nkblas.matmul(a, b), a.astype("d") @ b.astype("d")), (m, n, k)
+
+def report(**more):
+    print(json.dumps({**nkblas.stats(), **more}))
+"""
+
+
+def start(
+    program: str, *options: str, prelude: str = PRELUDE, **changes: Any
+) -> "subprocess.Popen[str]":
+    """Start Python on a program, with changes to the environment."""
+    return subprocess.Popen(
+        [sys.executable, *options, "-c", prelude + textwrap.dedent(program)],
+        env=environment(**changes),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: "subprocess.Popen[str]") -> tuple[Any, str]:
+    """What a program reported, and its standard error."""
+    try:
+        output, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors
+    return json.loads(output), errors
+
+
+def run(program: str, *options: str, prelude: str = PRELUDE, **changes: Any) -> tuple[Any, str]:
+    """Start a program and `finish` it."""
+    return finish(start(program, *options, prelude=prelude, **changes))
+
+
+def failure(program: str, **changes: Any) -> str:
+    """The last line of the standard error of a program that ends with an exception."""
+    process = start(program, **changes)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1, errors
+    return errors.splitlines()[-1]

@@ -1,0 +1,221 @@
+"""Generated machine code, read back: no spill in a k loop, and nothing but the function."""
+
+import itertools
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from support import DTYPES
+
+import nkblas
+from nkblas import loader
+from nkblas.codegen import compile, spec, verify
+from nkblas.codegen.spec import Copy, KernelSpec, Microkernel, Pack, Peak
+from nkblas.isa import ISAS
+from nkblas.plan import tiles
+
+FAMILIES = list(itertools.product(ISAS, DTYPES))
+by_family = pytest.mark.parametrize(("isa", "dtype"), FAMILIES, ids=map("-".join, FAMILIES))
+
+
+class Instruction(NamedTuple):
+    address: int
+    name: str
+    operands: str
+
+
+class Loop(NamedTuple):
+    """What is known of an innermost loop that multiplies.
+
+    Attributes
+    ----------
+    multiplies, adds : int
+        Vector instructions; a fused one counts as both.
+    stack : list of Instruction
+        Those that touch the stack.
+    """
+
+    multiplies: int
+    adds: int
+    stack: list[Instruction]
+
+
+def objdump(*arguments: str) -> str:
+    package = find_spec("llvm")
+    folders = package.submodule_search_locations if package else None
+    path = f"{folders[0]}/bin" if folders else None
+    program = shutil.which("llvm-objdump", path=path) or shutil.which("objdump")
+    assert program, "neither llvm-objdump nor objdump is installed"
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def disassemble(libraries: Iterable[Path]) -> dict[str, list[Instruction]]:
+    """The instructions of each function."""
+    listing = objdump("-d", "--no-show-raw-insn", "-M", "intel", *map(str, libraries))
+    functions: dict[str, list[Instruction]] = {}
+    for line in listing.splitlines():
+        if label := re.match(r"[0-9a-f]+ <(.+)>:$", line):
+            code = functions.setdefault(label[1], [])
+        elif found := re.match(r"\s*([0-9a-f]+):\s+([a-z]\w*)\s*([^#]*)", line):
+            code.append(Instruction(int(found[1], 16), found[2], found[3]))
+    return functions
+
+
+def innermost_loops(code: list[Instruction]) -> Iterator[list[Instruction]]:
+    """Stretches from the target of a backward jump to the jump, without another such in them."""
+    spans = []
+    for jump in code:
+        target = re.match(r"(0x)?([0-9a-f]+)\b", jump.operands)
+        if jump.name.startswith("j") and target and int(target[2], 16) <= jump.address:
+            spans.append((int(target[2], 16), jump.address))
+    for start, end in spans:
+        if not any(start <= s and e <= end and (s, e) != (start, end) for s, e in spans):
+            yield [x for x in code if start <= x.address <= end]
+
+
+def k_loops(code: list[Instruction]) -> list[Loop]:
+    """The innermost loops of a microkernel that multiply: LLVM may unroll a small one in two."""
+    frame = any(x.name == "mov" and x.operands.strip() == "rbp, rsp" for x in code)
+    stack = r"\[(rsp|rbp)\b" if frame else r"\[rsp\b"
+    found = []
+    for body in innermost_loops(code):
+        fused, multiplies, adds = (
+            sum(bool(re.match(pattern, x.name)) for x in body)
+            for pattern in (r"vfmadd\w+p[sd]$", r"v?mulp[sd]$", r"v?addp[sd]$")
+        )
+        touching = [x for x in body if re.search(stack, x.operands) and x.name != "lea"]
+        if fused or multiplies:
+            found.append(Loop(multiplies + fused, adds + fused, touching))
+    return found
+
+
+def libraries(specs: Iterable[KernelSpec], folder: Path) -> list[Path]:
+    paths = []
+    for each in specs:
+        paths.append(folder / f"{each.symbol}.so")
+        paths[-1].write_bytes(compile.shared_library(each))
+    return paths
+
+
+def family(isa: str, dtype: str, a_layout: str) -> list[Microkernel]:
+    """Every main tile and its edges: fewer columns, one vector less, one row less."""
+    lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
+    found = set()
+    for mr, nr in tiles(ISAS[isa], dtype):
+        found.add(Microkernel(isa, dtype, mr, nr, a_layout, False))
+        for rows, columns in ((mr, nr), (mr, nr - lanes), (mr - 1, nr)):
+            if rows and columns:
+                found.add(Microkernel(isa, dtype, rows, columns, a_layout, True))
+    return sorted(found)
+
+
+@pytest.mark.parametrize("a_layout", ["row", "col"])
+@by_family
+def test_no_spill_in_the_k_loop(isa: str, dtype: str, a_layout: str, tmp_path: Path) -> None:
+    """The multiply-adds of whole k-steps, and no access to the stack."""
+    specs = family(isa, dtype, a_layout)
+    functions = disassemble(libraries(specs, tmp_path))
+    lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
+    wrong = {}
+    for each in specs:
+        loops = k_loops(functions[each.symbol])
+        products = each.mr * each.nr // lanes
+        steps = {x.multiplies / products for x in loops} | {x.adds / products for x in loops}
+        if not loops or any(step % 1 for step in steps) or any(x.stack for x in loops):
+            wrong[each.symbol] = loops
+    assert not wrong
+
+
+def test_spills_are_seen(tmp_path: Path) -> None:
+    """36 accumulators in 16 registers: the listing must show it, or the test above is blind."""
+    too_large = Microkernel("avx2", "float32", 12, 24, "row", False)
+    for each in (too_large, too_large._replace(isa="sse42", nr=12)):
+        functions = disassemble(libraries([each], tmp_path))
+        (loop,) = k_loops(functions[each.symbol])
+        assert loop.multiplies == loop.adds == 36
+        assert loop.stack
+
+
+@by_family
+def test_tiles_fit_the_registers(isa: str, dtype: str) -> None:
+    """By an independent count, and none could have one row more."""
+    row = ISAS[isa]
+    lanes = row.vector_bits // 8 // np.dtype(dtype).itemsize
+    found = tiles(row, dtype)
+    assert len(found) == len(set(found)) > 1
+    for mr, nr in found:
+        vectors, rest = divmod(nr, lanes)
+        assert rest == 0
+        needed = mr * vectors + min(mr, vectors) + (1 if row.fused else 2)
+        assert needed == row.registers_needed(mr, vectors) <= row.registers
+
+
+SPECS = [
+    kind
+    for isa, dtype in FAMILIES
+    for kind in (
+        Microkernel(isa, dtype, 4, 16, "row", False),
+        Microkernel(isa, dtype, 4, 16, "col", True),
+        Pack(isa, dtype, 16, True),
+        Pack(isa, dtype, 5, True),
+        Pack(isa, dtype, 16, False),
+        Copy(isa, dtype),
+        Peak(isa, dtype, 10),
+    )
+]
+
+
+def test_a_library_exports_its_function_alone(tmp_path: Path) -> None:
+    for each, path in zip(SPECS, libraries(SPECS, tmp_path), strict=True):
+        table = [line.split() for line in objdump("-T", str(path)).splitlines()]
+        exported = [words[-1] for words in table if "DF" in words or "DO" in words]
+        assert exported == [each.symbol]
+        if isinstance(each, Microkernel):
+            assert not any(x.name == "call" for x in disassemble([path])[each.symbol])
+
+
+def test_specs_survive_json_and_have_names_of_their_own() -> None:
+    assert [spec.from_dict(spec.to_dict(each)) for each in SPECS] == SPECS
+    assert [type(spec.from_dict(spec.to_dict(each))) for each in SPECS] == list(map(type, SPECS))
+    assert len({each.symbol for each in SPECS}) == len(SPECS)
+
+
+RUNNABLE = list(ISAS)[: list(ISAS).index(nkblas.cpu.isa.name) + 1]
+
+
+@pytest.mark.parametrize("isa", RUNNABLE)
+def test_a_kernel_is_checked_against_its_spec(isa: str) -> None:
+    """The check before storing lets right kernels pass, and sees those of another spec."""
+    microkernel = Microkernel(isa, "float32", 4, 16, "row", False)
+    pack = Pack(isa, "float32", 16, False)
+    impostors: dict[KernelSpec, KernelSpec] = {
+        microkernel: microkernel._replace(mr=3),
+        microkernel._replace(masked=True): microkernel,
+        microkernel._replace(a_layout="col"): microkernel,
+        microkernel._replace(dtype="float64"): microkernel._replace(dtype="float64", nr=8),
+        pack: pack._replace(transposed=True),
+        pack._replace(width=15): pack,
+    }
+    for right, wrong in impostors.items():
+        address = loader.open_library(right, compile.shared_library(right))
+        verify.check(right, address)
+        address = loader.open_library(wrong, compile.shared_library(wrong))
+        with pytest.raises(verify.WrongKernelError, match=right.symbol):
+            verify.check(right, address)
+
+
+@by_family
+def test_every_tile_multiplies_right(isa: str, dtype: str) -> None:
+    if isa not in RUNNABLE:
+        pytest.skip(f"nkblas.cpu lacks {isa}")
+    for mr, nr in tiles(ISAS[isa], dtype):
+        for a_layout in ("row", "col"):
+            each = Microkernel(isa, dtype, mr, nr, a_layout, True)
+            verify.check(each, loader.open_library(each, compile.shared_library(each)))

@@ -1,0 +1,437 @@
+"""Compiled kernels on disk and the process that makes them: whatever happens, results are right."""
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import failure, finish, run, start
+
+import nkblas
+from nkblas import store
+from nkblas.codegen.spec import Copy, Microkernel, Pack
+from nkblas.store import Store
+
+SPECS = [
+    Microkernel("avx2", "float32", 6, 16, "row"),
+    Microkernel("avx2", "float32", 6, 16, "row", masked=True),
+    Microkernel("avx2", "float32", 6, 16, "col"),
+    Microkernel("avx2", "float64", 6, 16, "row"),
+    Microkernel("sse42", "float32", 6, 16, "row"),
+    Pack("avx2", "float32", 16, False),
+    Pack("avx2", "float32", 16, True),
+    Copy("avx2", "float32"),
+]
+
+# enough shapes for more kernels than there are kinds of damage
+SHAPES = [(m, n, 3) for m in range(1, 7) for n in (1, 2, 4, 8, 9, 16, 17, 32)]
+
+# A shape that is alone in its store, and one that needs other kernels
+ONE, OTHER = (5, 6, 7), (3, 16, 9)
+
+
+def kernels(folder: Path) -> list[str]:
+    """The keys in a store."""
+    return sorted(path.stem for path in folder.glob("kernels/*.json"))
+
+
+def test_what_is_put_can_be_got(tmp_path: Path) -> None:
+    stored = Store(tmp_path)
+    for spec in SPECS:
+        assert stored.get(stored.key(spec)) is None
+        stored.put(stored.key(spec), spec.symbol.encode(), spec)
+    for spec in SPECS:
+        assert Store(tmp_path).get(stored.key(spec)) == spec.symbol.encode()
+    assert sorted(map(stored.key, SPECS)) == kernels(tmp_path)
+    names = {path.suffix for path in tmp_path.glob("kernels/*")}
+    assert names == {".json", ".so"}  # no temporary file stays
+
+
+def test_warm_process_compiles_nothing(tmp_path: Path) -> None:
+    cold, _ = run(f"multiply({ONE}); report()", NKBLAS_CACHE_DIR=tmp_path)
+    program = f"multiply({ONE}, {ONE}); report(mlir='mlir' in sys.modules)"
+    warm, _ = run(program, NKBLAS_CACHE_DIR=tmp_path)
+    count = len(kernels(tmp_path))
+    assert count > 0
+    assert cold == {
+        "calls": 1,
+        "fallbacks": 0,
+        "kernels_compiled": count,
+        "kernels_loaded": 0,
+    }
+    assert warm == {
+        "calls": 2,
+        "fallbacks": 0,
+        "kernels_compiled": 0,
+        "kernels_loaded": count,
+        "mlir": False,
+    }
+
+
+Damage = Callable[[Path, Path], None]
+
+
+def cut(path: Path, length: int) -> None:
+    path.write_bytes(path.read_bytes()[:length])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def replaced(suffix: str, content: bytes) -> Damage:
+    def damage(path: Path, other: Path) -> None:
+        path.with_suffix(suffix).write_bytes(content)
+
+    return damage
+
+
+def of_another(*suffixes: str) -> Damage:
+    def damage(path: Path, other: Path) -> None:
+        for suffix in suffixes:
+            shutil.copy(other.with_suffix(suffix), path.with_suffix(suffix))
+
+    return damage
+
+
+# Each gets the path of a kernel and that of another one, without suffix.
+DAMAGES: dict[str, Damage] = {
+    "library torn at its start": lambda path, other: cut(path.with_suffix(".so"), 0),
+    "library torn after a byte": lambda path, other: cut(path.with_suffix(".so"), 1),
+    "library torn": lambda path, other: cut(path.with_suffix(".so"), 1000),
+    "library torn at its end": lambda path, other: cut(path.with_suffix(".so"), -1),
+    "library with a bit flipped": lambda path, other: flip(path.with_suffix(".so")),
+    "no library": lambda path, other: path.with_suffix(".so").unlink(),
+    "library of another kernel": of_another(".so"),
+    "library is text": replaced(".so", b"not a library"),
+    "no record": lambda path, other: path.with_suffix(".json").unlink(),
+    "record torn at its start": lambda path, other: cut(path.with_suffix(".json"), 0),
+    "record torn": lambda path, other: cut(path.with_suffix(".json"), 100),
+    "record of another kernel": of_another(".json"),
+    "another kernel": of_another(".so", ".json"),
+    "record is a list": replaced(".json", b"[]"),
+    "record is null": replaced(".json", b"null"),
+    "record is empty": replaced(".json", b"{}"),
+    "record of wrong types": replaced(".json", b'{"key": 1, "sha256": [2]}'),
+    "record is not text": replaced(".json", b"\xff\xfe\x00"),
+}
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the kernels of all `SHAPES`."""
+    folder = tmp_path_factory.mktemp("warm")
+    run(f"multiply(*{SHAPES}); report()", NKBLAS_CACHE_DIR=folder)
+    assert len(kernels(folder)) > len(DAMAGES)
+    return folder
+
+
+@pytest.fixture
+def copied(warm: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(warm, tmp_path / "copied"))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_seen(damage: str, copied: Path) -> None:
+    one, other = kernels(copied)[:2]
+    before = Store(copied).get(one), Store(copied).get(other)
+    assert None not in before
+    DAMAGES[damage](copied / "kernels" / one, copied / "kernels" / other)
+    assert Store(copied).get(one) is None
+    assert Store(copied).get(other) == before[1]
+
+
+def test_damaged_kernels_are_made_again(copied: Path) -> None:
+    """Each kind of damage hits another kernel, and one process needs them all."""
+    keys = kernels(copied)
+    damaged = dict(zip(keys, DAMAGES.values(), strict=False))
+    for key, damage in damaged.items():
+        damage(copied / "kernels" / key, copied / "kernels" / keys[-1])
+    assert [key for key in keys if Store(copied).get(key) is None] == list(damaged)
+    report, _ = run(f"multiply(*{SHAPES}); report()", NKBLAS_CACHE_DIR=copied)
+    assert report["fallbacks"] == 0
+    assert report["kernels_compiled"] == len(damaged)
+    assert report["kernels_loaded"] == len(keys) - len(damaged)
+    assert all(Store(copied).get(key) for key in keys)
+
+
+def test_library_that_the_system_refuses(copied: Path) -> None:
+    """Its digest is right, but it is no library: results are right all the same."""
+    for key in kernels(copied):
+        library, record = (copied / "kernels" / f"{key}.{suffix}" for suffix in ("so", "json"))
+        library.write_bytes(b"not a library")
+        content = json.loads(record.read_text())
+        content["sha256"] = hashlib.sha256(library.read_bytes()).hexdigest()
+        record.write_text(json.dumps(content))
+    report, _ = run(f"multiply(*{SHAPES}); report()", NKBLAS_CACHE_DIR=copied)
+    assert report["calls"] == len(SHAPES)
+
+
+def test_default_folder_is_the_users(tmp_path: Path) -> None:
+    run(f"multiply({ONE}); report()", NKBLAS_CACHE_DIR="", XDG_CACHE_HOME=tmp_path)
+    assert kernels(tmp_path / "nkblas")
+
+
+@pytest.mark.parametrize("place", ["below a file", "/proc/nkblas", "/dev/null"])
+def test_folder_that_takes_no_files(place: str, tmp_path: Path) -> None:
+    """Kernels are kept by the process alone, and the log says so."""
+    if place == "below a file":
+        (tmp_path / "file").touch()
+        place = str(tmp_path / "file" / "store")
+    for _ in range(2):
+        report, log = run(f"multiply({ONE}, {OTHER}, {ONE}); report()", NKBLAS_CACHE_DIR=place)
+        assert report["fallbacks"] == report["kernels_loaded"] == 0
+        assert report["kernels_compiled"] > 0
+        assert place in log
+        assert "NKBLAS_CACHE_DIR" in log
+
+
+# What a kernel is made from, in files
+SOURCES = sorted(path.name for path in Path(store.__file__).parent.glob("codegen/*.py"))
+
+
+@pytest.mark.parametrize("source", [*(f"codegen/{name}" for name in SOURCES), "isa.py"])
+def test_new_sources_make_new_keys(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Store(tmp_path).key(SPECS[0])
+    package = Path(store.__file__).parent
+    ignored = shutil.ignore_patterns("*.so", "__pycache__")
+    changed = Path(shutil.copytree(package, tmp_path / "nkblas", ignore=ignored))
+    monkeypatch.setattr(store, "__file__", str(changed / "store.py"))
+    assert Store(tmp_path).key(SPECS[0]) == before
+    with (changed / source).open("a") as file:
+        file.write("# changed\n")
+    assert Store(tmp_path).key(SPECS[0]) != before
+
+
+def test_new_toolchain_makes_new_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert store.toolchain()
+    before = Store(tmp_path).key(SPECS[0])
+    monkeypatch.setattr(store, "toolchain", lambda: "another")
+    assert Store(tmp_path).key(SPECS[0]) != before
+
+
+def test_processes_compile_each_kernel_once(tmp_path: Path) -> None:
+    processes = [
+        start(f"multiply({ONE}, {OTHER}); report()", NKBLAS_CACHE_DIR=tmp_path) for _ in range(3)
+    ]
+    reports = [finish(process)[0] for process in processes]
+    count = len(kernels(tmp_path))
+    assert sum(report["kernels_compiled"] for report in reports) == count
+    for report in reports:
+        assert report["kernels_compiled"] + report["kernels_loaded"] == count
+        assert report["fallbacks"] == 0
+
+
+THREADS = """
+    shapes = [(5, 6, 7), (5, 6, 7), (3, 16, 9), (3, 16, 9), (1, 1, 1), (2, 33, 4), (7, 2, 2)] * 2
+    together, done = threading.Barrier(len(shapes)), []
+
+    def work(first, second):
+        together.wait()
+        multiply(first, second, first)
+        done.append(first)
+
+    threads = [
+        threading.Thread(target=work, args=pair) for pair in zip(shapes, reversed(shapes))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    report(done=len(done))
+"""
+
+
+def test_threads_compile_each_kernel_once(tmp_path: Path) -> None:
+    report, _ = run(THREADS, NKBLAS_CACHE_DIR=tmp_path)
+    assert report == {
+        "calls": 3 * 14,
+        "fallbacks": 0,
+        "kernels_compiled": len(kernels(tmp_path)),
+        "kernels_loaded": 0,
+        "done": 14,
+    }
+
+
+FORK = """
+    multiply({one})
+    child = os.fork()
+    if child == 0:
+        try:
+            multiply({one}, {other})
+            os._exit(nkblas.stats()["fallbacks"])
+        finally:
+            os._exit(99)
+    status = os.waitpid(child, 0)[1]
+    multiply({one}, {other}, (2, 33, 4))
+    report(status=os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_fork_after_use(tmp_path: Path) -> None:
+    """The child multiplies what the parent knows, and what it must compile."""
+    report, _ = run(FORK.format(one=ONE, other=OTHER), NKBLAS_CACHE_DIR=tmp_path)
+    assert report["status"] == 0
+    assert report["fallbacks"] == 0
+    assert report["kernels_loaded"] > 0  # what the child compiled
+
+
+# Knows the helper processes that nkblas starts, and may be cruel to them.
+HELPERS = """
+    import signal, subprocess
+
+    class Popen(subprocess.Popen):
+        started = []
+        doomed = False
+
+        def __init__(self, *arguments, **keywords):
+            super().__init__(*arguments, **keywords)
+            self.started.append(self.pid)
+            if self.doomed:
+                self.kill()
+
+    subprocess.Popen = Popen
+"""
+
+
+def gone(process: int) -> bool:
+    try:
+        return "Z" in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def test_helper_ends_with_its_parent(tmp_path: Path) -> None:
+    program = f"multiply({ONE}, {OTHER}); report(helpers=Popen.started)"
+    report, _ = run(HELPERS + "    " + program, NKBLAS_CACHE_DIR=tmp_path)
+    (helper,) = report["helpers"]
+    deadline = time.monotonic() + 10
+    while not gone(helper) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert gone(helper)
+
+
+def test_killed_helper_is_replaced(tmp_path: Path) -> None:
+    program = f"""
+    multiply({ONE})
+    os.kill(Popen.started[0], signal.SIGKILL)
+    multiply({OTHER})
+    report(helpers=len(Popen.started))
+    """
+    report, _ = run(HELPERS + program, NKBLAS_CACHE_DIR=tmp_path)
+    assert report["helpers"] == 2
+    assert report["fallbacks"] == 0
+    assert report["kernels_compiled"] == len(kernels(tmp_path))
+
+
+def test_helper_that_always_dies(tmp_path: Path) -> None:
+    program = f"""
+    Popen.doomed = True
+    multiply({ONE}, {OTHER}, {ONE})
+    report()
+    """
+    report, log = run(HELPERS + program, NKBLAS_CACHE_DIR=tmp_path)
+    assert report["fallbacks"] == report["calls"] == 3
+    assert "died" in log
+
+
+def test_compiler_that_aborts(tmp_path: Path) -> None:
+    """The process it takes down is not the user's."""
+    (tmp_path / "mlir").mkdir()
+    (tmp_path / "mlir" / "ir.py").write_text("import os\nos.abort()\n")
+    path = os.pathsep.join([str(tmp_path), str(Path(nkblas.__file__).parents[1])])
+    changes: dict[str, Any] = {"PYTHONPATH": path, "NKBLAS_CACHE_DIR": tmp_path}
+    report, log = run(f"multiply({ONE}, {OTHER}); report()", **changes)
+    assert report["fallbacks"] == report["calls"] == 2
+    assert "died" in log
+
+
+def test_without_mlir(tmp_path: Path) -> None:
+    """NumPy does the products, and the log says why, once."""
+    (tmp_path / "packages").mkdir()
+    found = [Path(nkblas.__file__).parent]
+    for folder in map(Path, sys.path):
+        if folder.name in ("site-packages", "dist-packages"):
+            found += [entry for entry in folder.iterdir() if not entry.name.startswith("mlir")]
+    for entry in found:
+        link = tmp_path / "packages" / entry.name
+        if not link.exists():
+            link.symlink_to(entry)
+    changes: dict[str, Any] = {"PYTHONPATH": tmp_path / "packages", "NKBLAS_CACHE_DIR": tmp_path / "store"}
+    report, log = run(f"multiply({ONE}, {OTHER}, {ONE}); report()", "-S", **changes)
+    assert report["fallbacks"] == report["calls"] == 3
+    assert log.count("mlir") == 1
+
+
+def test_without_linker(tmp_path: Path) -> None:
+    """Kernels stay in memory, and the log says so."""
+    (tmp_path / "empty").mkdir()
+    changes: dict[str, Any] = {"PATH": tmp_path / "empty", "NKBLAS_CACHE_DIR": tmp_path / "store"}
+    report, log = run(f"multiply({ONE}, {OTHER}, {ONE}); report()", **changes)
+    assert report["fallbacks"] == report["kernels_loaded"] == 0
+    assert report["kernels_compiled"] > 0
+    assert log.count("linker") == 1
+    assert not kernels(tmp_path / "store")
+
+
+def test_jit_never(tmp_path: Path) -> None:
+    """With a cold store NumPy does it; with a warm one, generated kernels."""
+    program = f"multiply({ONE}, {ONE}, {OTHER}); report()"
+    run_here = functools.partial(run, NKBLAS_CACHE_DIR=tmp_path)
+    cold, log = run_here(program, NKBLAS_JIT="never")
+    assert cold["fallbacks"] == cold["calls"] == 3
+    assert cold["kernels_compiled"] == 0
+    assert "NKBLAS_JIT=never" in log
+    run_here(f"multiply({ONE}); report()")
+    warm, _ = run_here(program, NKBLAS_JIT="never")
+    assert warm["fallbacks"] == 1
+    assert warm["kernels_compiled"] == 0
+    assert warm["kernels_loaded"] == len(kernels(tmp_path))
+
+
+def test_jit_in_the_background(tmp_path: Path) -> None:
+    """NumPy does it until the kernels are there."""
+    program = f"""
+    multiply({ONE})
+    first = nkblas.stats()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        before = nkblas.stats()["fallbacks"]
+        multiply({ONE})
+        if nkblas.stats()["fallbacks"] == before:
+            break
+        time.sleep(0.01)
+    settled = nkblas.stats()["fallbacks"]
+    multiply({ONE})
+    report(first=first["fallbacks"], settled=settled)
+    """
+    report, _ = run(program, NKBLAS_JIT="background", NKBLAS_CACHE_DIR=tmp_path)
+    assert report["first"] == 1
+    assert report["fallbacks"] == report["settled"] < report["calls"]
+    assert report["kernels_compiled"] == len(kernels(tmp_path)) > 0
+
+
+def test_unknown_jit_mode() -> None:
+    error = failure("", NKBLAS_JIT="sometimes")
+    assert error.startswith("ValueError: NKBLAS_JIT")
+    assert all(word in error for word in ("'sometimes'", "first-call", "background", "never"))
+
+
+def test_log_level(tmp_path: Path) -> None:
+    """``NKBLAS_LOG=info`` tells of each kernel; without it nkblas is silent."""
+    run_here = functools.partial(run, NKBLAS_CACHE_DIR=tmp_path)
+    report, log = run_here(f"multiply({ONE}); report()", NKBLAS_LOG="info")
+    assert log.count("compiled") == report["kernels_compiled"] > 0
+    _, log = run_here(f"multiply({OTHER}); report()")
+    assert log == ""
