@@ -3,7 +3,8 @@
 ``nkblas.matmul(a, b)`` is a drop-in for ``numpy.matmul``.
 """
 
-from .matmul import Explanation, explain, matmul, show_config, stats
+from .explain import Explanation, explain, show_config, stats
+from .matmul import matmul
 from .runtime import cpu
 
 __all__ = ["Explanation", "cpu", "explain", "matmul", "show_config", "stats"]

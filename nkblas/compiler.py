@@ -4,6 +4,7 @@ What happens to the helper can't happen to the user. It starts at the first kern
 the store, serves until it has been idle for a while, and ends with its parent.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -76,7 +77,7 @@ class Compiler:
         import subprocess
         import tempfile
 
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         # The helper sees the modules that this process sees, whatever its path is.
         path = json.dumps(sys.path)
         program = (
@@ -127,10 +128,8 @@ class Compiler:
         if process is None:
             return
         for pipe in (process.stdin, process.stdout):
-            try:
+            with contextlib.suppress(OSError):
                 pipe.close()
-            except OSError:
-                pass
         process.kill()
         process.wait()
 

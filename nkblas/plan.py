@@ -19,8 +19,8 @@ class Cut(NamedTuple):
 
     Attributes
     ----------
-    size, count : int
-        The first `count` tiles have `size` rows (columns).
+    size, full : int
+        The first `full` tiles have `size` rows (columns).
     rest : int
         Those after them have `rest`.
     tiles : int
@@ -30,14 +30,14 @@ class Cut(NamedTuple):
     """
 
     size: int
-    count: int
+    full: int
     rest: int
     tiles: int
     block: int
 
     def has(self, rest: bool) -> bool:
         """Whether there is a tile of the rest, or of the full size."""
-        return self.tiles > self.count if rest else self.count > 0
+        return self.tiles > self.full if rest else self.full > 0
 
 
 class Plan(NamedTuple):
@@ -106,7 +106,9 @@ class Plan(NamedTuple):
     @property
     def kernels(self) -> tuple[KernelSpec, ...]:
         """All that has to be generated, main tile first."""
-        found = [self.microkernel(i, j) for i in (False, True) for j in (False, True)]
+        found: list[KernelSpec | None] = [
+            self.microkernel(i, j) for i in (False, True) for j in (False, True)
+        ]
         found += [self.pack("a"), self.pack("b"), self.copy()]
         return tuple(dict.fromkeys(spec for spec in found if spec is not None))
 
@@ -134,7 +136,7 @@ def tiles(isa: ISA, dtype: str) -> list[tuple[int, int]]:
 def cut_evenly(length: int, most: int) -> tuple[int, int, int, int]:
     """Cut a length into the fewest pieces of at most `most`, equal to within one.
 
-    Returns size, count, rest and number of pieces, as in `Cut`.
+    Returns size, full, rest and number of pieces, as in `Cut`.
     """
     pieces = -(-length // most)
     size = -(-length // pieces)
@@ -143,8 +145,8 @@ def cut_evenly(length: int, most: int) -> tuple[int, int, int, int]:
 
 def cut_whole(length: int, size: int) -> tuple[int, int, int, int]:
     """Cut a length into pieces of `size` and what is left over."""
-    count, rest = divmod(length, size)
-    return size, count, rest, count + (rest > 0)
+    full, rest = divmod(length, size)
+    return size, full, rest, full + (rest > 0)
 
 
 def plan_for(problem: Problem, cpu: CPU) -> Plan:
@@ -227,7 +229,7 @@ def cost(plan: Plan, cpu: CPU) -> float:
     fma_per_cycle = 1 if cpu.isa.vector_bits == 512 and cpu.double_pumped else 2
 
     def sizes(cut: Cut) -> list[tuple[int, int]]:
-        return [(cut.size, cut.count), (cut.rest, cut.tiles - cut.count)]
+        return [(cut.size, cut.full), (cut.rest, cut.tiles - cut.full)]
 
     panel = 2 * plan.kc * n.size * problem.itemsize  # half of a cache is for the rest
     if m.tiles == 1 or panel <= cpu.l1d:  # (a single row of tiles reads each panel once)

@@ -129,7 +129,7 @@ def plan_to_c(plan: Plan, addresses: dict[KernelSpec, int]) -> Any:
         return ffi.NULL if spec is None else ffi.cast(kind, addresses[spec])
 
     def cut(part: Cut) -> tuple[int, ...]:
-        return part.size, part.count, part.rest, part.tiles, part.block
+        return part.size, part.full, part.rest, part.tiles, part.block
 
     c.m, c.n, c.kc = cut(plan.m), cut(plan.n), plan.kc
     c.pack_a, c.pack_b, c.ir_outside = plan.pack_a, plan.pack_b, plan.ir_outside

@@ -10,11 +10,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import Any
 
 from .codegen.spec import KernelSpec, to_dict
 from .log import log
+from .toolchain import toolchain
 
 
 def default_folder() -> str:
@@ -41,26 +41,6 @@ def generation() -> str:
             digest.update(os.path.basename(source).encode() + b"\0" + file.read())
     digest.update(toolchain().encode())
     return digest.hexdigest()
-
-
-def toolchain() -> str:
-    """Name and version of the packages that provide ``mlir``; empty if there is none.
-
-    Read from the names of the metadata folders beside the package: `importlib.metadata` gives the
-    same and takes longer than loading the kernels.
-    """
-    spec = find_spec("mlir")
-    if spec is None:
-        return ""
-    beside = {os.path.dirname(place) for place in spec.submodule_search_locations or []}
-    return " ".join(
-        sorted(
-            name.removesuffix(".dist-info")
-            for folder in beside
-            for name in os.listdir(folder)
-            if name.endswith(".dist-info") and ("mlir" in name or "llvm" in name)
-        )
-    )
 
 
 class Store:
@@ -142,7 +122,7 @@ class Store:
                 path = os.path.join(self.folder, f"{key}.lock")
                 try:
                     os.makedirs(self.folder, mode=0o700, exist_ok=True)
-                    file = open(path, "w")
+                    file = open(path, "w")  # noqa: SIM115
                     fcntl.flock(file, fcntl.LOCK_EX)
                     held.append((path, file))
                 except OSError:

@@ -24,6 +24,21 @@ FAMILIES = list(itertools.product(ISAS, DTYPES))
 by_family = pytest.mark.parametrize(("isa", "dtype"), FAMILIES, ids=map("-".join, FAMILIES))
 
 
+SPECS = [
+    kind
+    for isa, dtype in FAMILIES
+    for kind in (
+        Microkernel(isa, dtype, 4, 16, "row", False),
+        Microkernel(isa, dtype, 4, 16, "col", True),
+        Pack(isa, dtype, 16, True),
+        Pack(isa, dtype, 5, True),
+        Pack(isa, dtype, 16, False),
+        Copy(isa, dtype),
+        Peak(isa, dtype, 10),
+    )
+]
+
+
 class Instruction(NamedTuple):
     address: int
     name: str
@@ -133,6 +148,23 @@ def test_no_spill_in_the_k_loop(isa: str, dtype: str, a_layout: str, tmp_path: P
     assert not wrong
 
 
+# What must not be in the code for an instruction set: an operand or a name of a later one
+LATER = {
+    "sse42": r"^v|[yz]mm",
+    "avx2": r"zmm|\{k[0-7]\}|\{1to|[xy]mm(1[6-9]|[23][0-9])",
+    "avx512": r"tmm|^(vdpbf16|vpdp|v\w+ph\b)",
+}
+
+
+@by_family
+def test_code_keeps_to_its_instruction_set(isa: str, dtype: str, tmp_path: Path) -> None:
+    """Whatever the CPU that compiles it has: libraries may be taken to another one."""
+    specs = [each for each in SPECS if (each.isa, each.dtype) == (isa, dtype)]
+    for symbol, code in disassemble(libraries(specs, tmp_path)).items():
+        later = [x for x in code if re.search(LATER[isa], f"{x.name} {x.operands}")]
+        assert not later, f"{symbol}: {later[0]}"
+
+
 def test_spills_are_seen(tmp_path: Path) -> None:
     """36 accumulators in 16 registers: the listing must show it, or the test above is blind."""
     too_large = Microkernel("avx2", "float32", 12, 24, "row", False)
@@ -155,21 +187,6 @@ def test_tiles_fit_the_registers(isa: str, dtype: str) -> None:
         assert rest == 0
         needed = mr * vectors + min(mr, vectors) + (1 if row.fused else 2)
         assert needed == row.registers_needed(mr, vectors) <= row.registers
-
-
-SPECS = [
-    kind
-    for isa, dtype in FAMILIES
-    for kind in (
-        Microkernel(isa, dtype, 4, 16, "row", False),
-        Microkernel(isa, dtype, 4, 16, "col", True),
-        Pack(isa, dtype, 16, True),
-        Pack(isa, dtype, 5, True),
-        Pack(isa, dtype, 16, False),
-        Copy(isa, dtype),
-        Peak(isa, dtype, 10),
-    )
-]
 
 
 def test_a_library_exports_its_function_alone(tmp_path: Path) -> None:

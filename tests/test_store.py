@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support import failure, finish, run, start
@@ -20,11 +19,11 @@ from nkblas.codegen.spec import Copy, Microkernel, Pack
 from nkblas.store import Store
 
 SPECS = [
-    Microkernel("avx2", "float32", 6, 16, "row"),
-    Microkernel("avx2", "float32", 6, 16, "row", masked=True),
-    Microkernel("avx2", "float32", 6, 16, "col"),
-    Microkernel("avx2", "float64", 6, 16, "row"),
-    Microkernel("sse42", "float32", 6, 16, "row"),
+    Microkernel("avx2", "float32", 6, 16, "row", False),
+    Microkernel("avx2", "float32", 6, 16, "row", True),
+    Microkernel("avx2", "float32", 6, 16, "col", False),
+    Microkernel("avx2", "float64", 6, 16, "row", False),
+    Microkernel("sse42", "float32", 6, 16, "row", False),
     Pack("avx2", "float32", 16, False),
     Pack("avx2", "float32", 16, True),
     Copy("avx2", "float32"),
@@ -351,8 +350,9 @@ def test_compiler_that_aborts(tmp_path: Path) -> None:
     (tmp_path / "mlir").mkdir()
     (tmp_path / "mlir" / "ir.py").write_text("import os\nos.abort()\n")
     path = os.pathsep.join([str(tmp_path), str(Path(nkblas.__file__).parents[1])])
-    changes: dict[str, Any] = {"PYTHONPATH": path, "NKBLAS_CACHE_DIR": tmp_path}
-    report, log = run(f"multiply({ONE}, {OTHER}); report()", **changes)
+    report, log = run(
+        f"multiply({ONE}, {OTHER}); report()", PYTHONPATH=path, NKBLAS_CACHE_DIR=tmp_path
+    )
     assert report["fallbacks"] == report["calls"] == 2
     assert "died" in log
 
@@ -368,8 +368,12 @@ def test_without_mlir(tmp_path: Path) -> None:
         link = tmp_path / "packages" / entry.name
         if not link.exists():
             link.symlink_to(entry)
-    changes: dict[str, Any] = {"PYTHONPATH": tmp_path / "packages", "NKBLAS_CACHE_DIR": tmp_path / "store"}
-    report, log = run(f"multiply({ONE}, {OTHER}, {ONE}); report()", "-S", **changes)
+    report, log = run(
+        f"multiply({ONE}, {OTHER}, {ONE}); report()",
+        "-S",
+        PYTHONPATH=tmp_path / "packages",
+        NKBLAS_CACHE_DIR=tmp_path / "store",
+    )
     assert report["fallbacks"] == report["calls"] == 3
     assert log.count("mlir") == 1
 
@@ -377,8 +381,11 @@ def test_without_mlir(tmp_path: Path) -> None:
 def test_without_linker(tmp_path: Path) -> None:
     """Kernels stay in memory, and the log says so."""
     (tmp_path / "empty").mkdir()
-    changes: dict[str, Any] = {"PATH": tmp_path / "empty", "NKBLAS_CACHE_DIR": tmp_path / "store"}
-    report, log = run(f"multiply({ONE}, {OTHER}, {ONE}); report()", **changes)
+    report, log = run(
+        f"multiply({ONE}, {OTHER}, {ONE}); report()",
+        PATH=tmp_path / "empty",
+        NKBLAS_CACHE_DIR=tmp_path / "store",
+    )
     assert report["fallbacks"] == report["kernels_loaded"] == 0
     assert report["kernels_compiled"] > 0
     assert log.count("linker") == 1

@@ -1,4 +1,6 @@
-"""From a `KernelSpec` to machine code: `spec` → `microkernel`/`packing` (of nanokernels) → `compile`.
+"""From a `KernelSpec` to machine code.
+
+`spec` → `microkernel` (of nanokernels) or `packing` → `compile`, in the process of `helper`.
 
 Nothing here knows of plans, stores or engines. Only `ir` and `compile` import ``mlir``, and only
 when a kernel is really built.

@@ -3,7 +3,6 @@
 `build` → `lower` → `in_memory` → `link`; each stage can be looked at by itself.
 """
 
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -14,6 +13,7 @@ from mlir.execution_engine import ExecutionEngine
 from mlir.passmanager import PassManager
 
 from nkblas.isa import ISAS
+from nkblas.toolchain import LINKERS, find_linker
 
 from . import ir, microkernel, packing
 from .spec import Copy, KernelSpec, Microkernel, Pack, Peak
@@ -45,9 +45,7 @@ def build(spec: KernelSpec) -> Any:
     isa = ISAS[spec.isa]
     with mlir.Context(), mlir.Location.unknown():
         module = mlir.Module.create()
-        types = [
-            {"i64": ir.i64, "ptr": ir.ptr}[name]() for name in SIGNATURES[type(spec)].split()
-        ]
+        types = [{"i64": ir.i64, "ptr": ir.ptr}[name]() for name in SIGNATURES[type(spec)].split()]
         with mlir.InsertionPoint(module.body):
             entry = ir.function(
                 spec.symbol,
@@ -100,25 +98,24 @@ def link(objects: Path, symbol: str) -> Path:
     Raises
     ------
     NoLinkerError
-        The machine has none of ``ld``, ``ld.lld`` and ``cc``.
+        The machine has none of `nkblas.toolchain.LINKERS`.
     """
     target = objects.with_suffix(".so")
     exports = objects.with_suffix(".map")
     exports.write_text(f"{{ global: {symbol}; local: *; }};\n")
     options = ["--gc-sections", "--strip-all", f"--version-script={exports}"]
     options += ["-z", "noexecstack", "-z", "noseparate-code"]
-    for name in ("ld", "ld.lld", "cc"):
-        linker = shutil.which(name)
-        if linker is None:
-            continue
-        if name == "cc":
-            options = ["-nostdlib", *(part for o in options for part in ("-Xlinker", o))]
-        command = [linker, "-shared", *options, "-o", str(target), str(objects)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
-        return target
-    raise NoLinkerError("no linker on this machine: none of ld, ld.lld, cc is in PATH")
+    linker = find_linker()
+    if linker is None:
+        raise NoLinkerError(f"no linker: none of {', '.join(LINKERS)} is in PATH")
+    name, path = linker
+    if name == "cc":
+        options = ["-nostdlib", *(part for o in options for part in ("-Xlinker", o))]
+    command = [path, "-shared", *options, "-o", str(target), str(objects)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+    return target
 
 
 def shared_library(spec: KernelSpec) -> bytes:

@@ -7,7 +7,6 @@ library, or ``{"error": message}``.
 import json
 import os
 import select
-import sys
 from typing import Any
 
 from nkblas.loader import open_library
@@ -22,13 +21,12 @@ def main() -> None:
     """Serve until the parent closes the pipe, or for `IDLE` seconds without a request."""
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not get between the replies
-    requests = sys.stdin.buffer.raw  # type: ignore[attr-defined]
     pending = b""
     while True:
         while b"\n" not in pending:
-            if not select.select([requests], [], [], IDLE)[0]:
+            if not select.select([0], [], [], IDLE)[0]:
                 return
-            part = requests.read(1 << 16)
+            part = os.read(0, 1 << 16)
             if not part:
                 return
             pending += part

@@ -59,8 +59,6 @@ def return_() -> None:
     ir.Operation.create("llvm.return")
 
 
-
-
 def const(value: int) -> Value:
     """An i64 constant."""
     return arith.constant(i64(), value)
@@ -91,13 +89,12 @@ def float_add(a: Value, b: Value) -> Value:
     return arith.addf(a, b)
 
 
-def zero(element: Any) -> Value:
-    return arith.constant(element, ir.FloatAttr.get(element, 0.0))
-
-
-def zeros(vector_type: Any) -> Value:
-    value = ir.FloatAttr.get(vector_type.element_type, 0.0)
-    return arith.constant(vector_type, ir.DenseElementsAttr.get_splat(vector_type, value))
+def zero(type_: Any) -> Value:
+    """Zero, as a scalar or in every lane of a vector."""
+    value = ir.FloatAttr.get(getattr(type_, "element_type", type_), 0.0)
+    if isinstance(type_, ir.VectorType):
+        value = ir.DenseElementsAttr.get_splat(type_, value)
+    return arith.constant(type_, value)
 
 
 def address(base: Value, index: Value | int, element: Any) -> Value:
@@ -105,9 +102,7 @@ def address(base: Value, index: Value | int, element: Any) -> Value:
     if isinstance(index, int):
         if index == 0:
             return base
-        return llvm.getelementptr(
-            ptr(), base, [], ir.DenseI32ArrayAttr.get([index]), element, None
-        )
+        return llvm.getelementptr(ptr(), base, [], ir.DenseI32ArrayAttr.get([index]), element, None)
     dynamic = -(2**31)  # LLVM's marker for "see the operands"
     return llvm.getelementptr(
         ptr(), base, [index], ir.DenseI32ArrayAttr.get([dynamic]), element, None
@@ -123,9 +118,7 @@ def load(type_: Any, source: Value, mask: Value | None = None) -> Value:
     """Load a scalar or a vector, aligned to an element only; what `mask` leaves out reads as 0."""
     if mask is None:
         return llvm.load(type_, source, alignment=_itemsize(type_))
-    return llvm.intr_masked_load(
-        type_, source, mask, _itemsize(type_), pass_thru=zeros(type_)
-    )
+    return llvm.intr_masked_load(type_, source, mask, _itemsize(type_), pass_thru=zero(type_))
 
 
 def store(value: Value, target: Value, mask: Value | None = None) -> None:

@@ -10,6 +10,7 @@ from .ir import Value
 from .nanokernel import FMA, compose
 from .spec import Microkernel, Peak
 
+
 def build(spec: Microkernel, isa: ISA, element: Any, arguments: list[Value]) -> None:
     """Emit the body of `spec`'s function (its contract is `spec.Microkernel`'s)."""
     k, a, lda, b, ldb, c, ldc, n, accumulate = arguments

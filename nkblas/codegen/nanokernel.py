@@ -27,7 +27,7 @@ class Nanokernel:
 
     def zero(self) -> Value:
         """An empty accumulator."""
-        return ir.zeros(self.vector_type)
+        return ir.zero(self.vector_type)
 
     def load_a(self, source: Value) -> Value:
         """One element of A, in every lane."""

@@ -29,9 +29,7 @@ def build(spec: Pack, isa: ISA, element: Any, arguments: list[Value]) -> None:
     ir.either(whole, full, edge)
 
 
-def _gather(
-    spec: Pack, lanes: int, element: Any, arguments: list[Value], n: Value | None
-) -> None:
+def _gather(spec: Pack, lanes: int, element: Any, arguments: list[Value], n: Value | None) -> None:
     """The source is contiguous along the panel: copy `width` elements for each k."""
     _, k, source, lds, panel = arguments
     starts = range(0, spec.width, lanes)
@@ -65,25 +63,23 @@ def _transpose(
     _, k, source, lds, panel = arguments
     vector_type = ir.vector_of(lanes, element)
     blocks = ir.round_down(k, lanes)
-    zero = ir.zeros(vector_type)
 
-    def line(i: int, p: Value) -> Value:
-        """``lanes`` elements of line `i`, from `p` on."""
-        if i >= spec.width:
-            return zero
+    def read(type_: Any, i: int, p: Value) -> Value:
+        """From element `p` of line `i` on; zero for the lines beyond `n`."""
         place = ir.address(ir.address(source, ir.mul(lds, ir.const(i)), element), p, element)
         if n is None:
-            return ir.load(vector_type, place)
-        return ir.when(
-            ir.less(ir.const(i), n), lambda: [ir.load(vector_type, place)], [zero]
-        )[0]
+            return ir.load(type_, place)
+        return ir.when(ir.less(ir.const(i), n), lambda: [ir.load(type_, place)], [ir.zero(type_)])[
+            0
+        ]
 
     def square(p: Value, _: list[Value]) -> list[Value]:
         target = ir.address(panel, ir.mul(p, ir.const(spec.width)), element)
         for start in reversed(range(0, spec.width, lanes)):
-            rows = transposed([line(start + i, p) for i in range(lanes)])
-            left = spec.width - start
-            mask = None if left >= lanes else ir.first_lanes(lanes, ir.const(left))
+            lines = range(start, min(start + lanes, spec.width))
+            missing = [ir.zero(vector_type)] * (lanes - len(lines))
+            rows = transposed([read(vector_type, i, p) for i in lines] + missing)
+            mask = ir.first_lanes(lanes, ir.const(len(lines))) if missing else None
             for i, row in enumerate(rows):
                 # Whole stores are faster than masked ones: what is written after this overwrites
                 # what is too much (the next row; the columns further left), but for the last.
@@ -94,16 +90,8 @@ def _transpose(
 
     def single(p: Value, _: list[Value]) -> list[Value]:
         target = ir.address(panel, ir.mul(p, ir.const(spec.width)), element)
-        zero = ir.zero(element)
         for i in range(spec.width):
-            place = ir.address(ir.address(source, ir.mul(lds, ir.const(i)), element), p, element)
-            if n is None:
-                value = ir.load(element, place)
-            else:
-                value = ir.when(
-                    ir.less(ir.const(i), n), lambda place=place: [ir.load(element, place)], [zero]
-                )[0]
-            ir.store(value, ir.address(target, i, element))
+            ir.store(read(element, i, p), ir.address(target, i, element))
         return []
 
     ir.loop(blocks, [], square, step=lanes)

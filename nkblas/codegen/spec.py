@@ -50,7 +50,9 @@ class Microkernel(NamedTuple):
     a_layout: str
     masked: bool = False
 
-    symbol = property(_symbol)
+    @property
+    def symbol(self) -> str:
+        return _symbol(self)
 
 
 class Pack(NamedTuple):
@@ -75,7 +77,9 @@ class Pack(NamedTuple):
     width: int
     transposed: bool
 
-    symbol = property(_symbol)
+    @property
+    def symbol(self) -> str:
+        return _symbol(self)
 
 
 class Copy(NamedTuple):
@@ -88,7 +92,9 @@ class Copy(NamedTuple):
     isa: str
     dtype: str
 
-    symbol = property(_symbol)
+    @property
+    def symbol(self) -> str:
+        return _symbol(self)
 
 
 class Peak(NamedTuple):
@@ -101,7 +107,9 @@ class Peak(NamedTuple):
     dtype: str
     chains: int
 
-    symbol = property(_symbol)
+    @property
+    def symbol(self) -> str:
+        return _symbol(self)
 
 
 KernelSpec: TypeAlias = Microkernel | Pack | Copy | Peak

@@ -14,13 +14,13 @@ nk_counters *nk_counts(void) { return &counters; }
 
 static int64_t offset(const nk_cut *cut, int64_t tile)
 {
-    int64_t whole = tile < cut->count ? tile : cut->count;
+    int64_t whole = tile < cut->full ? tile : cut->full;
     return whole * cut->size + (tile - whole) * cut->rest;
 }
 
 static int64_t length(const nk_cut *cut, int64_t tile)
 {
-    return tile < cut->count ? cut->size : cut->rest;
+    return tile < cut->full ? cut->size : cut->rest;
 }
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -82,7 +82,7 @@ static void run_tile(const block *x, int64_t i, int64_t j)
         ldb = plan->n.size;
     }
 
-    nk_microkernel microkernel = plan->microkernel[i >= plan->m.count][j >= plan->n.count];
+    nk_microkernel microkernel = plan->microkernel[i >= plan->m.full][j >= plan->n.full];
     char *c = at(x->c, row, column, size);
     if (x->c.cs == 1) {
         microkernel(x->kc, a, lda, b, ldb, c, x->c.rs, columns, x->p0 > 0);

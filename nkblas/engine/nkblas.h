@@ -22,10 +22,10 @@ typedef struct {
     int8_t reserved;
 } nk_problem;
 
-/* One dimension of C cut into tiles: the first `count` have `size` rows (columns), those after
+/* One dimension of C cut into tiles: the first `full` have `size` rows (columns), those after
    them `rest`. A cache block (mc, nc) is `block` tiles. */
 typedef struct {
-    int64_t size, count, rest, tiles, block;
+    int64_t size, full, rest, tiles, block;
 } nk_cut;
 
 /* Generated functions; codegen/spec.py has their contracts. */

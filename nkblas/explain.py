@@ -1,0 +1,146 @@
+"""What nkblas tells about itself: `explain`, `stats`, `show_config`."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import runtime
+from ._engine import ffi, lib
+from .isa import ISAS
+from .kernels import kernels
+from .matmul import matmul
+from .plan import Plan, plan_for
+from .problem import DTYPES, Problem
+from .toolchain import find_linker, toolchain
+
+
+def stats() -> dict[str, int]:
+    """Counts since the process started.
+
+    Returns
+    -------
+    dict
+        ``calls``: products asked of nkblas, each matrix of a stack by itself. ``fallbacks``:
+        those that NumPy did. ``kernels_compiled``: kernels compiled for this process.
+        ``kernels_loaded``: kernels that it found in the store.
+    """
+    counts = lib.nk_counts()
+    return {
+        "calls": counts.calls,
+        "fallbacks": counts.fallbacks,
+        "kernels_compiled": kernels.compiled,
+        "kernels_loaded": kernels.loaded,
+    }
+
+
+class Explanation(NamedTuple):
+    """How nkblas does one product; `explain` makes it.
+
+    Attributes
+    ----------
+    backend : {"nkblas", "numpy"}
+        Who does it.
+    reason : str
+        Why NumPy does it; empty otherwise.
+    problem : Problem or None
+        The product of one pair of matrices (of a stack).
+    plan : Plan or None
+    kernels : tuple of str
+        The generated functions that it runs, the main tile's first.
+    cache : tuple of str
+        Where each of them is now: "process", "store", or "nowhere" (the first call compiles it).
+    threads : int
+    """
+
+    backend: str
+    reason: str
+    problem: Problem | None = None
+    plan: Plan | None = None
+    kernels: tuple[str, ...] = ()
+    cache: tuple[str, ...] = ()
+    threads: int = 1
+
+    @property
+    def tile(self) -> tuple[int, int] | None:
+        """The register tile (mr, nr)."""
+        return self.plan.tile if self.plan else None
+
+    def __str__(self) -> str:
+        if self.plan is None:
+            return f"numpy: {self.reason}"
+        lines = [f"{self.backend}: {self.problem}, {self.threads} thread", f"  plan: {self.plan}"]
+        if self.reason:
+            lines[0] = f"{self.backend}: {self.problem}: {self.reason}"
+        width = max(map(len, self.kernels))
+        places = zip(self.kernels, self.cache, strict=True)
+        return "\n".join([*lines, *(f"  {name:{width}}  {where}" for name, where in places)])
+
+
+def explain(a: Any, b: Any) -> Explanation:
+    """Tell how ``nkblas.matmul(a, b)`` is done. Nothing is multiplied or compiled.
+
+    Parameters
+    ----------
+    a, b : array_like
+        As for `matmul`.
+
+    Returns
+    -------
+    Explanation
+
+    Raises
+    ------
+    ValueError, TypeError
+        `matmul` would not take `a` and `b` either.
+    """
+    a, b = np.asanyarray(a), np.asanyarray(b)
+    if 0 in (a.ndim, b.ndim):
+        raise ValueError("explain: expected arrays of at least one dimension, got a scalar")
+    dtype = matmul.resolve_dtypes((a.dtype, b.dtype, None))[2]
+    if dtype.name not in DTYPES:
+        return Explanation("numpy", f"dtype {dtype.name} has no generated kernels")
+    problem = _problem(dtype, a, b)
+    if 0 in (problem.m, problem.n, problem.k):
+        return Explanation("nkblas", "nothing to multiply", problem)
+    plan = plan_for(problem, runtime.cpu)
+    names = tuple(spec.symbol for spec in plan.kernels)
+    places = tuple(map(kernels.where, plan.kernels))
+    lost = runtime.why_numpy.get(problem, "")
+    if not lost and runtime.jit == "never" and "nowhere" in places:
+        lost = "NKBLAS_JIT=never, and a kernel is not in the store"
+    return Explanation("numpy" if lost else "nkblas", lost, problem, plan, names, places)
+
+
+def _problem(dtype: np.dtype, a: np.ndarray, b: np.ndarray) -> Problem:
+    """The problem of one pair of matrices, as the engine will see it."""
+    a = a.astype(dtype, copy=False)[(None,) * (a.ndim == 1)]
+    b = b.astype(dtype, copy=False)[(..., *(None,) * (b.ndim == 1))]
+    (m, k), (k_of_b, n) = a.shape[-2:], b.shape[-2:]
+    if k != k_of_b:
+        raise ValueError(f"explain: expected inner dimensions that agree, got {k} and {k_of_b}")
+
+    def matrix(rs: int, cs: int) -> Any:
+        return ffi.new("nk_matrix *", (ffi.NULL, rs // dtype.itemsize, cs // dtype.itemsize))
+
+    c_strides = n * dtype.itemsize, dtype.itemsize
+    operands = [matrix(*strides) for strides in (a.strides[-2:], b.strides[-2:], c_strides)]
+    return runtime.from_c(lib.nk_describe(DTYPES.index(dtype.name), m, n, k, *operands))
+
+
+def show_config() -> None:
+    """Print what nkblas found: the CPU, the toolchain, the store, and how it compiles."""
+    from . import __version__
+
+    linker = find_linker()
+    lines = {
+        "version": __version__,
+        "cpu": str(runtime.cpu),
+        "isa": f"{runtime.cpu.isa.name} of {', '.join(ISAS)} (NKBLAS_ISA lowers it)",
+        "threads": "1",
+        "toolchain": toolchain() or "no MLIR: nothing can be compiled",
+        "linker": linker[1] if linker else "none: kernels stay in memory, for each process alone",
+        "kernels": kernels.store.folder,
+        "jit": f"{runtime.jit} (NKBLAS_JIT)",
+        "numpy": np.__version__,
+    }
+    print("\n".join(f"{name:9}  {value}" for name, value in lines.items()))
