@@ -52,10 +52,10 @@ class Compiler:
                     continue
                 break
         if reply is None:
-            raise CompileError(f"the compiler died on {spec.symbol}: {self._last_words()}")
+            raise CompileError(f"the compiler died: {self._last_words()}")
         if "error" in reply:
             kind = NoLibraryError if reply.get("no_linker") else CompileError
-            raise kind(f"{spec.symbol}: {reply['error']}")
+            raise kind(reply["error"])
         return library
 
     def _ask(self, spec: KernelSpec) -> tuple[dict[str, Any] | None, bytes]:

@@ -118,6 +118,7 @@ def _problem(dtype: np.dtype, a: np.ndarray, b: np.ndarray) -> Problem:
     (m, k), (k_of_b, n) = a.shape[-2:], b.shape[-2:]
     if k != k_of_b:
         raise ValueError(f"explain: expected inner dimensions that agree, got {k} and {k_of_b}")
+    np.broadcast_shapes(a.shape[:-2], b.shape[:-2])  # raises as matmul does
 
     def matrix(rs: int, cs: int) -> Any:
         return ffi.new("nk_matrix *", (ffi.NULL, rs // dtype.itemsize, cs // dtype.itemsize))

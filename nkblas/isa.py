@@ -24,6 +24,8 @@ class ISA(NamedTuple):
     masked : bool
         Whether a vector can be loaded and stored in part, for an edge that is known only at
         run time.
+    mask_registers : bool
+        Whether masks have registers of their own; otherwise one takes a vector register.
     requires : tuple of str
         The CPU features (as `nkblas.cpu.features` names them) without which it does not run.
     target : str
@@ -35,6 +37,7 @@ class ISA(NamedTuple):
     registers: int
     fused: bool
     masked: bool
+    mask_registers: bool
     requires: tuple[str, ...]
     target: str
 
@@ -42,14 +45,15 @@ class ISA(NamedTuple):
         """Number of elements of `itemsize` bytes in one vector register."""
         return self.vector_bits // 8 // itemsize
 
-    def registers_needed(self, mr: int, vectors: int) -> int:
+    def registers_needed(self, mr: int, vectors: int, edge: bool = False) -> int:
         """Vector registers that a tile of `mr` rows by `vectors` vectors needs.
 
         The accumulators, the smaller of the two operands' slices of one k-step, and one element
         of the other (see `nkblas.codegen.nanokernel.compose`); one more for the product where
-        multiply and add are two instructions.
+        multiply and add are two instructions, and one for the mask of an `edge`.
         """
-        return mr * vectors + min(mr, vectors) + 1 + (not self.fused)
+        mask = edge and self.masked and not self.mask_registers
+        return mr * vectors + min(mr, vectors) + 1 + (not self.fused) + mask
 
 
 AVX2 = ("avx2", "fma", "bmi1", "bmi2", "f16c", "movbe", "abm")
@@ -58,12 +62,13 @@ AVX2 = ("avx2", "fma", "bmi1", "bmi2", "f16c", "movbe", "abm")
 ISAS = {
     isa.name: isa
     for isa in (
-        ISA("sse42", 128, 16, False, False, ("sse4_2",), "x86-64-v2"),
-        ISA("avx2", 256, 16, True, True, AVX2, "x86-64-v3"),
+        ISA("sse42", 128, 16, False, False, False, ("sse4_2",), "x86-64-v2"),
+        ISA("avx2", 256, 16, True, True, False, AVX2, "x86-64-v3"),
         ISA(
             "avx512",
             512,
             32,
+            True,
             True,
             True,
             ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", *AVX2),

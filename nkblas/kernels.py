@@ -13,7 +13,17 @@ from .store import Store, default_folder
 
 
 class KernelsUnavailableError(RuntimeError):
-    """Some kernel is not to be had in this process; the message says why."""
+    """A kernel is not to be had in this process.
+
+    Attributes
+    ----------
+    cause : str
+        Why, whichever kernel it is.
+    """
+
+    def __init__(self, spec: KernelSpec, cause: str) -> None:
+        super().__init__(f"{spec.symbol}: {cause}")
+        self.cause = cause
 
 
 class Kernels:
@@ -69,17 +79,20 @@ class Kernels:
         library = self.store.get(self.store.key(spec))
         if library is None:
             return False
-        self._open(spec, library)
+        try:
+            self._open(spec, library)
+        except KernelsUnavailableError as error:
+            log("warning", f"{error}: it is made again")
+            return False
         self.loaded += 1
         return True
 
     def _compile_all(self, specs: list[KernelSpec], jit: bool) -> None:
         for spec in specs:
             if spec in self._failed:
-                raise KernelsUnavailableError(self._failed[spec])
-        if not jit:
-            names = ", ".join(spec.symbol for spec in specs)
-            raise KernelsUnavailableError(f"NKBLAS_JIT=never, and the store lacks {names}")
+                raise KernelsUnavailableError(spec, self._failed[spec])
+            if not jit:
+                raise KernelsUnavailableError(spec, "not in the store, and NKBLAS_JIT=never")
         keys = {spec: self.store.key(spec) for spec in specs}
         with self.store.lock(list(keys.values())):
             for spec, key in keys.items():
@@ -89,7 +102,7 @@ class Kernels:
                     self._compile(spec, key)
                 except CompileError as error:
                     self._failed[spec] = str(error)
-                    raise KernelsUnavailableError(str(error)) from None
+                    raise KernelsUnavailableError(spec, str(error)) from None
 
     def _compile(self, spec: KernelSpec, key: str) -> None:
         try:
@@ -98,9 +111,9 @@ class Kernels:
             log("warning", f"{error}; kernels stay in memory, for this process alone", once=True)
             from .codegen import compile
 
-            engine = compile.in_memory(spec)  # the helper has gone through the same before
+            # the helper has gone through the same before
+            self.addresses[spec], engine = compile.in_memory(spec)
             self._in_memory.append(engine)
-            self.addresses[spec] = engine.raw_lookup(spec.symbol)
         else:
             self.store.put(key, library, spec)
             self._open(spec, library)
@@ -111,7 +124,7 @@ class Kernels:
         try:
             self.addresses[spec] = open_library(spec, library)
         except OSError as error:
-            raise KernelsUnavailableError(f"{spec.symbol} can't be loaded: {error}") from None
+            raise KernelsUnavailableError(spec, f"it can't be loaded: {error}") from None
 
     def _forget_parent(self) -> None:
         self._lock = threading.RLock()

@@ -89,19 +89,21 @@ class Plan(NamedTuple):
         )
 
     def pack(self, operand: str) -> Pack | None:
-        """The packing routine of operand "a" or "b"; None if it is not packed, or by `copy`."""
+        """The packing routine of operand "a" or "b"; None if it is read in place."""
         packed, layout, along, width = {
             "a": (self.pack_a, self.problem.a, "col", self.m.size),
             "b": (self.pack_b, self.problem.b, "row", self.n.size),
         }[operand]
-        if not packed or layout == "strided":
+        if not packed:
             return None
-        return Pack(self.isa.name, self.problem.dtype, width, transposed=layout != along)
+        source = "strided" if layout == "strided" else "along" if layout == along else "across"
+        return Pack(self.isa.name, self.problem.dtype, width, source)
 
     def copy(self) -> Copy | None:
-        """The copy between strided matrices, if some matrix has no unit stride."""
-        layouts = (self.problem.a, self.problem.b, self.problem.c)
-        return Copy(self.isa.name, self.problem.dtype) if "strided" in layouts else None
+        """The copy of C's tiles, if C has no unit stride."""
+        if self.problem.c != "strided":
+            return None
+        return Copy(self.isa.name, self.problem.dtype)
 
     @property
     def kernels(self) -> tuple[KernelSpec, ...]:
@@ -122,12 +124,21 @@ class Plan(NamedTuple):
         )
 
 
-def tiles(isa: ISA, dtype: str) -> list[tuple[int, int]]:
-    """The register tiles (mr, nr) worth a thought: for each width, the most rows that fit."""
+def tiles(isa: ISA, dtype: str, n: int = 0) -> list[tuple[int, int]]:
+    """The register tiles (mr, nr) worth a thought: for each width, the most rows that fit.
+
+    With `n`, so that they fit also where the tile at the edge of `n` columns is as wide and needs
+    a mask.
+    """
     lanes = isa.lanes(ITEMSIZE[dtype])
     found = []
-    for vectors in range(1, isa.registers):
-        rows = [mr for mr in range(1, 31) if isa.registers_needed(mr, vectors) <= isa.registers]
+    # Beyond these widths, the compiler's schedule needs more registers than the scheme.
+    for vectors in range(1, 3 * isa.registers // 8 + 1):
+        last = n % (vectors * lanes)
+        edge = last > (vectors - 1) * lanes
+        rows = [
+            mr for mr in range(1, 31) if isa.registers_needed(mr, vectors, edge) <= isa.registers
+        ]
         if rows:
             found.append((rows[-1], vectors * lanes))
     return found
@@ -164,7 +175,7 @@ def candidates(problem: Problem, cpu: CPU) -> Iterator[Plan]:
     lanes = cpu.isa.lanes(problem.itemsize)
     pack_a = problem.a == "strided"
     in_place = problem.b == "row" and (cpu.isa.masked or problem.n % lanes == 0)
-    for tile in tiles(cpu.isa, problem.dtype):
+    for tile in tiles(cpu.isa, problem.dtype, problem.n):
         for pack_b in (False, True) if in_place else (True,):
             for kc in (256, 512, 1024):
                 for part in (4, 1):  # A's block in a quarter of L2, or in all of it

@@ -75,7 +75,8 @@ def prepare(problem: Problem) -> None:
         try:
             addresses = kernels.load(plan.kernels, jit=jit != "never")
         except KernelsUnavailableError as why:
-            log("warning", f"NumPy does the products that need it: {why}", once=True)
+            log("warning", f"NumPy does the products that lack a kernel: {why.cause}", once=True)
+            log("info", f"NumPy does {problem}: {why}")
             why_numpy[problem] = str(why)
             insert(left_to_numpy(problem))
         else:

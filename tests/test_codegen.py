@@ -24,7 +24,7 @@ FAMILIES = list(itertools.product(ISAS, DTYPES))
 by_family = pytest.mark.parametrize(("isa", "dtype"), FAMILIES, ids=map("-".join, FAMILIES))
 
 
-SPECS = [
+SPECS: list[KernelSpec] = [
     kind
     for isa, dtype in FAMILIES
     for kind in (
@@ -138,14 +138,18 @@ def test_no_spill_in_the_k_loop(isa: str, dtype: str, a_layout: str, tmp_path: P
     specs = family(isa, dtype, a_layout)
     functions = disassemble(libraries(specs, tmp_path))
     lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
-    wrong = {}
+    wrong = []
     for each in specs:
-        loops = k_loops(functions[each.symbol])
         products = each.mr * each.nr // lanes
-        steps = {x.multiplies / products for x in loops} | {x.adds / products for x in loops}
-        if not loops or any(step % 1 for step in steps) or any(x.stack for x in loops):
-            wrong[each.symbol] = loops
-    assert not wrong
+        loops = k_loops(functions[each.symbol])
+        if not loops:
+            wrong.append(f"{each.symbol}: no k loop")
+        for loop in loops:
+            if loop.multiplies % products or loop.adds % products:
+                wrong.append(f"{each.symbol}: {loop.multiplies} products, expected {products}")
+            if loop.stack:
+                wrong.append(f"{each.symbol}: {len(loop.stack)} spills, like {loop.stack[0]}")
+    assert not wrong, "\n".join(wrong)
 
 
 # What must not be in the code for an instruction set: an operand or a name of a later one

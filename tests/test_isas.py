@@ -22,7 +22,8 @@ Runs = dict[str, "subprocess.Popen[str]"]
 @pytest.fixture(scope="module")
 def runs() -> Iterator[Runs]:
     """All of them at once: they compile most of the time, each in one process."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(MODULE)]
+    options = ["-q", "-o", "addopts=", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *options, str(MODULE)]
     started = {
         isa: subprocess.Popen(
             command,

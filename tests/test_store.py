@@ -15,10 +15,11 @@ from support import failure, finish, run, start
 
 import nkblas
 from nkblas import store
-from nkblas.codegen.spec import Copy, Microkernel, Pack
+from nkblas.codegen.spec import Copy, KernelSpec, Microkernel, Pack
 from nkblas.store import Store
+from nkblas.toolchain import toolchain
 
-SPECS = [
+SPECS: list[KernelSpec] = [
     Microkernel("avx2", "float32", 6, 16, "row", False),
     Microkernel("avx2", "float32", 6, 16, "row", True),
     Microkernel("avx2", "float32", 6, 16, "col", False),
@@ -214,9 +215,9 @@ def test_new_sources_make_new_keys(
 
 
 def test_new_toolchain_makes_new_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert store.toolchain()
+    assert toolchain()
     before = Store(tmp_path).key(SPECS[0])
-    monkeypatch.setattr(store, "toolchain", lambda: "another")
+    monkeypatch.setattr("nkblas.store.toolchain", lambda: "another")
     assert Store(tmp_path).key(SPECS[0]) != before
 
 
@@ -233,7 +234,7 @@ def test_processes_compile_each_kernel_once(tmp_path: Path) -> None:
 
 
 THREADS = """
-    shapes = [(5, 6, 7), (5, 6, 7), (3, 16, 9), (3, 16, 9), (1, 1, 1), (2, 33, 4), (7, 2, 2)] * 2
+    shapes = [(5, 6, 7), (5, 6, 7), (3, 16, 9), (3, 16, 9), (70, 80, 90), (2, 33, 4), (7, 2, 2)] * 2
     together, done = threading.Barrier(len(shapes)), []
 
     def work(first, second):

@@ -1,6 +1,6 @@
 """From a spec to a shared library's bytes: builder, MLIR passes, LLVM, the system's linker.
 
-`build` → `lower` → `in_memory` → `link`; each stage can be looked at by itself.
+`build` → `lower` → LLVM → `link`.
 """
 
 import subprocess
@@ -30,7 +30,7 @@ linker drops."""
 
 SIGNATURES = {
     Microkernel: "i64 ptr i64 ptr i64 ptr i64 i64 i64",
-    Pack: "i64 i64 ptr i64 ptr",
+    Pack: "i64 i64 ptr i64 i64 ptr",
     Copy: "i64 i64 ptr i64 i64 ptr i64 i64",
     Peak: "i64 ptr",
 }
@@ -40,19 +40,20 @@ class NoLinkerError(RuntimeError):
     """The machine has no linker: shared libraries can't be made."""
 
 
-def build(spec: KernelSpec) -> Any:
-    """The MLIR module of one kernel, in a context of its own."""
+def build(spec: KernelSpec, name: str = "") -> Any:
+    """The MLIR module of one kernel, in a context of its own; `name` is its function's."""
     isa = ISAS[spec.isa]
     with mlir.Context(), mlir.Location.unknown():
         module = mlir.Module.create()
         types = [{"i64": ir.i64, "ptr": ir.ptr}[name]() for name in SIGNATURES[type(spec)].split()]
         with mlir.InsertionPoint(module.body):
             entry = ir.function(
-                spec.symbol,
+                name or spec.symbol,
                 types,
                 section=SECTION,
                 attributes={
                     "target-cpu": isa.target,
+                    "target-features": "",  # and no more: without it, the host's own
                     "prefer-vector-width": str(isa.vector_bits),
                     # the engine's wrappers would each be compiled with a copy of it
                     "noinline": None,
@@ -80,16 +81,16 @@ def lower(module: Any) -> None:
         PassManager.parse(PIPELINE).run(module.operation)
 
 
-def in_memory(spec: KernelSpec) -> Any:
-    """One kernel compiled in this process, as an `mlir.execution_engine.ExecutionEngine`.
-
-    ``raw_lookup(spec.symbol)`` is its address, for as long as the engine lives.
-    """
-    module = build(spec)
+def _engine(module: Any) -> Any:
     lower(module)
-    engine = ExecutionEngine(module, opt_level=3, enable_object_dump=True, enable_pic=True)
-    engine.raw_lookup(spec.symbol)  # compiles
-    return engine
+    return ExecutionEngine(module, opt_level=3, enable_object_dump=True, enable_pic=True)
+
+
+def in_memory(spec: KernelSpec) -> tuple[int, Any]:
+    """One kernel compiled in this process: its address, and the engine that keeps it there."""
+    # The engine's look-up is for its own wrappers, and finds them by this prefix.
+    engine = _engine(build(spec, f"_mlir_{spec.symbol}"))
+    return engine.raw_lookup(spec.symbol), engine
 
 
 def link(objects: Path, symbol: str) -> Path:
@@ -122,5 +123,7 @@ def shared_library(spec: KernelSpec) -> bytes:
     """The shared library of one kernel; it exports ``spec.symbol``."""
     with tempfile.TemporaryDirectory(prefix="nkblas-") as folder:
         objects = Path(folder, f"{spec.symbol}.o")
-        in_memory(spec).dump_to_object_file(str(objects))
+        engine = _engine(build(spec))
+        engine.raw_lookup(spec.symbol)  # compiles
+        engine.dump_to_object_file(str(objects))
         return link(objects, spec.symbol).read_bytes()

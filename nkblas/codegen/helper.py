@@ -45,7 +45,8 @@ def serve(line: bytes) -> tuple[dict[str, Any], bytes]:
         try:
             library = compile.shared_library(spec)
         except compile.NoLinkerError as error:
-            verify.check(spec, compile.in_memory(spec).raw_lookup(spec.symbol))
+            address, _engine = compile.in_memory(spec)
+            verify.check(spec, address)
             return {"error": str(error), "no_linker": True}, b""
         verify.check(spec, open_library(spec, library))
         return {"size": len(library)}, library

@@ -114,11 +114,18 @@ def _itemsize(type_: Any) -> int:
     return int(element.width) // 8
 
 
-def load(type_: Any, source: Value, mask: Value | None = None) -> Value:
-    """Load a scalar or a vector, aligned to an element only; what `mask` leaves out reads as 0."""
+def load(
+    type_: Any, source: Value, mask: Value | None = None, otherwise: Value | None = None
+) -> Value:
+    """Load a scalar or a vector, aligned to an element only.
+
+    What `mask` leaves out is not read, and is as in the vector `otherwise`, or 0.
+    """
     if mask is None:
         return llvm.load(type_, source, alignment=_itemsize(type_))
-    return llvm.intr_masked_load(type_, source, mask, _itemsize(type_), pass_thru=zero(type_))
+    if otherwise is None:
+        otherwise = zero(type_)
+    return llvm.intr_masked_load(type_, source, mask, _itemsize(type_), pass_thru=otherwise)
 
 
 def store(value: Value, target: Value, mask: Value | None = None) -> None:

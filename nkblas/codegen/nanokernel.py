@@ -34,7 +34,7 @@ class Nanokernel:
         raise NotImplementedError
 
     def load_b(self, source: Value, mask: Value | None) -> Value:
-        """One vector of B."""
+        """One vector of B; `mask` always has its first lane."""
         raise NotImplementedError
 
     def multiply_add(self, a: Value, b: Value, accumulator: Value) -> Value:
@@ -48,7 +48,11 @@ class FMA(Nanokernel):
         return ir.splat(ir.load(self.vector_type.element_type, source), self.vector_type)
 
     def load_b(self, source: Value, mask: Value | None) -> Value:
-        return ir.load(self.vector_type, source, mask)
+        if mask is None:
+            return ir.load(self.vector_type, source)
+        # Lanes beyond the edge repeat the first one: with zeros, infinity in A would raise the
+        # invalid flag for a product that nobody asked for.
+        return ir.load(self.vector_type, source, mask, otherwise=self.load_a(source))
 
     def multiply_add(self, a: Value, b: Value, accumulator: Value) -> Value:
         return ir.fma(a, b, accumulator)

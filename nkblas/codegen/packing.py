@@ -12,90 +12,99 @@ from .spec import Pack
 
 def build(spec: Pack, isa: ISA, element: Any, arguments: list[Value]) -> None:
     """Emit the body of `spec`'s function (its contract is `spec.Pack`'s)."""
-    n = arguments[0]
     lanes = isa.lanes(ITEMSIZE[spec.dtype])
-    whole = ir.at_least(n, ir.const(spec.width))
-    emit = _transpose if spec.transposed else _gather
+    n = arguments[0]
 
-    # Full panels have no masks and no tests; the one at the edge may be slow.
-    def full() -> list[Value]:
-        emit(spec, lanes, element, arguments, None)
+    def elements() -> list[Value]:
+        _elements(spec, element, arguments)
         return []
 
-    def edge() -> list[Value]:
-        emit(spec, lanes, element, arguments, n)
+    def vectors() -> list[Value]:
+        _vectors(spec, lanes, element, arguments)
         return []
 
-    ir.either(whole, full, edge)
+    if spec.source == "across":
+        _elements(spec, element, arguments, start=_squares(spec, lanes, element, arguments))
+    elif spec.source == "along":
+        ir.either(ir.less(n, ir.const(spec.width)), elements, vectors)
+    else:
+        elements()
 
 
-def _gather(spec: Pack, lanes: int, element: Any, arguments: list[Value], n: Value | None) -> None:
-    """The source is contiguous along the panel: copy `width` elements for each k."""
-    _, k, source, lds, panel = arguments
-    starts = range(0, spec.width, lanes)
+def _line(i: Value | int, n: Value) -> Value:
+    """The line that column `i` of the panel holds: beyond the last one, the last one."""
+    return ir.minimum(ir.const(i) if isinstance(i, int) else i, ir.add(n, ir.const(-1)))
 
-    def masks(limit: Value | int) -> list[Value | None]:
-        if isinstance(limit, int):
-            return [
-                None if start + lanes <= limit else ir.first_lanes(lanes, ir.const(limit - start))
-                for start in starts
-            ]
-        return [ir.first_lanes(lanes, ir.add(limit, ir.const(-start))) for start in starts]
 
-    load_masks = masks(spec.width if n is None else n)
-    store_masks = masks(spec.width)
+def _elements(spec: Pack, element: Any, arguments: list[Value], start: Value | None = None) -> None:
+    """Copy one element at a time, from k = `start` on: what the faster ways leave over."""
+    n, k, source, ls, ps, panel = arguments
+
+    def step(p: Value, _: list[Value]) -> list[Value]:
+        read = ir.address(source, ir.mul(p, ps), element)
+        write = ir.address(panel, ir.mul(p, ir.const(spec.width)), element)
+
+        def one(i: Value, _: list[Value]) -> list[Value]:
+            value = ir.load(element, ir.address(read, ir.mul(_line(i, n), ls), element))
+            ir.store(value, ir.address(write, i, element))
+            return []
+
+        ir.loop(ir.const(spec.width), [], one)
+        return []
+
+    ir.loop(k, [], step, start=start)
+
+
+def _vectors(spec: Pack, lanes: int, element: Any, arguments: list[Value]) -> None:
+    """Copy `width` elements, contiguous in the source too, for each k."""
+    _, k, source, _, ps, panel = arguments
     vector_type = ir.vector_of(lanes, element)
 
-    def line(_: Value, pointers: list[Value]) -> list[Value]:
-        source, panel = pointers
-        for start, load_mask, store_mask in zip(starts, load_masks, store_masks, strict=True):
-            vector = ir.load(vector_type, ir.address(source, start, element), load_mask)
-            ir.store(vector, ir.address(panel, start, element), store_mask)
-        return [ir.address(source, lds, element), ir.address(panel, spec.width, element)]
+    def step(_: Value, pointers: list[Value]) -> list[Value]:
+        read, write = pointers
+        for start in range(0, spec.width, lanes):
+            left = ir.const(spec.width - start)
+            mask = None if start + lanes <= spec.width else ir.first_lanes(lanes, left)
+            value = ir.load(vector_type, ir.address(read, start, element), mask)
+            ir.store(value, ir.address(write, start, element), mask)
+        return [ir.address(read, ps, element), ir.address(write, spec.width, element)]
 
-    ir.loop(k, [source, panel], line)
+    ir.loop(k, [source, panel], step)
 
 
-def _transpose(
-    spec: Pack, lanes: int, element: Any, arguments: list[Value], n: Value | None
-) -> None:
-    """The source is contiguous along k: transpose squares of `lanes` by `lanes` in registers."""
-    _, k, source, lds, panel = arguments
+def _squares(spec: Pack, lanes: int, element: Any, arguments: list[Value]) -> Value:
+    """Transpose squares of `lanes` by `lanes` in registers; returns the k that it comes to."""
+    n, k, source, ls, _, panel = arguments
     vector_type = ir.vector_of(lanes, element)
-    blocks = ir.round_down(k, lanes)
+    end = ir.round_down(k, lanes)
+    whole = spec.width // lanes * lanes
 
-    def read(type_: Any, i: int, p: Value) -> Value:
-        """From element `p` of line `i` on; zero for the lines beyond `n`."""
-        place = ir.address(ir.address(source, ir.mul(lds, ir.const(i)), element), p, element)
-        if n is None:
-            return ir.load(type_, place)
-        return ir.when(ir.less(ir.const(i), n), lambda: [ir.load(type_, place)], [ir.zero(type_)])[
-            0
-        ]
+    def square(p: Value, start: Value, columns: int = lanes) -> list[Value]:
+        def read(i: int) -> Value:
+            if i >= columns:
+                return ir.zero(vector_type)
+            line = ir.mul(_line(ir.add(start, ir.const(i)), n), ls)
+            return ir.load(vector_type, ir.address(ir.address(source, line, element), p, element))
 
-    def square(p: Value, _: list[Value]) -> list[Value]:
         target = ir.address(panel, ir.mul(p, ir.const(spec.width)), element)
-        for start in reversed(range(0, spec.width, lanes)):
-            lines = range(start, min(start + lanes, spec.width))
-            missing = [ir.zero(vector_type)] * (lanes - len(lines))
-            rows = transposed([read(vector_type, i, p) for i in lines] + missing)
-            mask = ir.first_lanes(lanes, ir.const(len(lines))) if missing else None
-            for i, row in enumerate(rows):
-                # Whole stores are faster than masked ones: what is written after this overwrites
-                # what is too much (the next row; the columns further left), but for the last.
-                end = i * spec.width + start + lanes
-                place = ir.address(target, i * spec.width + start, element)
-                ir.store(row, place, mask if end > lanes * spec.width else None)
+        target = ir.address(target, start, element)
+        mask = ir.first_lanes(lanes, ir.const(columns))
+        for i, row in enumerate(transposed([read(i) for i in range(lanes)])):
+            # Whole stores are faster than masked ones: what is too much is overwritten after
+            # this, by the next row or by a square further left; but for the last rows.
+            too_far = (i - lanes) * spec.width + whole + lanes > 0 and columns < lanes
+            place = ir.address(target, i * spec.width, element)
+            ir.store(row, place, mask if too_far else None)
         return []
 
-    def single(p: Value, _: list[Value]) -> list[Value]:
-        target = ir.address(panel, ir.mul(p, ir.const(spec.width)), element)
-        for i in range(spec.width):
-            ir.store(read(element, i, p), ir.address(target, i, element))
+    def band(p: Value, _: list[Value]) -> list[Value]:
+        if whole < spec.width:
+            square(p, ir.const(whole), spec.width - whole)
+        ir.loop(ir.const(whole), [], lambda start, _: square(p, start), step=lanes)
         return []
 
-    ir.loop(blocks, [], square, step=lanes)
-    ir.loop(k, [], single, start=blocks)
+    ir.loop(end, [], band, step=lanes)
+    return end
 
 
 def transposed(rows: list[Value]) -> list[Value]:

@@ -58,8 +58,9 @@ class Microkernel(NamedTuple):
 class Pack(NamedTuple):
     """Copy `n` <= `width` lines of `k` elements into a panel, `width` elements for each k.
 
-    ``void (n, k, source, lds, panel)`` sets ``panel[p * width + i] = source(i, p)``. What lies
-    between `n` and `width` is set to zero, so that a kernel may read whole vectors of it.
+    ``void (n, k, source, ls, ps, panel)`` sets ``panel[p * width + i] = source[i * ls + p * ps]``.
+    Columns of the panel beyond `n` repeat the last line, so that a kernel may read whole vectors:
+    what it computes there has the same exceptions as the rest.
 
     Attributes
     ----------
@@ -67,15 +68,15 @@ class Pack(NamedTuple):
         As in `Microkernel`.
     width : int
         `mr` or `nr` of the microkernel that reads the panel.
-    transposed : bool
-        The source has unit stride along k, ``source[i * lds + p]``; otherwise along the panel,
-        ``source[p * lds + i]``.
+    source : {"along", "across", "strided"}
+        Where the source has unit stride: along the panel (`ls` is 1), across it, along k (`ps` is
+        1), or nowhere.
     """
 
     isa: str
     dtype: str
     width: int
-    transposed: bool
+    source: str
 
     @property
     def symbol(self) -> str:
@@ -85,8 +86,7 @@ class Pack(NamedTuple):
 class Copy(NamedTuple):
     """``target[i * trs + j * tcs] = source[i * srs + j * scs]``, for strides of every kind.
 
-    ``void (m, n, source, srs, scs, target, trs, tcs)``. It packs operands without a unit stride,
-    and moves tiles of such a C.
+    ``void (m, n, source, srs, scs, target, trs, tcs)``. It moves tiles of a C without rows.
     """
 
     isa: str

@@ -42,6 +42,10 @@ def _pointer(array: np.ndarray) -> object:
     return ffi.cast("void *", array.ctypes.data)
 
 
+def _strides(array: np.ndarray) -> tuple[int, ...]:
+    return tuple(stride // array.itemsize for stride in array.strides)
+
+
 def _integers(generator: np.random.Generator, dtype: str, *shape: int) -> np.ndarray:
     return generator.integers(-9, 10, shape).astype(dtype)
 
@@ -76,15 +80,17 @@ def _check_microkernel(spec: Microkernel, kernel, generator: np.random.Generator
 def _check_pack(spec: Pack, kernel, generator: np.random.Generator) -> None:
     width = spec.width
     for n, k in itertools.product({1, (width + 1) // 2, width}, (1, 15, 33)):
-        source = _integers(generator, spec.dtype, n, k)
-        padded = np.zeros((k + 1, width), spec.dtype)
-        padded[k] = 77
-        panel = np.full_like(padded, 77)
-        padded[:k, :n] = source.T
-        if not spec.transposed:
-            source = np.ascontiguousarray(source.T)
-        kernel(n, k, _pointer(source), source.shape[1], _pointer(panel))
-        _compare(spec, panel, padded, f"n={n}, k={k}")
+        whole = _integers(generator, spec.dtype, 2 * n, 3 * k)
+        source = whole[::2, ::3]
+        if spec.source == "across":
+            source = np.ascontiguousarray(source)
+        elif spec.source == "along":
+            source = np.asfortranarray(source)
+        expected = np.full((k + 1, width), 77, spec.dtype)
+        panel = expected.copy()
+        expected[:k] = source[np.minimum(np.arange(width), n - 1)].T
+        kernel(n, k, _pointer(source), *_strides(source), _pointer(panel))
+        _compare(spec, panel, expected, f"n={n}, k={k}")
 
 
 def _check_copy(spec: Copy, kernel, generator: np.random.Generator) -> None:
@@ -93,12 +99,5 @@ def _check_copy(spec: Copy, kernel, generator: np.random.Generator) -> None:
     expected = target.copy()
     expected.T[4:18:2, 5:27:2] = source
     view = target.T[4:18:2, 5:27:2]
-    size = source.itemsize
-    kernel(
-        *source.shape,
-        _pointer(source),
-        *(stride // size for stride in source.strides),
-        _pointer(view),
-        *(stride // size for stride in view.strides),
-    )
+    kernel(*source.shape, _pointer(source), *_strides(source), _pointer(view), *_strides(view))
     _compare(spec, target, expected, "strides")

@@ -59,12 +59,8 @@ static void run_tile(const block *x, int64_t i, int64_t j)
     int64_t lda = leading(x->a, plan->problem.a);
     if (plan->pack_a) {
         char *panel = x->a_panels + (i - x->i0) * plan->m.size * x->kc * size;
-        if (j == x->j0) {
-            if (plan->packs[0])
-                plan->packs[0](rows, x->kc, a, lda, panel);
-            else
-                plan->copy(rows, x->kc, a, x->a.rs, x->a.cs, panel, 1, plan->m.size);
-        }
+        if (j == x->j0)
+            plan->packs[0](rows, x->kc, a, x->a.rs, x->a.cs, panel);
         a = panel;
         lda = plan->m.size;
     }
@@ -72,12 +68,8 @@ static void run_tile(const block *x, int64_t i, int64_t j)
     int64_t ldb = leading(x->b, plan->problem.b);
     if (plan->pack_b) {
         char *panel = x->b_panels + (j - x->j0) * plan->n.size * x->kc * size;
-        if (x->fresh_b && i == x->i0) {
-            if (plan->packs[1])
-                plan->packs[1](columns, x->kc, b, ldb, panel);
-            else
-                plan->copy(columns, x->kc, b, x->b.cs, x->b.rs, panel, 1, plan->n.size);
-        }
+        if (x->fresh_b && i == x->i0)
+            plan->packs[1](columns, x->kc, b, x->b.cs, x->b.rs, panel);
         b = panel;
         ldb = plan->n.size;
     }

@@ -31,7 +31,8 @@ typedef struct {
 /* Generated functions; codegen/spec.py has their contracts. */
 typedef void (*nk_microkernel)(int64_t k, const void *a, int64_t lda, const void *b, int64_t ldb,
                                void *c, int64_t ldc, int64_t n, int64_t accumulate);
-typedef void (*nk_pack)(int64_t n, int64_t k, const void *source, int64_t lds, void *panel);
+typedef void (*nk_pack)(int64_t n, int64_t k, const void *source, int64_t ls, int64_t ps,
+                        void *panel);
 typedef void (*nk_copy)(int64_t m, int64_t n, const void *source, int64_t srs, int64_t scs,
                         void *target, int64_t trs, int64_t tcs);
 typedef void (*nk_peak)(int64_t steps, void *out);
@@ -43,8 +44,8 @@ typedef struct {
     int32_t pack_a, pack_b;
     int32_t ir_outside; /* order of the two inner loops: ir around jr, or jr around ir */
     nk_microkernel microkernel[2][2]; /* [is it a rest row][is it a rest column] */
-    nk_pack packs[2];               /* of A's panels and of B's; NULL: by `copy` */
-    nk_copy copy;
+    nk_pack packs[2];                 /* of A's panels, of B's */
+    nk_copy copy;                     /* of C's tiles, where C has no rows */
 } nk_plan;
 
 typedef struct {

@@ -1,0 +1,1 @@
+"""How fast `nkblas.matmul` is beside its peers: ``python -m bench --help``."""
