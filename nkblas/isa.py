@@ -50,10 +50,13 @@ class ISA(NamedTuple):
 
         The accumulators, the smaller of the two operands' slices of one k-step, and one element
         of the other (see `nkblas.codegen.nanokernel.compose`); one more for the product where
-        multiply and add are two instructions, and one for the mask of an `edge`.
+        multiply and add are two instructions. The mask of an `edge` takes one, and so does what
+        is blended with it, unless the element's register is still free.
         """
-        mask = edge and self.masked and not self.mask_registers
-        return mr * vectors + min(mr, vectors) + 1 + (not self.fused) + mask
+        needed = mr * vectors + min(mr, vectors) + 1 + (not self.fused)
+        if edge and self.masked and not self.mask_registers:
+            needed += 1 + (mr < vectors)
+        return needed
 
 
 AVX2 = ("avx2", "fma", "bmi1", "bmi2", "f16c", "movbe", "abm")

@@ -133,7 +133,7 @@ def tiles(isa: ISA, dtype: str, n: int = 0) -> list[tuple[int, int]]:
     lanes = isa.lanes(ITEMSIZE[dtype])
     found = []
     # Beyond these widths, the compiler's schedule needs more registers than the scheme.
-    for vectors in range(1, 3 * isa.registers // 8 + 1):
+    for vectors in range(1, isa.registers // 4 + 1):
         last = n % (vectors * lanes)
         edge = last > (vectors - 1) * lanes
         rows = [

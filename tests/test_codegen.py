@@ -30,9 +30,10 @@ SPECS: list[KernelSpec] = [
     for kind in (
         Microkernel(isa, dtype, 4, 16, "row", False),
         Microkernel(isa, dtype, 4, 16, "col", True),
-        Pack(isa, dtype, 16, True),
-        Pack(isa, dtype, 5, True),
-        Pack(isa, dtype, 16, False),
+        Pack(isa, dtype, 16, "across"),
+        Pack(isa, dtype, 5, "across"),
+        Pack(isa, dtype, 16, "along"),
+        Pack(isa, dtype, 16, "strided"),
         Copy(isa, dtype),
         Peak(isa, dtype, 10),
     )
@@ -120,14 +121,14 @@ def libraries(specs: Iterable[KernelSpec], folder: Path) -> list[Path]:
 
 
 def family(isa: str, dtype: str, a_layout: str) -> list[Microkernel]:
-    """Every main tile and its edges: fewer columns, one vector less, one row less."""
+    """Every main tile, and for every width the widest edges that a plan can have."""
     lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
-    found = set()
-    for mr, nr in tiles(ISAS[isa], dtype):
-        found.add(Microkernel(isa, dtype, mr, nr, a_layout, False))
-        for rows, columns in ((mr, nr), (mr, nr - lanes), (mr - 1, nr)):
-            if rows and columns:
-                found.add(Microkernel(isa, dtype, rows, columns, a_layout, True))
+    found = {Microkernel(isa, dtype, mr, nr, a_layout) for mr, nr in tiles(ISAS[isa], dtype)}
+    for n in range(lanes - 1, max(spec.nr for spec in found), lanes):  # one less than whole
+        for mr, nr in tiles(ISAS[isa], dtype, n):
+            columns = -(-(n % nr) // lanes) * lanes
+            for rows in {mr, max(1, mr - 1)}:
+                found.add(Microkernel(isa, dtype, rows, columns, a_layout, masked=True))
     return sorted(found)
 
 
@@ -215,14 +216,16 @@ RUNNABLE = list(ISAS)[: list(ISAS).index(nkblas.cpu.isa.name) + 1]
 def test_a_kernel_is_checked_against_its_spec(isa: str) -> None:
     """The check before storing lets right kernels pass, and sees those of another spec."""
     microkernel = Microkernel(isa, "float32", 4, 16, "row", False)
-    pack = Pack(isa, "float32", 16, False)
+    pack = Pack(isa, "float32", 16, "along")
     impostors: dict[KernelSpec, KernelSpec] = {
         microkernel: microkernel._replace(mr=3),
         microkernel._replace(masked=True): microkernel,
         microkernel._replace(a_layout="col"): microkernel,
         microkernel._replace(dtype="float64"): microkernel._replace(dtype="float64", nr=8),
-        pack: pack._replace(transposed=True),
+        pack: pack._replace(source="across"),
         pack._replace(width=15): pack,
+        pack._replace(source="across"): pack._replace(source="across", width=17),
+        pack._replace(source="strided"): pack,
     }
     for right, wrong in impostors.items():
         address = loader.open_library(right, compile.shared_library(right))

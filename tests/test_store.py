@@ -25,8 +25,8 @@ SPECS: list[KernelSpec] = [
     Microkernel("avx2", "float32", 6, 16, "col", False),
     Microkernel("avx2", "float64", 6, 16, "row", False),
     Microkernel("sse42", "float32", 6, 16, "row", False),
-    Pack("avx2", "float32", 16, False),
-    Pack("avx2", "float32", 16, True),
+    Pack("avx2", "float32", 16, "along"),
+    Pack("avx2", "float32", 16, "across"),
     Copy("avx2", "float32"),
 ]
 
