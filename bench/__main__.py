@@ -19,22 +19,25 @@ SHORT_WAITS = {"KMP_BLOCKTIME": "1", "OPENBLAS_THREAD_TIMEOUT": "22"}
 """How long idle workers wait busily: 1 ms (MKL; else 200) and 2**22 clock ticks (OpenBLAS; else
 2**26). Longer than between two calls of a sample, shorter than `bench.measure.REST`."""
 
+NAMES = (*SUITES, "tiles")
+"""Suites of products, and the register tiles by themselves."""
+
 PEERS = ("openblas", "mkl", "torch")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m bench", description="nkblas beside its peers.")
     add = parser.add_argument
-    add("suites", nargs="*", metavar="SUITE", help=f"{', '.join(SUITES)} (default: all)")
+    add("suites", nargs="*", metavar="SUITE", help=f"{', '.join(NAMES)} (default: all)")
     add("--dtype", nargs="+", choices=["float32", "float64"], default=["float32", "float64"])
     add("--threads", type=int, default=1, metavar="N")
     add("--peers", nargs="*", choices=PEERS, default=PEERS)
     add("--seconds", type=float, default=0.5, metavar="S", help="for each shape (default: 0.5)")
     add("--json", metavar="FILE", help="write everything there, each round's times included")
     options = parser.parse_args(arguments)
-    unknown = set(options.suites) - set(SUITES)
+    unknown = set(options.suites) - set(NAMES)
     if unknown:
-        parser.error(f"SUITE: got {', '.join(unknown)}, expected some of {', '.join(SUITES)}")
+        parser.error(f"SUITE: got {', '.join(unknown)}, expected some of {', '.join(NAMES)}")
     return options
 
 
@@ -57,6 +60,7 @@ def main() -> None:
     from . import peers
     from .measure import measure
     from .report import Table
+    from .tiles import measure_tiles
 
     header = {"cpu": nkblas.cpu.brand, "isa": nkblas.cpu.isa.name, "threads": str(options.threads)}
     contenders: list[peers.Contender] = [peers.NKBLAS(options.threads)]
@@ -74,8 +78,14 @@ def main() -> None:
 
     record: dict[str, Any] = {"header": header, "results": []}
     present = [contender.name for contender in contenders[1:]]
-    for suite in options.suites or SUITES:
+    for suite in options.suites or NAMES:
         for dtype in options.dtype:
+            if suite == "tiles":
+                print(f"\ntiles, {dtype}: share of the FMA peak, packed operands in L2")
+                for tile in measure_tiles(dtype, options.seconds):
+                    print(f"{tile.mr:>4} x {tile.nr:<4} k {tile.k:<5} {tile.of_peak:6.1%}")
+                    record["results"].append({"suite": suite, **tile._asdict()})
+                continue
             table = Table(f"{suite}, {dtype}", present)
             for shape in SUITES[suite]:
                 result = measure(shape, dtype, contenders, options.threads, options.seconds)

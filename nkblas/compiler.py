@@ -74,6 +74,7 @@ class Compiler:
             raise
 
     def _start(self) -> None:
+        import atexit
         import subprocess
         import tempfile
 
@@ -93,6 +94,8 @@ class Compiler:
             start_new_session=True,  # an interrupt from the keyboard is for the user's process
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
         )
+        atexit.unregister(self.close)
+        atexit.register(self.close)
 
     def _read_line(self) -> bytes:
         line = b""

@@ -67,10 +67,8 @@ class Explanation(NamedTuple):
 
     def __str__(self) -> str:
         if self.plan is None:
-            return f"numpy: {self.reason}"
+            return f"{self.backend}: {self.reason}"
         lines = [f"{self.backend}: {self.problem}, {self.threads} thread", f"  plan: {self.plan}"]
-        if self.reason:
-            lines[0] = f"{self.backend}: {self.problem}: {self.reason}"
         width = max(map(len, self.kernels))
         places = zip(self.kernels, self.cache, strict=True)
         return "\n".join([*lines, *(f"  {name:{width}}  {where}" for name, where in places)])
@@ -107,8 +105,11 @@ def explain(a: Any, b: Any) -> Explanation:
     places = tuple(map(kernels.where, plan.kernels))
     lost = runtime.why_numpy.get(problem, "")
     if not lost and runtime.jit == "never" and "nowhere" in places:
-        lost = "NKBLAS_JIT=never, and a kernel is not in the store"
-    return Explanation("numpy" if lost else "nkblas", lost, problem, plan, names, places)
+        missing = names[places.index("nowhere")]
+        lost = f"{missing}: not in the store, and NKBLAS_JIT=never"
+    if lost:
+        return Explanation("numpy", lost, problem)
+    return Explanation("nkblas", "", problem, plan, names, places)
 
 
 def _problem(dtype: np.dtype, a: np.ndarray, b: np.ndarray) -> Problem:

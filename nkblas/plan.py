@@ -5,6 +5,7 @@ Functionality", ACM TOMS 41, 2015): register tile ``mr`` x ``nr``, cache blocks 
 """
 
 from collections.abc import Iterator
+from itertools import product
 from math import gcd
 from typing import NamedTuple
 
@@ -168,21 +169,20 @@ def plan_for(problem: Problem, cpu: CPU) -> Plan:
 def candidates(problem: Problem, cpu: CPU) -> Iterator[Plan]:
     """The plans that the model compares.
 
-    A is read in place unless it has no unit stride: kernels broadcast its elements, and in every
-    measurement packing cost more than it gave. Of B, rows can be read in place, except for an
-    edge where the ISA has no masks.
+    A is read in place unless it has no unit stride: kernels broadcast its elements, and packing
+    it hardly ever gave more than it cost. Of B, rows can be read in place, except for an edge
+    where the ISA has no masks.
     """
     lanes = cpu.isa.lanes(problem.itemsize)
     pack_a = problem.a == "strided"
-    in_place = problem.b == "row" and (cpu.isa.masked or problem.n % lanes == 0)
-    for tile in tiles(cpu.isa, problem.dtype, problem.n):
-        for pack_b in (False, True) if in_place else (True,):
-            for kc in (256, 512, 1024):
-                for part in (4, 1):  # A's block in a quarter of L2, or in all of it
-                    mc = cpu.l2 // (part * min(kc, problem.k) * problem.itemsize)
-                    yield make(problem, cpu, tile, pack_a, pack_b, kc, mc)
-                if kc >= problem.k:
-                    break
+    b_in_place = problem.b == "row" and (cpu.isa.masked or problem.n % lanes == 0)
+    pack_b = (False, True) if b_in_place else (True,)
+    found = [t for t in tiles(cpu.isa, problem.dtype, problem.n) if t[0] >= min(4, problem.m)]
+    depths = [kc for kc in (256, 512, 1024) if kc < 2 * problem.k]
+    for tile, packed, kc in product(found, pack_b, depths or [256]):
+        for part in (4, 1):  # A's block in a quarter of L2, or in all of it
+            mc = cpu.l2 // (part * min(kc, problem.k) * problem.itemsize)
+            yield make(problem, cpu, tile, pack_a, packed, kc, mc)
 
 
 def make(
@@ -217,20 +217,22 @@ def make(
     )
 
 
-# What things cost beside the multiply-adds, in cycles. Fitted to 23 problems (float32 and float64,
-# 128 to 4096 in each dimension) measured with 4,000 plans on a Zen 4: the plan that the model
-# chooses is within 2 % of the best in the median, 9 % in the worst case.
+# What things cost beside the multiply-adds, in cycles. Fitted to 51 problems (float32 and float64,
+# 64 to 4096 in each dimension), each measured with 50 to 200 plans on a Zen 4: what the model
+# chooses is as fast as the best plan to within 2.5 % in the median, 9 % in the worst case.
 LATENCY = 4.0  # of a multiply-add
-LINE_L1, LINE_L2, LINE_L3 = 1.0, 5.0, 10.0  # a vector of B, from where its panel is
-TILE = 2.0  # a call of the microkernel
+LINE, LINE_FAR = 1.0, 17.0  # a vector of B on its way from its panel: in L2, or beyond
+TILE = 3.0  # a call of the microkernel
 C_VECTOR = 0.35  # a vector of C, each time it is loaded or stored
-C_VECTOR_FAR = 40.0  # the same, where C does not fit into L2
-PACKED_LINE = 1.5  # a vector of B, packed
-REPACKED_LINE = 0.4  # a vector of packed B, read again for another block of A
-IN_PLACE_LINE = 0.13  # a vector of B read in place, for each block of A
-IN_PLACE_LINE_FAR = 1.2  # the same, where B does not fit into L2
-CROWDED_LINE = 40.0  # a vector of A whose rows push each other out of L1
-LARGE_BLOCK_LINE = 0.3  # a vector of A, where its block takes more than half of L2
+C_VECTOR_FAR = 26.0  # the same, where C does not fit into L2
+PACKED_LINE = 5.7  # a vector of B, packed
+REPACKED_LINE = 0.25  # a vector of packed B, read again for another block of A
+IN_PLACE_LINE = 0.25  # a vector of B read in place, for each block of A
+IN_PLACE_LINE_FAR = 3.6  # the same, where B does not fit into L2,
+AGAIN_LINE = 0.036  # and for each tile
+A_LINE = 0.44  # a vector of A read in place
+CROWDED_LINE = 58.0  # a vector of A whose rows push each other out of L1
+LARGE_BLOCK_LINE = 0.75  # a vector of A, where its block takes more than half of L2
 
 
 def cost(plan: Plan, cpu: CPU) -> float:
@@ -242,21 +244,21 @@ def cost(plan: Plan, cpu: CPU) -> float:
     def sizes(cut: Cut) -> list[tuple[int, int]]:
         return [(cut.size, cut.full), (cut.rest, cut.tiles - cut.full)]
 
-    panel = 2 * plan.kc * n.size * problem.itemsize  # half of a cache is for the rest
-    if m.tiles == 1 or panel <= cpu.l1d:  # (a single row of tiles reads each panel once)
-        line_of_panel = LINE_L1
-    else:
-        line_of_panel = LINE_L2 if panel <= cpu.l2 else LINE_L3
+    def fits(rows: int, columns: int, part: int = 1) -> bool:
+        return part * rows * columns * problem.itemsize <= cpu.l2
+
+    # (A single row of tiles reads each panel once, from wherever B is.)
+    line = LINE if m.tiles == 1 or fits(plan.kc, n.size, part=2) else LINE_FAR
     arithmetic = 0.0
     for rows, row_count in sizes(m):
         for columns, column_count in sizes(n):
             vectors = -(-columns // lanes)
-            # A k-step takes as long as its multiply-adds, its loads (two a cycle), B's way from
-            # the cache that holds the panel, or an accumulator's wait for itself.
+            # A k-step takes as long as its multiply-adds, its loads (two a cycle), the way of
+            # B's vectors from their panel, or an accumulator's wait for itself.
             step = max(
                 rows * vectors / fma_per_cycle,
                 (rows + vectors) / 2,
-                vectors * line_of_panel,
+                vectors * line,
                 LATENCY,
             )
             arithmetic += row_count * column_count * problem.k * step
@@ -266,25 +268,20 @@ def cost(plan: Plan, cpu: CPU) -> float:
     b_lines = problem.k * problem.n / lanes
     a_lines = problem.k * problem.m / lanes
     c_lines = problem.m * -(-problem.n // lanes)
-    far = {
-        name: rows * columns * problem.itemsize > cpu.l2
-        for name, rows, columns in (
-            ("b", problem.k, problem.n),
-            ("c", problem.m, problem.n),
-        )
-    }
+    b_far = not fits(problem.k, problem.n)
     extra = TILE * m.tiles * n.tiles * k_blocks
     extra += C_VECTOR * c_lines * k_blocks
-    if far["c"]:
+    if not fits(problem.m, problem.n):
         extra += C_VECTOR_FAR * c_lines * (k_blocks - 1)
     if plan.pack_b:
         extra += b_lines * (PACKED_LINE + REPACKED_LINE * (m_blocks - 1))
     else:
-        extra += b_lines * m_blocks * (IN_PLACE_LINE + IN_PLACE_LINE_FAR * far["b"])
-    if not plan.pack_a and problem.a == "row" and _crowded(plan, cpu):
-        extra += CROWDED_LINE * a_lines * n.tiles
-    if 2 * m.block * m.size * plan.kc * problem.itemsize > cpu.l2:
-        extra += LARGE_BLOCK_LINE * a_lines * n.tiles
+        extra += b_lines * m_blocks * (IN_PLACE_LINE + IN_PLACE_LINE_FAR * b_far)
+        extra += b_lines * m.tiles * AGAIN_LINE * b_far
+    if problem.a == "row":
+        extra += a_lines * n.tiles * (CROWDED_LINE if _crowded(plan, cpu) else A_LINE)
+    if not fits(m.block * m.size, plan.kc, part=2):
+        extra += a_lines * n.tiles * LARGE_BLOCK_LINE
     return arithmetic + extra
 
 

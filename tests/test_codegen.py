@@ -124,7 +124,7 @@ def family(isa: str, dtype: str, a_layout: str) -> list[Microkernel]:
     """Every main tile, and for every width the widest edges that a plan can have."""
     lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
     found = {Microkernel(isa, dtype, mr, nr, a_layout) for mr, nr in tiles(ISAS[isa], dtype)}
-    for n in range(lanes - 1, max(spec.nr for spec in found), lanes):  # one less than whole
+    for n in range(lanes - 1, max(each.nr for each in found), lanes):  # one less than whole
         for mr, nr in tiles(ISAS[isa], dtype, n):
             columns = -(-(n % nr) // lanes) * lanes
             for rows in {mr, max(1, mr - 1)}:

@@ -1,0 +1,52 @@
+"""The main register tiles by themselves: their share of the FMA peak."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+import nkblas
+from nkblas import _engine, kernels, plan
+from nkblas.codegen import spec
+
+from .measure import Peak, interleave, paired
+
+
+class TileResult(NamedTuple):
+    """What one microkernel reaches on packed operands that lie in L2.
+
+    Attributes
+    ----------
+    dtype : str
+    mr, nr, k : int
+    of_peak : float
+        Fraction of the FMA peak in the same rounds.
+    """
+
+    dtype: str
+    mr: int
+    nr: int
+    k: int
+    of_peak: float
+
+
+def measure_tiles(dtype: str, seconds: float) -> Iterator[TileResult]:
+    """Time each tile that the planner chooses from, on panels that fill half of L2.
+
+    The k loop is as long as that, and what a call with k = 0 takes is subtracted: it is the loop
+    that is measured, and not Python's way into it.
+    """
+    for mr, nr in plan.tiles(nkblas.cpu.isa, dtype):
+        k = nkblas.cpu.l2 // 2 // ((mr + nr) * np.dtype(dtype).itemsize)
+        kernel = spec.Microkernel(nkblas.cpu.isa.name, dtype, mr, nr, "col")
+        call = _engine.ffi.cast("nk_microkernel", kernels.load([kernel])[kernel])
+        a, b, c = np.ones(k * mr, dtype), np.ones(k * nr, dtype), np.empty(mr * nr, dtype)
+        operands = [_engine.ffi.cast("void *", x.ctypes.data) for x in (a, b, c)]
+        rest = (operands[0], mr, operands[1], nr, operands[2], nr, nr, 0)
+        flops = 2 * mr * nr * k
+        peak = Peak(dtype, flops)
+        calls = {"whole": partial(call, k, *rest), "empty": partial(call, 0, *rest), "peak": peak}
+        times = interleave(calls, seconds, rest=0)
+        loop = [whole - empty for whole, empty in zip(times["whole"], times["empty"], strict=True)]
+        yield TileResult(dtype, mr, nr, k, paired(times["peak"], loop) * flops / peak.flops)
