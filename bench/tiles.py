@@ -11,6 +11,7 @@ from nkblas import _engine, kernels, plan
 from nkblas.codegen import spec
 
 from .measure import Peak, interleave, paired
+from .peers import Call
 
 
 class TileResult(NamedTuple):
@@ -46,7 +47,11 @@ def measure_tiles(dtype: str, seconds: float) -> Iterator[TileResult]:
         rest = (operands[0], mr, operands[1], nr, operands[2], nr, nr, 0)
         flops = 2 * mr * nr * k
         peak = Peak(dtype, flops)
-        calls = {"whole": partial(call, k, *rest), "empty": partial(call, 0, *rest), "peak": peak}
+        calls: dict[str, Call] = {
+            "whole": partial(call, k, *rest),
+            "empty": partial(call, 0, *rest),
+            "peak": peak,
+        }
         times = interleave(calls, seconds, rest=0)
         loop = [whole - empty for whole, empty in zip(times["whole"], times["empty"], strict=True)]
         yield TileResult(dtype, mr, nr, k, paired(times["peak"], loop) * flops / peak.flops)
