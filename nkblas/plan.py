@@ -14,6 +14,9 @@ from .detect import CPU
 from .isa import ISA
 from .problem import ITEMSIZE, Problem
 
+PAGE = 4096
+"""Bytes of a page of memory."""
+
 
 class Cut(NamedTuple):
     """One dimension of C cut into register tiles, and those into cache blocks.
@@ -171,18 +174,21 @@ def candidates(problem: Problem, cpu: CPU) -> Iterator[Plan]:
 
     A is read in place unless it has no unit stride: kernels broadcast its elements, and packing
     it hardly ever gave more than it cost. Of B, rows can be read in place, except for an edge
-    where the ISA has no masks.
+    where the ISA has no masks; with a single row of tiles nothing is read twice, and packing
+    is for nothing.
     """
     lanes = cpu.isa.lanes(problem.itemsize)
     pack_a = problem.a == "strided"
     b_in_place = problem.b == "row" and (cpu.isa.masked or problem.n % lanes == 0)
     pack_b = (False, True) if b_in_place else (True,)
     found = [t for t in tiles(cpu.isa, problem.dtype, problem.n) if t[0] >= min(4, problem.m)]
-    depths = [kc for kc in (256, 512, 1024) if kc < 2 * problem.k]
-    for tile, packed, kc in product(found, pack_b, depths or [256]):
-        for part in (4, 1):  # A's block in a quarter of L2, or in all of it
-            mc = cpu.l2 // (part * min(kc, problem.k) * problem.itemsize)
-            yield make(problem, cpu, tile, pack_a, packed, kc, mc)
+    depths = [kc for kc in (128, 256, 512, 1024) if kc < 2 * problem.k] or [128]
+    for tile, packed, kc in product(found, pack_b, depths):
+        if packed and b_in_place and problem.m <= tile[0]:
+            continue
+        quarter_of_l2 = cpu.l2 // (4 * min(kc, problem.k) * problem.itemsize)
+        for mc, ir_outside in ((quarter_of_l2, False), (problem.m, False), (problem.m, True)):
+            yield make(problem, cpu, tile, pack_a, packed, kc, mc, problem.n, ir_outside)
 
 
 def make(
@@ -193,23 +199,22 @@ def make(
     pack_b: bool,
     kc: int,
     mc: int,
-    nc: int = 1 << 40,
-    ir_outside: bool = False,
+    nc: int,
+    ir_outside: bool,
 ) -> Plan:
     """A plan with blocks of at most the given sizes, all cut evenly."""
     mr, nr = tile
     m = cut_evenly(problem.m, mr)
     n = cut_whole(problem.n, nr)
 
-    def block(size: int, tiles: int, most: int) -> int:
-        blocks = -(-tiles // max(1, most // size))
-        return -(-tiles // blocks)
+    def block(length: int, tiles: int, most: int) -> int:
+        return -(-tiles // -(-length // most))
 
     return Plan(
         problem,
         cpu.isa,
-        Cut(*m, block(m[0], m[3], mc)),
-        Cut(*n, block(n[0], n[3], nc)),
+        Cut(*m, block(problem.m, m[3], mc)),
+        Cut(*n, block(problem.n, n[3], nc)),
         -(-problem.k // -(-problem.k // kc)),
         pack_a,
         pack_b,
@@ -217,80 +222,80 @@ def make(
     )
 
 
-# What things cost beside the multiply-adds, in cycles. Fitted to 51 problems (float32 and float64,
-# 64 to 4096 in each dimension), each measured with 50 to 200 plans on a Zen 4: what the model
-# chooses is as fast as the best plan to within 2.5 % in the median, 9 % in the worst case.
-LATENCY = 4.0  # of a multiply-add
-LINE, LINE_FAR = 1.0, 17.0  # a vector of B on its way from its panel: in L2, or beyond
-TILE = 3.0  # a call of the microkernel
-C_VECTOR = 0.35  # a vector of C, each time it is loaded or stored
-C_VECTOR_FAR = 26.0  # the same, where C does not fit into L2
-PACKED_LINE = 5.7  # a vector of B, packed
-REPACKED_LINE = 0.25  # a vector of packed B, read again for another block of A
-IN_PLACE_LINE = 0.25  # a vector of B read in place, for each block of A
-IN_PLACE_LINE_FAR = 3.6  # the same, where B does not fit into L2,
-AGAIN_LINE = 0.036  # and for each tile
-A_LINE = 0.44  # a vector of A read in place
-CROWDED_LINE = 58.0  # a vector of A whose rows push each other out of L1
-LARGE_BLOCK_LINE = 0.75  # a vector of A, where its block takes more than half of L2
+# What things cost, in cycles. One set for two CPUs that differ much (Zen 4 with one 512-bit
+# multiply-add a cycle, Emerald Rapids with two), fitted to 75 problems (float32 and float64, 64 to
+# 4096 in each dimension), each measured with 50 to 200 plans: what the model chooses is as fast as
+# the best plan to within 2 % in the median, 15 % (20 % on Emerald Rapids) in the worst case.
+LATENCY = 4.0  # a multiply-add's
+B_LINE = (0.0, 0.6, 23.0)  # a vector of B, on its way from L1, L2, beyond
+A_LINE = (0.0, 4.7, 4.7)  # a vector of A
+A_ROW = 0.4  # a k-step on a row of A in place,
+A_ROW_CROWDED = 0.4  # and more where A's rows push each other out of L1
+B_PAGE = 0.7  # a k-step where B's rows lie in place, more than half a page apart,
+B_CROWDED = 0.65  # and for each vector where B's rows push each other out of L1
+OVERLAP = 0.15  # of the shorter of arithmetic and traffic, what the longer does not hide
+TILE = 10.0  # a call of the microkernel
+C_LINE = 0.8  # a vector of a C beyond L2, loaded and stored again for another block of k
+PACKED_LINE = 4.0  # a vector of B, packed
+REPACKED_LINE = 0.6  # a vector of packed B, fetched again for another block of A
+FAR_LINE = 5.6  # a vector of a B beyond L2 that is read in place, for each block of A
 
 
 def cost(plan: Plan, cpu: CPU) -> float:
-    """The model: cycles that `plan` takes, in a unit that ranks plans of one problem."""
-    problem, m, n = plan.problem, plan.m, plan.n
-    lanes = cpu.isa.lanes(problem.itemsize)
+    """The model: about how many cycles `plan` takes."""
+    problem, m, n, kc = plan.problem, plan.m, plan.n, plan.kc
+    itemsize = problem.itemsize
+    lanes = cpu.isa.lanes(itemsize)
     fma_per_cycle = 1 if cpu.isa.vector_bits == 512 and cpu.double_pumped else 2
+    l1, l2 = 0.75 * cpu.l1d, 0.5 * cpu.l2  # the rest is for what else is under way
 
-    def sizes(cut: Cut) -> list[tuple[int, int]]:
-        return [(cut.size, cut.full), (cut.rest, cut.tiles - cut.full)]
+    def level(rows: int, columns: int) -> int:
+        """The cache that a part of an operand stays in: 0 and 1 for L1 and L2, 2 beyond."""
+        size = rows * columns * itemsize
+        return (size > l1) + (size > l2)
 
-    def fits(rows: int, columns: int, part: int = 1) -> bool:
-        return part * rows * columns * problem.itemsize <= cpu.l2
+    # Of the two inner loops, the inner one comes back to a panel of one operand, while it goes
+    # through a block of the other. (A single row of tiles comes back to nothing.)
+    a_rows, b_columns = (
+        (m.size, n.block * n.size) if plan.ir_outside else (m.block * m.size, n.size)
+    )
+    b_line = B_LINE[level(kc, min(b_columns, problem.n)) if m.tiles > 1 else 0]
+    per_row = A_LINE[level(min(a_rows, problem.m), kc)] / lanes
+    if not plan.pack_a:
+        per_row += A_ROW + A_ROW_CROWDED * _crowded(m.size, problem.k * itemsize, cpu)
+    per_step = 0.0
+    if not plan.pack_b:
+        b_line += B_CROWDED * _crowded(kc, problem.n * itemsize, cpu)
+        per_step = B_PAGE * (2 * problem.n * itemsize >= PAGE)
 
-    # (A single row of tiles reads each panel once, from wherever B is.)
-    line = LINE if m.tiles == 1 or fits(plan.kc, n.size, part=2) else LINE_FAR
-    arithmetic = 0.0
-    for rows, row_count in sizes(m):
-        for columns, column_count in sizes(n):
+    cycles = 0.0
+    for rows, row_count in ((m.size, m.full), (m.rest, m.tiles - m.full)):
+        for columns, column_count in ((n.size, n.full), (n.rest, n.tiles - n.full)):
             vectors = -(-columns // lanes)
-            # A k-step takes as long as its multiply-adds, its loads (two a cycle), the way of
-            # B's vectors from their panel, or an accumulator's wait for itself.
-            step = max(
-                rows * vectors / fma_per_cycle,
-                (rows + vectors) / 2,
-                vectors * line,
-                LATENCY,
-            )
-            arithmetic += row_count * column_count * problem.k * step
+            # multiply-adds; loads, two a cycle; an accumulator's wait for itself
+            arithmetic = max(rows * vectors / fma_per_cycle, (rows + vectors) / 2, LATENCY)
+            traffic = vectors * b_line + rows * per_row + per_step
+            step = max(arithmetic, traffic) + OVERLAP * min(arithmetic, traffic)
+            cycles += row_count * column_count * problem.k * step
 
-    k_blocks = -(-problem.k // plan.kc)
+    k_blocks = -(-problem.k // kc)
     m_blocks = -(-m.tiles // m.block)
     b_lines = problem.k * problem.n / lanes
-    a_lines = problem.k * problem.m / lanes
-    c_lines = problem.m * -(-problem.n // lanes)
-    b_far = not fits(problem.k, problem.n)
-    extra = TILE * m.tiles * n.tiles * k_blocks
-    extra += C_VECTOR * c_lines * k_blocks
-    if not fits(problem.m, problem.n):
-        extra += C_VECTOR_FAR * c_lines * (k_blocks - 1)
+    cycles += TILE * m.tiles * n.tiles * k_blocks
+    if level(problem.m, problem.n) == 2:
+        cycles += C_LINE * problem.m * problem.n / lanes * (k_blocks - 1)
     if plan.pack_b:
-        extra += b_lines * (PACKED_LINE + REPACKED_LINE * (m_blocks - 1))
-    else:
-        extra += b_lines * m_blocks * (IN_PLACE_LINE + IN_PLACE_LINE_FAR * b_far)
-        extra += b_lines * m.tiles * AGAIN_LINE * b_far
-    if problem.a == "row":
-        extra += a_lines * n.tiles * (CROWDED_LINE if _crowded(plan, cpu) else A_LINE)
-    if not fits(m.block * m.size, plan.kc, part=2):
-        extra += a_lines * n.tiles * LARGE_BLOCK_LINE
-    return arithmetic + extra
+        cycles += b_lines * (PACKED_LINE + REPACKED_LINE * (m_blocks - 1))
+    elif level(problem.k, problem.n) == 2:
+        cycles += b_lines * m_blocks * FAR_LINE
+    return cycles
 
 
-def _crowded(plan: Plan, cpu: CPU) -> bool:
-    """Whether A's rows, read in place, share so few sets of L1 that they push each other out.
+def _crowded(rows: int, stride: int, cpu: CPU) -> bool:
+    """Whether rows this many bytes apart have so few sets of L1 that they push each other out.
 
-    The leading dimension is taken to be k: a contiguous operand's.
+    The leading dimension is taken to be a contiguous operand's.
     """
     way = cpu.l1d // cpu.l1d_ways
-    starts = way // gcd(plan.problem.k * plan.problem.itemsize, way)
-    rows_in_a_set = -(-plan.m.size // starts)
-    return rows_in_a_set > cpu.l1d_ways - 2  # two for B and C
+    sets = way // gcd(stride, way)
+    return -(-rows // sets) > cpu.l1d_ways - 2  # two ways for the other operands
