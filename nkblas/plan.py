@@ -228,14 +228,14 @@ def make(
 # the best plan to within 2 % in the median, 15 % (20 % on Emerald Rapids) in the worst case.
 LATENCY = 4.0  # a multiply-add's
 B_LINE = (0.0, 0.6, 23.0)  # a vector of B, on its way from L1, L2, beyond
-A_LINE = (0.0, 4.7, 4.7)  # a vector of A
+A_LINE = (0.0, 4.7, 10.0)  # a vector of A
 A_ROW = 0.4  # a k-step on a row of A in place,
 A_ROW_CROWDED = 0.4  # and more where A's rows push each other out of L1
 B_PAGE = 0.7  # a k-step where B's rows lie in place, more than half a page apart,
 B_CROWDED = 0.65  # and for each vector where B's rows push each other out of L1
 OVERLAP = 0.15  # of the shorter of arithmetic and traffic, what the longer does not hide
 TILE = 10.0  # a call of the microkernel
-C_LINE = 0.8  # a vector of a C beyond L2, loaded and stored again for another block of k
+C_LINE = 4.0  # a vector of a C beyond L2, loaded and stored again for another block of k
 PACKED_LINE = 4.0  # a vector of B, packed
 REPACKED_LINE = 0.6  # a vector of packed B, fetched again for another block of A
 FAR_LINE = 5.6  # a vector of a B beyond L2 that is read in place, for each block of A
