@@ -134,4 +134,6 @@ class Store:
                 # looks into the store next and finds the kernel there.
                 with contextlib.suppress(OSError):
                     os.unlink(path)
+                # A process forked meanwhile holds the file too: closing it would not unlock it.
+                fcntl.flock(file, fcntl.LOCK_UN)
                 file.close()
