@@ -31,7 +31,8 @@ class Compiler:
 
     def __init__(self) -> None:
         self._process: Any = None  # a `subprocess.Popen`
-        self._errors: IO[bytes] | None = None
+        self._errors: IO[bytes] | None = None  # what the helper writes there
+        self._end = ""  # how it ended
         self._lock = threading.Lock()
 
     def compile(self, spec: KernelSpec) -> bytes:
@@ -66,7 +67,8 @@ class Compiler:
             self._process.stdin.write(json.dumps(to_dict(spec)).encode() + b"\n")
             reply = json.loads(self._read_line())
             return reply, self._read(reply.get("size", 0))
-        except (EOFError, OSError, ValueError):
+        except (EOFError, OSError, ValueError) as error:
+            self._end = f"{type(error).__name__}: {error}"
             self.close()
             return None, b""
         except BaseException:  # an interrupt: the reply still to come is nobody's
@@ -80,13 +82,12 @@ class Compiler:
 
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         # The helper sees the modules that this process sees, whatever its path is.
-        path = json.dumps(sys.path)
         program = (
-            f"import sys, json; sys.path[:] = json.loads({path!r}); "
-            "from nkblas.codegen.helper import main; main()"
+            f"import sys; sys.path[:] = {sys.path!r}; "
+            "from nkblas.codegen import helper; helper.main()"
         )
         self._process = subprocess.Popen(
-            [python(), "-c", program],
+            [python(), "-I", "-c", program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -120,10 +121,10 @@ class Compiler:
     def _last_words(self) -> str:
         """The end of what the helper wrote to its standard error."""
         if self._errors is None:
-            return "no message"
+            return self._end
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "no message"
+        return f"{self._end}; {lines[-1]}" if lines else self._end
 
     def close(self) -> None:
         """End the helper."""

@@ -1,17 +1,18 @@
 """What nkblas tells about itself: `explain`, `stats`, `show_config`."""
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from . import runtime
 from ._engine import ffi, lib
 from .isa import ISAS
-from .kernels import kernels
 from .matmul import matmul
-from .plan import Plan, plan_for
-from .problem import DTYPES, Problem
-from .toolchain import find_linker, toolchain
+
+# Imported where they are used: `import nkblas` does not need them.
+if TYPE_CHECKING:
+    from .plan import Plan
+    from .problem import Problem
 
 
 def stats() -> dict[str, int]:
@@ -24,6 +25,8 @@ def stats() -> dict[str, int]:
         those that NumPy did. ``kernels_compiled``: kernels compiled for this process.
         ``kernels_loaded``: kernels that it found in the store.
     """
+    from .kernels import kernels
+
     counts = lib.nk_counts()
     return {
         "calls": counts.calls,
@@ -41,7 +44,7 @@ class Explanation(NamedTuple):
     backend : {"nkblas", "numpy"}
         Who does it.
     reason : str
-        Why NumPy does it; empty otherwise.
+        Why NumPy does it, or why there is no plan; empty otherwise.
     problem : Problem or None
         The product of one pair of matrices (of a stack).
     plan : Plan or None
@@ -54,8 +57,8 @@ class Explanation(NamedTuple):
 
     backend: str
     reason: str
-    problem: Problem | None = None
-    plan: Plan | None = None
+    problem: "Problem | None" = None
+    plan: "Plan | None" = None
     kernels: tuple[str, ...] = ()
     cache: tuple[str, ...] = ()
     threads: int = 1
@@ -91,6 +94,11 @@ def explain(a: Any, b: Any) -> Explanation:
     ValueError, TypeError
         `matmul` would not take `a` and `b` either.
     """
+    from .kernels import kernels
+    from .plan import plan_for
+    from .prepare import why_numpy
+    from .problem import DTYPES
+
     a, b = np.asanyarray(a), np.asanyarray(b)
     if 0 in (a.ndim, b.ndim):
         raise ValueError("explain: expected arrays of at least one dimension, got a scalar")
@@ -103,7 +111,7 @@ def explain(a: Any, b: Any) -> Explanation:
     plan = plan_for(problem, runtime.cpu)
     names = tuple(spec.symbol for spec in plan.kernels)
     places = tuple(map(kernels.where, plan.kernels))
-    lost = runtime.why_numpy.get(problem, "")
+    lost = why_numpy.get(problem, "")
     if not lost and runtime.jit == "never" and "nowhere" in places:
         missing = names[places.index("nowhere")]
         lost = f"{missing}: not in the store, and NKBLAS_JIT=never"
@@ -112,26 +120,33 @@ def explain(a: Any, b: Any) -> Explanation:
     return Explanation("nkblas", "", problem, plan, names, places)
 
 
-def _problem(dtype: np.dtype, a: np.ndarray, b: np.ndarray) -> Problem:
+def _problem(dtype: np.dtype, a: np.ndarray, b: np.ndarray) -> "Problem":
     """The problem of one pair of matrices, as the engine will see it."""
-    a = a.astype(dtype, copy=False)[(None,) * (a.ndim == 1)]
-    b = b.astype(dtype, copy=False)[(..., *(None,) * (b.ndim == 1))]
+    from .prepare import from_c
+    from .problem import DTYPES
+
+    a = a[(None,) * (a.ndim == 1)]
+    b = b[(..., *(None,) * (b.ndim == 1))]
     (m, k), (k_of_b, n) = a.shape[-2:], b.shape[-2:]
     if k != k_of_b:
         raise ValueError(f"explain: expected inner dimensions that agree, got {k} and {k_of_b}")
     np.broadcast_shapes(a.shape[:-2], b.shape[:-2])  # raises as matmul does
 
-    def matrix(rs: int, cs: int) -> Any:
-        return ffi.new("nk_matrix *", (ffi.NULL, rs // dtype.itemsize, cs // dtype.itemsize))
+    def matrix(columns: int, strides: tuple[int, ...] | None) -> Any:
+        size = dtype.itemsize
+        rs, cs = strides[-2:] if strides else (columns * size, size)
+        return ffi.new("nk_matrix *", (ffi.NULL, rs // size, cs // size))
 
-    c_strides = n * dtype.itemsize, dtype.itemsize
-    operands = [matrix(*strides) for strides in (a.strides[-2:], b.strides[-2:], c_strides)]
-    return runtime.from_c(lib.nk_describe(DTYPES.index(dtype.name), m, n, k, *operands))
+    # What NumPy casts, it casts to row-major copies.
+    operands = [matrix(x.shape[-1], x.strides if x.dtype == dtype else None) for x in (a, b)]
+    return from_c(lib.nk_describe(DTYPES.index(dtype.name), m, n, k, *operands, matrix(n, None)))
 
 
 def show_config() -> None:
     """Print what nkblas found: the CPU, the toolchain, the store, and how it compiles."""
     from . import __version__
+    from .kernels import kernels
+    from .toolchain import find_linker, toolchain
 
     linker = find_linker()
     lines = {

@@ -80,9 +80,9 @@ class Kernels:
         if library is None:
             return False
         try:
-            self._open(spec, library)
-        except KernelsUnavailableError as error:
-            log("warning", f"{error}: it is made again")
+            self.addresses[spec] = open_library(spec, library)
+        except OSError as error:
+            log("warning", f"{spec.symbol} can't be loaded ({error}): it is made again")
             return False
         self.loaded += 1
         return True
@@ -100,7 +100,7 @@ class Kernels:
                     continue
                 try:
                     self._compile(spec, key)
-                except CompileError as error:
+                except (CompileError, OSError) as error:
                     self._failed[spec] = str(error)
                     raise KernelsUnavailableError(spec, str(error)) from None
 
@@ -116,15 +116,9 @@ class Kernels:
             self._in_memory.append(engine)
         else:
             self.store.put(key, library, spec)
-            self._open(spec, library)
+            self.addresses[spec] = open_library(spec, library)
         self.compiled += 1
         log("info", f"compiled {spec.symbol}")
-
-    def _open(self, spec: KernelSpec, library: bytes) -> None:
-        try:
-            self.addresses[spec] = open_library(spec, library)
-        except OSError as error:
-            raise KernelsUnavailableError(spec, f"it can't be loaded: {error}") from None
 
     def _forget_parent(self) -> None:
         self._lock = threading.RLock()

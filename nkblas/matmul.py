@@ -2,10 +2,8 @@
 
 import numpy as np
 
-from . import _gufunc, runtime  # runtime: the engine asks it for plans
+from . import _gufunc
 from ._engine import ffi, lib
-
-__all__ = ["matmul", "runtime"]
 
 matmul: np.ufunc = _gufunc.bind(
     np.matmul,

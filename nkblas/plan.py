@@ -141,7 +141,9 @@ def tiles(isa: ISA, dtype: str, n: int = 0) -> list[tuple[int, int]]:
         last = n % (vectors * lanes)
         edge = last > (vectors - 1) * lanes
         rows = [
-            mr for mr in range(1, 31) if isa.registers_needed(mr, vectors, edge) <= isa.registers
+            mr
+            for mr in range(1, isa.registers)
+            if isa.registers_needed(mr, vectors, edge) <= isa.registers
         ]
         if rows:
             found.append((rows[-1], vectors * lanes))
@@ -186,9 +188,13 @@ def candidates(problem: Problem, cpu: CPU) -> Iterator[Plan]:
     for tile, packed, kc in product(found, pack_b, depths):
         if packed and b_in_place and problem.m <= tile[0]:
             continue
-        quarter_of_l2 = cpu.l2 // (4 * min(kc, problem.k) * problem.itemsize)
-        for mc, ir_outside in ((quarter_of_l2, False), (problem.m, False), (problem.m, True)):
-            yield make(problem, cpu, tile, pack_a, packed, kc, mc, problem.n, ir_outside)
+        depth = min(kc, problem.k) * problem.itemsize
+        quarter_of_l2 = cpu.l2 // (4 * depth)
+        # Packed blocks are buffers of this process: they are bounded.
+        whole_m = cpu.l2 // depth if pack_a else problem.m
+        nc = max(cpu.l3, 8 << 20) // (2 * depth) if packed else problem.n
+        for mc, ir_outside in ((quarter_of_l2, False), (whole_m, False), (whole_m, True)):
+            yield make(problem, cpu, tile, pack_a, packed, kc, mc, nc, ir_outside)
 
 
 def make(
@@ -204,11 +210,13 @@ def make(
 ) -> Plan:
     """A plan with blocks of at most the given sizes, all cut evenly."""
     mr, nr = tile
+    lanes = cpu.isa.lanes(problem.itemsize)
+    nr = min(nr, -(-problem.n // lanes) * lanes)
     m = cut_evenly(problem.m, mr)
     n = cut_whole(problem.n, nr)
 
     def block(length: int, tiles: int, most: int) -> int:
-        return -(-tiles // -(-length // most))
+        return -(-tiles // -(-length // max(1, most)))
 
     return Plan(
         problem,

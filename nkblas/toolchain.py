@@ -17,15 +17,23 @@ def toolchain() -> str:
     spec = find_spec("mlir")
     if spec is None:
         return ""
-    beside = {os.path.dirname(place) for place in spec.submodule_search_locations or []}
-    return " ".join(
-        sorted(
-            name.removesuffix(".dist-info")
-            for folder in beside
-            for name in os.listdir(folder)
-            if name.endswith(".dist-info") and ("mlir" in name or "llvm" in name)
-        )
+    places = list(spec.submodule_search_locations or [])
+    beside = [name for place in places for name in os.listdir(os.path.dirname(place))]
+    found = sorted(
+        name.removesuffix(".dist-info")
+        for name in beside
+        if name.endswith(".dist-info") and ("mlir" in name or "llvm" in name)
     )
+    if not found:  # not from a package: its libraries are told apart by what the disk says
+        libraries = [os.path.join(place, "_mlir_libs") for place in places]
+        found = [
+            f"{entry.name}:{entry.stat().st_size}:{entry.stat().st_mtime_ns}"
+            for folder in libraries
+            if os.path.isdir(folder)
+            for entry in sorted(os.scandir(folder), key=lambda entry: entry.name)
+            if ".so" in entry.name
+        ]
+    return " ".join(found)
 
 
 def find_linker() -> tuple[str, str] | None:

@@ -202,10 +202,6 @@ def nonzero(value: Value) -> Value:
     return arith.cmpi(arith.CmpIPredicate.ne, value, const(0))
 
 
-def at_least(a: Value, b: Value) -> Value:
-    return arith.cmpi(arith.CmpIPredicate.sge, a, b)
-
-
 def less(a: Value, b: Value) -> Value:
     return arith.cmpi(arith.CmpIPredicate.slt, a, b)
 

@@ -69,7 +69,7 @@ def _check_microkernel(spec: Microkernel, kernel, generator: np.random.Generator
             "ip,pj->ij", a[:, :k], b[:, :n]
         )
         if spec.a_layout == "col":
-            a = np.ascontiguousarray(a.T)
+            a = np.ascontiguousarray(np.pad(a, ((0, 4), (0, 0))).T)  # lda is not mr
         kernel(
             k, _pointer(a), a.shape[1], _pointer(b), b.shape[1], _pointer(c), c.shape[1], n,
             accumulate,

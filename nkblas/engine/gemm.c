@@ -1,5 +1,4 @@
 /* The five loops jc, pc, ic, jr, ir around a microkernel. */
-#include <stdatomic.h>
 #include <string.h>
 
 #include "nkblas.h"

@@ -120,7 +120,8 @@ static PyObject *bind(PyObject *self, PyObject *args)
         "(n?,k),(k,m?)->(n?,m?)");
     if (!ours)
         return NULL;
-    /* What matmul is told apart by: operands that overlap `out` are copied, and the errors. */
+    /* The constructor does not set what matmul has of its own: the type resolver (its errors),
+       and the iterator's flags (operands that overlap `out` are copied). */
     ours->type_resolver = numpy->type_resolver;
     ours->iter_flags = numpy->iter_flags;
     for (int i = 0; i < 3; i++)

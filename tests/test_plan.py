@@ -1,0 +1,93 @@
+"""The planner's cuts, and the engine's five loops under plans that the model would not choose."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import nkblas
+from nkblas import prepare
+from nkblas._engine import ffi, lib
+from nkblas.kernels import kernels
+from nkblas.plan import cut_evenly, cut_whole, make, plan_for, tiles
+from nkblas.problem import Problem
+
+lengths = st.integers(1, 5000)
+
+
+@given(lengths, st.integers(1, 64))
+def test_even_cuts(length: int, most: int) -> None:
+    size, full, rest, pieces = cut_evenly(length, most)
+    assert full * size + (pieces - full) * rest == length
+    assert 0 < full <= pieces == -(-length // most)
+    assert size <= most
+
+
+@given(lengths, st.integers(1, 64))
+def test_whole_cuts(length: int, size: int) -> None:
+    _, full, rest, pieces = cut_whole(length, size)
+    assert full * size + rest == length
+    assert pieces == full + (rest > 0)
+    assert rest < size
+
+
+def strided(shape: tuple[int, int], layout: str, seed: int) -> np.ndarray:
+    """A matrix of small integers in the given layout."""
+    m, n = shape
+    whole = np.random.default_rng(seed).integers(-9, 10, (2 * m, 3 * n)).astype("float32")
+    view = whole[::2, ::3]
+    if layout == "strided":
+        return view
+    return np.array(view, order="C" if layout == "row" else "F")
+
+
+def run(plan, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
+    def matrix(x: np.ndarray):
+        rs, cs = (stride // x.itemsize for stride in x.strides)
+        return (ffi.cast("char *", x.ctypes.data), rs, cs)
+
+    c_plan = prepare.plan_to_c(plan, kernels.load(plan.kernels))
+    assert lib.nk_run(c_plan, matrix(a), matrix(b), matrix(c)) == 0
+
+
+TILE = tiles(nkblas.cpu.isa, "float32")[1]
+LAYOUTS = st.sampled_from(["row", "col", "strided"])
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(
+    m=st.integers(1, 60),
+    n=st.integers(1, 120),
+    k=st.integers(1, 40),
+    a=LAYOUTS,
+    b=LAYOUTS,
+    c=st.sampled_from(["row", "strided"]),
+    pack=st.tuples(st.booleans(), st.booleans()),
+    blocks=st.tuples(st.integers(1, 40), st.integers(1, 60), st.integers(1, 90)),
+    ir_outside=st.booleans(),
+)
+def test_any_plan_is_right(m, n, k, a, b, c, pack, blocks, ir_outside) -> None:
+    """Many blocks in every dimension, both loop orders, everything packed or not."""
+    pack_a = pack[0] or a == "strided"
+    pack_b = pack[1] or b != "row" or not nkblas.cpu.isa.masked
+    problem = Problem("float32", m, n, k, a, b, c)
+    kc, mc, nc = blocks
+    plan = make(problem, nkblas.cpu, TILE, pack_a, pack_b, kc, mc, nc, ir_outside)
+    x, y = strided((m, k), a, 0), strided((k, n), b, 1)
+    whole = np.full((m, 2 * n), 77, "float32")
+    out = whole[:, ::2] if c == "strided" else whole[:, :n]
+    run(plan, x, y, out)
+    assert np.array_equal(out, x.astype(int) @ y.astype(int))
+    out[...] = 77
+    assert (whole == 77).all()  # nothing beside it was touched
+
+
+@pytest.mark.parametrize("layout", ["row", "col", "strided"])
+def test_packed_blocks_are_bounded(layout: str) -> None:
+    """However long an operand is, its packed block is not."""
+    bound = 2 * max(nkblas.cpu.l3, 8 << 20)
+    for m, n in ((64, 10**7), (10**7, 64), (10**6, 10**6)):
+        plan = plan_for(Problem("float32", m, n, 1024, layout, layout), nkblas.cpu)
+        a_block = plan.pack_a * plan.m.block * plan.m.size
+        b_block = plan.pack_b * plan.n.block * plan.n.size
+        assert (a_block + b_block) * plan.kc * 4 <= bound
