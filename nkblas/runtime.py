@@ -1,8 +1,13 @@
-"""Where the engine asks for a plan; the rest is imported when it does (see `nkblas.prepare`)."""
+"""Where the engine asks for a plan.
+
+The planner is imported when it does (see `nkblas.prepare`), the kernels with the package: so that
+neither the import nor the first product takes long.
+"""
 
 import os
 from typing import Any
 
+from . import kernels  # noqa: F401
 from ._engine import ffi, lib
 from .detect import detect
 

@@ -1,7 +1,6 @@
 """What makes kernels on this machine: MLIR's packages, and the system's linker."""
 
 import os
-import shutil
 from importlib.util import find_spec
 
 LINKERS = ("ld", "ld.lld", "cc")
@@ -38,6 +37,8 @@ def toolchain() -> str:
 
 def find_linker() -> tuple[str, str] | None:
     """Name and path of the first of `LINKERS` that is in ``PATH``."""
+    import shutil
+
     for name in LINKERS:
         path = shutil.which(name)
         if path is not None:

@@ -287,6 +287,47 @@ def test_fork_after_use(tmp_path: Path) -> None:
     assert report["kernels_loaded"] > 0  # what the child compiled
 
 
+FORK_MEANWHILE = """
+    thread = threading.Thread(target=multiply, args=({one},))
+    thread.start()
+    time.sleep({delay})
+    child = os.fork()
+    if child == 0:
+        try:
+            multiply({one}, {other})
+            os._exit(nkblas.stats()["fallbacks"])
+        finally:
+            os._exit(99)
+    thread.join()
+    status = os.waitpid(child, 0)[1]
+    report(status=os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.parametrize("delay", [0.02, 0.2, 0.4])
+def test_fork_while_compiling(delay: float, tmp_path: Path) -> None:
+    """Neither side waits for a lock that the other one holds."""
+    program = FORK_MEANWHILE.format(one=ONE, other=OTHER, delay=delay)
+    report, _ = run(program, NKBLAS_CACHE_DIR=tmp_path)
+    assert report["status"] == 0
+    assert report["fallbacks"] == 0
+
+
+def test_product_in_a_signal_handler_while_compiling(tmp_path: Path) -> None:
+    """The handler's product is NumPy's if it comes while this thread plans; nothing hangs."""
+    program = """
+        import signal
+        signal.signal(signal.SIGALRM, lambda *_: multiply({other}))
+        signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+        multiply({one})
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        multiply({other})
+        report()
+    """
+    report, _ = run(program.format(one=ONE, other=OTHER), NKBLAS_CACHE_DIR=tmp_path)
+    assert report["calls"] - report["fallbacks"] >= 2
+
+
 # Knows the helper processes that nkblas starts, and may be cruel to them.
 HELPERS = """
     import signal, subprocess
