@@ -2,6 +2,6 @@
 
 `spec` → `microkernel` (of nanokernels) or `packing` → `compile`, in the process of `helper`.
 
-Nothing here knows of plans, stores or engines. Only `ir` and `compile` import ``mlir``, and only
+Nothing here knows of plans or stores. Only `ir` and `compile` import ``mlir``, and only
 when a kernel is really built.
 """
