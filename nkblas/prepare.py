@@ -10,23 +10,13 @@ from .kernels import KernelsUnavailableError, kernels
 from .log import log
 from .plan import Cut, Plan, plan_for
 from .problem import DTYPES, LAYOUTS, Problem
-from .runtime import cpu, jit
+from .runtime import cpu, jit, preparing
 
 why_numpy: dict[Problem, str] = {}
 """Problems that are left to NumPy for good, and why."""
 
-_lock = threading.Lock()
-_owner = 0  # the thread that prepares a problem
 _under_way: set[Problem] = set()  # problems that a background thread works on
-
-
-def _after_fork() -> None:
-    global _lock, _owner
-    _lock, _owner = threading.Lock(), 0
-    _under_way.clear()
-
-
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(after_in_child=_under_way.clear)
 
 
 def answer(raw: Any) -> int:
@@ -35,22 +25,17 @@ def answer(raw: Any) -> int:
     if jit == "background":
         _prepare_in_background(problem)
         return 0
-    if _owner == threading.get_ident():
-        return 0  # a signal handler or a finalizer multiplies while this thread prepares
     prepare(problem)
     return 1
 
 
 def prepare(problem: Problem) -> None:
-    """Put a plan for `problem` into the engine's table, with its kernels loaded."""
-    global _owner
-    with _lock:
-        _owner = threading.get_ident()
-        try:
-            if lib.nk_table_find(to_c(problem)) == ffi.NULL:  # nobody has done it meanwhile
-                insert(_plan_or_numpy(problem))
-        finally:
-            _owner = 0
+    """Put a plan for `problem` into the engine's table, with its kernels loaded.
+
+    The caller is inside of `nkblas.runtime.preparing`.
+    """
+    if lib.nk_table_find(to_c(problem)) == ffi.NULL:  # nobody has done it meanwhile
+        insert(_plan_or_numpy(problem))
 
 
 def _plan_or_numpy(problem: Problem) -> Any:
@@ -76,7 +61,8 @@ def _prepare_in_background(problem: Problem) -> None:
 
     def work() -> None:
         try:
-            prepare(problem)
+            with preparing():
+                prepare(problem)
         finally:
             _under_way.discard(problem)
 
