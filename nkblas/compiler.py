@@ -82,9 +82,9 @@ class Compiler:
 
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         # The helper sees the modules that this process sees, whatever its path is.
+        path = [entry for entry in sys.path if isinstance(entry, str)]
         program = (
-            f"import sys; sys.path[:] = {sys.path!r}; "
-            "from nkblas.codegen import helper; helper.main()"
+            f"import sys; sys.path[:] = {path!r}; from nkblas.codegen import helper; helper.main()"
         )
         self._process = subprocess.Popen(
             [python(), "-I", "-c", program],
