@@ -139,7 +139,8 @@ def _problem(dtype: np.dtype, a: np.ndarray, b: np.ndarray) -> "Problem":
 
     # What NumPy casts, it casts to row-major copies.
     operands = [matrix(x.shape[-1], x.strides if x.dtype == dtype else None) for x in (a, b)]
-    return from_c(lib.nk_describe(DTYPES.index(dtype.name), m, n, k, *operands, matrix(n, None)))
+    operands += [matrix(n, None), ffi.new("nk_steps *")]
+    return from_c(lib.nk_describe(DTYPES.index(dtype.name), m, n, k, *operands))
 
 
 def show_config() -> None:

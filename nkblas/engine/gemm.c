@@ -75,14 +75,18 @@ static void run_tile(const block *x, int64_t i, int64_t j)
 
     nk_microkernel microkernel = plan->microkernel[i >= plan->m.full][j >= plan->n.full];
     char *c = at(x->c, row, column, size);
-    if (x->c.cs == 1) {
+    if (microkernel && x->c.cs == 1) {
         microkernel(x->kc, a, lda, b, ldb, c, x->c.rs, columns, x->p0 > 0);
         return;
     }
-    /* A microkernel stores rows; a C without rows goes through a tile that has them. */
+    /* By way of a tile of its own, with rows, and as large as the microkernel takes it to be. */
     int64_t ldc = plan->n.size;
-    if (x->p0 > 0)
+    if (!microkernel)
+        microkernel = plan->microkernel[0][0];
+    if (x->p0 > 0) {
+        memset(x->c_tile, 0, (size_t)(plan->m.size * ldc * size));
         plan->copy(rows, columns, c, x->c.rs, x->c.cs, x->c_tile, ldc, 1);
+    }
     microkernel(x->kc, a, lda, b, ldb, x->c_tile, ldc, columns, x->p0 > 0);
     plan->copy(rows, columns, x->c_tile, ldc, 1, c, x->c.rs, x->c.cs);
 }
@@ -100,38 +104,139 @@ static void run_block(const block *x)
     }
 }
 
-int nk_run(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c)
+static size_t whole_pages(int64_t size)
+{
+    enum { PAGE = 4096 };
+    return ((size_t)size + PAGE - 1) / PAGE * PAGE;
+}
+
+/* The tiles [i0, i1) x [j0, j1) of C, for the whole of k; 0: no memory. */
+static int run_tiles(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, int64_t i0,
+                     int64_t i1, int64_t j0, int64_t j1)
 {
     const nk_cut *m = &plan->m, *n = &plan->n;
     int64_t size = nk_itemsize[plan->problem.dtype];
     block x = {.plan = plan, .itemsize = size, .a = a, .b = b, .c = c};
 
-    if (plan->pack_a || plan->pack_b || c.cs != 1) {
-        enum { PAGE = 4096 };
-        size_t a_size = plan->pack_a ? (size_t)(m->block * m->size * plan->kc * size) : 0;
-        size_t b_size = plan->pack_b ? (size_t)(n->block * n->size * plan->kc * size) : 0;
-        size_t c_size = (size_t)(m->size * n->size * size);
-        a_size = (a_size + PAGE - 1) / PAGE * PAGE;
-        b_size = (b_size + PAGE - 1) / PAGE * PAGE;
-        x.a_panels = nk_buffer(a_size + b_size + c_size);
+    if (plan->pack_a || plan->pack_b || plan->copy) {
+        int64_t depth = plan->kc * size;
+        int64_t a_tiles = plan->pack_a ? smaller(m->block, i1 - i0) : 0;
+        int64_t b_tiles = plan->pack_b ? smaller(n->block, j1 - j0) : 0;
+        size_t a_size = whole_pages(a_tiles * m->size * depth);
+        size_t b_size = whole_pages(b_tiles * n->size * depth);
+        x.a_panels = nk_buffer(a_size + b_size + (size_t)(m->size * n->size * size));
         if (!x.a_panels)
-            return NK_LEFT_TO_NUMPY;
+            return 0;
         x.b_panels = x.a_panels + a_size;
         x.c_tile = x.b_panels + b_size;
     }
-    for (x.j0 = 0; x.j0 < n->tiles; x.j0 = x.j1) {
-        x.j1 = smaller(x.j0 + n->block, n->tiles);
+    for (x.j0 = j0; x.j0 < j1; x.j0 = x.j1) {
+        x.j1 = smaller(x.j0 + n->block, j1);
         for (x.p0 = 0; x.p0 < plan->problem.k; x.p0 += x.kc) {
             x.kc = smaller(plan->kc, plan->problem.k - x.p0);
             x.fresh_b = 1;
-            for (x.i0 = 0; x.i0 < m->tiles; x.i0 = x.i1) {
-                x.i1 = smaller(x.i0 + m->block, m->tiles);
+            for (x.i0 = i0; x.i0 < i1; x.i0 = x.i1) {
+                x.i1 = smaller(x.i0 + m->block, i1);
                 run_block(&x);
                 x.fresh_b = 0;
             }
         }
     }
-    return NK_DONE;
+    return 1;
+}
+
+/* What threads share: a stack of products, each of them cut into a grid of chunks. k is never
+   cut, and a tile is done in the same way in whatever chunk it is: the bits are always the same. */
+typedef struct {
+    const nk_plan *plan;
+    nk_matrix a, b, c;
+    nk_steps steps;
+    int64_t count;               /* products */
+    int64_t parts, rows, columns; /* of the stack, of m and n: one of them all, or one of parts */
+    int out_of_memory;
+} job;
+
+static nk_matrix moved(nk_matrix x, int64_t elements, int64_t itemsize)
+{
+    x.data += elements * itemsize;
+    return x;
+}
+
+static void run_chunk(void *argument, int64_t chunk)
+{
+    job *x = argument;
+    const nk_plan *plan = x->plan;
+    int64_t size = nk_itemsize[plan->problem.dtype];
+    int64_t part = chunk / (x->rows * x->columns);
+    int64_t row = chunk % x->rows, column = chunk / x->rows % x->columns;
+    int64_t first = x->count * part / x->parts, last = x->count * (part + 1) / x->parts;
+    nk_matrix a = moved(x->a, first * x->steps.a, size);
+    nk_matrix b = moved(x->b, first * x->steps.b, size);
+    nk_matrix c = moved(x->c, first * x->steps.c, size);
+
+    if (plan->small) {
+        plan->small(last - first, a.data, x->steps.a, leading(a, plan->problem.a), b.data,
+                    x->steps.b, leading(b, plan->problem.b), c.data, x->steps.c, c.rs);
+        return;
+    }
+    int64_t m = plan->m.tiles, n = plan->n.tiles;
+    for (int64_t i = first; i < last; i++) {
+        if (!run_tiles(plan, a, b, c, m * row / x->rows, m * (row + 1) / x->rows,
+                       n * column / x->columns, n * (column + 1) / x->columns))
+            __atomic_store_n(&x->out_of_memory, 1, __ATOMIC_RELAXED);
+        a = moved(a, x->steps.a, size);
+        b = moved(b, x->steps.b, size);
+        c = moved(c, x->steps.c, size);
+    }
+}
+
+/* Columns (rows) of the largest of `parts` parts of a cut. */
+static double widest(const nk_cut *cut, int64_t parts)
+{
+    return (double)((cut->tiles + parts - 1) / parts * cut->size);
+}
+
+/* Cut C into a grid of about so many chunks: the one whose largest chunk takes the least, what it
+   has to bring in included. */
+static void cut_grid(job *x, int64_t chunks)
+{
+    enum { IN_PLACE = 2, PACKED = 16 }; /* cost of an element, in multiply-adds */
+    const nk_plan *plan = x->plan;
+    double least = 0;
+    for (int64_t rows = 1; rows <= smaller(chunks, plan->m.tiles); rows++) {
+        int64_t columns = smaller(chunks / rows, plan->n.tiles);
+        double r = widest(&plan->m, rows), c = widest(&plan->n, columns);
+        double cost = r * c + r * (plan->pack_a ? PACKED : IN_PLACE) +
+                      c * (plan->pack_b ? PACKED : IN_PLACE);
+        if (rows == 1 || cost < least) {
+            least = cost;
+            x->rows = rows, x->columns = columns;
+        }
+    }
+}
+
+int64_t nk_run(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, int64_t count,
+               nk_steps steps, int32_t threads)
+{
+    /* Nanoseconds that a thread has to save, and that make a chunk of its own worth while. */
+    enum { WORTH_A_THREAD = 8000, WORTH_A_CHUNK = 200000 };
+    job x = {plan, a, b, c, steps, count, .parts = 1, .rows = 1, .columns = 1};
+    double work = plan->nanoseconds * (double)count;
+
+    if (threads > work / WORTH_A_THREAD)
+        threads = (int32_t)(work / WORTH_A_THREAD);
+    if (threads < 2) {
+        run_chunk(&x, 0);
+        return x.out_of_memory ? 0 : count;
+    }
+    int64_t chunks = threads; /* as many, or a multiple of it */
+    chunks *= 1 + (int64_t)smaller(3, (int64_t)(work / threads / WORTH_A_CHUNK));
+    int by_product = !plan->small && plan->nanoseconds > 4 * WORTH_A_THREAD && count < 4 * threads;
+    x.parts = by_product ? count : smaller(chunks, count);
+    if (by_product)
+        cut_grid(&x, chunks);
+    nk_parallel(threads, x.parts * x.rows * x.columns, run_chunk, &x);
+    return x.out_of_memory ? 0 : count;
 }
 
 static void fill_zeros(int64_t m, int64_t n, nk_matrix c, int64_t size)
@@ -164,38 +269,70 @@ static nk_layout layout(nk_matrix *x, int64_t m, int64_t n)
 }
 
 nk_problem nk_describe(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix *a, nk_matrix *b,
-                       nk_matrix *c)
+                       nk_matrix *c, nk_steps *steps)
 {
-    nk_layout c_layout = layout(c, m, n);
-    if (c_layout == NK_COL) { /* C.T = B.T @ A.T has rows */
+    /* C.T = B.T @ A.T: so a C with columns gets rows, and a vector is always a row. */
+    int columns = n == 1 || (c->cs != 1 && c->rs == 1);
+    if (m > 1 && columns) {
         nk_matrix a_before = *a;
         int64_t m_before = m;
         *a = transposed(*b), *b = transposed(a_before), *c = transposed(*c);
         m = n, n = m_before;
-        c_layout = NK_ROW;
+        *steps = (nk_steps){steps->b, steps->a, steps->c};
     }
-    nk_problem problem = {.m = m, .n = n, .k = k, .dtype = dtype, .c = (int8_t)c_layout};
+    nk_problem problem = {.m = m, .n = n, .k = k, .dtype = dtype};
     problem.a = (int8_t)layout(a, m, k);
-    problem.b = (int8_t)layout(b, k, n);
+    if (n == 1 && b->rs == 1)
+        problem.b = NK_COL; /* a dot product: both vectors lie along k */
+    else
+        problem.b = (int8_t)layout(b, k, n);
+    if (n == 1)
+        c->cs = 1;
+    problem.c = c->cs == 1 ? NK_ROW : NK_STRIDED;
     return problem;
 }
 
-int nk_gemm(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
-            nk_matrix c)
+/* A stack times one matrix is a single product, if the stack's rows follow each other evenly. */
+static void fold(int64_t *m, nk_matrix *a, nk_matrix *c, int64_t *count, nk_steps *steps)
 {
-    __atomic_add_fetch(&counters.calls, 1, __ATOMIC_RELAXED);
-    if (m == 0 || n == 0)
-        return NK_DONE;
-    if (k == 0) {
-        fill_zeros(m, n, c, nk_itemsize[dtype]);
-        return NK_DONE;
+    if (*m == 1)
+        a->rs = steps->a, c->rs = steps->c;
+    if (*count > 1 && steps->b == 0 && steps->a == *m * a->rs && steps->c == *m * c->rs) {
+        *m *= *count;
+        *count = 1;
     }
-    nk_problem problem = nk_describe(dtype, m, n, k, &a, &b, &c);
-    const nk_plan *plan = nk_table_find(&problem);
+}
+
+static int64_t run(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
+                   nk_matrix c, int64_t count, nk_steps steps)
+{
+    nk_problem problem = nk_describe(dtype, m, n, k, &a, &b, &c, &steps);
+    nk_plan *plan = nk_table_find(&problem);
     if (!plan && nk_ask && nk_ask(&problem))
         plan = nk_table_find(&problem);
-    if (plan && plan->kc && nk_run(plan, a, b, c) == NK_DONE)
-        return NK_DONE;
-    __atomic_add_fetch(&counters.fallbacks, 1, __ATOMIC_RELAXED);
-    return NK_LEFT_TO_NUMPY;
+    if (!plan || (!plan->kc && !plan->small))
+        return 0;
+    if (plan->patience > 0 && nk_ask &&
+        __atomic_sub_fetch(&plan->patience, count, __ATOMIC_RELAXED) <= 0)
+        nk_ask(&problem);
+    return nk_run(plan, a, b, c, count, steps, nk_get_num_threads());
+}
+
+int64_t nk_gemm(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
+                nk_matrix c, int64_t count, nk_steps steps)
+{
+    __atomic_add_fetch(&counters.calls, (uint64_t)count, __ATOMIC_RELAXED);
+    if (m == 0 || n == 0 || count == 0)
+        return count;
+    if (k == 0) {
+        for (int64_t i = 0; i < count; i++)
+            fill_zeros(m, n, moved(c, i * steps.c, nk_itemsize[dtype]), nk_itemsize[dtype]);
+        return count;
+    }
+    int64_t products = count, done;
+    fold(&m, &a, &c, &count, &steps);
+    done = run(dtype, m, n, k, a, b, c, count, steps) ? products : 0;
+    if (!done)
+        __atomic_add_fetch(&counters.fallbacks, (uint64_t)products, __ATOMIC_RELAXED);
+    return done;
 }

@@ -1,6 +1,8 @@
 /* nkblas.matmul: a gufunc with the loops of numpy.matmul, of which those of float32 and float64
    run on the engine. Stacks, broadcasting, casting, `out`, subclasses, overrides and errors are
-   NumPy's own. */
+   NumPy's own; a short way in front of all that takes two plain matrices. */
+#include <fenv.h>
+
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
@@ -21,7 +23,8 @@ enum { MAX_LOOPS = 64 };
 static loop loops[MAX_LOOPS];
 
 /* The engine is another extension module: these two are handed over by `bind`. */
-static int (*gemm)(int32_t, int64_t, int64_t, int64_t, nk_matrix, nk_matrix, nk_matrix);
+static int64_t (*gemm)(int32_t, int64_t, int64_t, int64_t, nk_matrix, nk_matrix, nk_matrix, int64_t,
+                       nk_steps);
 static nk_counters *counts;
 
 /* Signature (n?,k),(k,m?)->(n?,m?): dimensions are stack, m, k, n. */
@@ -34,16 +37,10 @@ static void engine_loop(char **args, const npy_intp *dimensions, const npy_intp 
     nk_matrix b = {args[1], steps[5] / size, steps[6] / size};
     nk_matrix c = {args[2], steps[7] / size, steps[8] / size};
 
-    for (npy_intp i = 0; i < dimensions[0]; i++) {
-        if (gemm(numpy->dtype, m, n, k, a, b, c)) {
-            char *one[] = {a.data, b.data, c.data};
-            const npy_intp dimensions_of_one[] = {1, m, k, n};
-            numpy->function(one, dimensions_of_one, steps, numpy->data);
-        }
-        a.data += steps[0];
-        b.data += steps[1];
-        c.data += steps[2];
-    }
+    nk_steps apart = {steps[0] / size, steps[1] / size, steps[2] / size};
+
+    if (!gemm(numpy->dtype, m, n, k, a, b, c, dimensions[0], apart))
+        numpy->function(args, dimensions, steps, numpy->data);
 }
 
 static void numpy_loop(char **args, const npy_intp *dimensions, const npy_intp *steps, void *data)
@@ -52,6 +49,133 @@ static void numpy_loop(char **args, const npy_intp *dimensions, const npy_intp *
     __atomic_add_fetch(&counts->calls, (uint64_t)dimensions[0], __ATOMIC_RELAXED);
     __atomic_add_fetch(&counts->fallbacks, (uint64_t)dimensions[0], __ATOMIC_RELAXED);
     numpy->function(args, dimensions, steps, numpy->data);
+}
+
+/* numpy.matmul's own way in, and ours. */
+static vectorcallfunc general_call;
+
+/* Whether the engine can take `x` as it is: NumPy's own array of float32 or float64. */
+static int is_plain(PyObject *x)
+{
+    if (!PyArray_CheckExact(x))
+        return 0;
+    PyArrayObject *array = (PyArrayObject *)x;
+    int type = PyArray_TYPE(array), ndim = PyArray_NDIM(array);
+    return (type == NPY_FLOAT || type == NPY_DOUBLE) && (ndim == 1 || ndim == 2) &&
+           PyArray_ISBEHAVED_RO(array);
+}
+
+/* An array as a matrix; a vector is a row (on the left) or a column (on the right). */
+static nk_matrix as_matrix(PyArrayObject *x, int column, npy_intp *rows, npy_intp *columns)
+{
+    npy_intp *shape = PyArray_DIMS(x), *strides = PyArray_STRIDES(x);
+    npy_intp size = PyArray_TYPE(x) == NPY_FLOAT ? 4 : 8;
+    nk_matrix matrix = {PyArray_BYTES(x), 1, 1};
+    *rows = *columns = 1;
+    if (PyArray_NDIM(x) == 2) {
+        *rows = shape[0], *columns = shape[1];
+        matrix.rs = strides[0] / size, matrix.cs = strides[1] / size;
+    } else if (column) {
+        *rows = shape[0], matrix.rs = strides[0] / size;
+    } else {
+        *columns = shape[0], matrix.cs = strides[0] / size;
+    }
+    return matrix;
+}
+
+/* Whether two arrays may share memory: their extents do. */
+static int may_overlap(PyArrayObject *x, PyArrayObject *y)
+{
+    PyArrayObject *arrays[] = {x, y};
+    char *low[2], *high[2];
+    for (int i = 0; i < 2; i++) {
+        low[i] = PyArray_BYTES(arrays[i]);
+        high[i] = low[i] + PyArray_ITEMSIZE(arrays[i]);
+        for (int j = 0; j < PyArray_NDIM(arrays[i]); j++) {
+            npy_intp reach = (PyArray_DIM(arrays[i], j) - 1) * PyArray_STRIDE(arrays[i], j);
+            *(reach < 0 ? &low[i] : &high[i]) += reach;
+        }
+    }
+    return low[0] < high[1] && low[1] < high[0];
+}
+
+/* The `out` of a call, as an array that `shape` fits and that no operand lies in; NULL if there is
+   something else about it. */
+static PyArrayObject *plain_out(PyObject *out, PyArrayObject *a, PyArrayObject *b, int ndim,
+                                const npy_intp *shape)
+{
+    PyArrayObject *array = (PyArrayObject *)out;
+    if (!is_plain(out) || PyArray_NDIM(array) != ndim || PyArray_TYPE(array) != PyArray_TYPE(a) ||
+        !PyArray_CompareLists(PyArray_DIMS(array), shape, ndim) || !PyArray_ISWRITEABLE(array) ||
+        may_overlap(array, a) || may_overlap(array, b))
+        return NULL;
+    Py_INCREF(array);
+    return array;
+}
+
+/* matmul(a, b) and matmul(a, b, out=c) of plain matrices and vectors; everything else, and every
+   mistake, goes the general way. */
+static PyObject *call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    enum { WORTH_THE_GIL = 1 << 14 }; /* multiply-adds */
+    Py_ssize_t given = PyVectorcall_NARGS(nargsf), named = names ? PyTuple_GET_SIZE(names) : 0;
+    int with_out = given + named == 3;
+    if (given < 2 || (!with_out && given + named != 2) || !is_plain(args[0]) || !is_plain(args[1]))
+        goto general;
+    if (named && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "out"))
+        goto general;
+
+    PyArrayObject *a = (PyArrayObject *)args[0], *b = (PyArrayObject *)args[1], *c;
+    npy_intp m, n, k, k_of_b, shape[2];
+    nk_matrix x = as_matrix(a, 0, &m, &k), y = as_matrix(b, 1, &k_of_b, &n), z;
+    int ndim = PyArray_NDIM(a) + PyArray_NDIM(b) - 2, type = PyArray_TYPE(a);
+    if (k != k_of_b || type != PyArray_TYPE(b) || ndim == 0)
+        goto general;
+    shape[0] = PyArray_NDIM(a) == 2 ? m : n;
+    shape[1] = n;
+    c = with_out ? plain_out(args[2], a, b, ndim, shape)
+                 : (PyArrayObject *)PyArray_SimpleNew(ndim, shape, type);
+    if (!c) {
+        if (PyErr_Occurred())
+            return NULL;
+        goto general;
+    }
+    z = as_matrix(c, PyArray_NDIM(a) == 2, &m, &n);
+
+    enum { FLAGS = FE_DIVBYZERO | FE_OVERFLOW | FE_UNDERFLOW | FE_INVALID };
+    if (fetestexcept(FLAGS))
+        feclearexcept(FLAGS);
+    int dtype = type == NPY_FLOAT ? NK_FLOAT32 : NK_FLOAT64;
+    int64_t done;
+    if (m * n > WORTH_THE_GIL / (k ? k : 1)) {
+        Py_BEGIN_ALLOW_THREADS
+        done = gemm(dtype, m, n, k, x, y, z, 1, (nk_steps){0, 0, 0});
+        Py_END_ALLOW_THREADS
+    } else {
+        done = gemm(dtype, m, n, k, x, y, z, 1, (nk_steps){0, 0, 0});
+    }
+    if (!done) {
+        Py_DECREF(c);
+        __atomic_sub_fetch(&counts->calls, 1, __ATOMIC_RELAXED); /* it comes again */
+        __atomic_sub_fetch(&counts->fallbacks, 1, __ATOMIC_RELAXED);
+        goto general;
+    }
+    int raised = fetestexcept(FLAGS);
+    if (raised) {
+        int errors = (raised & FE_DIVBYZERO ? NPY_FPE_DIVIDEBYZERO : 0) |
+                     (raised & FE_OVERFLOW ? NPY_FPE_OVERFLOW : 0) |
+                     (raised & FE_UNDERFLOW ? NPY_FPE_UNDERFLOW : 0) |
+                     (raised & FE_INVALID ? NPY_FPE_INVALID : 0);
+        feclearexcept(FLAGS);
+        if (PyUFunc_GiveFloatingpointErrors("matmul", errors) < 0) {
+            Py_DECREF(c);
+            return NULL;
+        }
+    }
+    return (PyObject *)c;
+
+general:
+    return general_call(self, args, nargsf, names);
 }
 
 PyDoc_STRVAR(doc,
@@ -126,6 +250,8 @@ static PyObject *bind(PyObject *self, PyObject *args)
     ours->iter_flags = numpy->iter_flags;
     for (int i = 0; i < 3; i++)
         ours->op_flags[i] = numpy->op_flags[i];
+    general_call = ours->vectorcall;
+    ours->vectorcall = call;
     return (PyObject *)ours;
 }
 

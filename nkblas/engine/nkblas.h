@@ -35,17 +35,23 @@ typedef void (*nk_pack)(int64_t n, int64_t k, const void *source, int64_t ls, in
                         void *panel);
 typedef void (*nk_copy)(int64_t m, int64_t n, const void *source, int64_t srs, int64_t scs,
                         void *target, int64_t trs, int64_t tcs);
+typedef void (*nk_small)(int64_t count, const void *a, int64_t as, int64_t lda, const void *b,
+                         int64_t bs, int64_t ldb, void *c, int64_t cs, int64_t ldc);
 typedef void (*nk_peak)(int64_t steps, void *out);
 
 typedef struct {
     nk_problem problem;
+    double nanoseconds; /* about what it takes on one thread */
+    int64_t patience;   /* products until the engine asks for a better plan; 0: it never does */
+    nk_small small;     /* does all of it, or NULL: then the five loops do */
     nk_cut m, n;
-    int64_t kc;         /* 0: the problem is left to NumPy */
+    int64_t kc;         /* 0, and no `small`: the problem is left to NumPy */
     int32_t pack_a, pack_b;
     int32_t ir_outside; /* order of the two inner loops: ir around jr, or jr around ir */
-    nk_microkernel microkernel[2][2]; /* [is it a rest row][is it a rest column] */
-    nk_pack packs[2];                 /* of A's panels, of B's */
-    nk_copy copy;                     /* of C's tiles, where C has no rows */
+    /* [is it a rest row][is it a rest column]; what is NULL, [0][0] does by way of a tile */
+    nk_microkernel microkernel[2][2];
+    nk_pack packs[2]; /* of A's panels, of B's */
+    nk_copy copy;     /* of C's tiles, where a microkernel can't store there */
 } nk_plan;
 
 typedef struct {
@@ -57,25 +63,33 @@ typedef struct {
     uint64_t calls, fallbacks;
 } nk_counters;
 
-enum { NK_DONE = 0, NK_LEFT_TO_NUMPY = 1 };
+/* Distances from one matrix of a stack to the next. */
+typedef struct {
+    int64_t a, b, c;
+} nk_steps;
 
 /* table.c: one thread inserts at a time (the caller sees to it), any number look up. */
-const nk_plan *nk_table_find(const nk_problem *problem);
+nk_plan *nk_table_find(const nk_problem *problem);
 int nk_table_insert(const nk_plan *plan); /* copies it; -1: no memory */
-void nk_table_clear(void);
 
 /* gemm.c */
 
 /* The problem that three matrices make. They are changed to what its plan works on: a C with
-   columns becomes one with rows, by transposing all three. */
+   columns becomes one with rows, by transposing all three (and swapping the steps of a and b). */
 nk_problem nk_describe(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix *a, nk_matrix *b,
-                       nk_matrix *c);
+                       nk_matrix *c, nk_steps *steps);
 
-/* C = A @ B. */
-int nk_gemm(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
-            nk_matrix c);
-int nk_run(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c);
+/* C = A @ B for each of `count` matrices of a stack; how many of them were done. */
+int64_t nk_gemm(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
+                nk_matrix c, int64_t count, nk_steps steps);
+/* The same by a given plan and at most so many threads; all of them or none (0). */
+int64_t nk_run(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, int64_t count,
+               nk_steps steps, int32_t threads);
 nk_counters *nk_counts(void);
+
+/* threads.c: how many threads a product may use. */
+void nk_set_num_threads(int32_t threads);
+int32_t nk_get_num_threads(void);
 
 /* load.c: the address of `symbol` in a shared library given as bytes; NULL and a message. */
 void *nk_load(const void *library, size_t size, const char *name, const char *symbol,
@@ -97,6 +111,11 @@ void nk_detect(nk_cpu *cpu);
 
 /* Asks Python for a plan of a problem that the table lacks; 0: there will be none for this call. */
 extern int (*nk_ask)(const nk_problem *problem);
+
+/* threads.c: call work(job, i) for each i < chunks, on at most so many threads, the caller's among
+   them. Floating-point flags and modes are as if the caller had done it all. */
+void nk_parallel(int32_t threads, int64_t chunks, void (*work)(void *job, int64_t chunk),
+                 void *job);
 
 /* memory.c: this thread's packing buffer, at least `size` bytes; NULL: no memory. */
 void *nk_buffer(size_t size);

@@ -1,6 +1,6 @@
 /* The plan table: from problem to plan, read without locks.
 
-   Open addressing over pointers to plans that never change. A reader sees a slot empty or whole;
+   Open addressing over pointers to plans, of which nothing changes but their patience. A reader sees a slot empty or whole;
    a full table is replaced by a larger copy, and the old one is kept, since a reader may still be
    in it (all old ones together are smaller than the current). */
 #include <stdatomic.h>
@@ -9,7 +9,7 @@
 
 #include "nkblas.h"
 
-typedef _Atomic(const nk_plan *) slot;
+typedef _Atomic(nk_plan *) slot;
 
 typedef struct {
     size_t capacity, used; /* capacity is a power of two */
@@ -33,13 +33,13 @@ static slot *find_slot(table *t, const nk_problem *problem)
 {
     for (size_t i = hash(problem);; i++) {
         slot *s = &t->slots[i & (t->capacity - 1)];
-        const nk_plan *plan = atomic_load_explicit(s, memory_order_acquire);
+        nk_plan *plan = atomic_load_explicit(s, memory_order_acquire);
         if (!plan || !memcmp(&plan->problem, problem, sizeof *problem))
             return s;
     }
 }
 
-const nk_plan *nk_table_find(const nk_problem *problem)
+nk_plan *nk_table_find(const nk_problem *problem)
 {
     table *t = atomic_load_explicit(&current, memory_order_acquire);
     return t ? atomic_load_explicit(find_slot(t, problem), memory_order_acquire) : NULL;
@@ -53,7 +53,7 @@ static table *larger(const table *old)
         return NULL;
     t->capacity = capacity;
     for (size_t i = 0; old && i < old->capacity; i++) {
-        const nk_plan *plan = atomic_load_explicit(&old->slots[i], memory_order_relaxed);
+        nk_plan *plan = atomic_load_explicit(&old->slots[i], memory_order_relaxed);
         if (plan) {
             atomic_store_explicit(find_slot(t, &plan->problem), plan, memory_order_relaxed);
             t->used++;
@@ -83,9 +83,4 @@ int nk_table_insert(const nk_plan *plan)
         t->used++;
     atomic_store_explicit(s, copy, memory_order_release);
     return 0;
-}
-
-void nk_table_clear(void)
-{
-    atomic_store_explicit(&current, (table *)NULL, memory_order_release);
 }
