@@ -6,6 +6,16 @@
 from .explain import Explanation, explain, show_config, stats
 from .matmul import matmul
 from .runtime import cpu
+from .threads import get_num_threads, set_num_threads
 
-__all__ = ["Explanation", "cpu", "explain", "matmul", "show_config", "stats"]
+__all__ = [
+    "Explanation",
+    "cpu",
+    "explain",
+    "get_num_threads",
+    "matmul",
+    "set_num_threads",
+    "show_config",
+    "stats",
+]
 __version__ = "0.1.0"

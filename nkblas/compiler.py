@@ -62,8 +62,7 @@ class Compiler:
     def _ask(self, spec: KernelSpec) -> tuple[dict[str, Any] | None, bytes]:
         """One request and its reply; None if the helper is no more."""
         try:
-            if self._process is None:
-                self._start()
+            self.start()
             self._process.stdin.write(json.dumps(to_dict(spec)).encode() + b"\n")
             reply = json.loads(self._read_line())
             return reply, self._read(reply.get("size", 0))
@@ -75,10 +74,13 @@ class Compiler:
             self.close()
             raise
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start the helper, if it is not there; it needs a moment until it can compile."""
+        if self._process is not None:
+            return
         import atexit
         import subprocess
-        import tempfile
+        import tempfile  # the store needs it too, and imports nothing then
 
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         # The helper sees the modules that this process sees, whatever its path is.

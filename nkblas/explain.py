@@ -8,6 +8,7 @@ from . import runtime
 from ._engine import ffi, lib
 from .isa import ISAS
 from .matmul import matmul
+from .threads import get_num_threads
 
 # Imported where they are used: `import nkblas` does not need them.
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Explanation(NamedTuple):
     cache : tuple of str
         Where each of them is now: "process", "store", or "nowhere" (the first call compiles it).
     threads : int
+        How many it may use, if it is large enough.
     """
 
     backend: str
@@ -71,7 +73,9 @@ class Explanation(NamedTuple):
     def __str__(self) -> str:
         if self.plan is None:
             return f"{self.backend}: {self.reason}"
-        lines = [f"{self.backend}: {self.problem}, {self.threads} thread", f"  plan: {self.plan}"]
+        threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
+        origin = f"{self.plan.origin}{', standing by' * self.plan.standby}"
+        lines = [f"{self.backend}: {self.problem}, {threads}", f"  plan ({origin}): {self.plan}"]
         width = max(map(len, self.kernels))
         places = zip(self.kernels, self.cache, strict=True)
         return "\n".join([*lines, *(f"  {name:{width}}  {where}" for name, where in places)])
@@ -95,8 +99,8 @@ def explain(a: Any, b: Any) -> Explanation:
         `matmul` would not take `a` and `b` either.
     """
     from .kernels import kernels
-    from .plan import plan_for
-    from .prepare import why_numpy
+    from .plans import plan_for
+    from .prepare import plans, why_numpy
     from .problem import DTYPES
 
     a, b = np.asanyarray(a), np.asanyarray(b)
@@ -108,7 +112,7 @@ def explain(a: Any, b: Any) -> Explanation:
     problem = _problem(dtype, a, b)
     if 0 in (problem.m, problem.n, problem.k):
         return Explanation("nkblas", "nothing to multiply", problem)
-    plan = plan_for(problem, runtime.cpu)
+    plan = plans.get(problem) or plan_for(problem, runtime.cpu)
     names = tuple(spec.symbol for spec in plan.kernels)
     places = tuple(map(kernels.where, plan.kernels))
     lost = why_numpy.get(problem, "")
@@ -117,7 +121,7 @@ def explain(a: Any, b: Any) -> Explanation:
         lost = f"{missing}: not in the store, and NKBLAS_JIT=never"
     if lost:
         return Explanation("numpy", lost, problem)
-    return Explanation("nkblas", "", problem, plan, names, places)
+    return Explanation("nkblas", "", problem, plan, names, places, get_num_threads())
 
 
 def _problem(dtype: np.dtype, a: np.ndarray, b: np.ndarray) -> "Problem":
@@ -154,7 +158,7 @@ def show_config() -> None:
         "version": __version__,
         "cpu": str(runtime.cpu),
         "isa": f"{runtime.cpu.isa.name} of {', '.join(ISAS)} (NKBLAS_ISA lowers it)",
-        "threads": "1",
+        "threads": str(get_num_threads()),
         "toolchain": toolchain() or "no MLIR: nothing can be compiled",
         "linker": linker[1] if linker else "none: kernels stay in memory, for each process alone",
         "kernels": kernels.store.folder,

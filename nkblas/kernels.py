@@ -1,15 +1,19 @@
 """From specs to addresses: in this process, else in the store, else compiled."""
 
+import contextlib
 import os
-import threading
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 
 from .codegen.spec import KernelSpec
 from .compiler import CompileError, Compiler, NoLibraryError
 from .loader import open_library
 from .log import log
+from .preparing import preparing
 from .store import Store, default_folder
+
+
+Guard: TypeAlias = Callable[[], contextlib.AbstractContextManager[None]]
 
 
 class KernelsUnavailableError(RuntimeError):
@@ -45,8 +49,7 @@ class Kernels:
         self._store: Store | None = None
         self._compiler = Compiler()
         self._in_memory: list[Any] = []  # keeps execution engines alive
-        self._lock = threading.RLock()
-        os.register_at_fork(after_in_child=self._forget_parent)
+        os.register_at_fork(after_in_child=self._compiler.forget)
 
     @property
     def store(self) -> Store:
@@ -57,17 +60,40 @@ class Kernels:
     def load(self, specs: Iterable[KernelSpec], jit: bool = True) -> dict[KernelSpec, int]:
         """Addresses of kernels; those that are nowhere yet are compiled if `jit`.
 
+        The caller is inside of `nkblas.preparing.preparing`.
+
         Raises
         ------
         KernelsUnavailableError
             One of them can't be had.
         """
         wanted = list(specs)
-        with self._lock:
-            missing = [s for s in wanted if s not in self.addresses and not self._from_store(s)]
-            if missing:
-                self._compile_all(missing, jit)
-            return {spec: self.addresses[spec] for spec in wanted}
+        missing = [s for s in wanted if s not in self.addresses and not self._from_store(s)]
+        for spec in missing:
+            if not jit:
+                raise KernelsUnavailableError(spec, "not in the store, and NKBLAS_JIT=never")
+            self._make(spec, contextlib.nullcontext)
+        return {spec: self.addresses[spec] for spec in wanted}
+
+    def load_aside(self, specs: Iterable[KernelSpec]) -> None:
+        """Have kernels loaded; meanwhile other threads may prepare products.
+
+        The caller is not inside of `nkblas.preparing.preparing`.
+
+        Raises
+        ------
+        KernelsUnavailableError
+            One of them can't be had.
+        """
+        for spec in specs:
+            with preparing():
+                there = spec in self.addresses or self._from_store(spec)
+            if not there:
+                self._make(spec, preparing)
+
+    def at_hand(self, specs: Iterable[KernelSpec]) -> bool:
+        """Whether none of them would have to be compiled."""
+        return all(spec in self.addresses or self.store.has(spec) for spec in specs)
 
     def where(self, spec: KernelSpec) -> str:
         """Where a kernel is: "process", "store" or "nowhere" (yet)."""
@@ -87,42 +113,34 @@ class Kernels:
         self.loaded += 1
         return True
 
-    def _compile_all(self, specs: list[KernelSpec], jit: bool) -> None:
-        for spec in specs:
-            if spec in self._failed:
-                raise KernelsUnavailableError(spec, self._failed[spec])
-            if not jit:
-                raise KernelsUnavailableError(spec, "not in the store, and NKBLAS_JIT=never")
-        keys = {spec: self.store.key(spec) for spec in specs}
-        with self.store.lock(list(keys.values())):
-            for spec, key in keys.items():
-                if self._from_store(spec):  # another process made it while this one waited
-                    continue
-                try:
-                    self._compile(spec, key)
-                except (CompileError, OSError) as error:
-                    self._failed[spec] = str(error)
-                    raise KernelsUnavailableError(spec, str(error)) from None
-
-    def _compile(self, spec: KernelSpec, key: str) -> None:
+    def _make(self, spec: KernelSpec, guard: Guard) -> None:
+        """Compile a kernel and load it; `guard` is around what a fork must not come into."""
+        if spec in self._failed:
+            raise KernelsUnavailableError(spec, self._failed[spec])
         try:
-            library = self._compiler.compile(spec)
+            with guard():
+                log("debug", f"compiling {spec.symbol}")
+                key = self.store.key(spec)
+                self._compiler.start()
+            with self.store.lock(key):
+                if self._from_store(spec):  # another process made it while this one waited
+                    return
+                library = self._compiler.compile(spec)
+                self.store.put(key, library, spec)
+                self.addresses[spec] = open_library(spec, library)
         except NoLibraryError as error:
             log("warning", f"{error}; kernels stay in memory, for this process alone", once=True)
-            from .codegen import compile
+            with guard():
+                from .codegen import compile
 
-            # the helper has gone through the same before
-            self.addresses[spec], engine = compile.in_memory(spec)
-            self._in_memory.append(engine)
-        else:
-            self.store.put(key, library, spec)
-            self.addresses[spec] = open_library(spec, library)
+                # the helper has gone through the same before
+                self.addresses[spec], engine = compile.in_memory(spec)
+                self._in_memory.append(engine)
+        except (CompileError, OSError) as error:
+            self._failed[spec] = str(error)
+            raise KernelsUnavailableError(spec, str(error)) from None
         self.compiled += 1
         log("info", f"compiled {spec.symbol}")
-
-    def _forget_parent(self) -> None:
-        self._lock = threading.RLock()
-        self._compiler.forget()
 
 
 kernels = Kernels()

@@ -1,21 +1,15 @@
-"""`Plan`: how to multiply. The analytical model that chooses one for a problem.
+"""`Plan`: how to multiply. (`nkblas.model` chooses one for a problem, `nkblas.tune` measures them.)
 
 The words are BLIS's (Van Zee and van de Geijn, "BLIS: A Framework for Rapidly Instantiating BLAS
 Functionality", ACM TOMS 41, 2015): register tile ``mr`` x ``nr``, cache blocks ``mc kc nc``.
 """
 
-from collections.abc import Iterator
-from itertools import product
-from math import gcd
 from typing import NamedTuple
 
 from .codegen.spec import Copy, KernelSpec, Microkernel, Pack
 from .detect import CPU
 from .isa import ISA
 from .problem import ITEMSIZE, Problem
-
-PAGE = 4096
-"""Bytes of a page of memory."""
 
 
 class Cut(NamedTuple):
@@ -44,40 +38,105 @@ class Cut(NamedTuple):
         return self.tiles > self.full if rest else self.full > 0
 
 
-class Plan(NamedTuple):
-    """One way to do a problem.
+KINDS = ("tiles",)
+
+
+class Schedule(NamedTuple):
+    """How to do a problem, in the few numbers that the model or the tuner chooses.
 
     Attributes
     ----------
-    problem : Problem
-    isa : ISA
-    m, n : Cut
-        ``m.size`` is mr, ``n.size`` is nr; a cache block has mc = ``m.block * m.size`` rows and
-        nc = ``n.block * n.size`` columns.
-    kc : int
-        Depth of a cache block.
+    kind : {"tiles"}
+        What the innermost function is. "tiles": a microkernel.
+    mr, nr : int
+        The tile.
+    kc, mc, nc : int
+        A cache block, at most; blocks are cut evenly.
     pack_a, pack_b : bool
         Whether the operand is copied into panels; otherwise it is read in place.
     ir_outside : bool
         Order of the two inner loops: over rows outside, or over columns outside.
     """
 
+    kind: str
+    mr: int
+    nr: int
+    kc: int
+    mc: int
+    nc: int
+    pack_a: bool = False
+    pack_b: bool = False
+    ir_outside: bool = False
+
+    def why_not(self, problem: Problem, cpu: CPU) -> str:
+        """Why a plan of this kind can't be made for a problem; empty if it can."""
+        if self.kind not in KINDS:
+            return f"kind: got {self.kind}, expected one of {', '.join(KINDS)}"
+        lanes = cpu.isa.lanes(problem.itemsize)
+        if min(self.mr, self.nr, self.kc, self.mc, self.nc) < 1 or self.nr % lanes:
+            return f"got sizes below 1, or nr {self.nr} that is no multiple of {lanes}"
+        edge = problem.n % self.nr > self.nr - lanes
+        if cpu.isa.registers_needed(self.mr, self.nr // lanes, edge) > cpu.isa.registers:
+            return f"the tile {self.mr}x{self.nr} needs too many registers"
+        if problem.a == "strided" and not self.pack_a:
+            return "A without unit stride has to be packed"
+        in_place = problem.b == "row" and (cpu.isa.masked or problem.n % lanes == 0)
+        return "" if self.pack_b or in_place else "B has to be packed"
+
+
+class Plan(NamedTuple):
+    """One way to do a problem: a schedule, and how it cuts the problem.
+
+    Attributes
+    ----------
+    problem : Problem
+    isa : ISA
+    schedule : Schedule
+    m, n : Cut
+        ``m.size`` is mr, ``n.size`` is nr; a cache block has mc = ``m.block * m.size`` rows and
+        nc = ``n.block * n.size`` columns.
+    kc : int
+        Depth of a cache block.
+    nanoseconds : float
+        About what it takes on one thread.
+    origin : {"model", "shipped", "tuned"}
+        Who chose it.
+    standby : bool
+        Whether it only serves until the kernels of a better one are there.
+    """
+
     problem: Problem
     isa: ISA
+    schedule: Schedule
     m: Cut
     n: Cut
     kc: int
-    pack_a: bool
-    pack_b: bool
-    ir_outside: bool
+    nanoseconds: float = 0.0
+    origin: str = "model"
+    standby: bool = False
 
     @property
     def tile(self) -> tuple[int, int]:
         """The register tile (mr, nr)."""
         return self.m.size, self.n.size
 
+    @property
+    def bits(self) -> tuple[object, ...]:
+        """Two plans of a problem for which this is equal have the same rounding errors.
+
+        All kinds add up an element's products in the order of k, in blocks of kc.
+        """
+        return (self.kc,)
+
     def microkernel(self, row_rest: bool, column_rest: bool) -> Microkernel | None:
-        """The kernel for a tile that is, or is not, one of the rest in each dimension."""
+        """The kernel for a tile that is, or is not, one of the rest in each dimension.
+
+        None if there is no such tile, or if the main kernel does it by way of a tile in memory.
+        """
+        if self.schedule.kind == "base":
+            if row_rest or column_rest:
+                return None
+            return Microkernel(self.isa.name, self.problem.dtype, *self.tile, "col")
         mr = self.m.rest if row_rest else self.m.size
         columns = self.n.rest if column_rest else self.n.size
         if not self.m.has(row_rest) or not self.n.has(column_rest):
@@ -88,15 +147,15 @@ class Plan(NamedTuple):
             self.problem.dtype,
             mr,
             -(-columns // lanes) * lanes,
-            "col" if self.pack_a else self.problem.a,
+            "col" if self.schedule.pack_a else self.problem.a,
             masked=columns % lanes != 0,
         )
 
     def pack(self, operand: str) -> Pack | None:
         """The packing routine of operand "a" or "b"; None if it is read in place."""
         packed, layout, along, width = {
-            "a": (self.pack_a, self.problem.a, "col", self.m.size),
-            "b": (self.pack_b, self.problem.b, "row", self.n.size),
+            "a": (self.schedule.pack_a, self.problem.a, "col", self.m.size),
+            "b": (self.schedule.pack_b, self.problem.b, "row", self.n.size),
         }[operand]
         if not packed:
             return None
@@ -104,8 +163,8 @@ class Plan(NamedTuple):
         return Pack(self.isa.name, self.problem.dtype, width, source)
 
     def copy(self) -> Copy | None:
-        """The copy of C's tiles, if C has no unit stride."""
-        if self.problem.c != "strided":
+        """The copy of C's tiles, if some can't be stored in place."""
+        if self.problem.c != "strided" and self.schedule.kind != "base":
             return None
         return Copy(self.isa.name, self.problem.dtype)
 
@@ -120,11 +179,12 @@ class Plan(NamedTuple):
 
     def __str__(self) -> str:
         mr, nr = self.tile
-        packed = [name for name, yes in (("A", self.pack_a), ("B", self.pack_b)) if yes]
+        schedule = self.schedule
+        packed = [n for n, yes in (("A", schedule.pack_a), ("B", schedule.pack_b)) if yes]
         return (
             f"{mr}x{nr}, mc {self.m.block * mr}, kc {self.kc}, nc {self.n.block * nr}, "
             f"{' and '.join(packed) or 'nothing'} packed, "
-            f"{'ir outside jr' if self.ir_outside else 'jr outside ir'}"
+            f"{'ir outside jr' if schedule.ir_outside else 'jr outside ir'}"
         )
 
 
@@ -166,54 +226,15 @@ def cut_whole(length: int, size: int) -> tuple[int, int, int, int]:
     return size, full, rest, full + (rest > 0)
 
 
-def plan_for(problem: Problem, cpu: CPU) -> Plan:
-    """Choose a plan by the model."""
-    return min(candidates(problem, cpu), key=lambda plan: cost(plan, cpu))
-
-
-def candidates(problem: Problem, cpu: CPU) -> Iterator[Plan]:
-    """The plans that the model compares.
-
-    A is read in place unless it has no unit stride: kernels broadcast its elements, and packing
-    it hardly ever gave more than it cost. Of B, rows can be read in place, except for an edge
-    where the ISA has no masks; with a single row of tiles nothing is read twice, and packing
-    is for nothing.
-    """
+def make(problem: Problem, cpu: CPU, schedule: Schedule) -> Plan:
+    """The plan that a schedule makes of a problem, with blocks cut evenly."""
     lanes = cpu.isa.lanes(problem.itemsize)
-    pack_a = problem.a == "strided"
-    b_in_place = problem.b == "row" and (cpu.isa.masked or problem.n % lanes == 0)
-    pack_b = (False, True) if b_in_place else (True,)
-    found = [t for t in tiles(cpu.isa, problem.dtype, problem.n) if t[0] >= min(4, problem.m)]
-    depths = [kc for kc in (128, 256, 512, 1024) if kc < 2 * problem.k] or [128]
-    for tile, packed, kc in product(found, pack_b, depths):
-        if packed and b_in_place and problem.m <= tile[0]:
-            continue
-        depth = min(kc, problem.k) * problem.itemsize
-        quarter_of_l2 = cpu.l2 // (4 * depth)
-        # Packed blocks are buffers of this process: they are bounded.
-        whole_m = cpu.l2 // depth if pack_a else problem.m
-        nc = max(cpu.l3, 8 << 20) // (2 * depth) if packed else problem.n
-        for mc, ir_outside in ((quarter_of_l2, False), (whole_m, False), (whole_m, True)):
-            yield make(problem, cpu, tile, pack_a, packed, kc, mc, nc, ir_outside)
-
-
-def make(
-    problem: Problem,
-    cpu: CPU,
-    tile: tuple[int, int],
-    pack_a: bool,
-    pack_b: bool,
-    kc: int,
-    mc: int,
-    nc: int,
-    ir_outside: bool,
-) -> Plan:
-    """A plan with blocks of at most the given sizes, all cut evenly."""
-    mr, nr = tile
-    lanes = cpu.isa.lanes(problem.itemsize)
-    nr = min(nr, -(-problem.n // lanes) * lanes)
-    m = cut_evenly(problem.m, mr)
-    n = cut_whole(problem.n, nr)
+    if schedule.kind == "base":
+        m = cut_whole(problem.m, schedule.mr)
+        n = cut_whole(problem.n, schedule.nr)
+    else:
+        m = cut_evenly(problem.m, schedule.mr)
+        n = cut_whole(problem.n, min(schedule.nr, -(-problem.n // lanes) * lanes))
 
     def block(length: int, tiles: int, most: int) -> int:
         return -(-tiles // -(-length // max(1, most)))
@@ -221,89 +242,39 @@ def make(
     return Plan(
         problem,
         cpu.isa,
-        Cut(*m, block(problem.m, m[3], mc)),
-        Cut(*n, block(problem.n, n[3], nc)),
-        -(-problem.k // -(-problem.k // kc)),
-        pack_a,
-        pack_b,
-        ir_outside,
+        schedule,
+        Cut(*m, block(problem.m, m[3], schedule.mc)),
+        Cut(*n, block(problem.n, n[3], schedule.nc)),
+        -(-problem.k // -(-problem.k // schedule.kc)),
     )
 
 
-# What things cost, in cycles. One set for two CPUs that differ much (Zen 4 with one 512-bit
-# multiply-add a cycle, Emerald Rapids with two), fitted to 75 problems (float32 and float64, 64 to
-# 4096 in each dimension), each measured with 50 to 200 plans: what the model chooses is slower than
-# the best plan by 4 % in the median and 14 % at worst on Zen 4, 8 % and 23 % on Emerald Rapids.
-LATENCY = 4.0  # a multiply-add's
-B_LINE = (0.0, 0.6, 23.0)  # a vector of B, on its way from L1, L2, beyond
-A_LINE = (0.0, 4.7, 10.0)  # a vector of A
-A_ROW = 0.4  # a k-step on a row of A in place,
-A_ROW_CROWDED = 0.4  # and more where A's rows push each other out of L1
-B_PAGE = 0.7  # a k-step where B's rows lie in place, more than half a page apart,
-B_CROWDED = 0.65  # and for each vector where B's rows push each other out of L1
-OVERLAP = 0.15  # of the shorter of arithmetic and traffic, what the longer does not hide
-TILE = 10.0  # a call of the microkernel
-C_LINE = 4.0  # a vector of a C beyond L2, loaded and stored again for another block of k
-PACKED_LINE = 4.0  # a vector of B, packed
-REPACKED_LINE = 0.6  # a vector of packed B, fetched again for another block of A
-FAR_LINE = 5.6  # a vector of a B beyond L2 that is read in place, for each block of A
+def base(best: Plan, cpu: CPU) -> Plan | None:
+    """What does any problem with the same few kernels, and with the bits of `best`.
 
-
-def cost(plan: Plan, cpu: CPU) -> float:
-    """The model: about how many cycles `plan` takes."""
-    problem, m, n, kc = plan.problem, plan.m, plan.n, plan.kc
-    itemsize = problem.itemsize
-    lanes = cpu.isa.lanes(itemsize)
-    fma_per_cycle = 1 if cpu.isa.vector_bits == 512 and cpu.double_pumped else 2
-    l1, l2 = 0.75 * cpu.l1d, 0.5 * cpu.l2  # the rest is for what else is under way
-
-    def level(rows: int, columns: int) -> int:
-        """The cache that a part of an operand stays in: 0 and 1 for L1 and L2, 2 beyond."""
-        size = rows * columns * itemsize
-        return (size > l1) + (size > l2)
-
-    # Of the two inner loops, the inner one comes back to a panel of one operand, while it goes
-    # through a block of the other. (A single row of tiles comes back to nothing.)
-    a_rows, b_columns = (
-        (m.size, n.block * n.size) if plan.ir_outside else (m.block * m.size, n.size)
-    )
-    b_line = B_LINE[level(kc, min(b_columns, problem.n)) if m.tiles > 1 else 0]
-    per_row = A_LINE[level(min(a_rows, problem.m), kc)] / lanes
-    if not plan.pack_a:
-        per_row += A_ROW + A_ROW_CROWDED * _crowded(m.size, problem.k * itemsize, cpu)
-    per_step = 0.0
-    if not plan.pack_b:
-        b_line += B_CROWDED * _crowded(kc, problem.n * itemsize, cpu)
-        per_step = B_PAGE * (2 * problem.n * itemsize >= PAGE)
-
-    cycles = 0.0
-    for rows, row_count in ((m.size, m.full), (m.rest, m.tiles - m.full)):
-        for columns, column_count in ((n.size, n.full), (n.rest, n.tiles - n.full)):
-            vectors = -(-columns // lanes)
-            # multiply-adds; loads, two a cycle; an accumulator's wait for itself
-            arithmetic = max(rows * vectors / fma_per_cycle, (rows + vectors) / 2, LATENCY)
-            traffic = vectors * b_line + rows * per_row + per_step
-            step = max(arithmetic, traffic) + OVERLAP * min(arithmetic, traffic)
-            cycles += row_count * column_count * problem.k * step
-
-    k_blocks = -(-problem.k // kc)
-    m_blocks = -(-m.tiles // m.block)
-    b_lines = problem.k * problem.n / lanes
-    cycles += TILE * m.tiles * n.tiles * k_blocks
-    if level(problem.m, problem.n) == 2:
-        cycles += C_LINE * problem.m * problem.n / lanes * (k_blocks - 1)
-    if plan.pack_b:
-        cycles += b_lines * (PACKED_LINE + REPACKED_LINE * (m_blocks - 1))
-    elif level(problem.k, problem.n) == 2:
-        cycles += b_lines * m_blocks * FAR_LINE
-    return cycles
-
-
-def _crowded(rows: int, stride: int, cpu: CPU) -> bool:
-    """Whether rows this many bytes apart have so few sets of L1 that they push each other out.
-
-    The leading dimension is taken to be a contiguous operand's.
+    One microkernel on packed panels, which repeat a line where an operand ends; tiles at the edges
+    of C go by way of a tile in memory. None if its panels would be too large.
     """
-    way = cpu.l1d // cpu.l1d_ways
-    sets = way // gcd(stride, way)
-    return -(-rows // sets) > cpu.l1d_ways - 2  # two ways for the other operands
+    problem, depth = best.problem, best.kc * best.problem.itemsize
+    mr, nr = base_tile(cpu.isa, problem.dtype)
+    mc, nc = cpu.l2 // (4 * depth), max(cpu.l3, 8 << 20) // (2 * depth)
+    if nc < nr:
+        return None
+    plan = make(problem, cpu, Schedule("base", mr, nr, best.kc, mc, nc, True, True))
+    return plan._replace(nanoseconds=4 * best.nanoseconds, standby=True)
+
+
+def base_kernels(isa: ISA, dtype: str) -> list[KernelSpec]:
+    """The kernels of all base plans of a dtype."""
+    mr, nr = base_tile(isa, dtype)
+    packs = [
+        Pack(isa.name, dtype, width, source)
+        for width in (mr, nr)
+        for source in ("along", "across", "strided")
+    ]
+    return [Microkernel(isa.name, dtype, mr, nr, "col"), *packs, Copy(isa.name, dtype)]
+
+
+def base_tile(isa: ISA, dtype: str) -> tuple[int, int]:
+    """The tile (mr, nr) of base plans."""
+    return tiles(isa, dtype)[1]

@@ -1,77 +1,178 @@
-"""Ties the levels together: for a new problem, a plan, its kernels, an entry in the table."""
+"""Ties the levels together: for a new problem, a plan, its kernels, an entry in the table.
+
+A new problem does not wait for a compiler if it can be helped. While kernels of the best plan are
+missing, another one stands by that needs none; once the products of this problem have taken about
+as long as compiling would, the missing kernels are compiled in the background. So a program that
+walks through thousands of shapes compiles next to nothing, and no shape costs more than twice what
+it would have cost had its future been known (the ski-rental rule: Karlin, Manasse, Rudolph and
+Sleator, "Competitive Snoopy Caching", Algorithmica 3, 1988). The bits of a result do not depend on
+which of the two plans made it.
+"""
 
 import os
 import threading
+from collections.abc import Callable
+from functools import partial
+from math import ceil
 from typing import Any
 
+from . import model
 from ._engine import ffi, lib
 from .codegen.spec import KernelSpec
 from .kernels import KernelsUnavailableError, kernels
 from .log import log
-from .plan import Cut, Plan, plan_for
+from .plan import Cut, Plan, base, base_kernels
+from .plans import plan_for
+from .preparing import preparing
 from .problem import DTYPES, LAYOUTS, Problem
-from .runtime import cpu, jit, preparing
+from .runtime import cpu, jit
+
+COMPILING = 50e6
+"""Nanoseconds that a kernel takes to compile, about."""
+
+STANDBYS = 40
+"""Plans that are looked at for one that needs no compilation, the cheapest first."""
+
+plans: dict[Problem, Plan] = {}
+"""What is in the engine's table."""
 
 why_numpy: dict[Problem, str] = {}
 """Problems that are left to NumPy for good, and why."""
 
-_under_way: set[Problem] = set()  # problems that a background thread works on
-os.register_at_fork(after_in_child=_under_way.clear)
+# What is to be done in the background, in this order: problems to improve, and the base kernels.
+_waiting: dict[Problem | str, Callable[[], None]] = {}
+_worker: threading.Thread | None = None
 
 
 def answer(raw: Any) -> int:
-    """Answer the engine: 1 if its table now has the problem, 0 to leave this call to NumPy."""
-    problem = from_c(raw)
-    if jit == "background":
-        _prepare_in_background(problem)
-        return 0
-    prepare(problem)
-    return 1
+    """Answer the engine: 1 if its table now has the problem, 0 to leave this call to NumPy.
 
-
-def prepare(problem: Problem) -> None:
-    """Put a plan for `problem` into the engine's table, with its kernels loaded.
-
-    The caller is inside of `nkblas.runtime.preparing`.
+    It asks again once its patience with a plan that stands by is over.
     """
-    if lib.nk_table_find(to_c(problem)) == ffi.NULL:  # nobody has done it meanwhile
-        insert(_plan_or_numpy(problem))
+    problem = from_c(raw)
+    if problem in plans:
+        _in_background(problem, partial(improve, problem))
+        return 1
+    return int(prepare(problem))
 
 
-def _plan_or_numpy(problem: Problem) -> Any:
-    """The ``nk_plan`` of a problem; if it can't be had, one that leaves it to NumPy."""
+def prepare(problem: Problem) -> bool:
+    """Put a plan for `problem` into the engine's table; False if there is none yet.
+
+    The caller is inside of `nkblas.preparing.preparing`.
+    """
+    if lib.nk_table_find(to_c(problem)) != ffi.NULL:  # somebody has done it meanwhile
+        return True
     try:
-        plan = plan_for(problem, cpu)
-        return plan_to_c(plan, kernels.load(plan.kernels, jit=jit != "never"))
+        plan = _plan_for_now(plan_for(problem, cpu))
+        cold = not kernels.at_hand(plan.kernels)
+        if cold and jit == "background":
+            _in_background(problem, partial(improve, problem))
+            return False
+        _insert(plan)
+        if cold and plan.standby:  # those that the next problem of this dtype may need
+            specs = base_kernels(cpu.isa, problem.dtype)
+            _in_background(problem.dtype, partial(kernels.load_aside, specs))
     except KernelsUnavailableError as why:
         log("warning", f"NumPy does the products that lack a kernel: {why.cause}", once=True)
-        reason = str(why)
+        _leave_to_numpy(problem, str(why))
     except Exception as error:  # a defect of ours is no reason to fail the user's product
         reason = f"{type(error).__name__}: {error}"
         log("error", f"NumPy does a product for which nkblas fails: {reason}", once=True)
+        _leave_to_numpy(problem, reason)
+    return True
+
+
+def _plan_for_now(best: Plan) -> Plan:
+    """The best plan if none of its kernels is missing, or else what stands by for it.
+
+    That is the cheapest plan with the same bits that needs no compilation; or the base plan,
+    whose few kernels serve all other problems too.
+    """
+    if kernels.at_hand(best.kernels):
+        return best
+    ranked = [p for p in model.ranked(best.problem, cpu)[:STANDBYS] if p.bits == best.bits]
+    last = base(best, cpu)
+    if last is not None:
+        ranked.append(last)
+    for plan in ranked:
+        if kernels.at_hand(plan.kernels):
+            return plan._replace(standby=True)
+    return best if last is None or jit == "never" else last
+
+
+def _insert(plan: Plan) -> None:
+    """Load the kernels of a plan, and put it into the table."""
+    addresses = kernels.load(plan.kernels, jit=jit != "never")
+    c_plan = to_c_plan(plan, addresses)
+    if plan.standby and jit != "never":
+        c_plan.patience = ceil(COMPILING * len(plan.kernels) / plan.nanoseconds)
+    _put(c_plan)
+    plans[plan.problem] = plan
+
+
+def improve(problem: Problem) -> None:
+    """Put the best plan for a problem into the table, compiling what it needs.
+
+    The caller is not inside of `nkblas.preparing.preparing`, and others may be meanwhile.
+
+    Raises
+    ------
+    KernelsUnavailableError
+        A kernel can't be had. The table is as it was.
+    """
+    with preparing():
+        best = plan_for(problem, cpu)
+    kernels.load_aside(best.kernels)
+    with preparing():
+        _insert(best)
+        why_numpy.pop(problem, None)
+
+
+def _in_background(what: Problem | str, work: Callable[[], None]) -> None:
+    """Have `work` done by a thread of its own, after what waits there already."""
+    global _worker
+    _waiting.setdefault(what, work)
+    if _worker is None:
+        _worker = threading.Thread(target=_work_off, name="nkblas-compile", daemon=True)
+        _worker.start()
+
+
+def _work_off() -> None:
+    global _worker
+    while True:
+        with preparing():
+            if not _waiting:
+                _worker = None
+                return
+            what, work = next(iter(_waiting.items()))
+        try:
+            work()
+        except Exception as error:
+            log("info", f"{what}: {error}")
+        _waiting.pop(what, None)
+
+
+def _forget_worker() -> None:
+    """After a fork, in the child."""
+    global _worker
+    _worker = None
+    _waiting.clear()
+
+
+os.register_at_fork(after_in_child=_forget_worker)
+
+
+def _leave_to_numpy(problem: Problem, reason: str) -> None:
     log("info", f"NumPy does {problem}: {reason}")
     why_numpy[problem] = reason
-    return left_to_numpy(problem)
+    c_plan = ffi.new("nk_plan *")
+    c_plan.problem = to_c(problem)[0]
+    _put(c_plan)
 
 
-def _prepare_in_background(problem: Problem) -> None:
-    if problem in _under_way:
-        return
-    _under_way.add(problem)
-
-    def work() -> None:
-        try:
-            with preparing():
-                prepare(problem)
-        finally:
-            _under_way.discard(problem)
-
-    threading.Thread(target=work, name="nkblas-compile", daemon=True).start()
-
-
-def insert(plan: Any) -> None:
-    """Put an ``nk_plan`` into the table."""
-    if lib.nk_table_insert(plan) != 0:
+def _put(c_plan: Any) -> None:
+    if lib.nk_table_insert(c_plan) != 0:
         raise MemoryError("no memory for a plan")
 
 
@@ -87,16 +188,10 @@ def to_c(problem: Problem) -> Any:
     return ffi.new("nk_problem *", (problem.m, problem.n, problem.k, dtype, a, b, c, 0))
 
 
-def left_to_numpy(problem: Problem) -> Any:
-    """The ``nk_plan`` of a problem that can't be done here."""
-    plan = ffi.new("nk_plan *")
-    plan.problem = to_c(problem)[0]
-    return plan
-
-
-def plan_to_c(plan: Plan, addresses: dict[KernelSpec, int]) -> Any:
+def to_c_plan(plan: Plan, addresses: dict[KernelSpec, int]) -> Any:
     """The ``nk_plan`` of `plan`, its kernels at `addresses`."""
-    c = left_to_numpy(plan.problem)
+    c = ffi.new("nk_plan *")
+    c.problem = to_c(plan.problem)[0]
 
     def address(kind: str, spec: KernelSpec | None) -> Any:
         return ffi.NULL if spec is None else ffi.cast(kind, addresses[spec])
@@ -104,8 +199,10 @@ def plan_to_c(plan: Plan, addresses: dict[KernelSpec, int]) -> Any:
     def cut(part: Cut) -> tuple[int, ...]:
         return part.size, part.full, part.rest, part.tiles, part.block
 
+    schedule = plan.schedule
+    c.nanoseconds = plan.nanoseconds
     c.m, c.n, c.kc = cut(plan.m), cut(plan.n), plan.kc
-    c.pack_a, c.pack_b, c.ir_outside = plan.pack_a, plan.pack_b, plan.ir_outside
+    c.pack_a, c.pack_b, c.ir_outside = schedule.pack_a, schedule.pack_b, schedule.ir_outside
     for i in (False, True):
         for j in (False, True):
             c.microkernel[i][j] = address("nk_microkernel", plan.microkernel(i, j))

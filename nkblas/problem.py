@@ -1,14 +1,21 @@
 """`Problem`: what the user asked, as far as it decides how to multiply."""
 
+import re
 from typing import NamedTuple
 
 DTYPES = ("float32", "float64")  # in the order of the engine's nk_dtype
 LAYOUTS = ("row", "col", "strided")  # of nk_layout
 ITEMSIZE = {"float32": 4, "float64": 8}
+SHORT = {"float32": "f32", "float64": "f64"}
+
+PATTERN = re.compile(r"(\d+)x(\d+)x(\d+):(\w+?)(?::([rcs])([rcs])([rs]))?")
 
 
 class Problem(NamedTuple):
     """``C[m, n] = A[m, k] @ B[k, n]``.
+
+    As text, ``128x768x3072:f32`` is m, n, k and the dtype; ``:crr`` after it says that A has
+    columns (B and C rows), ``s`` stands for an operand without unit stride.
 
     Attributes
     ----------
@@ -37,9 +44,27 @@ class Problem(NamedTuple):
         return 2 * self.m * self.n * self.k
 
     def __str__(self) -> str:
-        layouts = "".join(
-            f" {name}:{layout}"
-            for name, layout in (("A", self.a), ("B", self.b), ("C", self.c))
-            if layout != "row"
+        layouts = "".join(layout[0] for layout in (self.a, self.b, self.c))
+        text = f"{self.m}x{self.n}x{self.k}:{SHORT[self.dtype]}"
+        return text if layouts == "rrr" else f"{text}:{layouts}"
+
+
+def parse(text: str) -> Problem:
+    """The problem that a text like ``128x768x3072:f32`` or ``64x64x64:float64:crr`` names.
+
+    Raises
+    ------
+    ValueError
+        It names none.
+    """
+    found = PATTERN.fullmatch(text)
+    dtypes = {name: dtype for dtype in DTYPES for name in (dtype, SHORT[dtype])}
+    if found is None or found[4] not in dtypes or 0 in map(int, found.group(1, 2, 3)):
+        raise ValueError(
+            f"problem: got {text!r}, expected MxNxK:DTYPE such as 128x768x3072:f32 with a dtype "
+            f"of {', '.join(dtypes)}"
         )
-        return f"{self.m}x{self.n}x{self.k}:{self.dtype}{layouts}"
+    letters = {layout[0]: layout for layout in LAYOUTS}
+    layouts = (letters[letter or "r"] for letter in found.group(5, 6, 7))
+    m, n, k = map(int, found.group(1, 2, 3))
+    return Problem(dtypes[found[4]], m, n, k, *layouts)

@@ -4,15 +4,13 @@ The planner is imported when it does (see `nkblas.prepare`), the kernels with th
 neither the import nor the first product takes long.
 """
 
-import contextlib
 import os
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 from . import kernels  # noqa: F401
 from ._engine import ffi, lib
 from .detect import detect
+from .preparing import is_preparing, preparing
 
 cpu = detect()
 
@@ -27,42 +25,6 @@ def _jit_mode() -> str:
 
 
 jit = _jit_mode()
-
-
-_lock = threading.Lock()
-_owner = 0  # the thread that holds it
-
-
-@contextlib.contextmanager
-def preparing() -> Iterator[None]:
-    """Be the one thread that plans, compiles and fills the engine's table."""
-    global _owner
-    with _lock:
-        _owner = threading.get_ident()
-        try:
-            yield
-        finally:
-            _owner = 0
-
-
-def is_preparing() -> bool:
-    """Whether this thread is inside of `preparing`."""
-    return _owner == threading.get_ident()
-
-
-def _before_fork() -> None:
-    # A child would wait for ever for a module that another thread is importing, for a lock, for
-    # the answer of a helper: a fork waits until there is none of that.
-    if not is_preparing():
-        _lock.acquire()
-
-
-def _after_fork() -> None:
-    if not is_preparing():
-        _lock.release()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
 @ffi.def_extern(name="nk_ask_python", error=0)

@@ -53,13 +53,20 @@ class Store:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = os.path.join(folder, "kernels")
         self._generation: str | None = None
+        self._keys: dict[KernelSpec, str] = {}
 
     def key(self, spec: KernelSpec) -> str:
         """The name of a kernel: a hash of its spec and of the `generation`."""
-        if self._generation is None:
-            self._generation = generation()
-        text = json.dumps([to_dict(spec), self._generation], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:40]
+        if spec not in self._keys:
+            if self._generation is None:
+                self._generation = generation()
+            text = json.dumps([to_dict(spec), self._generation], sort_keys=True)
+            self._keys[spec] = hashlib.sha256(text.encode()).hexdigest()[:40]
+        return self._keys[spec]
+
+    def has(self, spec: KernelSpec) -> bool:
+        """Whether a kernel is there, whole or damaged."""
+        return os.path.exists(os.path.join(self.folder, f"{self.key(spec)}.json"))
 
     def get(self, key: str) -> bytes | None:
         """The shared library stored under `key`, if it is whole and its digest is right."""
@@ -114,26 +121,23 @@ class Store:
             raise
 
     @contextlib.contextmanager
-    def lock(self, keys: list[str]) -> Iterator[None]:
-        """Be the one process of all that makes these kernels; without a disk, do not wait."""
-        held = []
+    def lock(self, key: str) -> Iterator[None]:
+        """Be the one process of all that makes this kernel; without a disk, do not wait."""
+        path = os.path.join(self.folder, f"{key}.lock")
         try:
-            for key in sorted(keys):  # one order for all, so that none waits in a circle
-                path = os.path.join(self.folder, f"{key}.lock")
-                try:
-                    os.makedirs(self.folder, mode=0o700, exist_ok=True)
-                    file = open(path, "w")  # noqa: SIM115
-                    fcntl.flock(file, fcntl.LOCK_EX)
-                    held.append((path, file))
-                except OSError:
-                    continue
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
+            file = open(path, "w")  # noqa: SIM115
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            yield
+            return
+        try:
             yield
         finally:
-            for path, file in held:
-                # Unlinked while held: whoever waits for this file, and whoever makes it anew,
-                # looks into the store next and finds the kernel there.
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
-                # A process forked meanwhile holds the file too: closing it would not unlock it.
-                fcntl.flock(file, fcntl.LOCK_UN)
-                file.close()
+            # Unlinked while held: whoever waits for this file, and whoever makes it anew, looks
+            # into the store next and finds the kernel there.
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            # A process forked meanwhile holds the file too: closing it would not unlock it.
+            fcntl.flock(file, fcntl.LOCK_UN)
+            file.close()

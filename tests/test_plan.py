@@ -9,7 +9,8 @@ import nkblas
 from nkblas import prepare
 from nkblas._engine import ffi, lib
 from nkblas.kernels import kernels
-from nkblas.plan import cut_evenly, cut_whole, make, plan_for, tiles
+from nkblas.model import plan_for
+from nkblas.plan import Schedule, cut_evenly, cut_whole, make, tiles
 from nkblas.problem import Problem
 
 lengths = st.integers(1, 5000)
@@ -46,7 +47,7 @@ def run(plan, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
         rs, cs = (stride // x.itemsize for stride in x.strides)
         return (ffi.cast("char *", x.ctypes.data), rs, cs)
 
-    c_plan = prepare.plan_to_c(plan, kernels.load(plan.kernels))
+    c_plan = prepare.to_c_plan(plan, kernels.load(plan.kernels))
     assert lib.nk_run(c_plan, matrix(a), matrix(b), matrix(c), 1, (0, 0, 0), 1) == 1
 
 
@@ -72,7 +73,8 @@ def test_any_plan_is_right(m, n, k, a, b, c, pack, blocks, ir_outside) -> None:
     pack_b = pack[1] or b != "row" or not nkblas.cpu.isa.masked
     problem = Problem("float32", m, n, k, a, b, c)
     kc, mc, nc = blocks
-    plan = make(problem, nkblas.cpu, TILE, pack_a, pack_b, kc, mc, nc, ir_outside)
+    schedule = Schedule("tiles", *TILE, kc, mc, nc, pack_a, pack_b, ir_outside)
+    plan = make(problem, nkblas.cpu, schedule)
     x, y = strided((m, k), a, 0), strided((k, n), b, 1)
     whole = np.full((m, 2 * n), 77, "float32")
     out = whole[:, ::2] if c == "strided" else whole[:, :n]
@@ -88,6 +90,6 @@ def test_packed_blocks_are_bounded(layout: str) -> None:
     bound = 2 * max(nkblas.cpu.l3, 8 << 20)
     for m, n in ((64, 10**7), (10**7, 64), (10**6, 10**6)):
         plan = plan_for(Problem("float32", m, n, 1024, layout, layout), nkblas.cpu)
-        a_block = plan.pack_a * plan.m.block * plan.m.size
-        b_block = plan.pack_b * plan.n.block * plan.n.size
+        a_block = plan.schedule.pack_a * plan.m.block * plan.m.size
+        b_block = plan.schedule.pack_b * plan.n.block * plan.n.size
         assert (a_block + b_block) * plan.kc * 4 <= bound

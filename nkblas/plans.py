@@ -1,0 +1,143 @@
+"""Plans that were measured: the user's own, and those that ship with the package.
+
+Both are text files, one for each microarchitecture and instruction set, a line for each problem:
+``128x768x3072:f32 kind=tiles mr=6 nr=64 kc=1024 … ns=7300000``. The user's is in the cache
+folder; lines are only ever appended to it, each in one write, and a later line holds. What can't
+be read is no plan: the model has one.
+"""
+
+import os
+from collections.abc import Iterable
+
+from . import model
+from .detect import CPU
+from .log import log
+from .plan import Plan, Schedule, make
+from .problem import Problem
+from .store import default_folder
+
+SHIPPED = "shipped"
+TUNED = "tuned"
+
+
+def machine(cpu: CPU) -> str:
+    """The name of a microarchitecture, and of the files with its plans."""
+    vendor = {"AuthenticAMD": "amd", "GenuineIntel": "intel"}.get(cpu.vendor, cpu.vendor.lower())
+    return f"{vendor}-{cpu.family:x}-{cpu.model:x}-{cpu.isa.name}"
+
+
+def path(cpu: CPU, layer: str) -> str:
+    """The file of a layer, `SHIPPED` or `TUNED`; it need not exist."""
+    if layer == SHIPPED:
+        package = os.path.dirname(__file__)
+        installed = os.path.join(package, "kernels_cache")  # in a source tree it is beside nkblas
+        folder = (
+            installed if os.path.isdir(installed) else os.path.join(package, "..", "kernels_cache")
+        )
+        return os.path.join(folder, f"{machine(cpu)}.txt")
+    return os.path.join(default_folder(), "plans", f"{machine(cpu)}.txt")
+
+
+def read(name: str) -> dict[str, str]:
+    """The lines of a file: the schedule's text by the problem's."""
+    try:
+        with open(name, encoding="ascii", errors="replace") as file:
+            lines = [line.partition(" ") for line in file if not line.startswith("#")]
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        log("warning", f"tuned plans can't be read from {name}: {error.strerror}", once=True)
+        return {}
+    return {problem: rest for problem, _, rest in lines if rest.endswith("\n")}
+
+
+def to_line(plan: Plan) -> str:
+    fields = {**plan.schedule._asdict(), "ns": round(plan.nanoseconds)}
+    return " ".join([str(plan.problem), *(f"{k}={_word(v)}" for k, v in fields.items())]) + "\n"
+
+
+def _word(value: object) -> object:
+    return int(value) if isinstance(value, bool) else value
+
+
+def from_text(problem: Problem, text: str, cpu: CPU) -> Plan:
+    """The plan that a line's rest describes.
+
+    Raises
+    ------
+    ValueError
+        It describes none, or one that can't be run.
+    """
+    try:
+        fields = dict(word.split("=", 1) for word in text.split())
+        nanoseconds = float(fields.pop("ns"))
+        kind = fields.pop("kind")
+        numbers = {name: int(value) for name, value in fields.items()}
+        for name in ("pack_a", "pack_b", "ir_outside"):
+            numbers[name] = bool(numbers.get(name))
+        schedule = Schedule(kind, **numbers)
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(
+            f"expected name=number for each of {', '.join(Schedule._fields)}"
+        ) from None
+    why_not = schedule.why_not(problem, cpu)
+    if why_not or not nanoseconds > 0:
+        raise ValueError(why_not or "expected a time above 0")
+    return make(problem, cpu, schedule)._replace(nanoseconds=nanoseconds)
+
+
+class Plans:
+    """All that was measured, by problem; each file is read when it is first asked for.
+
+    Attributes
+    ----------
+    layers : dict of str to (dict of str to str)
+        `read` files.
+    """
+
+    def __init__(self) -> None:
+        self.layers: dict[str, dict[str, str]] = {}
+
+    def find(self, problem: Problem, cpu: CPU) -> Plan | None:
+        """The measured plan of a problem: the user's own, else the shipped one."""
+        text = str(problem)
+        for layer in (TUNED, SHIPPED):
+            name = path(cpu, layer)
+            if name not in self.layers:
+                self.layers[name] = read(name)
+            line = self.layers[name].get(text)
+            if line is None:
+                continue
+            try:
+                return from_text(problem, line, cpu)._replace(origin=layer)
+            except ValueError as error:
+                log("warning", f"the plan for {text} in {name} is ignored: {error}")
+        return None
+
+    def keep(self, plan: Plan, cpu: CPU) -> None:
+        """Make `plan` the user's own for its problem, on disk too if that can be."""
+        name = path(cpu, TUNED)
+        line = to_line(plan)
+        self.layers.setdefault(name, {})[str(plan.problem)] = line.partition(" ")[2]
+        append(name, [line])
+
+
+def append(name: str, lines: Iterable[str]) -> None:
+    """Add lines to a file in one write, so that other processes' lines stay whole."""
+    try:
+        os.makedirs(os.path.dirname(name), mode=0o700, exist_ok=True)
+        descriptor = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(descriptor, "".join(lines).encode())
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        log("warning", f"tuned plans can't be kept in {name}: {error.strerror}", once=True)
+
+
+plans = Plans()
+
+
+def plan_for(problem: Problem, cpu: CPU) -> Plan:
+    """The best plan known: measured if there is one, else the model's."""
+    return plans.find(problem, cpu) or model.plan_for(problem, cpu)

@@ -1,0 +1,41 @@
+"""One thread at a time plans, loads kernels and fills the engine's table."""
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+
+_lock = threading.Lock()
+_owner = 0  # the thread that holds it
+
+
+@contextlib.contextmanager
+def preparing() -> Iterator[None]:
+    """Be that thread."""
+    global _owner
+    with _lock:
+        _owner = threading.get_ident()
+        try:
+            yield
+        finally:
+            _owner = 0
+
+
+def is_preparing() -> bool:
+    """Whether this thread is inside of `preparing`."""
+    return _owner == threading.get_ident()
+
+
+def _before_fork() -> None:
+    # A child would wait for ever for a module that another thread is importing, for a lock, for
+    # the answer of a helper: a fork waits until there is none of that.
+    if not is_preparing():
+        _lock.acquire()
+
+
+def _after_fork() -> None:
+    if not is_preparing():
+        _lock.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
