@@ -99,8 +99,7 @@ def explain(a: Any, b: Any) -> Explanation:
         `matmul` would not take `a` and `b` either.
     """
     from .kernels import kernels
-    from .plans import plan_for
-    from .prepare import plans, why_numpy
+    from .prepare import plan_for_now, plans, why_numpy
     from .problem import DTYPES
 
     a, b = np.asanyarray(a), np.asanyarray(b)
@@ -112,7 +111,7 @@ def explain(a: Any, b: Any) -> Explanation:
     problem = _problem(dtype, a, b)
     if 0 in (problem.m, problem.n, problem.k):
         return Explanation("nkblas", "nothing to multiply", problem)
-    plan = plans.get(problem) or plan_for(problem, runtime.cpu)
+    plan = plans.get(problem) or plan_for_now(problem)
     names = tuple(spec.symbol for spec in plan.kernels)
     places = tuple(map(kernels.where, plan.kernels))
     lost = why_numpy.get(problem, "")

@@ -12,7 +12,6 @@ from .log import log
 from .preparing import preparing
 from .store import Store, default_folder
 
-
 Guard: TypeAlias = Callable[[], contextlib.AbstractContextManager[None]]
 
 
@@ -123,8 +122,8 @@ class Kernels:
                 key = self.store.key(spec)
                 self._compiler.start()
             with self.store.lock(key):
-                if self._from_store(spec):  # another process made it while this one waited
-                    return
+                if spec in self.addresses or self._from_store(spec):
+                    return  # made by another while this one waited
                 library = self._compiler.compile(spec)
                 self.store.put(key, library, spec)
                 self.addresses[spec] = open_library(spec, library)

@@ -1,6 +1,9 @@
 """What nkblas has to say: the logger ``nkblas``, shown from the level that ``NKBLAS_LOG`` names."""
 
 import os
+import sys
+
+from .preparing import afterwards
 
 _told: set[str] = set()
 
@@ -10,14 +13,20 @@ def log(level: str, message: str, *, once: bool = False) -> None:
 
     ``logging`` is imported when there is something to say, and not at nkblas's import.
     """
-    import logging
-
+    wanted = os.environ.get("NKBLAS_LOG", "").upper()
+    if level in ("debug", "info") and not wanted and "logging" not in sys.modules:
+        return  # nobody has asked for it
     if once:
         if message in _told:
             return
         _told.add(message)
+    afterwards(lambda: _say(level, message, wanted))  # logging has locks of its own
+
+
+def _say(level: str, message: str, wanted: str) -> None:
+    import logging
+
     logger = logging.getLogger("nkblas")
-    wanted = os.environ.get("NKBLAS_LOG", "").upper()
     if wanted and not logger.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("nkblas: %(levelname)s: %(message)s"))

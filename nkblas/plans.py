@@ -8,6 +8,7 @@ be read is no plan: the model has one.
 
 import os
 from collections.abc import Iterable
+from typing import Any
 
 from . import model
 from .detect import CPU
@@ -72,9 +73,9 @@ def from_text(problem: Problem, text: str, cpu: CPU) -> Plan:
         fields = dict(word.split("=", 1) for word in text.split())
         nanoseconds = float(fields.pop("ns"))
         kind = fields.pop("kind")
-        numbers = {name: int(value) for name, value in fields.items()}
+        numbers: dict[str, Any] = {name: int(value) for name, value in fields.items()}
         for name in ("pack_a", "pack_b", "ir_outside"):
-            numbers[name] = bool(numbers.get(name))
+            numbers[name] = bool(numbers[name])
         schedule = Schedule(kind, **numbers)
     except (KeyError, TypeError, ValueError):
         raise ValueError(

@@ -30,6 +30,9 @@ from .runtime import cpu, jit
 COMPILING = 50e6
 """Nanoseconds that a kernel takes to compile, about."""
 
+CALL = 300.0
+"""Nanoseconds that the way to the engine takes, about."""
+
 STANDBYS = 40
 """Plans that are looked at for one that needs no compilation, the cheapest first."""
 
@@ -64,7 +67,7 @@ def prepare(problem: Problem) -> bool:
     if lib.nk_table_find(to_c(problem)) != ffi.NULL:  # somebody has done it meanwhile
         return True
     try:
-        plan = _plan_for_now(plan_for(problem, cpu))
+        plan = plan_for_now(problem)
         cold = not kernels.at_hand(plan.kernels)
         if cold and jit == "background":
             _in_background(problem, partial(improve, problem))
@@ -83,15 +86,16 @@ def prepare(problem: Problem) -> bool:
     return True
 
 
-def _plan_for_now(best: Plan) -> Plan:
+def plan_for_now(problem: Problem) -> Plan:
     """The best plan if none of its kernels is missing, or else what stands by for it.
 
     That is the cheapest plan with the same bits that needs no compilation; or the base plan,
     whose few kernels serve all other problems too.
     """
+    best = plan_for(problem, cpu)
     if kernels.at_hand(best.kernels):
         return best
-    ranked = [p for p in model.ranked(best.problem, cpu)[:STANDBYS] if p.bits == best.bits]
+    ranked = [p for p in model.ranked(problem, cpu)[:STANDBYS] if p.bits == best.bits]
     last = base(best, cpu)
     if last is not None:
         ranked.append(last)
@@ -106,7 +110,9 @@ def _insert(plan: Plan) -> None:
     addresses = kernels.load(plan.kernels, jit=jit != "never")
     c_plan = to_c_plan(plan, addresses)
     if plan.standby and jit != "never":
-        c_plan.patience = ceil(COMPILING * len(plan.kernels) / plan.nanoseconds)
+        best = plan_for(plan.problem, cpu)
+        missing = [spec for spec in best.kernels if not kernels.at_hand([spec])]
+        c_plan.patience = ceil(COMPILING * len(missing) / (plan.nanoseconds + CALL))
     _put(c_plan)
     plans[plan.problem] = plan
 

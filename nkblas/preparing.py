@@ -3,22 +3,41 @@
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 _lock = threading.Lock()
 _owner = 0  # the thread that holds it
+_afterwards: list[Callable[[], None]] = []
 
 
 @contextlib.contextmanager
 def preparing() -> Iterator[None]:
     """Be that thread."""
     global _owner
-    with _lock:
-        _owner = threading.get_ident()
-        try:
-            yield
-        finally:
-            _owner = 0
+    todo: list[Callable[[], None]] = []
+    try:
+        with _lock:
+            _owner = threading.get_ident()
+            try:
+                yield
+            finally:
+                _owner = 0
+                todo += _afterwards
+                _afterwards.clear()
+    finally:
+        for function in todo:
+            function()
+
+
+def afterwards(function: Callable[[], None]) -> None:
+    """Call `function` once this thread is outside of `preparing`, now if it is.
+
+    For what may wait for a lock that another thread holds while it waits for this one.
+    """
+    if is_preparing():
+        _afterwards.append(function)
+    else:
+        function()
 
 
 def is_preparing() -> bool:

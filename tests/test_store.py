@@ -55,7 +55,7 @@ def test_what_is_put_can_be_got(tmp_path: Path) -> None:
 
 
 def test_warm_process_compiles_nothing(tmp_path: Path) -> None:
-    cold, _ = run(f"multiply({ONE}); report()", NKBLAS_CACHE_DIR=tmp_path)
+    cold, _ = run(f"improve({ONE}); multiply({ONE}); report()", NKBLAS_CACHE_DIR=tmp_path)
     program = f"multiply({ONE}, {ONE}); report(mlir='mlir' in sys.modules)"
     warm, _ = run(program, NKBLAS_CACHE_DIR=tmp_path)
     count = len(kernels(tmp_path))
@@ -130,7 +130,7 @@ DAMAGES: dict[str, Damage] = {
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with the kernels of all `SHAPES`."""
     folder = tmp_path_factory.mktemp("warm")
-    run(f"multiply(*{SHAPES}); report()", NKBLAS_CACHE_DIR=folder)
+    run(f"improve(*{SHAPES}); report()", NKBLAS_CACHE_DIR=folder)
     assert len(kernels(folder)) > len(DAMAGES)
     return folder
 
@@ -157,7 +157,7 @@ def test_damaged_kernels_are_made_again(copied: Path) -> None:
     for key, damage in damaged.items():
         damage(copied / "kernels" / key, copied / "kernels" / keys[-1])
     assert [key for key in keys if Store(copied).get(key) is None] == list(damaged)
-    report, _ = run(f"multiply(*{SHAPES}); report()", NKBLAS_CACHE_DIR=copied)
+    report, _ = run(f"improve(*{SHAPES}); multiply(*{SHAPES}); report()", NKBLAS_CACHE_DIR=copied)
     assert report["fallbacks"] == 0
     assert report["kernels_compiled"] == len(damaged)
     assert report["kernels_loaded"] == len(keys) - len(damaged)
@@ -223,7 +223,7 @@ def test_new_toolchain_makes_new_keys(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_processes_compile_each_kernel_once(tmp_path: Path) -> None:
     processes = [
-        start(f"multiply({ONE}, {OTHER}); report()", NKBLAS_CACHE_DIR=tmp_path) for _ in range(3)
+        start(f"improve({ONE}, {OTHER}); report()", NKBLAS_CACHE_DIR=tmp_path) for _ in range(3)
     ]
     reports = [finish(process)[0] for process in processes]
     count = len(kernels(tmp_path))
@@ -239,6 +239,7 @@ THREADS = """
 
     def work(first, second):
         together.wait()
+        improve(first, second)
         multiply(first, second, first)
         done.append(first)
 
@@ -265,15 +266,18 @@ def test_threads_compile_each_kernel_once(tmp_path: Path) -> None:
 
 
 FORK = """
+    improve({one})
     multiply({one})
     child = os.fork()
     if child == 0:
         try:
+            improve({other})
             multiply({one}, {other})
             os._exit(nkblas.stats()["fallbacks"])
         finally:
             os._exit(99)
     status = os.waitpid(child, 0)[1]
+    improve((2, 33, 4))
     multiply({one}, {other}, (2, 33, 4))
     report(status=os.waitstatus_to_exitcode(status))
 """
@@ -365,9 +369,10 @@ def test_helper_ends_with_its_parent(tmp_path: Path) -> None:
 
 def test_killed_helper_is_replaced(tmp_path: Path) -> None:
     program = f"""
-    multiply({ONE})
+    improve({ONE})
     os.kill(Popen.started[0], signal.SIGKILL)
-    multiply({OTHER})
+    improve({OTHER})
+    multiply({ONE}, {OTHER})
     report(helpers=len(Popen.started))
     """
     report, _ = run(HELPERS + program, NKBLAS_CACHE_DIR=tmp_path)
@@ -442,7 +447,7 @@ def test_jit_never(tmp_path: Path) -> None:
     assert cold["fallbacks"] == cold["calls"] == 3
     assert cold["kernels_compiled"] == 0
     assert "NKBLAS_JIT=never" in log
-    run_here(f"multiply({ONE}); report()")
+    run_here(f"improve({ONE}); report()")
     warm, _ = run_here(program, NKBLAS_JIT="never")
     assert warm["fallbacks"] == 1
     assert warm["kernels_compiled"] == 0
@@ -484,3 +489,44 @@ def test_log_level(tmp_path: Path) -> None:
     assert log.count("compiled") == report["kernels_compiled"] > 0
     _, log = run_here(f"multiply({OTHER}); report()")
     assert log == ""
+
+
+STANDBY = """
+    shape = (70, 80, 90)
+    a, b = operands(*shape)
+    nkblas.matmul(a, b)
+    plans = [str(nkblas.explain(a, b))]
+    deadline = time.monotonic() + 60
+    while "standing by" in str(nkblas.explain(a, b)) and time.monotonic() < deadline:
+        for _ in range(1000):
+            nkblas.matmul(a, b)
+    multiply(shape)
+    plans.append(str(nkblas.explain(a, b)))
+    report(plans=plans)
+"""
+
+
+def test_a_shape_that_comes_back_gets_its_own_kernels(tmp_path: Path) -> None:
+    report, _ = run(STANDBY, NKBLAS_CACHE_DIR=tmp_path)
+    assert ["standing by" in plan for plan in report["plans"]] == [True, False]
+    assert report["fallbacks"] == 0
+
+
+def test_a_walk_through_5000_shapes_compiles_next_to_nothing(tmp_path: Path) -> None:
+    """Once each, in two dtypes: they all run on the base kernels, in a process that has none."""
+    program = """
+    from nkblas.plan import base_kernels
+    start = time.monotonic()
+    for i in range(5000):
+        m, n, k = i % 17 + 1, i // 17 % 17 + 1, i // 289 + 1
+        a, b = operands(m, n, k)
+        if i % 2:
+            a, b = a.astype("d"), b.astype("d")
+        assert np.array_equal(nkblas.matmul(a, b), a @ b), (m, n, k)
+    few = 2 * len(base_kernels(nkblas.cpu.isa, "float32"))
+    report(few=few, seconds=time.monotonic() - start)
+    """
+    report, _ = run(program, NKBLAS_CACHE_DIR=tmp_path)
+    assert report["fallbacks"] == 0
+    assert report["kernels_compiled"] <= report["few"]
+    print(report)
