@@ -17,5 +17,15 @@ __all__ = [
     "set_num_threads",
     "show_config",
     "stats",
+    "warmup",
 ]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    # Tuning is for few programs: the others do not import it.
+    if name == "warmup":
+        from .tune import warmup
+
+        return warmup
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -99,7 +99,7 @@ def explain(a: Any, b: Any) -> Explanation:
         `matmul` would not take `a` and `b` either.
     """
     from .kernels import kernels
-    from .prepare import plan_for_now, plans, why_numpy
+    from .prepare import in_table, plan_for_now, why_numpy
     from .problem import DTYPES
 
     a, b = np.asanyarray(a), np.asanyarray(b)
@@ -111,7 +111,7 @@ def explain(a: Any, b: Any) -> Explanation:
     problem = _problem(dtype, a, b)
     if 0 in (problem.m, problem.n, problem.k):
         return Explanation("nkblas", "nothing to multiply", problem)
-    plan = plans.get(problem) or plan_for_now(problem)
+    plan = in_table.get(problem) or plan_for_now(problem)
     names = tuple(spec.symbol for spec in plan.kernels)
     places = tuple(map(kernels.where, plan.kernels))
     lost = why_numpy.get(problem, "")

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
@@ -71,7 +72,7 @@ class Kernels:
         for spec in missing:
             if not jit:
                 raise KernelsUnavailableError(spec, "not in the store, and NKBLAS_JIT=never")
-            self._make(spec, contextlib.nullcontext)
+            self._make(spec, self._compiler, contextlib.nullcontext)
         return {spec: self.addresses[spec] for spec in wanted}
 
     def load_aside(self, specs: Iterable[KernelSpec]) -> None:
@@ -88,7 +89,37 @@ class Kernels:
             with preparing():
                 there = spec in self.addresses or self._from_store(spec)
             if not there:
-                self._make(spec, preparing)
+                self._make(spec, self._compiler, preparing)
+
+    def compile_all(
+        self, specs: Iterable[KernelSpec], processes: int, done: Callable[[KernelSpec], None]
+    ) -> None:
+        """Have many kernels, compiled in so many processes; who can't be had is left out.
+
+        `done` is called after each. The caller is not inside of `nkblas.preparing.preparing`.
+        """
+        left = list(specs)[::-1]
+        telling = threading.Lock()
+
+        def work() -> None:
+            compiler = Compiler()
+            try:
+                while left:
+                    with contextlib.suppress(IndexError, KernelsUnavailableError):
+                        self._make(spec := left.pop(), compiler, preparing)
+                        with telling:
+                            done(spec)
+            finally:
+                compiler.close()
+
+        threads = [threading.Thread(target=work, daemon=True) for _ in left[:processes]]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                thread.join()
+        finally:
+            left.clear()  # an interrupt: what is under way is finished, and no more
 
     def at_hand(self, specs: Iterable[KernelSpec]) -> bool:
         """Whether none of them would have to be compiled."""
@@ -112,7 +143,7 @@ class Kernels:
         self.loaded += 1
         return True
 
-    def _make(self, spec: KernelSpec, guard: Guard) -> None:
+    def _make(self, spec: KernelSpec, compiler: Compiler, guard: Guard) -> None:
         """Compile a kernel and load it; `guard` is around what a fork must not come into."""
         if spec in self._failed:
             raise KernelsUnavailableError(spec, self._failed[spec])
@@ -120,11 +151,11 @@ class Kernels:
             with guard():
                 log("debug", f"compiling {spec.symbol}")
                 key = self.store.key(spec)
-                self._compiler.start()
+                compiler.start()
             with self.store.lock(key):
                 if spec in self.addresses or self._from_store(spec):
                     return  # made by another while this one waited
-                library = self._compiler.compile(spec)
+                library = compiler.compile(spec)
                 self.store.put(key, library, spec)
                 self.addresses[spec] = open_library(spec, library)
         except NoLibraryError as error:

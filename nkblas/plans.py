@@ -101,25 +101,31 @@ class Plans:
 
     def find(self, problem: Problem, cpu: CPU) -> Plan | None:
         """The measured plan of a problem: the user's own, else the shipped one."""
-        text = str(problem)
         for layer in (TUNED, SHIPPED):
-            name = path(cpu, layer)
-            if name not in self.layers:
-                self.layers[name] = read(name)
-            line = self.layers[name].get(text)
+            line = self._layer(layer, cpu).get(str(problem))
             if line is None:
                 continue
             try:
                 return from_text(problem, line, cpu)._replace(origin=layer)
             except ValueError as error:
-                log("warning", f"the plan for {text} in {name} is ignored: {error}")
+                log("warning", f"a plan in {path(cpu, layer)} is ignored: {problem}: {error}")
         return None
+
+    def has_own(self, problem: Problem, cpu: CPU) -> bool:
+        """Whether the user has measured this problem."""
+        return str(problem) in self._layer(TUNED, cpu)
+
+    def _layer(self, layer: str, cpu: CPU) -> dict[str, str]:
+        name = path(cpu, layer)
+        if name not in self.layers:
+            self.layers[name] = read(name)
+        return self.layers[name]
 
     def keep(self, plan: Plan, cpu: CPU) -> None:
         """Make `plan` the user's own for its problem, on disk too if that can be."""
         name = path(cpu, TUNED)
         line = to_line(plan)
-        self.layers.setdefault(name, {})[str(plan.problem)] = line.partition(" ")[2]
+        self._layer(TUNED, cpu)[str(plan.problem)] = line.partition(" ")[2]
         append(name, [line])
 
 
@@ -136,9 +142,9 @@ def append(name: str, lines: Iterable[str]) -> None:
         log("warning", f"tuned plans can't be kept in {name}: {error.strerror}", once=True)
 
 
-plans = Plans()
+measured = Plans()
 
 
 def plan_for(problem: Problem, cpu: CPU) -> Plan:
     """The best plan known: measured if there is one, else the model's."""
-    return plans.find(problem, cpu) or model.plan_for(problem, cpu)
+    return measured.find(problem, cpu) or model.plan_for(problem, cpu)

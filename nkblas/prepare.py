@@ -36,7 +36,7 @@ CALL = 300.0
 STANDBYS = 40
 """Plans that are looked at for one that needs no compilation, the cheapest first."""
 
-plans: dict[Problem, Plan] = {}
+in_table: dict[Problem, Plan] = {}
 """What is in the engine's table."""
 
 why_numpy: dict[Problem, str] = {}
@@ -53,7 +53,7 @@ def answer(raw: Any) -> int:
     It asks again once its patience with a plan that stands by is over.
     """
     problem = from_c(raw)
-    if problem in plans:
+    if problem in in_table:
         _in_background(problem, partial(improve, problem))
         return 1
     return int(prepare(problem))
@@ -114,7 +114,7 @@ def _insert(plan: Plan) -> None:
         missing = [spec for spec in best.kernels if not kernels.at_hand([spec])]
         c_plan.patience = ceil(COMPILING * len(missing) / (plan.nanoseconds + CALL))
     _put(c_plan)
-    plans[plan.problem] = plan
+    in_table[plan.problem] = plan
 
 
 def improve(problem: Problem) -> None:
@@ -192,6 +192,19 @@ def to_c(problem: Problem) -> Any:
     a, b, c = (LAYOUTS.index(layout) for layout in (problem.a, problem.b, problem.c))
     dtype = DTYPES.index(problem.dtype)
     return ffi.new("nk_problem *", (problem.m, problem.n, problem.k, dtype, a, b, c, 0))
+
+
+def canonical(problem: Problem) -> Problem:
+    """The problem as the engine sees it: transposed, where that makes vectors and C rows."""
+
+    def matrix(rows: int, columns: int, layout: str) -> Any:
+        strides = {"row": (columns, 1), "col": (1, rows), "strided": (2 * columns, 2)}[layout]
+        return ffi.new("nk_matrix *", (ffi.NULL, *strides))
+
+    dtype, m, n, k = problem[:4]
+    operands = matrix(m, k, problem.a), matrix(k, n, problem.b), matrix(m, n, problem.c)
+    steps = ffi.new("nk_steps *")
+    return from_c(lib.nk_describe(DTYPES.index(dtype), m, n, k, *operands, steps))
 
 
 def to_c_plan(plan: Plan, addresses: dict[KernelSpec, int]) -> Any:

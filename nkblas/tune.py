@@ -1,0 +1,269 @@
+"""The tuner: measures plans on the engine itself, and keeps the best of them on disk.
+
+What the model ranks first is raced against the plans after it, and the winner against its own
+neighbours. In a round each plan that is still in the race runs once, in a random order, so that
+plans are compared within moments of each other; who is clearly behind leaves early. In the end the
+winner meets the model's choice once more, and has to be faster in most of the rounds: on a crowded
+machine, in doubt, the model's choice stays.
+"""
+
+import random
+import statistics
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from . import model
+from ._engine import ffi, lib
+from .kernels import KernelsUnavailableError, kernels
+from .plan import Plan, make, tiles
+from .plans import measured, plan_for
+from .prepare import canonical, improve, to_c_plan
+from .preparing import preparing
+from .problem import Problem, parse
+from .progress import Progress
+from .runtime import cpu
+
+SECONDS = 4.0
+"""That a problem may take, its kernels' compilation included."""
+
+FIELD = 32
+"""Plans that start the first race."""
+
+SAMPLE = 100e-6
+"""Seconds that a measurement takes at least."""
+
+BEHIND = (1.3, 1.15, 1.08, 1.05)
+"""After each round, how much slower than the fastest a plan may be to stay in the race."""
+
+FINAL = 11
+"""Rounds of the last race."""
+
+CLEARLY = 0.99
+"""What the winner's time, over that of the model's choice, has to be below."""
+
+
+class Track:
+    """Runs plans of one problem on operands of its own, on one thread.
+
+    Parameters
+    ----------
+    problem : Problem
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        generator = np.random.default_rng(0)
+
+        def matrix(rows: int, columns: int, layout: str) -> tuple[np.ndarray, Any]:
+            # as dense as the layout allows, at the distances that its user has most likely
+            apart = 2 if layout == "strided" else 1
+            whole = generator.uniform(-1, 1, (rows, columns * apart)).astype(problem.dtype)
+            view = whole[:, ::apart]
+            if layout == "col":
+                view = np.asfortranarray(view)
+            rs, cs = (stride // problem.itemsize for stride in view.strides)
+            return view, (ffi.cast("char *", view.ctypes.data), rs, cs)
+
+        m, n, k = problem.m, problem.n, problem.k
+        operands = [
+            matrix(m, k, problem.a), matrix(k, n, problem.b), matrix(m, n, problem.c)
+        ]  # fmt: skip
+        self._arrays = [array for array, _ in operands]
+        self._matrices = [c for _, c in operands]
+        self._plans: dict[Plan, Any] = {}
+
+    def seconds(self, plan: Plan, least: float = SAMPLE) -> float:
+        """Seconds of one product, over at least `least` seconds of them."""
+        if plan not in self._plans:
+            with preparing():
+                self._plans[plan] = to_c_plan(plan, kernels.load(plan.kernels))
+        c_plan, count = self._plans[plan], 1
+        while True:
+            start = time.perf_counter()
+            if lib.nk_run(c_plan, *self._matrices, count, (0, 0, 0), 1) != count:
+                raise MemoryError(f"no memory for the packed panels of {plan.problem}")
+            taken = time.perf_counter() - start
+            if taken >= least:
+                return taken / count
+            count = max(2 * count, int(1.2 * count * least / max(taken, 1e-9)))
+
+
+def race(track: Track, runners: list[Plan], deadline: float) -> list[Plan]:
+    """Those still in the race at its end, the fastest first; the first runner always is."""
+    times: dict[Plan, list[float]] = {plan: [] for plan in runners}
+    for behind in BEHIND:
+        order = list(times)
+        random.shuffle(order)
+        for plan in order:
+            if time.monotonic() > deadline and times[runners[0]]:
+                break
+            try:
+                times[plan].append(track.seconds(plan))
+            except KernelsUnavailableError:
+                if plan == runners[0]:
+                    raise
+                del times[plan]
+        times = {plan: taken for plan, taken in times.items() if taken}
+        fastest = min(map(min, times.values()))
+        times = {
+            plan: taken
+            for plan, taken in times.items()
+            if plan == runners[0] or min(taken) < behind * fastest
+        }
+        if time.monotonic() > deadline:
+            break
+    return sorted(times, key=lambda plan: min(times[plan]))
+
+
+def neighbours(plan: Plan) -> Iterator[Plan]:
+    """Plans that differ from `plan` in one thing."""
+    schedule, problem = plan.schedule, plan.problem
+    if schedule.kind != "tiles":
+        return
+    changes: list[dict[str, Any]] = [
+        {"kc": kc}
+        for factor in (0.5, 0.75, 1.5, 2)
+        if 64 <= (kc := round(factor * plan.kc)) < 2 * problem.k
+    ]
+    changes += [{"pack_a": not schedule.pack_a}, {"pack_b": not schedule.pack_b}]
+    changes += [{"ir_outside": not schedule.ir_outside}]
+    changes += [{"mc": max(1, round(factor * plan.m.block * plan.m.size))} for factor in (0.5, 2)]
+    changes += [{"nc": max(1, round(factor * plan.n.block * plan.n.size))} for factor in (0.5, 2)]
+    changes += [{"mr": mr, "nr": nr} for mr, nr in tiles(cpu.isa, problem.dtype, problem.n)]
+    for change in changes:
+        other = schedule._replace(**change)
+        if not other.why_not(problem, cpu):
+            yield make(problem, cpu, other)
+
+
+def distinct(found: Iterable[Plan]) -> list[Plan]:
+    """Without those that cut the problem in the same way as one before them."""
+    seen: dict[tuple[object, ...], Plan] = {}
+    for plan in found:
+        s = plan.schedule
+        key = (s.kind, plan.m, plan.n, plan.kc, s.pack_a, s.pack_b, s.ir_outside)
+        seen.setdefault(key, plan)
+    return list(seen.values())
+
+
+def field_of(problem: Problem) -> list[Plan]:
+    """The plans that start the first race, the model's choice first."""
+    return distinct(model.ranked(problem, cpu))[:FIELD]
+
+
+def find_best(problem: Problem, seconds: float = SECONDS) -> Plan:
+    """The fastest plan that can be found in a time; its time is measured.
+
+    Raises
+    ------
+    KernelsUnavailableError
+        A kernel can't be had.
+    MemoryError
+        The operands do not fit.
+    """
+    deadline = time.monotonic() + seconds
+    track = Track(problem)
+    field = field_of(problem)
+    first = field[0]
+    once = track.seconds(first)
+    # so many that each may run in each round of both races
+    affordable = int((deadline - time.monotonic()) / (3 * len(BEHIND) * max(once, 2 * SAMPLE)))
+    if affordable < 2:
+        return first._replace(nanoseconds=1e9 * once)
+    leaders = race(track, field[:affordable], _part(deadline, 0.5))
+    while time.monotonic() < deadline:
+        around = distinct([first, leaders[0], *neighbours(leaders[0])])
+        again = race(track, around, _part(deadline, 0.5))
+        if again[0].schedule == leaders[0].schedule or again[0] == first:
+            break
+        leaders = again
+    return _final(track, first, leaders[0])
+
+
+def _part(deadline: float, part: float) -> float:
+    """The end of a part of the time that is left."""
+    return time.monotonic() + part * max(0.0, deadline - time.monotonic())
+
+
+def _final(track: Track, first: Plan, winner: Plan) -> Plan:
+    """The winner if it is clearly faster than the model's choice, or else that one."""
+    pairs = [(track.seconds(first), track.seconds(winner)) for _ in range(FINAL)]
+    ratios = [ours / models for models, ours in pairs]
+    faster = sum(ratio < 1 for ratio in ratios) > 0.7 * FINAL
+    choice = int(faster and statistics.median(ratios) < CLEARLY)
+    nanoseconds = 1e9 * statistics.median(pair[choice] for pair in pairs)
+    return (first, winner)[choice]._replace(nanoseconds=nanoseconds)
+
+
+def warmup(
+    problems: Iterable[Any],
+    *,
+    tune: bool = True,
+    progress: bool = True,
+    force: bool = False,
+    seconds: float = SECONDS,
+) -> None:
+    """Have everything ready for products that are to come: best plans, and their kernels.
+
+    What it finds is kept on disk, for this process and all later ones. It can be interrupted: what
+    was done stays done, and another call goes on with the rest.
+
+    Parameters
+    ----------
+    problems : iterable
+        Each a text such as ``"128x768x3072:f32"`` (m, n, k and dtype; see
+        `nkblas.problem.Problem`), a tuple (m, n, k, dtype), or a `Problem`, such as a recording
+        has them.
+    tune : bool
+        Whether to measure plans on this machine (see `nkblas.tune`), or trust the model and what
+        was measured before.
+    progress : bool
+        Whether to show on standard error how far it is.
+    force : bool
+        Whether to measure also what was measured before.
+    seconds : float
+        That measuring one problem may take.
+
+    Raises
+    ------
+    ValueError, TypeError
+        `problems` has something else in it.
+    RuntimeError
+        Kernels can't be had on this machine.
+    """
+    wanted = list(dict.fromkeys(map(to_problem, problems)))
+    fresh = [p for p in wanted if tune and (force or not measured.has_own(p, cpu))]
+    specs = [spec for p in wanted for spec in plan_for(p, cpu).kernels]
+    specs += [spec for p in fresh for plan in field_of(p) for spec in plan.kernels]
+    missing = [spec for spec in dict.fromkeys(specs) if not kernels.at_hand([spec])]
+    with Progress("kernels", len(missing), progress) as shown:
+        kernels.compile_all(missing, cpu.cpus, lambda spec: shown.step(spec.symbol))
+    with Progress("plans", len(fresh), progress) as shown:
+        for problem in fresh:
+            try:
+                plan = find_best(problem, seconds)
+            except MemoryError as error:
+                shown.step(f"{problem}: not tuned, {error or 'no memory for its operands'}")
+                continue
+            measured.keep(plan, cpu)
+            shown.step(f"{problem}: {problem.flops / plan.nanoseconds:.1f} GFLOP/s, {plan}")
+    for problem in wanted:
+        improve(problem)
+
+
+def to_problem(value: Any) -> Problem:
+    """The problem that one of the forms of `warmup` stands for, as the engine sees it."""
+    if isinstance(value, str):
+        return canonical(parse(value))
+    if isinstance(value, Problem):
+        return canonical(value)
+    try:
+        m, n, k, dtype = value
+        return canonical(parse(f"{m}x{n}x{k}:{np.dtype(dtype).name}"))
+    except TypeError:
+        raise TypeError(
+            f"problems: got {value!r}, expected a text such as '128x768x3072:f32', "
+            "a tuple (m, n, k, dtype) or a Problem"
+        ) from None
