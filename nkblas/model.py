@@ -1,12 +1,19 @@
-"""The analytical model: a plan for any problem, without a measurement."""
+"""The analytical model: a plan for any problem, without a measurement.
 
-from collections.abc import Iterator
+All schedules are compared at once: what a schedule has of a thing is an element of an array.
+"""
+
+from functools import cache
 from itertools import product
 from math import gcd
+from typing import Any
+
+import numpy as np
 
 from .detect import CPU
+from .isa import ISA
 from .plan import Plan, Schedule, make, tiles
-from .problem import Problem
+from .problem import ITEMSIZE, Problem
 
 PAGE = 4096
 """Bytes of a page of memory."""
@@ -14,45 +21,48 @@ PAGE = 4096
 CYCLE = 0.3
 """Nanoseconds, about: for what is not compared with another plan."""
 
+DEPTHS = (128, 256, 512, 1024)
+"""What kc may be at most."""
+
+Numbers = Any
+"""A number for each schedule."""
+
 
 def plan_for(problem: Problem, cpu: CPU) -> Plan:
     """The plan that costs least."""
-    return ranked(problem, cpu)[0]
+    return ranked(problem, cpu, 1)[0]
 
 
-def ranked(problem: Problem, cpu: CPU) -> list[Plan]:
-    """All candidates, the cheapest first."""
-    plans = [
-        plan._replace(nanoseconds=CYCLE * cost(plan, cpu)) for plan in candidates(problem, cpu)
+def ranked(problem: Problem, cpu: CPU, count: int) -> list[Plan]:
+    """Up to so many plans, the cheapest first."""
+    space = Space(problem, cpu)
+    cycles = space.cost()
+    order = np.argsort(cycles, kind="stable")[:count]
+    return [
+        make(problem, cpu, space.schedule(i))._replace(nanoseconds=CYCLE * float(cycles[i]))
+        for i in order
     ]
-    return sorted(plans, key=lambda plan: plan.nanoseconds)
 
 
-def candidates(problem: Problem, cpu: CPU) -> Iterator[Plan]:
-    """The plans that the model compares.
-
-    A is read in place unless it has no unit stride: kernels broadcast its elements, and packing
-    it hardly ever gave more than it cost. Of B, rows can be read in place, except for an edge
-    where the ISA has no masks; with a single row of tiles nothing is read twice, and packing
-    is for nothing.
+@cache
+def _grid(isa: ISA, dtype: str) -> np.ndarray:
+    """All combinations, a column for each: mr, vectors of nr, kc, pack_a, pack_b, whether mc is
+    small, ir_outside; and whether the tile fits where the last vector is whole, and where not.
     """
-    lanes = cpu.isa.lanes(problem.itemsize)
-    pack_a = problem.a == "strided"
-    b_in_place = problem.b == "row" and (cpu.isa.masked or problem.n % lanes == 0)
-    pack_b = (False, True) if b_in_place else (True,)
-    found = [t for t in tiles(cpu.isa, problem.dtype, problem.n) if t[0] >= min(4, problem.m)]
-    depths = [kc for kc in (128, 256, 512, 1024) if kc < 2 * problem.k] or [128]
-    for tile, packed, kc in product(found, pack_b, depths):
-        if packed and b_in_place and problem.m <= tile[0]:
-            continue
-        depth = min(kc, problem.k) * problem.itemsize
-        quarter_of_l2 = cpu.l2 // (4 * depth)
-        # Packed blocks are buffers of this process: they are bounded.
-        whole_m = cpu.l2 // depth if pack_a else problem.m
-        nc = max(cpu.l3, 8 << 20) // (2 * depth) if packed else problem.n
-        for mc, ir_outside in ((quarter_of_l2, False), (whole_m, False), (whole_m, True)):
-            schedule = Schedule("tiles", *tile, kc, mc, nc, pack_a, packed, ir_outside)
-            yield make(problem, cpu, schedule)
+    lanes = isa.lanes(ITEMSIZE[dtype])
+    # n decides whether there is an edge with a mask, which takes registers
+    found = {tile for n in range(8 * lanes) for tile in tiles(isa, dtype, n)}
+    shapes = sorted((mr, nr // lanes) for mr, nr in found)
+    loops = ((1, 0), (0, 0), (0, 1))
+    fits = {
+        shape: [isa.registers_needed(*shape, edge) <= isa.registers for edge in (False, True)]
+        for shape in shapes
+    }
+    columns = [
+        (*shape, kc, pack_a, pack_b, *loop, *fits[shape])
+        for shape, kc, pack_a, pack_b, loop in product(shapes, DEPTHS, (0, 1), (0, 1), loops)
+    ]
+    return np.array(columns).T
 
 
 # What things cost, in cycles. One set for two CPUs that differ much (Zen 4 with one 512-bit
@@ -74,57 +84,97 @@ REPACKED_LINE = 0.6  # a vector of packed B, fetched again for another block of 
 FAR_LINE = 5.6  # a vector of a B beyond L2 that is read in place, for each block of A
 
 
-def cost(plan: Plan, cpu: CPU) -> float:
-    """The model: about how many cycles `plan` takes."""
-    problem, m, n, kc = plan.problem, plan.m, plan.n, plan.kc
-    itemsize = problem.itemsize
-    lanes = cpu.isa.lanes(itemsize)
-    fma_per_cycle = 1 if cpu.isa.vector_bits == 512 and cpu.double_pumped else 2
-    l1, l2 = 0.75 * cpu.l1d, 0.5 * cpu.l2  # the rest is for what else is under way
+class Space:
+    """The schedules that the model compares for a problem.
 
-    def level(rows: int, columns: int) -> int:
-        """The cache that a part of an operand stays in: 0 and 1 for L1 and L2, 2 beyond."""
-        size = rows * columns * itemsize
-        return (size > l1) + (size > l2)
+    A is read in place unless it has no unit stride: kernels broadcast its elements, and packing
+    it hardly ever gave more than it cost. Of B, rows can be read in place, except for an edge
+    where the ISA has no masks; with a single row of tiles nothing is read twice, and packing
+    is for nothing.
+    """
 
-    # Of the two inner loops, the inner one comes back to a panel of one operand, while it goes
-    # through a block of the other. (A single row of tiles comes back to nothing.)
-    a_rows, b_columns = (
-        (m.size, n.block * n.size) if plan.schedule.ir_outside else (m.block * m.size, n.size)
-    )
-    b_line = B_LINE[level(kc, min(b_columns, problem.n)) if m.tiles > 1 else 0]
-    per_row = A_LINE[level(min(a_rows, problem.m), kc)] / lanes
-    if not plan.schedule.pack_a:
-        per_row += A_ROW + A_ROW_CROWDED * _crowded(m.size, problem.k * itemsize, cpu)
-    per_step = 0.0
-    if not plan.schedule.pack_b:
-        b_line += B_CROWDED * _crowded(kc, problem.n * itemsize, cpu)
-        per_step = B_PAGE * (2 * problem.n * itemsize >= PAGE)
+    def __init__(self, problem: Problem, cpu: CPU) -> None:
+        self.problem, self.cpu = problem, cpu
+        self.lanes = lanes = cpu.isa.lanes(problem.itemsize)
+        grid = _grid(cpu.isa, problem.dtype)
+        mr, vectors, kc, pack_a, pack_b, small_mc, ir_outside, fits_whole, fits_edge = grid
+        edge = problem.n % (vectors * lanes) > (vectors - 1) * lanes
+        in_place = problem.b == "row" and (cpu.isa.masked or problem.n % lanes == 0)
+        possible = (pack_a == (problem.a == "strided")) & (mr >= min(4, problem.m))
+        possible &= ((pack_b == 0) | (problem.m > mr)) if in_place else pack_b == 1
+        possible &= (kc < 2 * problem.k) | (kc == DEPTHS[0])
+        possible &= np.where(edge, fits_edge, fits_whole) == 1
+        mr, vectors, kc, pack_a, pack_b, small_mc, ir_outside = grid[:7, possible]
 
-    cycles = 0.0
-    for rows, row_count in ((m.size, m.full), (m.rest, m.tiles - m.full)):
-        for columns, column_count in ((n.size, n.full), (n.rest, n.tiles - n.full)):
-            vectors = -(-columns // lanes)
-            # multiply-adds; loads, two a cycle; an accumulator's wait for itself
-            arithmetic = max(rows * vectors / fma_per_cycle, (rows + vectors) / 2, LATENCY)
-            traffic = vectors * b_line + rows * per_row + per_step
-            step = max(arithmetic, traffic) + OVERLAP * min(arithmetic, traffic)
-            cycles += row_count * column_count * problem.k * step
+        depth = np.minimum(kc, problem.k) * problem.itemsize
+        # Packed blocks are buffers of this process: they are bounded.
+        whole_m = np.where(pack_a == 1, cpu.l2 // depth, problem.m)
+        mc = np.where(small_mc == 1, cpu.l2 // (4 * depth), whole_m)
+        nc = np.where(pack_b == 1, max(cpu.l3, 8 << 20) // (2 * depth), problem.n)
+        self.columns = mr, vectors * lanes, kc, mc, nc, pack_a, pack_b, ir_outside
 
-    k_blocks = -(-problem.k // kc)
-    m_blocks = -(-m.tiles // m.block)
-    b_lines = problem.k * problem.n / lanes
-    cycles += TILE * m.tiles * n.tiles * k_blocks
-    if level(problem.m, problem.n) == 2:
-        cycles += C_LINE * problem.m * problem.n / lanes * (k_blocks - 1)
-    if plan.schedule.pack_b:
-        cycles += b_lines * (PACKED_LINE + REPACKED_LINE * (m_blocks - 1))
-    elif level(problem.k, problem.n) == 2:
-        cycles += b_lines * m_blocks * FAR_LINE
-    return cycles
+    def schedule(self, index: int) -> Schedule:
+        mr, nr, kc, mc, nc, *flags = (int(column[index]) for column in self.columns)
+        return Schedule("tiles", mr, nr, kc, mc, nc, *map(bool, flags))
+
+    def cost(self) -> Numbers:
+        """About how many cycles each schedule takes."""
+        cpu, lanes, itemsize = self.cpu, self.lanes, self.problem.itemsize
+        m, n, k = self.problem.m, self.problem.n, self.problem.k
+        mr, nr, kc, mc, nc, pack_a, pack_b, ir_outside = self.columns
+        fma_per_cycle = 1 if cpu.isa.vector_bits == 512 and cpu.double_pumped else 2
+        l1, l2 = 0.75 * cpu.l1d, 0.5 * cpu.l2  # the rest is for what else is under way
+
+        def level(rows: Numbers, columns: Numbers) -> Numbers:
+            """The cache that a part of an operand stays in: 0 and 1 for L1 and L2, 2 beyond."""
+            size = rows * columns * itemsize
+            return (size > l1) * 1 + (size > l2)
+
+        # as `nkblas.plan.make` cuts
+        nr = np.minimum(nr, -(-n // lanes) * lanes)
+        k_blocks = -(-k // kc)
+        kc = -(-k // k_blocks)
+        m_tiles = -(-m // mr)
+        rows = -(-m // m_tiles)
+        full_rows = m - m_tiles * (rows - 1)
+        full_columns, rest_columns = n // nr, n % nr
+        m_block = -(-m_tiles // -(-m // np.maximum(mc, 1)))
+        n_tiles = full_columns + (rest_columns > 0)
+        n_block = -(-n_tiles // -(-n // np.maximum(nc, 1)))
+
+        # Of the two inner loops, the inner one comes back to a panel of one operand, while it goes
+        # through a block of the other. (A single row of tiles comes back to nothing.)
+        a_rows = np.where(ir_outside == 1, rows, m_block * rows)
+        b_columns = np.where(ir_outside == 1, n_block * nr, nr)
+        b_level = np.where(m_tiles > 1, level(kc, np.minimum(b_columns, n)), 0)
+        b_line = np.array(B_LINE)[b_level]
+        per_row = np.array(A_LINE)[level(np.minimum(a_rows, m), kc)] / lanes
+        per_row += (1 - pack_a) * (A_ROW + A_ROW_CROWDED * _crowded(rows, k * itemsize, cpu))
+        b_line += (1 - pack_b) * B_CROWDED * _crowded(kc, n * itemsize, cpu)
+        per_step = (1 - pack_b) * B_PAGE * (2 * n * itemsize >= PAGE)
+
+        cycles = np.zeros(len(mr))
+        for height, row_count in ((rows, full_rows), (rows - 1, m_tiles - full_rows)):
+            for width, column_count in ((nr, full_columns), (rest_columns, rest_columns > 0)):
+                vectors = -(-width // lanes)
+                # multiply-adds; loads, two a cycle; an accumulator's wait for itself
+                arithmetic = np.maximum(height * vectors / fma_per_cycle, (height + vectors) / 2)
+                arithmetic = np.maximum(arithmetic, LATENCY)
+                traffic = vectors * b_line + height * per_row + per_step
+                step = np.maximum(arithmetic, traffic)
+                step += OVERLAP * np.minimum(arithmetic, traffic)
+                cycles += row_count * column_count * k * step
+
+        cycles += TILE * m_tiles * n_tiles * k_blocks
+        if level(m, n) == 2:
+            cycles += C_LINE * m * n / lanes * (k_blocks - 1)
+        m_blocks = -(-m_tiles // m_block)
+        packing = PACKED_LINE + REPACKED_LINE * (m_blocks - 1)
+        in_place = FAR_LINE * m_blocks * (level(k, n) == 2)
+        return cycles + k * n / lanes * np.where(pack_b == 1, packing, in_place)
 
 
-def _crowded(rows: int, stride: int, cpu: CPU) -> bool:
+def _crowded(rows: Numbers, stride: int, cpu: CPU) -> Numbers:
     """Whether rows this many bytes apart have so few sets of L1 that they push each other out.
 
     The leading dimension is taken to be a contiguous operand's.

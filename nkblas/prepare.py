@@ -95,7 +95,7 @@ def plan_for_now(problem: Problem) -> Plan:
     best = plan_for(problem, cpu)
     if kernels.at_hand(best.kernels):
         return best
-    ranked = [p for p in model.ranked(problem, cpu)[:STANDBYS] if p.bits == best.bits]
+    ranked = [p for p in model.ranked(problem, cpu, STANDBYS) if p.bits == best.bits]
     last = base(best, cpu)
     if last is not None:
         ranked.append(last)

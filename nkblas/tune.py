@@ -150,7 +150,7 @@ def distinct(found: Iterable[Plan]) -> list[Plan]:
 
 def field_of(problem: Problem) -> list[Plan]:
     """The plans that start the first race, the model's choice first."""
-    return distinct(model.ranked(problem, cpu))[:FIELD]
+    return distinct(model.ranked(problem, cpu, 2 * FIELD))[:FIELD]
 
 
 def find_best(problem: Problem, seconds: float = SECONDS) -> Plan:
