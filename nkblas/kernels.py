@@ -121,9 +121,9 @@ class Kernels:
         finally:
             left.clear()  # an interrupt: what is under way is finished, and no more
 
-    def at_hand(self, specs: Iterable[KernelSpec]) -> bool:
-        """Whether none of them would have to be compiled."""
-        return all(spec in self.addresses or self.store.has(spec) for spec in specs)
+    def at_hand(self, spec: KernelSpec) -> bool:
+        """Whether a kernel would not have to be compiled."""
+        return spec in self.addresses or self.store.has(spec)
 
     def where(self, spec: KernelSpec) -> str:
         """Where a kernel is: "process", "store" or "nowhere" (yet)."""

@@ -3,6 +3,7 @@
 All schedules are compared at once: what a schedule has of a thing is an element of an array.
 """
 
+from collections.abc import Iterator
 from functools import cache
 from itertools import product
 from math import gcd
@@ -30,18 +31,16 @@ Numbers = Any
 
 def plan_for(problem: Problem, cpu: CPU) -> Plan:
     """The plan that costs least."""
-    return ranked(problem, cpu, 1)[0]
+    return next(ranked(problem, cpu, 1))
 
 
-def ranked(problem: Problem, cpu: CPU, count: int) -> list[Plan]:
+def ranked(problem: Problem, cpu: CPU, count: int) -> Iterator[Plan]:
     """Up to so many plans, the cheapest first."""
     space = Space(problem, cpu)
     cycles = space.cost()
-    order = np.argsort(cycles, kind="stable")[:count]
-    return [
-        make(problem, cpu, space.schedule(i))._replace(nanoseconds=CYCLE * float(cycles[i]))
-        for i in order
-    ]
+    for i in np.argsort(cycles, kind="stable")[:count]:
+        plan = make(problem, cpu, space.schedule(i))
+        yield plan._replace(nanoseconds=CYCLE * float(cycles[i]))
 
 
 @cache

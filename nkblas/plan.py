@@ -4,6 +4,7 @@ The words are BLIS's (Van Zee and van de Geijn, "BLIS: A Framework for Rapidly I
 Functionality", ACM TOMS 41, 2015): register tile ``mr`` x ``nr``, cache blocks ``mc kc nc``.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 from .codegen.spec import Copy, KernelSpec, Microkernel, Pack
@@ -275,6 +276,7 @@ def base_kernels(isa: ISA, dtype: str) -> list[KernelSpec]:
     return [Microkernel(isa.name, dtype, mr, nr, "col"), *packs, Copy(isa.name, dtype)]
 
 
+@cache
 def base_tile(isa: ISA, dtype: str) -> tuple[int, int]:
     """The tile (mr, nr) of base plans."""
     return tiles(isa, dtype)[1]

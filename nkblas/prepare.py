@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from math import ceil
 from typing import Any
 
@@ -22,7 +23,7 @@ from .codegen.spec import KernelSpec
 from .kernels import KernelsUnavailableError, kernels
 from .log import log
 from .plan import Cut, Plan, base, base_kernels
-from .plans import plan_for
+from .plans import measured, plan_for
 from .preparing import preparing
 from .problem import DTYPES, LAYOUTS, Problem
 from .runtime import cpu, jit
@@ -33,7 +34,7 @@ COMPILING = 50e6
 CALL = 300.0
 """Nanoseconds that the way to the engine takes, about."""
 
-STANDBYS = 40
+STANDBYS = 16
 """Plans that are looked at for one that needs no compilation, the cheapest first."""
 
 in_table: dict[Problem, Plan] = {}
@@ -67,12 +68,13 @@ def prepare(problem: Problem) -> bool:
     if lib.nk_table_find(to_c(problem)) != ffi.NULL:  # somebody has done it meanwhile
         return True
     try:
-        plan = plan_for_now(problem)
-        cold = not kernels.at_hand(plan.kernels)
+        plan, missing = _choose(problem)
+        cold = not all(map(kernels.at_hand, plan.kernels))
         if cold and jit == "background":
             _in_background(problem, partial(improve, problem))
             return False
-        _insert(plan)
+        patience = 0 if jit == "never" else COMPILING * missing / (plan.nanoseconds + CALL)
+        _insert(plan, ceil(patience))
         if cold and plan.standby:  # those that the next problem of this dtype may need
             specs = base_kernels(cpu.isa, problem.dtype)
             _in_background(problem.dtype, partial(kernels.load_aside, specs))
@@ -87,32 +89,32 @@ def prepare(problem: Problem) -> bool:
 
 
 def plan_for_now(problem: Problem) -> Plan:
-    """The best plan if none of its kernels is missing, or else what stands by for it.
+    """The best plan if none of its kernels is missing, or else what stands by for it."""
+    return _choose(problem)[0]
 
-    That is the cheapest plan with the same bits that needs no compilation; or the base plan,
-    whose few kernels serve all other problems too.
+
+def _choose(problem: Problem) -> tuple[Plan, int]:
+    """The plan for now, and how many kernels the best one lacks.
+
+    If it lacks any, that is the cheapest plan with the same bits that needs no compilation; or the
+    base plan, whose few kernels serve all other problems too.
     """
-    best = plan_for(problem, cpu)
-    if kernels.at_hand(best.kernels):
-        return best
-    ranked = [p for p in model.ranked(problem, cpu, STANDBYS) if p.bits == best.bits]
+    ranked = model.ranked(problem, cpu, STANDBYS)
+    best = measured.find(problem, cpu) or next(ranked)
+    missing = sum(not kernels.at_hand(spec) for spec in best.kernels)
+    if not missing:
+        return best, 0
     last = base(best, cpu)
-    if last is not None:
-        ranked.append(last)
-    for plan in ranked:
-        if kernels.at_hand(plan.kernels):
-            return plan._replace(standby=True)
-    return best if last is None or jit == "never" else last
+    for plan in chain(ranked, [last] if last else []):
+        if plan.bits == best.bits and all(map(kernels.at_hand, plan.kernels)):
+            return plan._replace(standby=True), missing
+    return (best, 0) if last is None or jit == "never" else (last, missing)
 
 
-def _insert(plan: Plan) -> None:
+def _insert(plan: Plan, patience: int = 0) -> None:
     """Load the kernels of a plan, and put it into the table."""
-    addresses = kernels.load(plan.kernels, jit=jit != "never")
-    c_plan = to_c_plan(plan, addresses)
-    if plan.standby and jit != "never":
-        best = plan_for(plan.problem, cpu)
-        missing = [spec for spec in best.kernels if not kernels.at_hand([spec])]
-        c_plan.patience = ceil(COMPILING * len(missing) / (plan.nanoseconds + CALL))
+    c_plan = to_c_plan(plan, kernels.load(plan.kernels, jit=jit != "never"))
+    c_plan.patience = patience
     _put(c_plan)
     in_table[plan.problem] = plan
 

@@ -66,7 +66,7 @@ class Store:
 
     def has(self, spec: KernelSpec) -> bool:
         """Whether a kernel is there, whole or damaged."""
-        return os.path.exists(os.path.join(self.folder, f"{self.key(spec)}.json"))
+        return os.path.exists(f"{self.folder}/{self.key(spec)}.json")
 
     def get(self, key: str) -> bytes | None:
         """The shared library stored under `key`, if it is whole and its digest is right."""

@@ -237,7 +237,7 @@ def warmup(
     fresh = [p for p in wanted if tune and (force or not measured.has_own(p, cpu))]
     specs = [spec for p in wanted for spec in plan_for(p, cpu).kernels]
     specs += [spec for p in fresh for plan in field_of(p) for spec in plan.kernels]
-    missing = [spec for spec in dict.fromkeys(specs) if not kernels.at_hand([spec])]
+    missing = [spec for spec in dict.fromkeys(specs) if not kernels.at_hand(spec)]
     with Progress("kernels", len(missing), progress) as shown:
         kernels.compile_all(missing, cpu.cpus, lambda spec: shown.step(spec.symbol))
     with Progress("plans", len(fresh), progress) as shown:
