@@ -7,37 +7,14 @@ Functionality", ACM TOMS 41, 2015): register tile ``mr`` x ``nr``, cache blocks 
 from functools import cache
 from typing import NamedTuple
 
-from .codegen.spec import Copy, KernelSpec, Microkernel, Pack
+from .codegen.spec import Copy, KernelSpec, Microkernel, Pack, Small
+from .cut import Cut, cut_evenly, cut_whole
 from .detect import CPU
 from .isa import ISA
 from .problem import ITEMSIZE, Problem
 
-
-class Cut(NamedTuple):
-    """One dimension of C cut into register tiles, and those into cache blocks.
-
-    Attributes
-    ----------
-    size, full : int
-        The first `full` tiles have `size` rows (columns).
-    rest : int
-        Those after them have `rest`.
-    tiles : int
-        Number of tiles in all.
-    block : int
-        Tiles in one cache block.
-    """
-
-    size: int
-    full: int
-    rest: int
-    tiles: int
-    block: int
-
-    def has(self, rest: bool) -> bool:
-        """Whether there is a tile of the rest, or of the full size."""
-        return self.tiles > self.full if rest else self.full > 0
-
+SMALL = 64
+"""Up to this m, n and k a product has a function of its own."""
 
 KINDS = ("tiles",)
 
@@ -152,6 +129,15 @@ class Plan(NamedTuple):
             masked=columns % lanes != 0,
         )
 
+    def small(self) -> Small | None:
+        """The function for this size alone, which dense operands go to."""
+        problem = self.problem
+        if self.schedule.kind == "base" or max(problem.m, problem.n, problem.k) > SMALL:
+            return None
+        if problem.a == "strided" or problem.b != "row" or problem.c != "row":
+            return None
+        return Small(self.isa.name, problem.dtype, problem.m, problem.n, problem.k, problem.a)
+
     def pack(self, operand: str) -> Pack | None:
         """The packing routine of operand "a" or "b"; None if it is read in place."""
         packed, layout, along, width = {
@@ -175,7 +161,7 @@ class Plan(NamedTuple):
         found: list[KernelSpec | None] = [
             self.microkernel(i, j) for i in (False, True) for j in (False, True)
         ]
-        found += [self.pack("a"), self.pack("b"), self.copy()]
+        found += [self.small(), self.pack("a"), self.pack("b"), self.copy()]
         return tuple(dict.fromkeys(spec for spec in found if spec is not None))
 
     def __str__(self) -> str:
@@ -209,22 +195,6 @@ def tiles(isa: ISA, dtype: str, n: int = 0) -> list[tuple[int, int]]:
         if rows:
             found.append((rows[-1], vectors * lanes))
     return found
-
-
-def cut_evenly(length: int, most: int) -> tuple[int, int, int, int]:
-    """Cut a length into the fewest pieces of at most `most`, equal to within one.
-
-    Returns size, full, rest and number of pieces, as in `Cut`.
-    """
-    pieces = -(-length // most)
-    size = -(-length // pieces)
-    return size, length - pieces * (size - 1), size - 1, pieces
-
-
-def cut_whole(length: int, size: int) -> tuple[int, int, int, int]:
-    """Cut a length into pieces of `size` and what is left over."""
-    full, rest = divmod(length, size)
-    return size, full, rest, full + (rest > 0)
 
 
 def make(problem: Problem, cpu: CPU, schedule: Schedule) -> Plan:

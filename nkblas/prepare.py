@@ -20,9 +20,10 @@ from typing import Any
 from . import model
 from ._engine import ffi, lib
 from .codegen.spec import KernelSpec
+from .cut import Cut
 from .kernels import KernelsUnavailableError, kernels
 from .log import log
-from .plan import Cut, Plan, base, base_kernels
+from .plan import Plan, base, base_kernels
 from .plans import measured, plan_for
 from .preparing import preparing
 from .problem import DTYPES, LAYOUTS, Problem
@@ -230,4 +231,5 @@ def to_c_plan(plan: Plan, addresses: dict[KernelSpec, int]) -> Any:
     c.packs[0] = address("nk_pack", plan.pack("a"))
     c.packs[1] = address("nk_pack", plan.pack("b"))
     c.copy = address("nk_copy", plan.copy())
+    c.small = address("nk_small", plan.small())
     return c

@@ -36,7 +36,8 @@ def generation() -> str:
     package = os.path.dirname(__file__)
     codegen = os.path.join(package, "codegen")
     sources = [os.path.join(codegen, name) for name in os.listdir(codegen) if name.endswith(".py")]
-    for source in sorted([*sources, os.path.join(package, "isa.py")]):
+    sources += [os.path.join(package, name) for name in ("isa.py", "cut.py")]
+    for source in sorted(sources):
         with open(source, "rb") as file:
             digest.update(os.path.basename(source).encode() + b"\0" + file.read())
     digest.update(toolchain().encode())

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 import nkblas
 from nkblas import prepare
 from nkblas._engine import ffi, lib
+from nkblas.cut import cut_evenly, cut_whole
 from nkblas.kernels import kernels
 from nkblas.model import plan_for
-from nkblas.plan import Schedule, cut_evenly, cut_whole, make, tiles
+from nkblas.plan import Schedule, make, tiles
 from nkblas.problem import Problem
 
 lengths = st.integers(1, 5000)

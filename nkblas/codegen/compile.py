@@ -15,8 +15,8 @@ from mlir.passmanager import PassManager
 from nkblas.isa import ISAS
 from nkblas.toolchain import LINKERS, find_linker
 
-from . import ir, microkernel, packing
-from .spec import Copy, KernelSpec, Microkernel, Pack, Peak
+from . import ir, microkernel, packing, small
+from .spec import Copy, KernelSpec, Microkernel, Pack, Peak, Small
 
 PIPELINE = (
     "builtin.module(canonicalize,cse,convert-scf-to-cf,expand-strided-metadata,lower-affine,"
@@ -30,6 +30,7 @@ linker drops."""
 
 SIGNATURES = {
     Microkernel: "i64 ptr i64 ptr i64 ptr i64 i64 i64",
+    Small: "i64 ptr i64 ptr i64 ptr i64",
     Pack: "i64 i64 ptr i64 i64 ptr",
     Copy: "i64 i64 ptr i64 i64 ptr i64 i64",
     Peak: "i64 ptr",
@@ -64,6 +65,8 @@ def build(spec: KernelSpec, name: str = "") -> Any:
             arguments = list(entry.arguments)
             if isinstance(spec, Microkernel):
                 microkernel.build(spec, isa, element, arguments)
+            elif isinstance(spec, Small):
+                small.build(spec, isa, element, arguments)
             elif isinstance(spec, Pack):
                 packing.build(spec, isa, element, arguments)
             elif isinstance(spec, Copy):

@@ -13,7 +13,7 @@ def _symbol(spec: "KernelSpec") -> str:
     for field, value in zip(spec._fields, spec, strict=True):
         if value is True:
             words.append(field)
-        elif field == "nr":  # 14x32 reads best
+        elif field == "nr" or (field in "nk" and isinstance(spec, Small)):  # 14x32 reads best
             words[-1] += f"x{value}"
         elif value is not False:
             words.append(str(value))
@@ -49,6 +49,33 @@ class Microkernel(NamedTuple):
     nr: int
     a_layout: str
     masked: bool = False
+
+    @property
+    def symbol(self) -> str:
+        return _symbol(self)
+
+
+class Small(NamedTuple):
+    """``C[m, n] = A[m, k] @ B[k, n]`` of one size, for each matrix of a stack.
+
+    ``void (count, a, as, b, bs, c, cs)``: `as`, `bs`, `cs` are the distances from one matrix of
+    the stack to the next, int64, in elements. The matrices themselves are dense: the leading
+    dimension of B and C is n, that of A is k (row) or m (col). C is only written.
+
+    Attributes
+    ----------
+    isa, dtype : str
+        As in `Microkernel`.
+    m, n, k : int
+    a_layout : {"row", "col"}
+    """
+
+    isa: str
+    dtype: str
+    m: int
+    n: int
+    k: int
+    a_layout: str
 
     @property
     def symbol(self) -> str:
@@ -112,9 +139,9 @@ class Peak(NamedTuple):
         return _symbol(self)
 
 
-KernelSpec: TypeAlias = Microkernel | Pack | Copy | Peak
+KernelSpec: TypeAlias = Microkernel | Small | Pack | Copy | Peak
 
-KINDS = {kind.__name__: kind for kind in (Microkernel, Pack, Copy, Peak)}
+KINDS = {kind.__name__: kind for kind in (Microkernel, Small, Pack, Copy, Peak)}
 
 
 def to_dict(spec: KernelSpec) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from nkblas._engine import ffi
 from nkblas.isa import ISAS
 from nkblas.problem import ITEMSIZE
 
-from .spec import Copy, KernelSpec, Microkernel, Pack, Peak
+from .spec import Copy, KernelSpec, Microkernel, Pack, Peak, Small
 
 
 class WrongKernelError(RuntimeError):
@@ -30,6 +30,8 @@ def check(spec: KernelSpec, address: int) -> None:
     generator = np.random.default_rng(0)
     if isinstance(spec, Microkernel):
         _check_microkernel(spec, ffi.cast("nk_microkernel", address), generator)
+    elif isinstance(spec, Small):
+        _check_small(spec, ffi.cast("nk_small", address), generator)
     elif isinstance(spec, Pack):
         _check_pack(spec, ffi.cast("nk_pack", address), generator)
     elif isinstance(spec, Copy):
@@ -75,6 +77,22 @@ def _check_microkernel(spec: Microkernel, kernel, generator: np.random.Generator
             accumulate,
         )  # fmt: skip
         _compare(spec, c, expected, f"k={k}, n={n}, accumulate={accumulate}")
+
+
+def _check_small(spec: Small, kernel, generator: np.random.Generator) -> None:
+    m, n, k = spec.m, spec.n, spec.k
+    for count in (1, 3):
+        a = _integers(generator, spec.dtype, count, m * k + 3)
+        b = _integers(generator, spec.dtype, count, k * n + 5)
+        c = _integers(generator, spec.dtype, count, m * n + 7)
+        expected = c.copy()
+        shape, axes = ((m, k), "ip") if spec.a_layout == "row" else ((k, m), "pi")
+        matrices = a[:, : m * k].reshape(count, *shape), b[:, : k * n].reshape(count, k, n)
+        products = np.einsum(f"x{axes},xpj->xij", *matrices)
+        expected[:, : m * n] = products.reshape(count, m * n)
+        operands = [(_pointer(x), x.shape[1]) for x in (a, b, c)]
+        kernel(count, *(value for operand in operands for value in operand))
+        _compare(spec, c, expected, f"count={count}")
 
 
 def _check_pack(spec: Pack, kernel, generator: np.random.Generator) -> None:

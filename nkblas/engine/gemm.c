@@ -162,6 +162,13 @@ static nk_matrix moved(nk_matrix x, int64_t elements, int64_t itemsize)
     return x;
 }
 
+/* Whether rows (A's columns, if it has these) follow each other without a gap. */
+static int are_dense(const nk_problem *p, nk_matrix a, nk_matrix b, nk_matrix c)
+{
+    int a_dense = p->a == NK_ROW ? p->m == 1 || a.rs == p->k : p->k == 1 || a.cs == p->m;
+    return a_dense && (p->k == 1 || b.rs == p->n) && (p->m == 1 || c.rs == p->n);
+}
+
 static void run_chunk(void *argument, int64_t chunk)
 {
     job *x = argument;
@@ -174,9 +181,8 @@ static void run_chunk(void *argument, int64_t chunk)
     nk_matrix b = moved(x->b, first * x->steps.b, size);
     nk_matrix c = moved(x->c, first * x->steps.c, size);
 
-    if (plan->small) {
-        plan->small(last - first, a.data, x->steps.a, leading(a, plan->problem.a), b.data,
-                    x->steps.b, leading(b, plan->problem.b), c.data, x->steps.c, c.rs);
+    if (plan->small && are_dense(&plan->problem, a, b, c)) {
+        plan->small(last - first, a.data, x->steps.a, b.data, x->steps.b, c.data, x->steps.c);
         return;
     }
     int64_t m = plan->m.tiles, n = plan->n.tiles;
@@ -310,7 +316,7 @@ static int64_t run(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, 
     nk_plan *plan = nk_table_find(&problem);
     if (!plan && nk_ask && nk_ask(&problem))
         plan = nk_table_find(&problem);
-    if (!plan || (!plan->kc && !plan->small))
+    if (!plan || !plan->kc)
         return 0;
     if (plan->patience > 0 && nk_ask &&
         __atomic_sub_fetch(&plan->patience, count, __ATOMIC_RELAXED) <= 0)

@@ -35,17 +35,17 @@ typedef void (*nk_pack)(int64_t n, int64_t k, const void *source, int64_t ls, in
                         void *panel);
 typedef void (*nk_copy)(int64_t m, int64_t n, const void *source, int64_t srs, int64_t scs,
                         void *target, int64_t trs, int64_t tcs);
-typedef void (*nk_small)(int64_t count, const void *a, int64_t as, int64_t lda, const void *b,
-                         int64_t bs, int64_t ldb, void *c, int64_t cs, int64_t ldc);
+typedef void (*nk_small)(int64_t count, const void *a, int64_t as, const void *b, int64_t bs,
+                         void *c, int64_t cs);
 typedef void (*nk_peak)(int64_t steps, void *out);
 
 typedef struct {
     nk_problem problem;
     double nanoseconds; /* about what it takes on one thread */
     int64_t patience;   /* products until the engine asks for a better plan; 0: it never does */
-    nk_small small;     /* does all of it, or NULL: then the five loops do */
+    nk_small small;     /* does all of it if the operands are dense, or NULL */
     nk_cut m, n;
-    int64_t kc;         /* 0, and no `small`: the problem is left to NumPy */
+    int64_t kc;         /* 0: the problem is left to NumPy */
     int32_t pack_a, pack_b;
     int32_t ir_outside; /* order of the two inner loops: ir around jr, or jr around ir */
     /* [is it a rest row][is it a rest column]; what is NULL, [0][0] does by way of a tile */
