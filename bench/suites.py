@@ -159,8 +159,8 @@ SUITES = {
             ),
         },
         out=False,
-        note="A whole call is timed, the new array for its result included. MKL makes none: it is "
-        "called by its bare address, with arguments that are prepared once.",
+        note="Whole calls, with the new array for the result, unless --out gives one. MKL makes "
+        "none: it is called by its bare address, with arguments that are prepared once.",
     ),
     "batched": Suite(
         "stacks of matrices",

@@ -180,13 +180,19 @@ def test_warm_up(monkeypatch: pytest.MonkeyPatch, tune: bool) -> None:
     assert happened == [(1, tune, False)]
 
 
-def test_read_reads_the_operand() -> None:
-    for case in (Case(30, 1, 41, a=".T"), Case(31, 1, 41), Case(4, 50, 60), Case(50, 60, 4)):
-        largest = max(operands(case, "float64"), key=np.size)
-        read = measure.Read(largest)
-        assert largest.nbytes - 8 <= read.bytes <= largest.nbytes
-        assert all(np.shares_memory(half, largest) for half in read._halves)
-        read()
+def test_read_reads_the_operand(monkeypatch: pytest.MonkeyPatch) -> None:
+    for part in (1 << 22, 100):
+        monkeypatch.setattr(measure.Read, "PART", part)
+        for case in (Case(30, 1, 41, a=".T"), Case(31, 1, 41), Case(4, 50, 60), Case(50, 60, 4)):
+            largest = max(operands(case, "float64"), key=np.size)
+            read = measure.Read(largest)
+            read()
+            parts = [part for pair in read.pairs for part in pair]
+            assert read.bytes == sum(part.nbytes for part in parts)
+            assert largest.nbytes - 2 * 8 * part < read.bytes <= largest.nbytes
+            values = np.concatenate(parts)
+            assert all(np.shares_memory(part, largest) for part in parts)
+            assert np.array_equal(values, largest.ravel(order="K")[: values.size])
 
 
 def results(peers_too: bool = True) -> list[record.Result]:
