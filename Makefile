@@ -17,7 +17,7 @@ lint: $(VENV)/test
 	$(BIN)/mypy
 
 bench: $(VENV)/bench
-	$(BIN)/python -m bench square paper
+	$(BIN)/python -m bench --threads 1 2 --json build/bench/bench.json --plot build/bench
 
 # One stamp for each extra: installed again when what it is made from changes.
 $(VENV)/demo $(VENV)/test $(VENV)/bench: pyproject.toml setup.py $(wildcard nkblas/engine/*.[ch] nkblas/engine/*.py)

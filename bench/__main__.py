@@ -5,22 +5,30 @@ loaded, and never again.
 """
 
 import argparse
-import json
 import os
 import sys
-from typing import Any
+from collections.abc import Iterator
+from importlib.util import find_spec
+from itertools import product
 
+from .record import Record, Result
+from .report import print_header, print_tiles, show, tables
 from .suites import SUITES
 
 OVERRIDES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 """Settings that make OpenBLAS run other kernels or block sizes than those for this CPU."""
 
-SHORT_WAITS = {"KMP_BLOCKTIME": "1", "OPENBLAS_THREAD_TIMEOUT": "22"}
-"""How long idle workers wait busily: 1 ms (MKL; else 200) and 2**22 clock ticks (OpenBLAS; else
-2**26). Longer than between two calls of a sample, shorter than `bench.measure.REST`."""
+SHORT_WAITS = {
+    "KMP_BLOCKTIME": "1",
+    "OPENBLAS_THREAD_TIMEOUT": "22",
+    "GOMP_SPINCOUNT": "30000",
+}
+"""How long idle workers wait busily: 1 ms (MKL; else 200), 2**22 clock ticks (OpenBLAS; else 2**26)
+and so many turns, about 1 ms (PyTorch; else 10 ms). Longer than between two calls of a sample,
+shorter than `bench.measure.REST`."""
 
-NAMES = (*SUITES, "tiles")
-"""Suites of products, and the register tiles by themselves."""
+TILES = "tiles"
+"""The register tiles by themselves, beside the suites of products."""
 
 PEERS = ("openblas", "mkl", "torch")
 
@@ -28,16 +36,28 @@ PEERS = ("openblas", "mkl", "torch")
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m bench", description="nkblas beside its peers.")
     add = parser.add_argument
-    add("suites", nargs="*", metavar="SUITE", help=f"{', '.join(NAMES)} (default: all)")
+    yes_no = argparse.BooleanOptionalAction
+    names = (*SUITES, TILES)
+    add("suites", nargs="*", metavar="SUITE", help=f"{', '.join(names)} (default: all)")
+    add("--only", default="", metavar="TEXT", help="cases whose label has it, as 768x3072 or a.T")
     add("--dtype", nargs="+", choices=["float32", "float64"], default=["float32", "float64"])
-    add("--threads", type=int, default=1, metavar="N")
+    add("--threads", nargs="+", type=int, default=[1], metavar="N", help="(default: 1)")
     add("--peers", nargs="*", choices=PEERS, default=PEERS)
-    add("--seconds", type=float, default=0.5, metavar="S", help="for each shape (default: 0.5)")
+    add("--seconds", type=float, default=0.5, metavar="S", help="for each case (default: 0.5)")
+    add("--out", action=yes_no, help="write to a given array (default: all suites but small do)")
+    add("--tune", action=yes_no, default=True, help="measure plans before a case is timed")
     add("--json", metavar="FILE", help="write everything there, each round's times included")
+    add("--plot", metavar="FOLDER", help="draw figures there, a PNG for each table")
+    add("--from-json", metavar="FILE", help="measure nothing: show what --json wrote")
     options = parser.parse_args(arguments)
-    unknown = set(options.suites) - set(NAMES)
+    unknown = set(options.suites) - set(names)
     if unknown:
-        parser.error(f"SUITE: got {', '.join(unknown)}, expected some of {', '.join(NAMES)}")
+        parser.error(f"SUITE: got {', '.join(unknown)}, expected some of {', '.join(names)}")
+    if min(options.threads) < 1:
+        parser.error(f"--threads: got {min(options.threads)}, expected 1 or more")
+    if options.plot and find_spec("matplotlib") is None:
+        parser.error("--plot: the package matplotlib is not installed")
+    options.suites = options.suites or names
     return options
 
 
@@ -49,52 +69,83 @@ def clear_overrides() -> list[str]:
     return found
 
 
-def main() -> None:
-    options = parse(sys.argv[1:])
+def prepare_environment() -> list[str]:
+    """Make every library run as it does for its users, but with short waits; say what was unset."""
     cleared = clear_overrides()
     for name, value in SHORT_WAITS.items():
         os.environ.setdefault(name, value)
+    return cleared
+
+
+def run(options: argparse.Namespace, record: Record) -> None:
+    """Measure into `record`, and print everything as soon as it is there."""
+    cleared = prepare_environment()
 
     import nkblas
 
     from . import peers
     from .measure import measure
-    from .report import Table
     from .tiles import measure_tiles
 
-    header = {"cpu": nkblas.cpu.brand, "isa": nkblas.cpu.isa.name, "threads": str(options.threads)}
-    contenders: list[peers.Contender] = [peers.NKBLAS(options.threads)]
+    most = max(options.threads)
+    contenders: list[peers.Contender] = [peers.NKBLAS(most, options.tune)]
+    header = record.header
+    header["cpu"] = nkblas.cpu.brand
+    header["isa"] = nkblas.cpu.isa.name
+    header["threads"] = " ".join(map(str, options.threads))
+    header["load"] = f"{os.getloadavg()[0]:.1f} before the run"
     header["nkblas"] = contenders[0].version
-    for name in options.peers:
+    unmeasured: list[peers.Contender] = []
+    for name, peer in peers.PEERS.items():
         try:
-            contenders.append(peers.PEERS[name](options.threads))
-            header[name] = contenders[-1].version
+            if name in options.peers:
+                contenders.append(peer(most))
+                header[name] = contenders[-1].version
+            elif name == "openblas":
+                unmeasured.append(peer(most))  # its threads read memory for `measure.Read`
         except peers.AbsentError as why:
             header[name] = f"absent: {why}"
     if cleared:
         header["unset"] = f"{', '.join(cleared)}, for this run"
-    for key, value in header.items():
-        print(f"{key:9} {value}")
+    print_header(header)
 
-    record: dict[str, Any] = {"header": header, "results": []}
-    present = [contender.name for contender in contenders[1:]]
-    for suite in options.suites or NAMES:
-        for dtype in options.dtype:
-            if suite == "tiles":
-                print(f"\ntiles, {dtype}: share of the FMA peak, packed operands in L2")
-                for tile in measure_tiles(dtype, options.seconds):
-                    print(f"{tile.mr:>4} x {tile.nr:<4} k {tile.k:<5} {tile.of_peak:6.1%}")
-                    record["results"].append({"suite": suite, **tile._asdict()})
+    def results() -> Iterator[Result]:
+        for suite, dtype, threads in product(SUITES, options.dtype, options.threads):
+            if suite not in options.suites:
                 continue
-            table = Table(f"{suite}, {dtype}", present)
-            for shape in SUITES[suite]:
-                result = measure(shape, dtype, contenders, options.threads, options.seconds)
-                table.add(result)
-                record["results"].append({"suite": suite, **result._asdict()})
-            table.end()
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump(record, file, indent=1)
+            for contender in contenders + unmeasured:
+                contender.use(threads)
+            for case in SUITES[suite].cases:
+                if options.only in str(case):
+                    yield measure(
+                        suite, case, dtype, threads, contenders, options.seconds, options.out
+                    )
+
+    for result in tables(results()):
+        record.results.append(result)
+    if TILES in options.suites:
+        for dtype in options.dtype:
+            for tile in print_tiles(measure_tiles(dtype, options.seconds)):
+                record.tiles.append(tile)
+
+
+def main() -> None:
+    options = parse(sys.argv[1:])
+    if options.from_json:
+        record = Record.load(options.from_json)
+        show(record)
+    else:
+        record = Record({}, [], [])
+        try:
+            run(options, record)
+        finally:  # what there is of an interrupted run is kept as well
+            if options.json:
+                record.save(options.json)
+    if options.plot:
+        from .plots import plot
+
+        for path in plot(record, options.plot):
+            print(path)
 
 
 if __name__ == "__main__":

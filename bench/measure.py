@@ -5,13 +5,11 @@ times every contender once, in a random order, and contenders are compared withi
 is the median over the rounds of the ratio of two times that were taken milliseconds apart.
 """
 
-import math
 import random
 import statistics
 import time
 from collections.abc import Mapping, Sequence
 from timeit import Timer
-from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +17,10 @@ import nkblas
 from nkblas import _engine, kernels
 from nkblas.codegen import spec
 
-from .peers import Array, Call, Contender
-from .suites import Shape
+from .operands import Array, operands
+from .peers import Call, Contender
+from .record import Result
+from .suites import SUITES, Case
 
 SAMPLE = 200e-6
 """Seconds that a sample takes at least: short calls are repeated to fill it."""
@@ -31,49 +31,6 @@ ROUNDS = 15
 REST = 5e-3
 """Seconds between samples with more than one thread: the workers of the library before it wait
 busily for a while (see `bench.__main__.SHORT_WAITS`), on cores that the next one needs."""
-
-
-class Result(NamedTuple):
-    """What was measured on one shape.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        m, n, k.
-    dtype : str
-    plan : str
-        How nkblas does it.
-    fallback : bool
-        Whether nkblas left the product to NumPy.
-    peak : float
-        GFLOP/s of multiply-adds alone, on one core, in the same rounds.
-    of_peak : float
-        Fraction of that, times the number of threads, that nkblas reaches.
-    gflops : dict of str to float
-        By contender.
-    ratios : dict of str to float
-        By peer: its time / nkblas's, so that above 1 nkblas is faster.
-    medians : dict of str to float
-        By contender, and "peak": seconds of one call.
-    seconds : dict of str to list of float
-        The same in each round.
-    """
-
-    shape: Shape
-    dtype: str
-    plan: str
-    fallback: bool
-    peak: float
-    of_peak: float
-    gflops: dict[str, float]
-    ratios: dict[str, float]
-    medians: dict[str, float]
-    seconds: dict[str, list[float]]
-
-    @property
-    def best(self) -> float:
-        """Ratio to the fastest peer; NaN if there is none."""
-        return min(self.ratios.values(), default=math.nan)
 
 
 class Peak:
@@ -106,46 +63,91 @@ class Peak:
         self._kernel(self._steps, self._pointer)
 
 
-def measure(
-    shape: Shape, dtype: str, contenders: Sequence[Contender], threads: int, seconds: float
-) -> Result:
-    """Check and time every contender on one shape.
+class Read:
+    """A read of memory that does nothing else, with the threads that NumPy's BLAS has.
+
+    Dot products of one part of an operand with the next: of sums, maxima, dot and matrix-vector
+    products, they read fastest wherever the operand was, from L2 to memory. A product that writes
+    much can't reach as much: what is written is read before.
 
     Parameters
     ----------
-    shape : tuple of int
-        m, n, k.
+    operand : ndarray
+        What is read; the products read it from the same place.
+    """
+
+    PART = 1 << 22  # elements at most: two parts 256 MB apart were read a third slower
+
+    def __init__(self, operand: Array) -> None:
+        flat = operand.ravel(order="K")  # a view: no operand of these suites has gaps
+        part = min(self.PART, flat.size // 2)
+        starts = range(0, flat.size - 2 * part + 1, 2 * part)
+        self.pairs = [(flat[i : i + part], flat[i + part : i + 2 * part]) for i in starts]
+        self.bytes = 2 * part * len(self.pairs) * flat.itemsize
+
+    def __call__(self) -> None:
+        for pair in self.pairs:
+            np.dot(*pair)
+
+
+def measure(
+    suite: str,
+    case: Case,
+    dtype: str,
+    threads: int,
+    contenders: Sequence[Contender],
+    seconds: float,
+    into: bool | None = None,
+) -> Result:
+    """Check and time every contender on one case.
+
+    Parameters
+    ----------
+    suite : str
+        A name of `bench.suites.SUITES`: says whether memory is read for comparison.
+    case : Case
     dtype : str
+    threads : int
+        As many as the contenders use. The peak fraction refers to so many times one core's peak.
     contenders : sequence of Contender
         nkblas is one of them.
-    threads : int
-        As many times the peak of one core is what the peak fraction refers to.
     seconds : float
         About how long to time it, if that is more than the fewest rounds take.
+    into : bool, optional
+        Whether the result goes into a given array; by default, as the suite says.
     """
-    m, n, k = shape
-    generator = np.random.default_rng(m * n + k)
-    a = generator.uniform(-1, 1, (m, k)).astype(dtype)
-    b = generator.uniform(-1, 1, (k, n)).astype(dtype)
-    out = np.empty((m, n), dtype)
-    calls = {c.name: c.bind(a, b, out) for c in contenders}
+    into = SUITES[suite].out if into is None else into
+    a, b, out = operands(case, dtype)
+    calls = {c.name: c.bind(a, b, out, into) for c in contenders}
     fallbacks = nkblas.stats()["fallbacks"]
-    check(calls, a, b, out)
-    flops = 2 * m * n * k
-    peak = Peak(dtype, flops)
-    times = interleave({**calls, "peak": peak}, seconds, REST if threads > 1 else 0)
+    check(calls, case, a, b, out)
+    peak = Peak(dtype, case.flops)
+    yardsticks: dict[str, Call] = {"peak": peak}
+    read = Read(max(a, b, out, key=np.size)) if SUITES[suite].in_memory else None
+    if read:
+        yardsticks["read"] = read
+    times = interleave({**calls, **yardsticks}, seconds, REST if threads > 1 else 0)
 
     medians = {name: statistics.median(values) for name, values in times.items()}
-    ratios = {name: paired(values, times["nkblas"]) for name, values in times.items()}
+
+    def share(yardstick: str, work: float) -> dict[str, float]:
+        """By contender: its fraction of a yardstick's speed, for so many times its work."""
+        return {name: work * paired(times[yardstick], times[name]) for name in calls}
+
     return Result(
-        shape=shape,
+        suite=suite,
+        case=case,
         dtype=dtype,
+        threads=threads,
+        out=into,
         plan=str(nkblas.explain(a, b).plan),
         fallback=nkblas.stats()["fallbacks"] > fallbacks,
         peak=peak.flops / medians["peak"] / 1e9,
-        of_peak=ratios["peak"] * flops / (peak.flops * threads),
-        gflops={name: flops / medians[name] / 1e9 for name in calls},
-        ratios={name: ratios[name] for name in calls if name != "nkblas"},
+        bandwidth=read.bytes / medians["read"] / 1e9 if read else 0,
+        gflops={name: case.flops / medians[name] / 1e9 for name in calls},
+        of_peak=share("peak", case.flops / (peak.flops * threads)),
+        of_bandwidth=share("read", case.elements * a.itemsize / read.bytes) if read else {},
+        ratios={name: paired(times[name], times["nkblas"]) for name in calls if name != "nkblas"},
         medians=medians,
         seconds=times,
     )
@@ -156,7 +158,7 @@ def paired(numerator: list[float], denominator: list[float]) -> float:
     return statistics.median(x / y for x, y in zip(numerator, denominator, strict=True))
 
 
-def check(calls: dict[str, Call], a: Array, b: Array, out: Array) -> None:
+def check(calls: Mapping[str, Call], case: Case, a: Array, b: Array, out: Array) -> None:
     """See to it that every contender's result is within ``k eps (|A| |B|)`` of a float64 one.
 
     That leaves room for a float64 reference's own error: each of the two is within half of it.
@@ -166,15 +168,15 @@ def check(calls: dict[str, Call], a: Array, b: Array, out: Array) -> None:
     ArithmeticError
         A result is not.
     """
-    wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
+    wide_a, wide_b = (x.astype(np.float64, copy=False) for x in (a, b))
     reference = wide_a @ wide_b
-    bound = a.shape[1] * np.finfo(a.dtype).eps * (abs(wide_a) @ abs(wide_b))
+    bound = case.k * np.finfo(a.dtype).eps * (abs(wide_a) @ abs(wide_b))
     for name, call in calls.items():
         out[...] = np.nan  # what a call leaves out fails
-        call()
-        if not (abs(out - reference) <= bound).all():
-            (m, n), k = out.shape, a.shape[1]
-            raise ArithmeticError(f"{name}: {m}x{n}x{k}:{a.dtype} is outside of the error bound")
+        returned = call()
+        result = out if returned is None else np.asarray(returned)
+        if not (abs(result - reference) <= bound).all():
+            raise ArithmeticError(f"{name}: {case}, {a.dtype}, is outside of the error bound")
 
 
 def interleave(calls: Mapping[str, Call], seconds: float, rest: float) -> dict[str, list[float]]:

@@ -1,30 +1,209 @@
-"""The shapes that are measured, by suite."""
+"""The products that are measured, by suite. Plain data: nothing here needs NumPy."""
 
-Shape = tuple[int, int, int]
-"""m, n, k: C[m, n] = A[m, k] @ B[k, n]."""
+from itertools import chain
+from typing import NamedTuple, TypeAlias
 
-SQUARE = (8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 
-SUITES: dict[str, tuple[Shape, ...]] = {
-    "square": tuple((size, size, size) for size in SQUARE),
-    # Layers of neural networks, from the evaluation in "Library Liberation" (arXiv 2511.13764).
-    "paper": (
-        (1024, 1024, 512),
-        (1024, 2560, 1024),
-        (1024, 352, 512),
-        (1024, 512, 256),
-        (128, 1024, 1024),
-        (128, 1024, 4096),
-        (128, 3072, 768),
-        (128, 4096, 1024),
-        (128, 768, 2304),
-        (128, 768, 3072),
-        (128, 768, 768),
-        (256, 1024, 1024),
-        (256, 1024, 4096),
-        (256, 3072, 768),
-        (256, 4096, 1024),
-        (256, 768, 3072),
-        (256, 768, 768),
+class Case(NamedTuple):
+    """One product ``C[m, n] = A[m, k] @ B[k, n]``, or a stack of them.
+
+    Where m (n) is 1, the left (right) operand is a vector: it has one dimension.
+
+    Attributes
+    ----------
+    m, n, k : int
+    batch : int
+        Items of a stack, whose operands are arrays of three dimensions; 0 for a single product.
+    a, b : str
+        What is written behind the operand's name, a contiguous array in C order: nothing, or one
+        of ".T" (of a stack: ".mT"), "[::2]" and "[:, ::2]".
+    """
+
+    m: int
+    n: int
+    k: int
+    batch: int = 0
+    a: str = ""
+    b: str = ""
+
+    @property
+    def flops(self) -> int:
+        """Operations of floating point: a multiply and an add for each of m * n * k."""
+        return 2 * (self.batch or 1) * self.m * self.n * self.k
+
+    @property
+    def elements(self) -> int:
+        """Elements of A, B and C: the least that has to go through memory."""
+        return (self.batch or 1) * (self.m * self.k + self.k * self.n + self.m * self.n)
+
+    @property
+    def size(self) -> str:
+        size = f"{self.m}x{self.n}x{self.k}"
+        return f"{self.batch} of {size}" if self.batch else size
+
+    @property
+    def expression(self) -> str:
+        """The product as a user writes it; empty if it is the plain one."""
+        if not self.a and not self.b:
+            return ""
+        product = f"a{self.a} @ b{self.b}"
+        return product.replace(".T", ".mT") if self.batch else product
+
+    def __str__(self) -> str:
+        return f"{self.size}  {self.expression}".rstrip()
+
+
+Cases: TypeAlias = tuple[Case, ...]
+
+
+class Suite(NamedTuple):
+    """Cases that are shown together.
+
+    Attributes
+    ----------
+    about : str
+        What they are, in a few words.
+    groups : dict of str to tuple of Case
+        The cases, by what else they have in common; no name where there is one group.
+    out : bool
+        Whether the result goes into a given array (``out=``), or into a new one: ``a @ b``.
+    in_memory : bool
+        Whether memory may be what bounds the cases: its bandwidth is measured as well.
+    note : str
+        What one has to know to read the figures.
+    """
+
+    about: str
+    groups: dict[str, Cases]
+    out: bool = True
+    in_memory: bool = False
+    note: str = ""
+
+    @property
+    def cases(self) -> Cases:
+        return tuple(chain.from_iterable(self.groups.values()))
+
+
+def cases(*sizes: tuple[int, int, int], batch: int = 0, a: str = "", b: str = "") -> Cases:
+    return tuple(Case(*size, batch, a, b) for size in sizes)
+
+
+def squares(*sides: int) -> Cases:
+    return cases(*((side, side, side) for side in sides))
+
+
+def stack(case: Case) -> Case:
+    """As many as fill 256 KB in float32: more than L1, and still in L2 in float64."""
+    return case._replace(batch=(256 << 10) // 4 // case.elements)
+
+
+LARGE = ((1024, 1024), (2048, 4096))
+"""The two large dimensions of a skinny product: an operand that fits L3, and one beyond."""
+
+FEW = (2, 3, 4, 8, 16)
+
+MATRICES = (
+    *((side, side) for side in (256, 512, 1024, 2048, 4096, 8192)),
+    (512, 8192),
+    (8192, 512),
+)
+"""Rows and columns of what a vector is multiplied by."""
+
+SIZES = ((256, 256, 256), (1024, 1024, 1024), (128, 768, 3072))
+"""Of products that are the same in several layouts."""
+
+SUITES = {
+    "square": Suite(
+        "square matrices",
+        {"": squares(8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)},
+    ),
+    # From the evaluation in "Library Liberation" (arXiv 2511.13764).
+    "paper": Suite(
+        "layers of neural networks",
+        {
+            "": cases(
+                (1024, 1024, 512),
+                (1024, 2560, 1024),
+                (1024, 352, 512),
+                (1024, 512, 256),
+                (128, 1024, 1024),
+                (128, 1024, 4096),
+                (128, 3072, 768),
+                (128, 4096, 1024),
+                (128, 768, 2304),
+                (128, 768, 3072),
+                (128, 768, 768),
+                (256, 1024, 1024),
+                (256, 1024, 4096),
+                (256, 3072, 768),
+                (256, 4096, 1024),
+                (256, 768, 3072),
+                (256, 768, 768),
+            )
+        },
+    ),
+    "small": Suite(
+        "sides of 2 to 64",
+        {
+            "square": squares(2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 56, 64),
+            "uneven": cases(
+                (3, 3, 8),
+                (2, 2, 64),
+                (7, 5, 11),
+                (4, 4, 32),
+                (4, 64, 4),
+                (8, 32, 16),
+                (17, 13, 31),
+                (33, 31, 33),
+                (64, 8, 64),
+            ),
+        },
+        out=False,
+        note="Whole calls, with the new array for the result, unless --out gives one. MKL makes "
+        "none: it is called by its bare address, with arguments that are prepared once.",
+    ),
+    "batched": Suite(
+        "stacks of matrices",
+        {
+            "256 KB in float32": tuple(map(stack, squares(4, 5, 6, 8, 12, 16, 24, 32))),
+            "attention, 96 heads": (
+                *cases((64, 64, 32), (128, 128, 64), batch=96, b=".T"),
+                *cases((64, 32, 64), (128, 64, 128), batch=96),
+                *cases((64, 64, 32), (128, 128, 64), batch=96),
+            ),
+        },
+        note="MKL: gemm_batch_strided. PyTorch: bmm.",
+    ),
+    "skinny": Suite(
+        "one dimension small, two large",
+        {
+            **{f"m x {n} x {k}": cases(*((m, n, k) for m in FEW)) for k, n in LARGE},
+            **{f"{m} x n x {k}": cases(*((m, n, k) for n in FEW)) for m, k in LARGE},
+            **{f"{m} x {n} x k": cases(*((m, n, k) for k in (1, *FEW))) for m, n in LARGE},
+        },
+        in_memory=True,
+    ),
+    "gemv": Suite(
+        "matrix times vector and vector times matrix",
+        {
+            "a @ vector": cases(*((rows, 1, columns) for rows, columns in MATRICES)),
+            "a.T @ vector": cases(*((columns, 1, rows) for rows, columns in MATRICES), a=".T"),
+            "vector @ b": cases(*((1, columns, rows) for rows, columns in MATRICES)),
+            "vector @ b.T": cases(*((1, rows, columns) for rows, columns in MATRICES), b=".T"),
+        },
+        in_memory=True,
+        note="MKL: gemv. PyTorch: mv.",
+    ),
+    "transposed": Suite(
+        "transposed and strided operands",
+        {
+            "a.T @ b": cases(*SIZES, a=".T"),
+            "a @ b.T": cases(*SIZES, b=".T"),
+            "a.T @ b.T": cases(*SIZES, a=".T", b=".T"),
+            "a[::2] @ b": cases(*SIZES, a="[::2]"),
+            "a[:, ::2] @ b": cases(*SIZES, a="[:, ::2]"),
+        },
+        note="No call of MKL takes a[:, ::2]: it is copied inside of the timed call, into a buffer "
+        "that is there. NumPy and PyTorch copy by themselves.",
     ),
 }

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 
@@ -12,27 +11,10 @@ from nkblas.codegen import spec
 
 from .measure import Peak, interleave, paired
 from .peers import Call
+from .record import Tile
 
 
-class TileResult(NamedTuple):
-    """What one microkernel reaches on packed operands that lie in L2.
-
-    Attributes
-    ----------
-    dtype : str
-    mr, nr, k : int
-    of_peak : float
-        Fraction of the FMA peak in the same rounds.
-    """
-
-    dtype: str
-    mr: int
-    nr: int
-    k: int
-    of_peak: float
-
-
-def measure_tiles(dtype: str, seconds: float) -> Iterator[TileResult]:
+def measure_tiles(dtype: str, seconds: float) -> Iterator[Tile]:
     """Time each tile that the planner chooses from, on panels that fill half of L2.
 
     The k loop is as long as that, and what a call with k = 0 takes is subtracted: it is the loop
@@ -54,4 +36,4 @@ def measure_tiles(dtype: str, seconds: float) -> Iterator[TileResult]:
         }
         times = interleave(calls, seconds, rest=0)
         loop = [whole - empty for whole, empty in zip(times["whole"], times["empty"], strict=True)]
-        yield TileResult(dtype, mr, nr, k, paired(times["peak"], loop) * flops / peak.flops)
+        yield Tile(dtype, mr, nr, k, paired(times["peak"], loop) * flops / peak.flops)
