@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
-from itertools import product
+from itertools import chain, product
 
 from .record import Record, Result
 from .report import print_header, print_tiles, show, tables
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace, record: Record) -> None:
 
     from . import peers
     from .measure import measure
-    from .tiles import measure_tiles
+    from .tiles import measure_small, measure_tiles
 
     most = max(options.threads)
     contenders: list[peers.Contender] = [peers.NKBLAS(most, options.tune)]
@@ -125,7 +125,9 @@ def run(options: argparse.Namespace, record: Record) -> None:
         record.results.append(result)
     if TILES in options.suites:
         for dtype in options.dtype:
-            for tile in print_tiles(measure_tiles(dtype, options.seconds)):
+            for tile in print_tiles(
+                chain(measure_tiles(dtype, options.seconds), measure_small(dtype, options.seconds))
+            ):
                 record.tiles.append(tile)
 
 

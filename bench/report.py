@@ -132,7 +132,7 @@ def scaling(fewest: dict[Case, Result], result: Result) -> float:
 def print_tiles(tiles: Iterable[Tile]) -> Iterator[Tile]:
     """Print tiles as they come, and hand them on."""
     for dtype, group in groupby(tiles, key=lambda tile: tile.dtype):
-        print(f"\ntiles, {dtype}: share of the FMA peak, packed operands in L2")
+        print(f"\ntiles, {dtype}: share of the FMA peak (operands in L2; small sizes in L1)")
         for tile in group:
             print(f"{tile.mr:>4} x {tile.nr:<4} k {tile.k:<5} {tile.of_peak:6.1%}", flush=True)
             yield tile

@@ -1,4 +1,4 @@
-"""The main register tiles by themselves: their share of the FMA peak."""
+"""Register tiles and the functions for small sizes by themselves: their share of the FMA peak."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -37,3 +37,19 @@ def measure_tiles(dtype: str, seconds: float) -> Iterator[Tile]:
         times = interleave(calls, seconds, rest=0)
         loop = [whole - empty for whole, empty in zip(times["whole"], times["empty"], strict=True)]
         yield Tile(dtype, mr, nr, k, paired(times["peak"], loop) * flops / peak.flops)
+
+
+def measure_small(dtype: str, seconds: float) -> Iterator[Tile]:
+    """Time the functions for 16, 32 and 64 cubed, each on a stack of one product in L1."""
+    for size in (16, 32, 64):
+        kernel = spec.Small(nkblas.cpu.isa.name, dtype, size, size, size, "row")
+        call = _engine.ffi.cast("nk_small", kernels.load([kernel])[kernel])
+        arrays = [np.ones((size, size), dtype) for _ in range(3)]
+        a, b, c = (_engine.ffi.cast("void *", x.ctypes.data) for x in arrays)
+        count = -(-(128**3) // size**3)
+        flops = count * 2 * size**3
+        peak = Peak(dtype, flops)
+        calls: dict[str, Call] = {"whole": partial(call, count, a, 0, b, 0, c, 0), "peak": peak}
+        times = interleave(calls, seconds, rest=0)
+        share = paired(times["peak"], times["whole"]) * flops / peak.flops
+        yield Tile(dtype, size, size, size, share)

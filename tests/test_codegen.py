@@ -1,5 +1,6 @@
 """Generated machine code, read back: no spill in a k loop, and nothing but the function."""
 
+import ctypes
 import itertools
 import re
 import shutil
@@ -14,9 +15,9 @@ import pytest
 from support import DTYPES
 
 import nkblas
-from nkblas import loader
+from nkblas import _engine, loader
 from nkblas.codegen import compile, spec, verify
-from nkblas.codegen.spec import Copy, KernelSpec, Microkernel, Pack, Peak
+from nkblas.codegen.spec import Copy, KernelSpec, Microkernel, Pack, Peak, Small
 from nkblas.isa import ISAS
 from nkblas.plan import tiles
 
@@ -30,6 +31,8 @@ SPECS: list[KernelSpec] = [
     for kind in (
         Microkernel(isa, dtype, 4, 16, "row", False),
         Microkernel(isa, dtype, 4, 16, "col", True),
+        Small(isa, dtype, 5, 7, 3, "row"),
+        Small(isa, dtype, 17, 33, 21, "col"),
         Pack(isa, dtype, 16, "across"),
         Pack(isa, dtype, 5, "across"),
         Pack(isa, dtype, 16, "along"),
@@ -96,17 +99,23 @@ def innermost_loops(code: list[Instruction]) -> Iterator[list[Instruction]]:
             yield [x for x in code if start <= x.address <= end]
 
 
-def k_loops(code: list[Instruction]) -> list[Loop]:
-    """The innermost loops of a microkernel that multiply: LLVM may unroll a small one in two."""
+def touching_stack(code: list[Instruction]) -> list[Instruction]:
+    """Those that read or write the stack."""
     frame = any(x.name == "mov" and x.operands.strip() == "rbp, rsp" for x in code)
     stack = r"\[(rsp|rbp)\b" if frame else r"\[rsp\b"
+    return [x for x in code if re.search(stack, x.operands) and x.name != "lea"]
+
+
+def k_loops(code: list[Instruction]) -> list[Loop]:
+    """The innermost loops of a microkernel that multiply: LLVM may unroll a small one in two."""
+    stack = touching_stack(code)
     found = []
     for body in innermost_loops(code):
         fused, multiplies, adds = (
             sum(bool(re.match(pattern, x.name)) for x in body)
             for pattern in (r"vfmadd\w+p[sd]$", r"v?mulp[sd]$", r"v?addp[sd]$")
         )
-        touching = [x for x in body if re.search(stack, x.operands) and x.name != "lea"]
+        touching = [x for x in body if x in stack]
         if fused or multiplies:
             found.append(Loop(multiplies + fused, adds + fused, touching))
     return found
@@ -217,11 +226,15 @@ def test_a_kernel_is_checked_against_its_spec(isa: str) -> None:
     """The check before storing lets right kernels pass, and sees those of another spec."""
     microkernel = Microkernel(isa, "float32", 4, 16, "row", False)
     pack = Pack(isa, "float32", 16, "along")
+    small = Small(isa, "float32", 5, 8, 3, "row")
     impostors: dict[KernelSpec, KernelSpec] = {
         microkernel: microkernel._replace(mr=3),
         microkernel._replace(masked=True): microkernel,
         microkernel._replace(a_layout="col"): microkernel,
         microkernel._replace(dtype="float64"): microkernel._replace(dtype="float64", nr=8),
+        small: small._replace(m=4),
+        small._replace(n=9): small,
+        small._replace(a_layout="col"): small,
         pack: pack._replace(source="across"),
         pack._replace(width=15): pack,
         pack._replace(source="across"): pack._replace(source="across", width=17),
@@ -243,3 +256,47 @@ def test_every_tile_multiplies_right(isa: str, dtype: str) -> None:
         for a_layout in ("row", "col"):
             each = Microkernel(isa, dtype, mr, nr, a_layout, True)
             verify.check(each, loader.open_library(each, compile.shared_library(each)))
+
+
+# One, primes, a vector and one more or less, what is unrolled and what is not
+SMALL = [(1, 1, 1), (2, 3, 5), (4, 4, 4), (5, 6, 7), (8, 8, 8), (7, 9, 17), (16, 15, 16)]
+SMALL += [(1, 64, 64), (64, 1, 64), (13, 31, 2), (33, 34, 35), (64, 64, 64)]
+
+
+@pytest.mark.parametrize("a_layout", ["row", "col"])
+@by_family
+def test_small_sizes_multiply_right(isa: str, dtype: str, a_layout: str) -> None:
+    """Stacks of exact integers, and nothing written beside them."""
+    if isa not in RUNNABLE:
+        pytest.skip(f"nkblas.cpu lacks {isa}")
+    for size in SMALL:
+        each = Small(isa, dtype, *size, a_layout)
+        verify.check(each, loader.open_library(each, compile.shared_library(each)))
+
+
+@by_family
+def test_no_spill_in_small_sizes(isa: str, dtype: str, tmp_path: Path) -> None:
+    """Neither where k is unrolled nor where it is a loop."""
+    specs: list[KernelSpec] = [
+        Small(isa, dtype, size, size, size, "row") for size in (4, 8, 12, 16, 24, 32, 48, 64)
+    ]
+    for symbol, code in disassemble(libraries(specs, tmp_path)).items():
+        vectors = [x for x in touching_stack(code) if re.search(r"[xyz]mm", x.operands)]
+        assert not vectors, f"{symbol}: {len(vectors)} spills, like {vectors[0]}"
+
+
+@by_family
+def test_lanes_beyond_an_edge_raise_nothing(isa: str, dtype: str) -> None:
+    """Infinity times what lies there would be invalid: no such product is made."""
+    if isa not in RUNNABLE:
+        pytest.skip(f"nkblas.cpu lacks {isa}")
+    libm, FE_INVALID = ctypes.CDLL("libm.so.6"), 1  # noqa: N806
+    for n in range(1, 20):
+        each = Small(isa, dtype, 3, n, 4, "row")
+        call = _engine.ffi.cast("nk_small", loader.open_library(each, compile.shared_library(each)))
+        a, b, c = np.full((3, 4), np.inf, dtype), np.ones((4, n), dtype), np.empty((3, n), dtype)
+        operands = [_engine.ffi.cast("void *", x.ctypes.data) for x in (a, b, c)]
+        libm.feclearexcept(FE_INVALID)
+        call(1, operands[0], 0, operands[1], 0, operands[2], 0)
+        assert not libm.fetestexcept(FE_INVALID), n
+        assert np.isposinf(c).all()

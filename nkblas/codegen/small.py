@@ -18,8 +18,12 @@ from .ir import Value
 from .nanokernel import FMA, compose
 from .spec import Small
 
-STRAIGHT = 640
+STRAIGHT = 400
 """Multiply-adds up to which k is unrolled; beyond, code and compile time would get long."""
+
+CROWD = 0.6
+"""Part of the registers that a tile may take where k is unrolled: in much straight-line code, LLVM
+draws loads together."""
 
 
 class Piece(NamedTuple):
@@ -63,16 +67,22 @@ class Tile(NamedTuple):
     columns: list[Piece]
 
 
+def is_straight(spec: Small, isa: ISA) -> bool:
+    """Whether k is unrolled."""
+    return spec.m * spec.k * len(pieces(spec.n, isa, ITEMSIZE[spec.dtype])) <= STRAIGHT
+
+
 def tiles(spec: Small, isa: ISA) -> list[Tile]:
     """Cut C into register tiles, in the way that takes the fewest cycles."""
     columns = pieces(spec.n, isa, ITEMSIZE[spec.dtype])
+    most = CROWD * isa.registers if is_straight(spec, isa) else isa.registers
     edge = any(piece.live < piece.lanes for piece in columns)
 
     def grids() -> Iterator[tuple[float, int, int]]:
         for rows, vectors in product(range(1, spec.m + 1), range(1, len(columns) + 1)):
             size, _, _, down = cut_evenly(spec.m, rows)
             width, _, _, across = cut_evenly(len(columns), vectors)
-            if isa.registers_needed(size, width, edge) > isa.registers:
+            if isa.registers_needed(size, width, edge) > most:
                 continue
             # a k-step: multiply-adds, loads at half their price, an accumulator's latency
             step = max(size * width, (size + width) * 0.75, 4)
@@ -110,7 +120,6 @@ def build(spec: Small, isa: ISA, element: Any, arguments: list[Value]) -> None:
     """Emit the body of `spec`'s function (its contract is `spec.Small`'s)."""
     count, a, a_step, b, b_step, c, c_step = arguments
     cut = tiles(spec, isa)
-    straight = spec.m * spec.k * len(pieces(spec.n, isa, ITEMSIZE[spec.dtype])) <= STRAIGHT
     masks = {
         piece: ir.first_lanes(piece.lanes, ir.const(piece.live))
         for tile in cut
@@ -121,7 +130,7 @@ def build(spec: Small, isa: ISA, element: Any, arguments: list[Value]) -> None:
     def one(_: Value, pointers: list[Value]) -> list[Value]:
         a, b, c = pointers
         for tile in cut:
-            _tile(spec, element, tile, masks, straight, a, b, c)
+            _tile(spec, element, tile, masks, is_straight(spec, isa), a, b, c)
         steps = zip(pointers, (a_step, b_step, c_step), strict=True)
         return [ir.address(pointer, step, element) for pointer, step in steps]
 
