@@ -44,6 +44,22 @@ def generation() -> str:
     return digest.hexdigest()
 
 
+def write_whole(path: str, content: bytes) -> None:
+    """Write a file that appears whole or not at all."""
+    import tempfile
+
+    folder, name = os.path.split(path)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
 class Store:
     """Kernels in ``folder/kernels``.
 
@@ -72,16 +88,30 @@ class Store:
     def get(self, key: str) -> bytes | None:
         """The shared library stored under `key`, if it is whole and its digest is right."""
         try:
-            record = json.loads(self._read(f"{key}.json"))
-            library = self._read(f"{key}.so")
-            if record["key"] == key and record["sha256"] == hashlib.sha256(library).hexdigest():
-                return library
-            log("warning", f"damaged kernel {key} in {self.folder}: it is made again")
+            return self.read(key)[1]
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            log("warning", f"unreadable kernel {key} in {self.folder} ({error}): it is made again")
+        except (OSError, ValueError) as error:
+            log("warning", f"damaged kernel {key} in {self.folder} ({error}): it is made again")
         return None
+
+    def read(self, key: str) -> tuple[dict[str, Any], bytes]:
+        """The record and the shared library stored under `key`.
+
+        Raises
+        ------
+        OSError
+            One of them is not there, or can't be read.
+        ValueError
+            They are not what was stored.
+        """
+        record = json.loads(self._read(f"{key}.json"))
+        library = self._read(f"{key}.so")
+        if not isinstance(record, dict) or record.get("key") != key:
+            raise ValueError("the record is not this kernel's")
+        if record.get("sha256") != hashlib.sha256(library).hexdigest():
+            raise ValueError("the library has not the digest that its record says")
+        return record, library
 
     def put(self, key: str, library: bytes, spec: KernelSpec) -> None:
         """Store a library under `key`; each file appears whole or not at all."""
@@ -94,8 +124,11 @@ class Store:
         }
         try:
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
-            self._write(f"{key}.so", library)
-            self._write(f"{key}.json", json.dumps(record, indent=1).encode() + b"\n")
+            for suffix, content in (
+                ("so", library),
+                ("json", json.dumps(record, indent=1).encode() + b"\n"),
+            ):
+                write_whole(os.path.join(self.folder, f"{key}.{suffix}"), content)
         except OSError as error:
             log(
                 "warning",
@@ -107,19 +140,6 @@ class Store:
     def _read(self, name: str) -> bytes:
         with open(os.path.join(self.folder, name), "rb") as file:
             return file.read()
-
-    def _write(self, name: str, content: bytes) -> None:
-        import tempfile
-
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=self.folder)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            os.replace(temporary, os.path.join(self.folder, name))
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
 
     @contextlib.contextmanager
     def lock(self, key: str) -> Iterator[None]:
@@ -142,3 +162,15 @@ class Store:
             # A process forked meanwhile holds the file too: closing it would not unlock it.
             fcntl.flock(file, fcntl.LOCK_UN)
             file.close()
+
+    def is_locked(self, key: str) -> bool:
+        """Whether a process is making this kernel."""
+        try:
+            with open(os.path.join(self.folder, f"{key}.lock")) as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_UN)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
