@@ -4,6 +4,7 @@ A kernel is two files, ``<key>.so`` and ``<key>.json``. The second is written la
 digest of the first: what is torn, swapped or damaged reads as absent, and is made again.
 """
 
+import atexit
 import contextlib
 import fcntl
 import hashlib
@@ -15,6 +16,23 @@ from typing import Any
 from .codegen.spec import KernelSpec, to_dict
 from .log import log
 from .toolchain import toolchain
+
+# Threads in the background are stopped wherever they are when the process ends: their locks must
+# not stay.
+_held: set[str] = set()
+_ending = False
+
+
+def _end() -> None:
+    global _ending
+    _ending = True
+    for path in list(_held):
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+atexit.register(_end)
+os.register_at_fork(after_in_child=_held.clear)  # they are the parent's
 
 
 def default_folder() -> str:
@@ -145,6 +163,9 @@ class Store:
     def lock(self, key: str) -> Iterator[None]:
         """Be the one process of all that makes this kernel; without a disk, do not wait."""
         path = os.path.join(self.folder, f"{key}.lock")
+        if _ending:
+            yield
+            return
         try:
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
             file = open(path, "w")  # noqa: SIM115
@@ -153,10 +174,14 @@ class Store:
             yield
             return
         try:
+            _held.add(path)
+            if _ending:
+                _end()
             yield
         finally:
             # Unlinked while held: whoever waits for this file, and whoever makes it anew, looks
             # into the store next and finds the kernel there.
+            _held.discard(path)
             with contextlib.suppress(OSError):
                 os.unlink(path)
             # A process forked meanwhile holds the file too: closing it would not unlock it.
