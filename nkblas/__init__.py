@@ -5,15 +5,18 @@
 
 from .explain import Explanation, explain, show_config, stats
 from .matmul import matmul
+from .record import Recording, record
 from .runtime import cpu
 from .threads import get_num_threads, set_num_threads
 
 __all__ = [
     "Explanation",
+    "Recording",
     "cpu",
     "explain",
     "get_num_threads",
     "matmul",
+    "record",
     "set_num_threads",
     "show_config",
     "stats",

@@ -83,8 +83,9 @@ class Compiler:
         import tempfile  # the store needs it too, and imports nothing then
 
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
-        # The helper sees the modules that this process sees, whatever its path is.
+        # The helper sees the modules that this process sees, whatever its path is or was.
         path = [entry for entry in sys.path if isinstance(entry, str)]
+        path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         program = (
             f"import sys; sys.path[:] = {path!r}; from nkblas.codegen import helper; helper.main()"
         )

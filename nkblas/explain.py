@@ -12,8 +12,12 @@ from .threads import get_num_threads
 
 # Imported where they are used: `import nkblas` does not need them.
 if TYPE_CHECKING:
+    from .detect import CPU
     from .plan import Plan
     from .problem import Problem
+
+REJECTED = 3
+"""Plans that `explain` shows beside the chosen one."""
 
 
 def stats() -> dict[str, int]:
@@ -49,12 +53,18 @@ class Explanation(NamedTuple):
     problem : Problem or None
         The product of one pair of matrices (of a stack).
     plan : Plan or None
+        ``plan.origin`` says who chose it: the "model", or a measurement, "tuned" on this machine
+        or "shipped" with nkblas.
     kernels : tuple of str
         The generated functions that it runs, the main tile's first.
     cache : tuple of str
         Where each of them is now: "process", "store", or "nowhere" (the first call compiles it).
     threads : int
         How many it may use, if it is large enough.
+    awaited : Plan or None
+        The better plan for which `plan` only stands by, until its kernels are compiled.
+    rejected : tuple of Plan
+        What the model would take next, each with its modelled time on one thread.
     """
 
     backend: str
@@ -64,6 +74,8 @@ class Explanation(NamedTuple):
     kernels: tuple[str, ...] = ()
     cache: tuple[str, ...] = ()
     threads: int = 1
+    awaited: "Plan | None" = None
+    rejected: "tuple[Plan, ...]" = ()
 
     @property
     def tile(self) -> tuple[int, int] | None:
@@ -73,9 +85,12 @@ class Explanation(NamedTuple):
     def __str__(self) -> str:
         if self.plan is None:
             return f"{self.backend}: {self.reason}"
-        threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
-        origin = f"{self.plan.origin}{', standing by' * self.plan.standby}"
-        lines = [f"{self.backend}: {self.problem}, {threads}", f"  plan ({origin}): {self.plan}"]
+        lines = [f"{self.backend}: {self.problem}, {self.threads} thread{'s' * (self.threads > 1)}"]
+        plans = [("plan", self.plan), ("awaited", self.awaited)]
+        for word, plan in [*plans, *(("rejected", other) for other in self.rejected)]:
+            if plan is not None:
+                origin = f"{plan.origin}{', standing by' * plan.standby}"
+                lines.append(f"  {word:8} {duration(plan.nanoseconds):>8}  {plan} ({origin})")
         width = max(map(len, self.kernels))
         places = zip(self.kernels, self.cache, strict=True)
         return "\n".join([*lines, *(f"  {name:{width}}  {where}" for name, where in places)])
@@ -98,7 +113,7 @@ def explain(a: Any, b: Any) -> Explanation:
     ValueError, TypeError
         `matmul` would not take `a` and `b` either.
     """
-    from .kernels import kernels
+    from .plans import plan_for
     from .prepare import in_table, plan_for_now, why_numpy
     from .problem import DTYPES
 
@@ -112,15 +127,42 @@ def explain(a: Any, b: Any) -> Explanation:
     if 0 in (problem.m, problem.n, problem.k):
         return Explanation("nkblas", "nothing to multiply", problem)
     plan = in_table.get(problem) or plan_for_now(problem)
-    names = tuple(spec.symbol for spec in plan.kernels)
-    places = tuple(map(kernels.where, plan.kernels))
+    found = describe(plan, runtime.cpu, plan_for(problem, runtime.cpu) if plan.standby else None)
     lost = why_numpy.get(problem, "")
-    if not lost and runtime.jit == "never" and "nowhere" in places:
-        missing = names[places.index("nowhere")]
-        lost = f"{missing}: not in the store, and NKBLAS_JIT=never"
-    if lost:
-        return Explanation("numpy", lost, problem)
-    return Explanation("nkblas", "", problem, plan, names, places, get_num_threads())
+    if not lost and "nowhere" in found.cache and runtime.jit != "first-call":
+        missing = found.kernels[found.cache.index("nowhere")]
+        lost = f"{missing}: not in the store, and NKBLAS_JIT={runtime.jit}"
+    return Explanation("numpy", lost, problem) if lost else found
+
+
+def describe(plan: "Plan", cpu: "CPU", awaited: "Plan | None" = None) -> Explanation:
+    """The explanation of a plan."""
+    from . import model
+    from .kernels import kernels
+
+    # several schedules may come to the same
+    ranked = {str(other): other for other in model.ranked(plan.problem, cpu, 8 * REJECTED)}
+    chosen = {str(plan), str(awaited)}
+    return Explanation(
+        "nkblas",
+        "",
+        plan.problem,
+        plan,
+        tuple(spec.symbol for spec in plan.kernels),
+        tuple(map(kernels.where, plan.kernels)),
+        get_num_threads(),
+        awaited,
+        tuple(other for text, other in ranked.items() if text not in chosen)[:REJECTED],
+    )
+
+
+def duration(nanoseconds: float) -> str:
+    """A time to read, in three digits."""
+    for unit in ("ns", "us", "ms"):
+        if nanoseconds < 999.5:
+            return f"{nanoseconds:.3g} {unit}"
+        nanoseconds /= 1000
+    return f"{nanoseconds:.3g} s"
 
 
 def _problem(dtype: np.dtype, a: np.ndarray, b: np.ndarray) -> "Problem":

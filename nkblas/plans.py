@@ -6,16 +6,18 @@ folder; lines are only ever appended to it, each in one write, and a later line 
 be read is no plan: the model has one.
 """
 
+import contextlib
+import fcntl
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from . import model
 from .detect import CPU
 from .log import log
 from .plan import Plan, Schedule, make
-from .problem import Problem
-from .store import default_folder
+from .problem import Problem, parse
+from .store import default_folder, write_whole
 
 SHIPPED = "shipped"
 TUNED = "tuned"
@@ -53,7 +55,8 @@ def read(name: str) -> dict[str, str]:
 
 
 def to_line(plan: Plan) -> str:
-    fields = {**plan.schedule._asdict(), "ns": round(plan.nanoseconds)}
+    nanoseconds = round(plan.nanoseconds, 2 if plan.nanoseconds < 100 else None)
+    fields = {**plan.schedule._asdict(), "ns": nanoseconds}
     return " ".join([str(plan.problem), *(f"{k}={_word(v)}" for k, v in fields.items())]) + "\n"
 
 
@@ -85,6 +88,24 @@ def from_text(problem: Problem, text: str, cpu: CPU) -> Plan:
     if why_not or not nanoseconds > 0:
         raise ValueError(why_not or "expected a time above 0")
     return make(problem, cpu, schedule)._replace(nanoseconds=nanoseconds)
+
+
+def check(lines: Iterable[str], cpu: CPU) -> tuple[dict[Problem, Plan], list[str]]:
+    """The plans of a file's lines that `cpu` can use, and what is wrong with the other lines."""
+    good: dict[Problem, Plan] = {}
+    faults = []
+    for number, line in enumerate(lines, 1):
+        if line.startswith("#") or not line.strip():
+            continue
+        try:
+            if not line.endswith("\n"):
+                raise ValueError("it has no end")
+            text, _, rest = line.partition(" ")
+            problem = parse(text)
+            good[problem] = from_text(problem, rest, cpu)
+        except ValueError as error:
+            faults.append(f"line {number}: {error}")
+    return good, faults
 
 
 class Plans:
@@ -126,20 +147,63 @@ class Plans:
         name = path(cpu, TUNED)
         line = to_line(plan)
         self._layer(TUNED, cpu)[str(plan.problem)] = line.partition(" ")[2]
-        append(name, [line])
+        try:
+            append(name, [line])
+        except OSError as error:
+            log("warning", f"tuned plans can't be kept in {name}: {error.strerror}", once=True)
 
 
 def append(name: str, lines: Iterable[str]) -> None:
-    """Add lines to a file in one write, so that other processes' lines stay whole."""
-    try:
-        os.makedirs(os.path.dirname(name), mode=0o700, exist_ok=True)
-        descriptor = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    """Add lines to a file in one write, so that other processes' lines stay whole.
+
+    Raises
+    ------
+    OSError
+        That can't be.
+    """
+    folder = os.path.dirname(name)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    with _alone_in(folder):
+        descriptor = os.open(name, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            os.write(descriptor, "".join(lines).encode())
+            size = os.fstat(descriptor).st_size
+            torn = size and os.pread(descriptor, 1, size - 1) != b"\n"
+            os.write(descriptor, ("\n" * bool(torn) + "".join(lines)).encode())
         finally:
             os.close(descriptor)
-    except OSError as error:
-        log("warning", f"tuned plans can't be kept in {name}: {error.strerror}", once=True)
+
+
+def compact(name: str, cpu: CPU) -> int:
+    """Leave the lines of a file that hold and can be used by `cpu`; how many others there were.
+
+    Raises
+    ------
+    OSError
+        It can't be read or written.
+    """
+    with _alone_in(os.path.dirname(name)):
+        with open(name, encoding="ascii", errors="replace") as file:
+            lines = file.readlines()
+        good, _ = check(lines, cpu)
+        comments = [line for line in lines if line.startswith("#")]
+        left = [*comments, *map(to_line, good.values())]
+        if lines != left:
+            write_whole(name, "".join(left).encode())
+    return len(lines) - len(left)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: str) -> Iterator[None]:
+    """Be the one process that changes files there, if its file system knows locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a process forked meanwhile holds it too
+        os.close(descriptor)
 
 
 measured = Plans()

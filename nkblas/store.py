@@ -4,6 +4,7 @@ A kernel is two files, ``<key>.so`` and ``<key>.json``. The second is written la
 digest of the first: what is torn, swapped or damaged reads as absent, and is made again.
 """
 
+import atexit
 import contextlib
 import fcntl
 import hashlib
@@ -15,6 +16,23 @@ from typing import Any
 from .codegen.spec import KernelSpec, to_dict
 from .log import log
 from .toolchain import toolchain
+
+# Threads in the background are stopped wherever they are when the process ends: their locks must
+# not stay.
+_held: set[str] = set()
+_ending = False
+
+
+def _end() -> None:
+    global _ending
+    _ending = True
+    for path in list(_held):
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+atexit.register(_end)
+os.register_at_fork(after_in_child=_held.clear)  # they are the parent's
 
 
 def default_folder() -> str:
@@ -42,6 +60,22 @@ def generation() -> str:
             digest.update(os.path.basename(source).encode() + b"\0" + file.read())
     digest.update(toolchain().encode())
     return digest.hexdigest()
+
+
+def write_whole(path: str, content: bytes) -> None:
+    """Write a file that appears whole or not at all."""
+    import tempfile
+
+    folder, name = os.path.split(path)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
 class Store:
@@ -72,16 +106,30 @@ class Store:
     def get(self, key: str) -> bytes | None:
         """The shared library stored under `key`, if it is whole and its digest is right."""
         try:
-            record = json.loads(self._read(f"{key}.json"))
-            library = self._read(f"{key}.so")
-            if record["key"] == key and record["sha256"] == hashlib.sha256(library).hexdigest():
-                return library
-            log("warning", f"damaged kernel {key} in {self.folder}: it is made again")
+            return self.read(key)[1]
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            log("warning", f"unreadable kernel {key} in {self.folder} ({error}): it is made again")
+        except (OSError, ValueError) as error:
+            log("warning", f"damaged kernel {key} in {self.folder} ({error}): it is made again")
         return None
+
+    def read(self, key: str) -> tuple[dict[str, Any], bytes]:
+        """The record and the shared library stored under `key`.
+
+        Raises
+        ------
+        OSError
+            One of them is not there, or can't be read.
+        ValueError
+            They are not what was stored.
+        """
+        record = json.loads(self._read(f"{key}.json"))
+        library = self._read(f"{key}.so")
+        if not isinstance(record, dict) or record.get("key") != key:
+            raise ValueError("the record is not this kernel's")
+        if record.get("sha256") != hashlib.sha256(library).hexdigest():
+            raise ValueError("the library has not the digest that its record says")
+        return record, library
 
     def put(self, key: str, library: bytes, spec: KernelSpec) -> None:
         """Store a library under `key`; each file appears whole or not at all."""
@@ -94,8 +142,11 @@ class Store:
         }
         try:
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
-            self._write(f"{key}.so", library)
-            self._write(f"{key}.json", json.dumps(record, indent=1).encode() + b"\n")
+            for suffix, content in (
+                ("so", library),
+                ("json", json.dumps(record, indent=1).encode() + b"\n"),
+            ):
+                write_whole(os.path.join(self.folder, f"{key}.{suffix}"), content)
         except OSError as error:
             log(
                 "warning",
@@ -108,23 +159,13 @@ class Store:
         with open(os.path.join(self.folder, name), "rb") as file:
             return file.read()
 
-    def _write(self, name: str, content: bytes) -> None:
-        import tempfile
-
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=self.folder)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            os.replace(temporary, os.path.join(self.folder, name))
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
-
     @contextlib.contextmanager
     def lock(self, key: str) -> Iterator[None]:
         """Be the one process of all that makes this kernel; without a disk, do not wait."""
         path = os.path.join(self.folder, f"{key}.lock")
+        if _ending:
+            yield
+            return
         try:
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
             file = open(path, "w")  # noqa: SIM115
@@ -133,12 +174,28 @@ class Store:
             yield
             return
         try:
+            _held.add(path)
+            if _ending:
+                _end()
             yield
         finally:
             # Unlinked while held: whoever waits for this file, and whoever makes it anew, looks
             # into the store next and finds the kernel there.
+            _held.discard(path)
             with contextlib.suppress(OSError):
                 os.unlink(path)
             # A process forked meanwhile holds the file too: closing it would not unlock it.
             fcntl.flock(file, fcntl.LOCK_UN)
             file.close()
+
+    def is_locked(self, key: str) -> bool:
+        """Whether a process is making this kernel."""
+        try:
+            with open(os.path.join(self.folder, f"{key}.lock")) as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_UN)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False

@@ -35,6 +35,20 @@ def toolchain() -> str:
     return " ".join(found)
 
 
+def find_disassembler() -> str | None:
+    """Path of LLVM's or the system's objdump: the former comes with the packages of ``mlir``."""
+    import shutil
+
+    package = find_spec("llvm")
+    places = list(package.submodule_search_locations or []) if package else []
+    beside = os.pathsep.join(os.path.join(place, "bin") for place in places)
+    for name in ("llvm-objdump", "objdump"):
+        path = shutil.which(name, path=beside) or shutil.which(name)
+        if path is not None:
+            return path
+    return None
+
+
 def find_linker() -> tuple[str, str] | None:
     """Name and path of the first of `LINKERS` that is in ``PATH``."""
     import shutil

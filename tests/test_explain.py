@@ -7,6 +7,7 @@ import pytest
 from support import DTYPES, Array, integers, run
 
 import nkblas
+from nkblas.explain import duration
 
 
 def ones(*shape: int, dtype: Any = "float32") -> Array:
@@ -125,6 +126,88 @@ def test_explain_does_nothing(tmp_path: Any) -> None:
     assert "nowhere" not in report["after"]
     report, _ = run(program, NKBLAS_CACHE_DIR=tmp_path)
     assert "store" in report["before"]
+
+
+def test_explain_rejected() -> None:
+    """What the model would take next: other plans, the cheapest first."""
+    found = nkblas.explain(ones(300, 200), ones(200, 100))
+    assert found.plan is not None
+    best = found.awaited or found.plan
+    texts = [str(plan) for plan in (found.plan, best, *found.rejected)]
+    assert len(found.rejected) == 3
+    assert len(set(texts)) == 4 + (found.awaited is not None)
+    times = [plan.nanoseconds for plan in found.rejected]
+    assert times == sorted(times)
+    assert best.nanoseconds <= times[0]
+    assert {plan.problem for plan in found.rejected} == {found.problem}
+    assert all(text in str(found) for text in texts)
+    assert str(found).count("rejected") == 3
+
+
+def test_explain_standing_by(tmp_path: Any) -> None:
+    """Which plan is awaited, until it is there."""
+    program = """
+    import re
+    from nkblas import plans, prepare
+    a, b = operands(300, 100, 200)
+    reports = []
+    for step in (lambda: None, lambda: nkblas.matmul(a, b), lambda: improve((300, 100, 200))):
+        step()
+        found = nkblas.explain(a, b)
+        best = plans.plan_for(found.problem, nkblas.cpu)
+        reports.append([found.plan == best, found.awaited == best, found.awaited is None,
+                        "standing by" in str(found), "awaited" in str(found)])
+    report(reports=reports)
+    """
+    report, _ = run(program, NKBLAS_CACHE_DIR=tmp_path)
+    standing_by = [False, True, False, True, True]
+    assert report["reports"] == [standing_by, standing_by, [True, False, True, False, False]]
+
+
+def test_explain_tuned(tmp_path: Any) -> None:
+    """A measured plan, with its measured time; and the model's choice among the rejected ones."""
+    program = """
+    from nkblas import model, plans
+    from nkblas.problem import parse
+    problem = parse("300x100x200:f32")
+    best, *others = model.ranked(problem, nkblas.cpu, 30)
+    other = next(plan for plan in others if str(plan) != str(best))
+    plans.measured.keep(other._replace(nanoseconds=4321.0), nkblas.cpu)
+    improve((300, 100, 200))
+    a, b = operands(300, 100, 200)
+    found = nkblas.explain(a, b)
+    report(origin=found.plan.origin, plan=str(found.plan), other=str(other), best=str(best),
+           rejected=list(map(str, found.rejected)), text=str(found))
+    """
+    report, _ = run(program, NKBLAS_CACHE_DIR=tmp_path)
+    assert report["origin"] == "tuned"
+    assert report["plan"] == report["other"]
+    assert f"4.32 us  {report['plan']} (tuned)" in report["text"]
+    assert report["rejected"][0] == report["best"]
+    assert report["plan"] not in report["rejected"]
+
+
+def test_explain_knows_of_jit_in_the_background(tmp_path: Any) -> None:
+    """NumPy does the first product."""
+    program = """
+    a = np.ones((5, 6), "float32")
+    found = nkblas.explain(a, a.T)
+    nkblas.matmul(a, a.T)
+    report(backend=found.backend, reason=found.reason)
+    """
+    report, _ = run(program, NKBLAS_CACHE_DIR=tmp_path, NKBLAS_JIT="background")
+    assert report["fallbacks"] == 1
+    assert report["backend"] == "numpy"
+    assert "NKBLAS_JIT=background" in report["reason"]
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "text"),
+    [(0.5, "0.5 ns"), (999.4, "999 ns"), (999.6, "1 us"), (12345, "12.3 us"), (7.3e6, "7.3 ms"),
+     (2e9, "2 s"), (4e12, "4e+03 s")],
+)  # fmt: skip
+def test_duration(nanoseconds: float, text: str) -> None:
+    assert duration(nanoseconds) == text
 
 
 def test_explain_knows_of_jit_never(tmp_path: Any) -> None:

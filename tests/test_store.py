@@ -439,6 +439,14 @@ def test_without_linker(tmp_path: Path) -> None:
     assert not kernels(tmp_path / "store")
 
 
+def test_end_while_compiling_in_the_background(tmp_path: Path) -> None:
+    """The thread is stopped anywhere; its lock does not stay."""
+    report, _ = run(f"multiply({ONE}); report()", NKBLAS_CACHE_DIR=tmp_path)
+    assert report["fallbacks"] == 0
+    assert len(kernels(tmp_path)) == report["kernels_compiled"]
+    assert list(tmp_path.glob("kernels/*.lock")) == []
+
+
 def test_jit_never(tmp_path: Path) -> None:
     """With a cold store NumPy does it; with a warm one, generated kernels."""
     program = f"multiply({ONE}, {ONE}, {OTHER}); report()"

@@ -122,11 +122,16 @@ def link(objects: Path, symbol: str) -> Path:
     return target
 
 
+def object_file(spec: KernelSpec, folder: str) -> Path:
+    """The object file of one kernel, in a folder; its function is in `SECTION`."""
+    path = Path(folder, f"{spec.symbol}.o")
+    engine = _engine(build(spec))
+    engine.raw_lookup(spec.symbol)  # compiles
+    engine.dump_to_object_file(str(path))
+    return path
+
+
 def shared_library(spec: KernelSpec) -> bytes:
     """The shared library of one kernel; it exports ``spec.symbol``."""
     with tempfile.TemporaryDirectory(prefix="nkblas-") as folder:
-        objects = Path(folder, f"{spec.symbol}.o")
-        engine = _engine(build(spec))
-        engine.raw_lookup(spec.symbol)  # compiles
-        engine.dump_to_object_file(str(objects))
-        return link(objects, spec.symbol).read_bytes()
+        return link(object_file(spec, folder), spec.symbol).read_bytes()

@@ -5,7 +5,7 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).parent
-SOURCES = ("cpuid.c", "gemm.c", "load.c", "memory.c", "table.c", "threads.c")
+SOURCES = ("cpuid.c", "gemm.c", "load.c", "memory.c", "record.c", "table.c", "threads.c")
 
 _, _, rest = (HERE / "nkblas.h").read_text().partition("/* cffi: begin */")
 shared, _, _ = rest.partition("/* cffi: end */")

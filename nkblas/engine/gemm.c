@@ -321,7 +321,10 @@ static int64_t run(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, 
     if (plan->patience > 0 && nk_ask &&
         __atomic_sub_fetch(&plan->patience, count, __ATOMIC_RELAXED) <= 0)
         nk_ask(&problem);
-    return nk_run(plan, a, b, c, count, steps, nk_get_num_threads());
+    int64_t done = nk_run(plan, a, b, c, count, steps, nk_get_num_threads());
+    if (done && __atomic_load_n(&nk_recordings, __ATOMIC_RELAXED))
+        nk_note(&problem, done);
+    return done;
 }
 
 int64_t nk_gemm(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,

@@ -91,6 +91,16 @@ nk_counters *nk_counts(void);
 void nk_set_num_threads(int32_t threads);
 int32_t nk_get_num_threads(void);
 
+/* record.c: products by problem, counted while there are recordings. */
+typedef struct {
+    nk_problem problem;
+    int64_t products;
+} nk_record;
+void nk_start_recording(void);
+void nk_stop_recording(void);
+/* Copies as many records as there is room for; how many there are. */
+int64_t nk_recorded(nk_record *out, int64_t room);
+
 /* load.c: the address of `symbol` in a shared library given as bytes; NULL and a message. */
 void *nk_load(const void *library, size_t size, const char *name, const char *symbol,
               char *message, size_t message_size);
@@ -111,6 +121,13 @@ void nk_detect(nk_cpu *cpu);
 
 /* Asks Python for a plan of a problem that the table lacks; 0: there will be none for this call. */
 extern int (*nk_ask)(const nk_problem *problem);
+
+/* record.c: how many recordings there are; counts products of a problem for them. */
+extern int32_t nk_recordings;
+void nk_note(const nk_problem *problem, int64_t products);
+
+/* table.c */
+size_t nk_hash(const nk_problem *problem);
 
 /* threads.c: call work(job, i) for each i < chunks, on at most so many threads, the caller's among
    them. Floating-point flags and modes are as if the caller had done it all. */

@@ -18,7 +18,7 @@ typedef struct {
 
 static _Atomic(table *) current;
 
-static size_t hash(const nk_problem *problem)
+size_t nk_hash(const nk_problem *problem)
 {
     uint64_t words[sizeof *problem / 8], h = 0x9e3779b97f4a7c15u;
     memcpy(words, problem, sizeof words);
@@ -31,7 +31,7 @@ static size_t hash(const nk_problem *problem)
 
 static slot *find_slot(table *t, const nk_problem *problem)
 {
-    for (size_t i = hash(problem);; i++) {
+    for (size_t i = nk_hash(problem);; i++) {
         slot *s = &t->slots[i & (t->capacity - 1)];
         nk_plan *plan = atomic_load_explicit(s, memory_order_acquire);
         if (!plan || !memcmp(&plan->problem, problem, sizeof *problem))
