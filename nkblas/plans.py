@@ -23,6 +23,11 @@ SHIPPED = "shipped"
 TUNED = "tuned"
 
 
+_PACKAGE = os.path.dirname(__file__)
+# in a source tree it is beside the package
+SHIPPED_FOLDERS = [os.path.join(folder, "kernels_cache") for folder in (_PACKAGE, f"{_PACKAGE}/..")]
+
+
 def machine(cpu: CPU) -> str:
     """The name of a microarchitecture, and of the files with its plans."""
     vendor = {"AuthenticAMD": "amd", "GenuineIntel": "intel"}.get(cpu.vendor, cpu.vendor.lower())
@@ -32,11 +37,7 @@ def machine(cpu: CPU) -> str:
 def path(cpu: CPU, layer: str) -> str:
     """The file of a layer, `SHIPPED` or `TUNED`; it need not exist."""
     if layer == SHIPPED:
-        package = os.path.dirname(__file__)
-        installed = os.path.join(package, "kernels_cache")  # in a source tree it is beside nkblas
-        folder = (
-            installed if os.path.isdir(installed) else os.path.join(package, "..", "kernels_cache")
-        )
+        folder = next(filter(os.path.isdir, SHIPPED_FOLDERS), "")
         return os.path.join(folder, f"{machine(cpu)}.txt")
     return os.path.join(default_folder(), "plans", f"{machine(cpu)}.txt")
 
