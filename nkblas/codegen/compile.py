@@ -15,8 +15,8 @@ from mlir.passmanager import PassManager
 from nkblas.isa import ISAS
 from nkblas.toolchain import LINKERS, find_linker
 
-from . import ir, microkernel, packing, small
-from .spec import Copy, KernelSpec, Microkernel, Pack, Peak, Small
+from . import dot, ir, microkernel, packing, small, stream
+from .spec import Copy, Dot, KernelSpec, Microkernel, Pack, Peak, Small, Stream
 
 PIPELINE = (
     "builtin.module(canonicalize,cse,convert-scf-to-cf,expand-strided-metadata,lower-affine,"
@@ -28,8 +28,12 @@ SECTION = ".text.nkblas"
 """The section of generated functions. The execution engine adds wrappers outside of it, which the
 linker drops."""
 
+MULTIPLY = "i64 ptr i64 ptr i64 ptr i64 i64 i64"
+
 SIGNATURES = {
-    Microkernel: "i64 ptr i64 ptr i64 ptr i64 i64 i64",
+    Microkernel: MULTIPLY,
+    Stream: MULTIPLY,
+    Dot: MULTIPLY,
     Small: "i64 ptr i64 ptr i64 ptr i64",
     Pack: "i64 i64 ptr i64 i64 ptr",
     Copy: "i64 i64 ptr i64 i64 ptr i64 i64",
@@ -67,6 +71,10 @@ def build(spec: KernelSpec, name: str = "") -> Any:
                 microkernel.build(spec, isa, element, arguments)
             elif isinstance(spec, Small):
                 small.build(spec, isa, element, arguments)
+            elif isinstance(spec, Stream):
+                stream.build(spec, isa, element, arguments)
+            elif isinstance(spec, Dot):
+                dot.build(spec, isa, element, arguments)
             elif isinstance(spec, Pack):
                 packing.build(spec, isa, element, arguments)
             elif isinstance(spec, Copy):

@@ -11,6 +11,12 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import arith, llvm, scf, vector
 
+LINE = 64
+"""Bytes of a cache line."""
+
+PREFETCH = 1024
+"""How many bytes ahead an operand from beyond the caches is fetched."""
+
 Value = Any  # an `ir.Value`; the bindings have no stubs
 
 
@@ -68,6 +74,10 @@ def add(a: Value, b: Value) -> Value:
     return arith.addi(a, b)
 
 
+def sub(a: Value, b: Value) -> Value:
+    return arith.subi(a, b)
+
+
 def mul(a: Value, b: Value) -> Value:
     return arith.muli(a, b)
 
@@ -79,6 +89,11 @@ def minimum(a: Value, b: Value) -> Value:
 def round_down(value: Value, multiple: int) -> Value:
     """The largest multiple of a power of two that is not above `value`."""
     return arith.andi(value, const(-multiple))
+
+
+def whole(value: Value, multiple: int) -> Value:
+    """The largest multiple of any number that is not above `value`, which is not negative."""
+    return sub(value, arith.remui(value, const(multiple)))
 
 
 def vector_of(lanes: int, element: Any) -> Any:
@@ -135,6 +150,35 @@ def store(value: Value, target: Value, mask: Value | None = None) -> None:
         llvm.intr_masked_store(value, target, mask, _itemsize(value.type))
 
 
+def store_past_caches(value: Value, target: Value) -> None:
+    """Store a vector at an address that is aligned for it; `flush` comes after the last."""
+    size = _itemsize(value.type) * value.type.shape[0]
+    llvm.store(value, target, alignment=size, nontemporal=True)
+
+
+def flush() -> None:
+    """See to it that other threads see what went past the caches before whatever comes after."""
+    ir.Operation.create(
+        "llvm.call_intrinsic",
+        attributes={
+            "intrin": ir.StringAttr.get("llvm.x86.sse.sfence"),
+            "operandSegmentSizes": ir.DenseI32ArrayAttr.get([0, 0]),
+            "op_bundle_sizes": ir.DenseI32ArrayAttr.get([]),
+        },
+    )
+
+
+def load_one(type_: Any, source: Value) -> Value:
+    """A vector of one element and zeros."""
+    return vector.insert(load(type_.element_type, source), zero(type_), [], [0])
+
+
+def until_aligned(address: Value, type_: Any) -> Value:
+    """The number of elements between an element's address and the next one for a whole vector."""
+    elements = arith.shrui(llvm.ptrtoint(i64(), address), const(_itemsize(type_).bit_length() - 1))
+    return arith.andi(sub(const(0), elements), const(type_.shape[0] - 1))
+
+
 def splat(scalar: Value, vector_type: Any) -> Value:
     return vector.broadcast(vector_type, scalar)
 
@@ -157,6 +201,11 @@ def first_lanes(lanes: int, count: Value) -> Value:
     bounded = arith.maxsi(minimum(count, const(lanes)), const(0))
     limit = vector.broadcast(vector_type, arith.trunci(i32, bounded))
     return arith.cmpi(arith.CmpIPredicate.slt, steps, limit)
+
+
+def prefetch(source: Value) -> None:
+    """Fetch a cache line that is read later, as far as L2."""
+    llvm.intr_prefetch(source, 0, 2, 1)
 
 
 def prefetch_for_write(target: Value) -> None:
@@ -202,8 +251,21 @@ def nonzero(value: Value) -> Value:
     return arith.cmpi(arith.CmpIPredicate.ne, value, const(0))
 
 
+def select(condition: Value, a: Value, b: Value) -> Value:
+    return arith.select(condition, a, b)
+
+
+def is_zero(value: Value) -> Value:
+    return arith.cmpi(arith.CmpIPredicate.eq, value, const(0))
+
+
 def less(a: Value, b: Value) -> Value:
     return arith.cmpi(arith.CmpIPredicate.slt, a, b)
+
+
+def shuffle(a: Value, b: Value, lanes: Sequence[int]) -> Value:
+    """Lanes of two vectors of one type; those of `b` are counted on from those of `a`."""
+    return vector.shuffle(a, b, list(lanes))
 
 
 def interleave(a: Value, b: Value) -> tuple[Value, Value]:

@@ -13,7 +13,7 @@ def _symbol(spec: "KernelSpec") -> str:
     for field, value in zip(spec._fields, spec, strict=True):
         if value is True:
             words.append(field)
-        elif field == "nr" or (field in "nk" and isinstance(spec, Small)):  # 14x32 reads best
+        elif field in ("nr", "kr") or (field in "nk" and isinstance(spec, Small)):  # 14x32
             words[-1] += f"x{value}"
         elif value is not False:
             words.append(str(value))
@@ -49,6 +49,76 @@ class Microkernel(NamedTuple):
     nr: int
     a_layout: str
     masked: bool = False
+
+    @property
+    def symbol(self) -> str:
+        return _symbol(self)
+
+
+class Stream(NamedTuple):
+    """``C[mr, n] (+)= A[mr, k] @ B[k, n]`` for any n, along the rows of B.
+
+    A function like `Microkernel`'s, for a product that has too few rows for B to be read more than
+    once: it takes `kr` rows of B at a time, with their `mr` by `kr` elements of A in registers,
+    and goes through all of their columns. C comes and goes for every `kr` rows: where `k` is above
+    `kr`, `mr` rows of `n` columns should fit L2. `k` is at least 1.
+
+    Attributes
+    ----------
+    isa, dtype : str
+        As in `Microkernel`.
+    mr : int
+        Rows of C.
+    nr : int
+        Columns in a step: a whole number of vectors.
+    kr : int
+        Rows of B that are taken at once.
+    a_layout : {"row", "col"}
+        As in `Microkernel`.
+    prefetch : bool
+        Whether B is fetched ahead, into L2: for a B beyond L3.
+    nontemporal : bool
+        Whether C goes past the caches: for a C beyond L3 and a `k` up to `kr`.
+    """
+
+    isa: str
+    dtype: str
+    mr: int
+    nr: int
+    kr: int
+    a_layout: str
+    prefetch: bool = False
+    nontemporal: bool = False
+
+    @property
+    def symbol(self) -> str:
+        return _symbol(self)
+
+
+class Dot(NamedTuple):
+    """``C[mr, nr] (+)= A[mr, k] @ B[k, nr]`` with both operands along k.
+
+    A function like `Microkernel`'s, but B has unit stride along k, and `ldb` is the distance of
+    its columns. `n` means nothing: there are `nr` columns. Accumulators are vectors along k.
+
+    Attributes
+    ----------
+    isa, dtype : str
+        As in `Microkernel`.
+    mr, nr : int
+        Rows and columns of C.
+    streamed : {"a", "b"}
+        The operand that comes from further away than the other.
+    prefetch : bool
+        Whether that operand is fetched ahead, into L2: for one beyond L3.
+    """
+
+    isa: str
+    dtype: str
+    mr: int
+    nr: int
+    streamed: str
+    prefetch: bool = False
 
     @property
     def symbol(self) -> str:
@@ -139,9 +209,9 @@ class Peak(NamedTuple):
         return _symbol(self)
 
 
-KernelSpec: TypeAlias = Microkernel | Small | Pack | Copy | Peak
+KernelSpec: TypeAlias = Microkernel | Stream | Dot | Small | Pack | Copy | Peak
 
-KINDS = {kind.__name__: kind for kind in (Microkernel, Small, Pack, Copy, Peak)}
+KINDS = {kind.__name__: kind for kind in (Microkernel, Stream, Dot, Small, Pack, Copy, Peak)}
 
 
 def to_dict(spec: KernelSpec) -> dict[str, Any]:
