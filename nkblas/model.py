@@ -35,12 +35,48 @@ def plan_for(problem: Problem, cpu: CPU) -> Plan:
 
 
 def ranked(problem: Problem, cpu: CPU, count: int) -> Iterator[Plan]:
-    """Up to so many plans, the cheapest first."""
+    """Up to so many plans, the cheapest first.
+
+    What reads an operand once comes before what would read it well many times.
+    """
+    once = [make(problem, cpu, schedule) for schedule in reading_once(problem, cpu)][:count]
+    for plan in once:
+        yield plan._replace(nanoseconds=time_of_reading(problem, cpu))
     space = Space(problem, cpu)
     cycles = space.cost()
-    for i in np.argsort(cycles, kind="stable")[:count]:
+    for i in np.argsort(cycles, kind="stable")[: count - len(once)]:
         plan = make(problem, cpu, space.schedule(i))
         yield plan._replace(nanoseconds=CYCLE * float(cycles[i]))
+
+
+def reading_once(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
+    """Schedules for products with a dimension so short that an operand is hardly used again."""
+    m, n, k, itemsize = problem.m, problem.n, problem.k, problem.itemsize
+    lanes = cpu.isa.lanes(itemsize)
+    far = max(m, n) * k * itemsize > cpu.l3
+    if m <= FEW_ROWS and problem.b == "row" and problem.a != "strided" and n >= lanes:
+        nc = cpu.l2 // (4 * m * itemsize)
+        yield Schedule("stream", m, 16 * lanes, k, m, nc, prefetch=far)
+    dots = cpu.isa.registers - 8
+    if m <= FEW_ROWS and problem.b == "col" and (m == 1 or problem.a == "row") and k >= lanes:
+        nr = min(8, dots // m)
+        yield Schedule("dot", m, nr, k, m, n, problem.a != "row", prefetch=far)
+    if m > n and n < lanes and problem.a == "row" and k >= 2 * lanes:
+        kc = min(k, cpu.l2 // (4 * n * itemsize))
+        mr = min(8, dots // n)
+        yield Schedule("dot", mr, n, kc, m, n, False, True, True, prefetch=far)
+
+
+FEW_ROWS = 4
+"""Rows of C up to which B is read along its rows, or columns, and not by tiles."""
+
+
+def time_of_reading(problem: Problem, cpu: CPU) -> float:
+    """About how many nanoseconds it takes to read the larger operand once."""
+    size = max(problem.m, problem.n) * problem.k * problem.itemsize
+    bytes_per_cycle = 24 if size <= cpu.l2 else 16 if size <= cpu.l3 else 8
+    arithmetic = problem.flops / 2 / cpu.isa.lanes(problem.itemsize)
+    return CYCLE * max(size / bytes_per_cycle, arithmetic)
 
 
 @cache

@@ -5,9 +5,9 @@ Functionality", ACM TOMS 41, 2015): register tile ``mr`` x ``nr``, cache blocks 
 """
 
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-from .codegen.spec import Copy, KernelSpec, Microkernel, Pack, Small
+from .codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Small, Stream
 from .cut import Cut, cut_evenly, cut_whole
 from .detect import CPU
 from .isa import ISA
@@ -16,7 +16,9 @@ from .problem import ITEMSIZE, Problem
 SMALL = 64
 """Up to this m, n and k a product has a function of its own."""
 
-KINDS = ("tiles",)
+Multiply: TypeAlias = Microkernel | Stream | Dot
+
+KINDS = ("tiles", "stream", "dot")
 
 
 class Schedule(NamedTuple):
@@ -24,16 +26,20 @@ class Schedule(NamedTuple):
 
     Attributes
     ----------
-    kind : {"tiles"}
-        What the innermost function is. "tiles": a microkernel.
+    kind : {"tiles", "stream", "dot", "base"}
+        What the innermost function is. "tiles": a microkernel that holds a tile of C in registers.
+        "stream": one that goes along whole rows of B, for few rows of C. "dot": one whose operands
+        both lie along k. "base": see `base`.
     mr, nr : int
-        The tile.
+        The tile; of "stream", the columns that threads can share C by.
     kc, mc, nc : int
         A cache block, at most; blocks are cut evenly.
     pack_a, pack_b : bool
         Whether the operand is copied into panels; otherwise it is read in place.
     ir_outside : bool
         Order of the two inner loops: over rows outside, or over columns outside.
+    prefetch : bool
+        Whether "stream" and "dot" fetch ahead the operand that they read once: one beyond L3.
     """
 
     kind: str
@@ -45,19 +51,31 @@ class Schedule(NamedTuple):
     pack_a: bool = False
     pack_b: bool = False
     ir_outside: bool = False
+    prefetch: bool = False
 
     def why_not(self, problem: Problem, cpu: CPU) -> str:
         """Why a plan of this kind can't be made for a problem; empty if it can."""
         if self.kind not in KINDS:
             return f"kind: got {self.kind}, expected one of {', '.join(KINDS)}"
         lanes = cpu.isa.lanes(problem.itemsize)
-        if min(self.mr, self.nr, self.kc, self.mc, self.nc) < 1 or self.nr % lanes:
-            return f"got sizes below 1, or nr {self.nr} that is no multiple of {lanes}"
+        if min(self.mr, self.nr, self.kc, self.mc, self.nc) < 1:
+            return "got a size below 1"
+        if problem.a == "strided" and not self.pack_a:
+            return "A without unit stride has to be packed"
+        if self.kind == "stream":
+            fits = problem.b == "row" and not self.pack_a and not self.pack_b
+            fits = fits and self.mr <= STREAM_ROWS
+            return "" if fits else f"B has to have rows in place, and mr to be <= {STREAM_ROWS}"
+        if self.kind == "dot":
+            if self.mr * self.nr > cpu.isa.registers - 4 - min(self.mr, self.nr):
+                return f"the tile {self.mr}x{self.nr} needs too many registers"
+            along_k = problem.a == "row" if not self.pack_a else problem.m == 1
+            return "" if along_k and (self.pack_b or problem.b == "col") else "A and B: not along k"
+        if self.nr % lanes:
+            return f"nr {self.nr} is no multiple of {lanes}"
         edge = problem.n % self.nr > self.nr - lanes
         if cpu.isa.registers_needed(self.mr, self.nr // lanes, edge) > cpu.isa.registers:
             return f"the tile {self.mr}x{self.nr} needs too many registers"
-        if problem.a == "strided" and not self.pack_a:
-            return "A without unit stride has to be packed"
         in_place = problem.b == "row" and (cpu.isa.masked or problem.n % lanes == 0)
         return "" if self.pack_b or in_place else "B has to be packed"
 
@@ -102,11 +120,11 @@ class Plan(NamedTuple):
     def bits(self) -> tuple[object, ...]:
         """Two plans of a problem for which this is equal have the same rounding errors.
 
-        All kinds add up an element's products in the order of k, in blocks of kc.
+        All kinds but "dot" add up an element's products in the order of k, in blocks of kc.
         """
-        return (self.kc,)
+        return (self.schedule,) if self.schedule.kind == "dot" else (self.kc,)
 
-    def microkernel(self, row_rest: bool, column_rest: bool) -> Microkernel | None:
+    def microkernel(self, row_rest: bool, column_rest: bool) -> Multiply | None:
         """The kernel for a tile that is, or is not, one of the rest in each dimension.
 
         None if there is no such tile, or if the main kernel does it by way of a tile in memory.
@@ -120,6 +138,21 @@ class Plan(NamedTuple):
         if not self.m.has(row_rest) or not self.n.has(column_rest):
             return None
         lanes = self.isa.lanes(self.problem.itemsize)
+        if self.schedule.kind == "stream":
+            width, deep = stream_shape(self.isa, mr)
+            return Stream(
+                self.isa.name,
+                self.problem.dtype,
+                mr,
+                width * lanes,
+                deep,
+                self.problem.a,
+                self.schedule.prefetch,
+            )
+        if self.schedule.kind == "dot":
+            streamed = "a" if self.schedule.ir_outside else "b"
+            prefetch = self.schedule.prefetch
+            return Dot(self.isa.name, self.problem.dtype, mr, columns, streamed, prefetch)
         return Microkernel(
             self.isa.name,
             self.problem.dtype,
@@ -144,14 +177,15 @@ class Plan(NamedTuple):
             "a": (self.schedule.pack_a, self.problem.a, "col", self.m.size),
             "b": (self.schedule.pack_b, self.problem.b, "row", self.n.size),
         }[operand]
-        if not packed:
+        if not packed or (self.schedule.kind == "dot" and operand == "b"):
             return None
         source = "strided" if layout == "strided" else "along" if layout == along else "across"
         return Pack(self.isa.name, self.problem.dtype, width, source)
 
     def copy(self) -> Copy | None:
-        """The copy of C's tiles, if some can't be stored in place."""
-        if self.problem.c != "strided" and self.schedule.kind != "base":
+        """The copy of C's tiles, if some can't be stored in place; and of B's columns, for dots."""
+        needed = self.problem.c == "strided" or self.schedule.kind == "base"
+        if not needed and not (self.schedule.kind == "dot" and self.schedule.pack_b):
             return None
         return Copy(self.isa.name, self.problem.dtype)
 
@@ -173,6 +207,18 @@ class Plan(NamedTuple):
             f"{' and '.join(packed) or 'nothing'} packed, "
             f"{'ir outside jr' if schedule.ir_outside else 'jr outside ir'}"
         )
+
+
+STREAM_ROWS = 8
+"""Most rows of C that a "stream" plan takes at once."""
+
+
+def stream_shape(isa: ISA, rows: int) -> tuple[int, int]:
+    """The vectors of n, and the rows of B, that a `Stream` of so many rows takes at once."""
+    vectors = 2 if rows <= 2 else 1
+    others = rows * vectors + min(rows, vectors) + 1 + (not isa.fused)
+    others += 2 * (isa.masked and not isa.mask_registers)
+    return vectors, max(1, min(8, (isa.registers - others) // rows))
 
 
 def tiles(isa: ISA, dtype: str, n: int = 0) -> list[tuple[int, int]]:
@@ -206,6 +252,9 @@ def make(problem: Problem, cpu: CPU, schedule: Schedule) -> Plan:
     else:
         m = cut_evenly(problem.m, schedule.mr)
         n = cut_whole(problem.n, min(schedule.nr, -(-problem.n // lanes) * lanes))
+    if schedule.kind == "dot":  # what is left over is done column by column
+        full, left = divmod(problem.n, schedule.nr)
+        n = schedule.nr, full, 1, full + left
 
     def block(length: int, tiles: int, most: int) -> int:
         return -(-tiles // -(-length // max(1, most)))

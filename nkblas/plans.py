@@ -78,7 +78,7 @@ def from_text(problem: Problem, text: str, cpu: CPU) -> Plan:
         nanoseconds = float(fields.pop("ns"))
         kind = fields.pop("kind")
         numbers: dict[str, Any] = {name: int(value) for name, value in fields.items()}
-        for name in ("pack_a", "pack_b", "ir_outside"):
+        for name in ("pack_a", "pack_b", "ir_outside", "prefetch"):
             numbers[name] = bool(numbers[name])
         schedule = Schedule(kind, **numbers)
     except (KeyError, TypeError, ValueError):

@@ -105,7 +105,7 @@ def _choose(problem: Problem) -> tuple[Plan, int]:
     missing = sum(not kernels.at_hand(spec) for spec in best.kernels)
     if not missing:
         return best, 0
-    last = base(best, cpu)
+    last = base(best, cpu) if best.schedule.kind != "dot" else None
     for plan in chain(ranked, [last] if last else []):
         if plan.bits == best.bits and all(map(kernels.at_hand, plan.kernels)):
             return plan._replace(standby=True), missing
@@ -225,6 +225,8 @@ def to_c_plan(plan: Plan, addresses: dict[KernelSpec, int]) -> Any:
     c.nanoseconds = plan.nanoseconds
     c.m, c.n, c.kc = cut(plan.m), cut(plan.n), plan.kc
     c.pack_a, c.pack_b, c.ir_outside = schedule.pack_a, schedule.pack_b, schedule.ir_outside
+    c.b_along_k = schedule.kind == "dot" and schedule.pack_b
+    c.whole_rows = schedule.kind == "stream"
     for i in (False, True):
         for j in (False, True):
             c.microkernel[i][j] = address("nk_microkernel", plan.microkernel(i, j))

@@ -15,7 +15,7 @@ CHAINS = 8
 """Accumulators that keep the units busy: two multiply-adds a cycle, each of which takes four."""
 
 SEGMENT = 16
-"""Bytes within which lanes move freely; from one such part of a vector to another is dearer."""
+"""Bytes of a vector within which lanes are moved at the lowest cost."""
 
 
 def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
@@ -33,56 +33,46 @@ def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
     def step(
         p: Value, sums: list[Value], load: Callable[[Value], Value], offset: int = 0
     ) -> list[Value]:
-        """A vector of k from `p` + `offset` on, on all accumulators."""
-
-        def place(operand: Value, line: Value) -> Value:
-            return ir.address(
-                ir.address(ir.address(operand, p, element), line, element), offset, element
-            )
-
+        """One vector of each line, from `p` + `offset` on."""
         tile = compose(
             nanokernel,
-            lambda i: load(place(a, a_lines[i])),
-            lambda j: load(place(b, b_lines[j])),
+            lambda i: load(ir.at(a, element, p, a_lines[i], offset)),
+            lambda j: load(ir.at(b, element, p, b_lines[j], offset)),
             [sums[i : i + spec.nr] for i in range(0, size, spec.nr)],
         )
         return [value for row in tile for value in row]
 
     def steps(p: Value, sums: list[Value]) -> list[Value]:
-        """Vectors that follow each other, with accumulators for each."""
+        """Some vectors of each line, with accumulators for each."""
         new = []
         for i in range(len(sums) // size):
-            if spec.prefetch and i * lanes * itemsize % LINE == 0:
-                ahead = ir.address(streamed, ir.add(p, ir.const(i * lanes)), element)
+            offset = i * lanes
+            if spec.prefetch and offset * itemsize % LINE == 0:
                 for line in lines:
-                    ir.prefetch(
-                        ir.address(ir.address(ahead, line, element), PREFETCH // itemsize, element)
-                    )
-            new += step(p, sums[i * size : (i + 1) * size], lambda x: ir.load(vector, x), i * lanes)
+                    ir.prefetch(ir.at(streamed, element, p, line, offset + PREFETCH // itemsize))
+            new += step(p, sums[i * size :][:size], lambda place: ir.load(vector, place), offset)
         return new
 
     def edge(start: Value, stop: Value, sums: list[Value]) -> list[Value]:
-        """Less than a vector; zeros on both sides fill it, and raise no exceptions."""
+        """Less than a vector; zeros fill both sides, and raise no exceptions."""
         if isa.masked:
             mask = ir.first_lanes(lanes, ir.sub(stop, start))
 
             def masked() -> list[Value]:
-                return step(start, sums, lambda x: ir.load(vector, x, mask))
+                return step(start, sums, lambda place: ir.load(vector, place, mask))
 
             return ir.when(ir.less(start, stop), masked, sums)
-        return ir.loop(
-            stop,
-            sums,
-            lambda p, sums: step(p, sums, lambda x: ir.load_one(vector, x)),
-            start=start,
-        )
+
+        def one(p: Value, sums: list[Value]) -> list[Value]:
+            return step(p, sums, lambda place: ir.load_one(vector, place))
+
+        return ir.loop(stop, sums, one, start=start)
 
     def zeros(count: int) -> list[Value]:
         return [nanokernel.zero() for _ in range(count)]
 
-    # A vector that lies in two cache lines is two loads: most are of the streamed operand.
-    start = ir.minimum(ir.until_aligned(streamed, vector), k)
-    sums = edge(ir.const(0), start, zeros(size))
+    # From the first element on, however it is aligned: the bits must not depend on where it lies.
+    start, sums = ir.const(0), zeros(size)
     for count in dict.fromkeys((max(1, CHAINS // size), 1)):
         stop = ir.add(start, ir.whole(ir.sub(k, start), count * lanes))
         parts = sums + zeros(size * (count - 1))
@@ -99,54 +89,54 @@ def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
 
         ir.store(ir.when(ir.nonzero(accumulate), plus_c, [value])[0], place)
 
-    rows = max(1, lanes // spec.nr)  # of which one vector holds the results
-    for first in range(0, spec.mr, rows):
-        results = lane_sums(sums[first * spec.nr : (first + rows) * spec.nr], SEGMENT // itemsize)
-        for i in range(first, min(first + rows, spec.mr)):
-            row = ir.address(c, ir.mul(ldc, ir.const(i)), element)
+    together = max(1, lanes // spec.nr)  # rows of C, in one vector
+    for first in range(0, spec.mr, together):
+        rows = range(first, min(first + together, spec.mr))
+        totals = lane_sums(sums[rows.start * spec.nr : rows.stop * spec.nr], SEGMENT // itemsize)
+        for i in rows:
             for j in range(0, spec.nr, lanes):
-                at = (i - first) * spec.nr + j
-                chosen = range(at % lanes, at % lanes + min(lanes, spec.nr - j))
-                result = results[at // lanes]
-                store(ir.shuffle(result, result, chosen), ir.address(row, j, element))
+                which, lane = divmod((i - first) * spec.nr + j, lanes)
+                chosen = range(lane, lane + min(lanes, spec.nr - j))
+                row = ir.at(c, element, ir.mul(ldc, ir.const(i)), j)
+                store(ir.shuffle(totals[which], totals[which], chosen), row)
 
 
 def lane_sums(vectors: list[Value], segment: int) -> list[Value]:
-    """The sum of each vector's lanes; the sums, in order, in as few vectors as it takes.
+    """The sum of the lanes of each vector; the sums, in order, in as few vectors as they fill.
 
-    The lanes of two vectors are added in pairs to one vector that has half of its lanes for each
-    of the two, and so on: a third of the additions and shuffles that one vector at a time takes.
-    It begins within segments of a few lanes, which is cheaper than across them.
+    Two vectors become one that has half of its lanes for each of them, and so on until one lane is
+    left for each: about a third of the work of one vector after the other. It begins inside of
+    segments of a few lanes, which is cheaper than across them.
     """
     lanes = vectors[0].type.shape[0]
 
-    def halved(x: Value, y: Value | None, span: int, block: int) -> Value:
-        """In each span: of each block of x, then of y, its lower and its upper half, added."""
+    def halve(x: Value, y: Value | None, span: int, block: int) -> Value:
+        """Add the two halves of each block: in each span, those of x and then those of y."""
         width = x.type.shape[0]
         lower = [
-            operand + start + first + lane
-            for start in range(0, width, span)
-            for operand in ((0,) if y is None else (0, width))
-            for first in range(0, span, block)
+            operand + start + lane
+            for first in range(0, width, span)
+            for operand in ([0] if y is None else [0, width])
+            for start in range(first, first + span, block)
             for lane in range(block // 2)
         ]
         upper = [lane + block // 2 for lane in lower]
         other = x if y is None else y
         return ir.float_add(ir.shuffle(x, other, lower), ir.shuffle(x, other, upper))
 
-    def paired(vectors: list[Value], span: int, block: int) -> list[Value]:
+    def in_pairs(vectors: list[Value], span: int, block: int) -> list[Value]:
         even = vectors + [ir.zero(vectors[0].type)] * (len(vectors) % 2)
-        return [halved(x, y, span, block) for x, y in zip(even[::2], even[1::2], strict=True)]
+        return [halve(x, y, span, block) for x, y in zip(even[::2], even[1::2], strict=True)]
 
     block = segment
     while block > 1:
-        vectors = paired(vectors, segment, block)
+        vectors = in_pairs(vectors, segment, block)
         block //= 2
     block = lanes
     while block > segment:
         if len(vectors) > 1:
-            vectors = paired(vectors, lanes, block)
+            vectors = in_pairs(vectors, lanes, block)
         else:
-            vectors = [halved(x, None, x.type.shape[0], block) for x in vectors]
+            vectors = [halve(x, None, x.type.shape[0], block) for x in vectors]
         block //= 2
     return vectors

@@ -124,6 +124,13 @@ def address(base: Value, index: Value | int, element: Any) -> Value:
     )
 
 
+def at(base: Value, element: Any, *indices: Value | int) -> Value:
+    """``&base[sum(indices)]``, the indices added one after the other."""
+    for index in indices:
+        base = address(base, index, element)
+    return base
+
+
 def _itemsize(type_: Any) -> int:
     element = type_.element_type if isinstance(type_, ir.VectorType) else type_
     return int(element.width) // 8

@@ -1,6 +1,5 @@
-"""The loops along n over a few rows of B at a time, built of nanokernels."""
+"""The loop along n over a few rows of B at a time, built of nanokernels."""
 
-from collections.abc import Callable
 from typing import Any
 
 from nkblas.isa import ISA
@@ -14,133 +13,118 @@ from .spec import Stream
 
 def build(spec: Stream, isa: ISA, element: Any, arguments: list[Value]) -> None:
     """Emit the body of `spec`'s function (its contract is `spec.Stream`'s)."""
-    ldc = arguments[6]
-    lanes = isa.lanes(ITEMSIZE[spec.dtype])
 
     def through_caches() -> list[Value]:
-        return _build(spec, isa, element, arguments, ir.store)
+        return _loops(spec, isa, element, arguments, nontemporal=False)
 
     def past_caches() -> list[Value]:
-        return _build(spec, isa, element, arguments, ir.store_past_caches)
+        return _loops(spec, isa, element, arguments, nontemporal=True)
 
     if not spec.nontemporal:
         through_caches()
         return
-    # Only whole, aligned vectors can go past the caches; one row's may be aligned, another's not.
-    rest = ir.sub(ldc, ir.round_down(ldc, lanes)) if spec.mr > 1 else ir.const(0)
-    ir.either(ir.nonzero(rest), through_caches, past_caches)
+    # Only an aligned vector can go past the caches: the rows are aligned together or not at all.
+    lanes, ldc = isa.lanes(ITEMSIZE[spec.dtype]), arguments[6]
+    odd = ir.sub(ldc, ir.round_down(ldc, lanes)) if spec.mr > 1 else ir.const(0)
+    ir.either(ir.nonzero(odd), through_caches, past_caches)
     ir.flush()
 
 
-def _build(
-    spec: Stream,
-    isa: ISA,
-    element: Any,
-    arguments: list[Value],
-    store_whole: Callable[[Value, Value], None],
+def _loops(
+    spec: Stream, isa: ISA, element: Any, arguments: list[Value], nontemporal: bool
 ) -> list[Value]:
     k, a, lda, b, ldb, c, ldc, n, accumulate = arguments
     itemsize = ITEMSIZE[spec.dtype]
-    lanes = isa.lanes(itemsize)
-    rows, vectors = range(spec.mr), range(spec.nr // lanes)
-    row_step, k_step = (lda, ir.const(1)) if spec.a_layout == "row" else (ir.const(1), lda)
+    all_lanes = isa.lanes(itemsize)
+    rows = range(spec.mr)
+    along_m, along_k = (lda, ir.const(1)) if spec.a_layout == "row" else (ir.const(1), lda)
+    a_rows = [ir.mul(along_m, ir.const(i)) for i in rows]
     c_rows = [ir.mul(ldc, ir.const(i)) for i in rows]
 
-    # A vector that lies in two cache lines is two loads, and can't be stored past the caches.
-    aligned = b if store_whole is ir.store else c
-    start = ir.minimum(ir.until_aligned(aligned, ir.vector_of(lanes, element)), n)
+    # A vector that lies in two cache lines is two loads. Columns before `start` and after `stop`
+    # are left to the edge.
+    aligned = ir.until_aligned(c if nontemporal else b, ir.vector_of(all_lanes, element))
+    start = ir.minimum(aligned, n)
     stop = ir.add(start, ir.whole(ir.sub(n, start), spec.nr))
 
-    def rows_of_b(p: Value, count: int, first: bool) -> list[Value]:
-        """Multiply `count` rows of B, from row `p` on; to the `first` ones no C is added."""
-        a_tile = ir.address(a, ir.mul(p, k_step), element)
-        held = [
+    def group(p: Value, count: int, fresh: bool) -> list[Value]:
+        """Rows of B from `p` on; if `fresh`, C starts from zero."""
+        b_group = ir.address(b, ir.mul(ldb, p), element)
+        a_tile = [
             [
                 ir.load(
                     element,
-                    ir.address(
-                        ir.address(a_tile, ir.mul(k_step, ir.const(q)), element),
-                        ir.mul(row_step, ir.const(i)),
-                        element,
-                    ),
+                    ir.at(a, element, ir.mul(along_k, p), row, ir.mul(along_k, ir.const(q))),
                 )
-                for i in rows
+                for row in a_rows
             ]
             for q in range(count)
         ]
-        b_tile = ir.address(b, ir.mul(p, ldb), element)
-        b_rows = [ir.mul(ldb, ir.const(q)) for q in range(count)]
 
-        def tile(j: Value, vectors: range, lanes: int, mask: Value | None = None) -> list[Value]:
+        def tile(j: Value, vectors: int, lanes: int, mask: Value | None = None) -> list[Value]:
             """Columns from `j` on."""
             nanokernel = FMA(ir.vector_of(lanes, element))
-
-            def place(matrix: Value, row: Value, v: int) -> Value:
-                return ir.address(
-                    ir.address(ir.address(matrix, j, element), row, element), v * lanes, element
-                )
-
+            whole = mask is None and lanes == all_lanes
+            places = [
+                [ir.at(c, element, j, row, v * lanes) for v in range(vectors)] for row in c_rows
+            ]
             sums = [
                 [
-                    nanokernel.zero()
-                    if first
-                    else ir.load(nanokernel.vector_type, place(c, row, v), mask)
-                    for v in vectors
+                    nanokernel.zero() if fresh else ir.load(nanokernel.vector_type, place, mask)
+                    for place in row
                 ]
-                for row in c_rows
+                for row in places
             ]
-            whole = mask is None and lanes > 1
-            for scalars, row in zip(held, b_rows, strict=True):
-                for v in vectors:
-                    if spec.prefetch and whole and v * lanes * itemsize % LINE == 0:
-                        ir.prefetch(
-                            ir.address(place(b_tile, row, v), PREFETCH // itemsize, element)
-                        )
-                sums = compose(
+
+            def add_row(sums: list[list[Value]], q: int) -> list[list[Value]]:
+                b_row = ir.at(b_group, element, j, ir.mul(ldb, ir.const(q)))
+                if spec.prefetch and whole:
+                    for ahead in range(0, vectors * lanes, max(lanes, LINE // itemsize)):
+                        ir.prefetch(ir.address(b_row, ahead + PREFETCH // itemsize, element))
+                return compose(
                     nanokernel,
-                    lambda i: ir.splat(scalars[i], nanokernel.vector_type),
-                    lambda v: nanokernel.load_b(place(b_tile, row, v), mask),
+                    lambda i: ir.splat(a_tile[q][i], nanokernel.vector_type),
+                    lambda v: nanokernel.load_b(ir.address(b_row, v * lanes, element), mask),
                     sums,
                 )
-            for row, values in zip(c_rows, sums, strict=True):
-                for v, value in enumerate(values):
-                    if whole:
-                        store_whole(value, place(c, row, v))
+
+            for q in range(count):
+                sums = add_row(sums, q)
+            for place_row, sum_row in zip(places, sums, strict=True):
+                for place, value in zip(place_row, sum_row, strict=True):
+                    if nontemporal and whole:
+                        ir.store_past_caches(value, place)
                     else:
-                        ir.store(value, place(c, row, v), mask)
+                        ir.store(value, place, mask)
             return []
 
         def edge(side: Value, _: list[Value]) -> list[Value]:
-            """Columns before and after the whole tiles."""
+            """What the whole tiles leave over on one side."""
             left = ir.is_zero(side)
             first, last = ir.select(left, ir.const(0), stop), ir.select(left, start, n)
+
+            def masked(j: Value, _: list[Value]) -> list[Value]:
+                return tile(j, 1, all_lanes, ir.first_lanes(all_lanes, ir.sub(last, j)))
+
             if isa.masked:
-                ir.loop(
-                    last,
-                    [],
-                    lambda j, _: tile(j, range(1), lanes, ir.first_lanes(lanes, ir.sub(last, j))),
-                    start=first,
-                    step=lanes,
-                )
-            else:
-                ir.loop(last, [], lambda j, _: tile(j, range(1), 1), start=first)
-            return []
+                return ir.loop(last, [], masked, start=first, step=all_lanes)
+            return ir.loop(last, [], lambda j, _: tile(j, 1, 1), start=first)
 
-        ir.loop(stop, [], lambda j, _: tile(j, vectors, lanes), start=start, step=spec.nr)
-        ir.loop(ir.const(2), [], edge)
-        return []
+        vectors = spec.nr // all_lanes
+        ir.loop(stop, [], lambda j, _: tile(j, vectors, all_lanes), start=start, step=spec.nr)
+        return ir.loop(ir.const(2), [], edge)
 
-    begin = ir.const(0)
+    done = ir.const(0)
     for count in dict.fromkeys((spec.kr, 1)):
-        end = ir.add(begin, ir.whole(ir.sub(k, begin), count))
 
-        def group(p: Value, _: list[Value], count: int = count) -> list[Value]:
+        def groups(p: Value, _: list[Value], count: int = count) -> list[Value]:
             return ir.either(
                 ir.is_zero(ir.add(p, accumulate)),
-                lambda: rows_of_b(p, count, True),
-                lambda: rows_of_b(p, count, False),
+                lambda: group(p, count, fresh=True),
+                lambda: group(p, count, fresh=False),
             )
 
-        ir.loop(end, [], group, start=begin, step=count)
-        begin = end
+        end = ir.add(done, ir.whole(ir.sub(k, done), count))
+        ir.loop(end, [], groups, start=done, step=count)
+        done = end
     return []

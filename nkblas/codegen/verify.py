@@ -12,7 +12,7 @@ from nkblas._engine import ffi
 from nkblas.isa import ISAS
 from nkblas.problem import ITEMSIZE
 
-from .spec import Copy, KernelSpec, Microkernel, Pack, Peak, Small
+from .spec import Copy, Dot, KernelSpec, Microkernel, Pack, Peak, Small, Stream
 
 
 class WrongKernelError(RuntimeError):
@@ -32,6 +32,10 @@ def check(spec: KernelSpec, address: int) -> None:
         _check_microkernel(spec, ffi.cast("nk_microkernel", address), generator)
     elif isinstance(spec, Small):
         _check_small(spec, ffi.cast("nk_small", address), generator)
+    elif isinstance(spec, Stream):
+        _check_stream(spec, ffi.cast("nk_microkernel", address), generator)
+    elif isinstance(spec, Dot):
+        _check_dot(spec, ffi.cast("nk_microkernel", address), generator)
     elif isinstance(spec, Pack):
         _check_pack(spec, ffi.cast("nk_pack", address), generator)
     elif isinstance(spec, Copy):
@@ -57,26 +61,59 @@ def _compare(spec: KernelSpec, got: np.ndarray, expected: np.ndarray, case: str)
         raise WrongKernelError(f"{spec.symbol} is wrong at {case}")
 
 
+def _check_product(
+    spec: Microkernel | Stream | Dot,
+    kernel,
+    a: np.ndarray,
+    b: np.ndarray,
+    c: np.ndarray,
+    k: int,
+    n: int,
+    accumulate: int,
+) -> None:
+    """`a`, `b` and `c` are the operands as rows, with something to the right of each."""
+    expected = c.copy()
+    expected[:, :n] = (c[:, :n] if accumulate else 0) + np.einsum("ip,pj->ij", a[:, :k], b[:, :n])
+    if not isinstance(spec, Dot) and spec.a_layout == "col":
+        a = np.ascontiguousarray(np.pad(a, ((0, 4), (0, 0))).T)  # lda is not mr
+    if isinstance(spec, Dot):
+        b = np.ascontiguousarray(np.pad(b, ((0, 3), (0, 0))).T)
+    kernel(
+        k, _pointer(a), a.shape[1], _pointer(b), b.shape[1], _pointer(c), c.shape[1], n, accumulate
+    )
+    _compare(spec, c, expected, f"k={k}, n={n}, accumulate={accumulate}")
+
+
 def _check_microkernel(spec: Microkernel, kernel, generator: np.random.Generator) -> None:
     lanes = ISAS[spec.isa].lanes(ITEMSIZE[spec.dtype])
     widths = range(spec.nr - lanes + 1, spec.nr + 1) if spec.masked else [spec.nr]
-    mr = spec.mr
     for k, n, accumulate in itertools.product((1, 2, 19), widths, (0, 1)):
-        a = _integers(generator, spec.dtype, mr, k + 3)
+        a = _integers(generator, spec.dtype, spec.mr, k + 3)
         # B's lanes beyond n count for nothing, but where there are no masks they are read
         b = _integers(generator, spec.dtype, k, spec.nr + 5)
-        c = _integers(generator, spec.dtype, mr, spec.nr + 7)
-        expected = c.copy()
-        expected[:, :n] = (c[:, :n] if accumulate else 0) + np.einsum(
-            "ip,pj->ij", a[:, :k], b[:, :n]
-        )
-        if spec.a_layout == "col":
-            a = np.ascontiguousarray(np.pad(a, ((0, 4), (0, 0))).T)  # lda is not mr
-        kernel(
-            k, _pointer(a), a.shape[1], _pointer(b), b.shape[1], _pointer(c), c.shape[1], n,
-            accumulate,
-        )  # fmt: skip
-        _compare(spec, c, expected, f"k={k}, n={n}, accumulate={accumulate}")
+        c = _integers(generator, spec.dtype, spec.mr, spec.nr + 7)
+        _check_product(spec, kernel, a, b, c, k, n, accumulate)
+
+
+def _check_stream(spec: Stream, kernel, generator: np.random.Generator) -> None:
+    lanes = ISAS[spec.isa].lanes(ITEMSIZE[spec.dtype])
+    depths = {1, spec.kr, 2 * spec.kr + 1}
+    for k, n, accumulate in itertools.product(depths, {1, lanes + 1, 3 * spec.nr - 1}, (0, 1)):
+        a = _integers(generator, spec.dtype, spec.mr, k + 3)
+        b = _integers(generator, spec.dtype, k, n + 5)
+        # both ways to store: rows that are aligned together, and others
+        for width in (n + lanes - n % lanes, n + lanes - n % lanes + 1):
+            c = _integers(generator, spec.dtype, spec.mr, width)
+            _check_product(spec, kernel, a, b, c, k, n, accumulate)
+
+
+def _check_dot(spec: Dot, kernel, generator: np.random.Generator) -> None:
+    lanes = ISAS[spec.isa].lanes(ITEMSIZE[spec.dtype])
+    for k, accumulate in itertools.product((1, lanes + 1, 11 * lanes - 1), (0, 1)):
+        a = _integers(generator, spec.dtype, spec.mr, k + 3)
+        b = _integers(generator, spec.dtype, k, spec.nr)
+        c = _integers(generator, spec.dtype, spec.mr, spec.nr + 7)
+        _check_product(spec, kernel, a, b, c, k, spec.nr, accumulate)
 
 
 def _check_small(spec: Small, kernel, generator: np.random.Generator) -> None:

@@ -46,13 +46,14 @@ static int64_t leading(nk_matrix x, int8_t layout)
     return layout == NK_ROW ? x.rs : x.cs;
 }
 
-/* A panel is packed by the first tile that reads it, so that it is in the cache for that one. */
-static void run_tile(const block *x, int64_t i, int64_t j)
+/* The tile in row i and column j, or those up to column j1 as one. A panel is packed by the first
+   tile that reads it, so that it is in the cache for that one. */
+static void run_tile(const block *x, int64_t i, int64_t j, int64_t j1)
 {
     const nk_plan *plan = x->plan;
     int64_t size = x->itemsize;
     int64_t row = offset(&plan->m, i), rows = length(&plan->m, i);
-    int64_t column = offset(&plan->n, j), columns = length(&plan->n, j);
+    int64_t column = offset(&plan->n, j), columns = offset(&plan->n, j1) - column;
 
     const char *a = at(x->a, row, x->p0, size);
     int64_t lda = leading(x->a, plan->problem.a);
@@ -67,10 +68,13 @@ static void run_tile(const block *x, int64_t i, int64_t j)
     int64_t ldb = leading(x->b, plan->problem.b);
     if (plan->pack_b) {
         char *panel = x->b_panels + (j - x->j0) * plan->n.size * x->kc * size;
-        if (x->fresh_b && i == x->i0)
+        int fresh = x->fresh_b && i == x->i0;
+        if (fresh && plan->b_along_k)
+            plan->copy(columns, x->kc, b, x->b.cs, x->b.rs, panel, x->kc, 1);
+        else if (fresh)
             plan->packs[1](columns, x->kc, b, x->b.cs, x->b.rs, panel);
         b = panel;
-        ldb = plan->n.size;
+        ldb = plan->b_along_k ? x->kc : plan->n.size;
     }
 
     nk_microkernel microkernel = plan->microkernel[i >= plan->m.full][j >= plan->n.full];
@@ -80,7 +84,7 @@ static void run_tile(const block *x, int64_t i, int64_t j)
         return;
     }
     /* By way of a tile of its own, with rows, and as large as the microkernel takes it to be. */
-    int64_t ldc = plan->n.size;
+    int64_t ldc = columns > plan->n.size ? columns : plan->n.size;
     if (!microkernel)
         microkernel = plan->microkernel[0][0];
     if (x->p0 > 0) {
@@ -93,14 +97,17 @@ static void run_tile(const block *x, int64_t i, int64_t j)
 
 static void run_block(const block *x)
 {
-    if (x->plan->ir_outside) {
+    if (x->plan->whole_rows) {
+        for (int64_t i = x->i0; i < x->i1; i++)
+            run_tile(x, i, x->j0, x->j1);
+    } else if (x->plan->ir_outside) {
         for (int64_t i = x->i0; i < x->i1; i++)
             for (int64_t j = x->j0; j < x->j1; j++)
-                run_tile(x, i, j);
+                run_tile(x, i, j, j + 1);
     } else {
         for (int64_t j = x->j0; j < x->j1; j++)
             for (int64_t i = x->i0; i < x->i1; i++)
-                run_tile(x, i, j);
+                run_tile(x, i, j, j + 1);
     }
 }
 
@@ -124,7 +131,8 @@ static int run_tiles(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c,
         int64_t b_tiles = plan->pack_b ? smaller(n->block, j1 - j0) : 0;
         size_t a_size = whole_pages(a_tiles * m->size * depth);
         size_t b_size = whole_pages(b_tiles * n->size * depth);
-        x.a_panels = nk_buffer(a_size + b_size + (size_t)(m->size * n->size * size));
+        int64_t c_tiles = plan->whole_rows ? smaller(n->block, j1 - j0) : 1;
+        x.a_panels = nk_buffer(a_size + b_size + (size_t)(m->size * c_tiles * n->size * size));
         if (!x.a_panels)
             return 0;
         x.b_panels = x.a_panels + a_size;
