@@ -56,7 +56,11 @@ def reading_once(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
     far = max(m, n) * k * itemsize > cpu.l3
     if m <= FEW_ROWS and problem.b == "row" and problem.a != "strided" and n >= lanes:
         nc = cpu.l2 // (4 * m * itemsize)
-        yield Schedule("stream", m, 16 * lanes, k, m, nc, prefetch=far)
+        yield Schedule("stream", m if m <= 6 else 4, 16 * lanes, k, m, nc, prefetch=far)
+    if m > FEW_ROWS and k <= FEW_DEEP and problem.b == "row" and problem.a != "strided":
+        size = m * n * itemsize
+        mr = 1 if 2 * size <= cpu.l3 else 4
+        yield Schedule("stream", mr, 16 * lanes, k, m, n, prefetch=size > cpu.l3)
     dots = cpu.isa.registers - 8
     if m <= FEW_ROWS and problem.b == "col" and (m == 1 or problem.a == "row") and k >= lanes:
         nr = min(8, dots // m)
@@ -67,7 +71,10 @@ def reading_once(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
         yield Schedule("dot", mr, n, kc, m, n, False, True, True, prefetch=far)
 
 
-FEW_ROWS = 4
+FEW_DEEP = 2
+"""Depth up to which C is written along its rows, and not by tiles."""
+
+FEW_ROWS = 8
 """Rows of C up to which B is read along its rows, or columns, and not by tiles."""
 
 

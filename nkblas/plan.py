@@ -39,7 +39,8 @@ class Schedule(NamedTuple):
     ir_outside : bool
         Order of the two inner loops: over rows outside, or over columns outside.
     prefetch : bool
-        Whether "stream" and "dot" fetch ahead the operand that they read once: one beyond L3.
+        Whether the operand that "stream" and "dot" read once is fetched ahead, or a C that they
+        write once goes past the caches: for one beyond L3.
     """
 
     kind: str
@@ -140,6 +141,7 @@ class Plan(NamedTuple):
         lanes = self.isa.lanes(self.problem.itemsize)
         if self.schedule.kind == "stream":
             width, deep = stream_shape(self.isa, mr)
+            far, once = self.schedule.prefetch, self.problem.k <= min(deep, self.problem.m)
             return Stream(
                 self.isa.name,
                 self.problem.dtype,
@@ -147,7 +149,8 @@ class Plan(NamedTuple):
                 width * lanes,
                 deep,
                 self.problem.a,
-                self.schedule.prefetch,
+                prefetch=far and not once,
+                nontemporal=far and once,
             )
         if self.schedule.kind == "dot":
             streamed = "a" if self.schedule.ir_outside else "b"
