@@ -61,11 +61,14 @@ def reading_once(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
         size = m * n * itemsize
         mr = 1 if 2 * size <= cpu.l3 else 4
         yield Schedule("stream", mr, 16 * lanes, k, m, n, prefetch=size > cpu.l3)
+    # Kernels for dots are many, and nothing stands by for them: they have to be worth it.
+    worth = m == 1 or max(m, n) * k * itemsize >= 2 * cpu.l1d
     dots = cpu.isa.registers - 8
-    if m <= FEW_ROWS and problem.b == "col" and (m == 1 or problem.a == "row") and k >= lanes:
+    along_k = problem.b == "col" and (m == 1 or problem.a == "row")
+    if m <= FEW_ROWS and along_k and worth:
         nr = min(8, dots // m)
         yield Schedule("dot", m, nr, k, m, n, problem.a != "row", prefetch=far)
-    if m > n and n < lanes and problem.a == "row" and k >= 2 * lanes:
+    if m > n and n < lanes and problem.a == "row" and k >= 2 * lanes and worth:
         kc = min(k, cpu.l2 // (4 * n * itemsize))
         mr = min(8, dots // n)
         yield Schedule("dot", mr, n, kc, m, n, False, True, True, prefetch=far)

@@ -288,14 +288,15 @@ def base(best: Plan, cpu: CPU) -> Plan | None:
 
 
 def base_kernels(isa: ISA, dtype: str) -> list[KernelSpec]:
-    """The kernels of all base plans of a dtype."""
+    """The kernels of all base plans of a dtype, and of matrix-vector products along rows."""
     mr, nr = base_tile(isa, dtype)
     packs = [
         Pack(isa.name, dtype, width, source)
         for width in (mr, nr)
         for source in ("along", "across", "strided")
     ]
-    return [Microkernel(isa.name, dtype, mr, nr, "col"), *packs, Copy(isa.name, dtype)]
+    dots = [Dot(isa.name, dtype, 1, width, "b") for width in (1, 8)]  # for vectors
+    return [Microkernel(isa.name, dtype, mr, nr, "col"), *packs, Copy(isa.name, dtype), *dots]
 
 
 @cache
