@@ -1,5 +1,7 @@
 """What nkblas tells about itself: `explain`, `stats`, `show_config`."""
 
+import math
+import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -54,7 +56,7 @@ class Explanation(NamedTuple):
     cache : tuple of str
         Where each of them is now: "process", "store", or "nowhere" (the first call compiles it).
     threads : int
-        How many it may use, if it is large enough.
+        How many threads do it, where none of them is needed elsewhere.
     """
 
     backend: str
@@ -121,7 +123,10 @@ def explain(a: Any, b: Any) -> Explanation:
         lost = f"{missing}: not in the store, and NKBLAS_JIT=never"
     if lost:
         return Explanation("numpy", lost, problem)
-    return Explanation("nkblas", "", problem, plan, names, places, get_num_threads())
+    count = math.prod(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]))
+    most = min(get_num_threads(), len(os.sched_getaffinity(0)))
+    threads = lib.nk_worth_threads(plan.nanoseconds * count, most)
+    return Explanation("nkblas", "", problem, plan, names, places, threads)
 
 
 def _problem(dtype: np.dtype, a: np.ndarray, b: np.ndarray) -> "Problem":
