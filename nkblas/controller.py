@@ -92,7 +92,7 @@ class Loader:
 def install() -> None:
     """Make nkblas known to threadpoolctl, now or when it is imported."""
     sys.meta_path.insert(0, Finder())
-    if NAME in sys.modules:
+    if sys.modules.get(NAME):
         import threadpoolctl  # waits, if another thread is just importing it
 
         register(threadpoolctl)

@@ -1,6 +1,9 @@
 """What nkblas has to say: the logger ``nkblas``, shown from the level that ``NKBLAS_LOG`` names."""
 
+import contextlib
 import os
+
+from .preparing import is_preparing, preparing
 
 _told: set[str] = set()
 
@@ -10,7 +13,8 @@ def log(level: str, message: str, *, once: bool = False) -> None:
 
     ``logging`` is imported when there is something to say, and not at nkblas's import.
     """
-    import logging
+    with contextlib.nullcontext() if is_preparing() else preparing():  # no fork comes in between
+        import logging
 
     if once:
         if message in _told:
