@@ -1,5 +1,7 @@
 """What nkblas tells about itself: `explain`, `stats`, `show_config`."""
 
+import math
+import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -60,7 +62,7 @@ class Explanation(NamedTuple):
     cache : tuple of str
         Where each of them is now: "process", "store", or "nowhere" (the first call compiles it).
     threads : int
-        How many it may use, if it is large enough.
+        How many threads do it, where none of them is needed elsewhere.
     awaited : Plan or None
         The better plan for which `plan` only stands by, until its kernels are compiled.
     rejected : tuple of Plan
@@ -127,7 +129,9 @@ def explain(a: Any, b: Any) -> Explanation:
     if 0 in (problem.m, problem.n, problem.k):
         return Explanation("nkblas", "nothing to multiply", problem)
     plan = in_table.get(problem) or plan_for_now(problem)
-    found = describe(plan, runtime.cpu, plan_for(problem, runtime.cpu) if plan.standby else None)
+    awaited = plan_for(problem, runtime.cpu) if plan.standby else None
+    count = math.prod(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]))
+    found = describe(plan, runtime.cpu, awaited, count)
     lost = why_numpy.get(problem, "")
     if not lost and "nowhere" in found.cache and runtime.jit != "first-call":
         missing = found.kernels[found.cache.index("nowhere")]
@@ -135,11 +139,14 @@ def explain(a: Any, b: Any) -> Explanation:
     return Explanation("numpy", lost, problem) if lost else found
 
 
-def describe(plan: "Plan", cpu: "CPU", awaited: "Plan | None" = None) -> Explanation:
-    """The explanation of a plan."""
+def describe(
+    plan: "Plan", cpu: "CPU", awaited: "Plan | None" = None, count: int = 1
+) -> Explanation:
+    """The explanation of a plan, for a stack of `count` products."""
     from . import model
     from .kernels import kernels
 
+    most = min(get_num_threads(), len(os.sched_getaffinity(0)))
     # several schedules may come to the same
     ranked = {str(other): other for other in model.ranked(plan.problem, cpu, 8 * REJECTED)}
     chosen = {str(plan), str(awaited)}
@@ -150,7 +157,7 @@ def describe(plan: "Plan", cpu: "CPU", awaited: "Plan | None" = None) -> Explana
         plan,
         tuple(spec.symbol for spec in plan.kernels),
         tuple(map(kernels.where, plan.kernels)),
-        get_num_threads(),
+        lib.nk_worth_threads(plan.nanoseconds * count, most),
         awaited,
         tuple(other for text, other in ranked.items() if text not in chosen)[:REJECTED],
     )

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from .preparing import afterwards
+from .preparing import afterwards, preparing
 
 _told: set[str] = set()
 
@@ -24,7 +24,8 @@ def log(level: str, message: str, *, once: bool = False) -> None:
 
 
 def _say(level: str, message: str, wanted: str) -> None:
-    import logging
+    with preparing():  # no fork comes into the import
+        import logging
 
     logger = logging.getLogger("nkblas")
     if wanted and not logger.handlers:

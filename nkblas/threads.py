@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import SupportsIndex
 
-from . import runtime
+from . import controller, runtime
 from ._engine import lib
 
 
@@ -63,3 +63,4 @@ def first_number(environment: Mapping[str, str], cpus: int) -> int:
 
 
 set_num_threads(first_number(os.environ, runtime.cpu.cpus))
+controller.install()

@@ -188,9 +188,9 @@ def run(program: str, *options: str, prelude: str = PRELUDE, **changes: Any) -> 
     return finish(start(program, *options, prelude=prelude, **changes))
 
 
-def failure(program: str, **changes: Any) -> str:
+def failure(program: str, prelude: str = PRELUDE, **changes: Any) -> str:
     """The last line of the standard error of a program that ends with an exception."""
-    process = start(program, **changes)
+    process = start(program, prelude=prelude, **changes)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1, errors
     return errors.splitlines()[-1]

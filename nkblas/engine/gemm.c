@@ -204,24 +204,28 @@ static void run_chunk(void *argument, int64_t chunk)
     }
 }
 
+/* Nanoseconds that are worth another thread, and a chunk of their own. There are more chunks than
+   threads, so that one that is held up leaves some to the others. */
+enum { WORTH_A_THREAD = 5000, WORTH_A_CHUNK = 100000, HALVINGS = 3 };
+
 /* Columns (rows) of the largest of `parts` parts of a cut. */
 static double widest(const nk_cut *cut, int64_t parts)
 {
     return (double)((cut->tiles + parts - 1) / parts * cut->size);
 }
 
-/* Cut C into a grid of about so many chunks: the one whose largest chunk takes the least, what it
-   has to bring in included. */
+/* Cut C into a grid of at most so many chunks: the one whose largest chunk takes the least, with
+   what it has to bring in. (For A that is dear: threads that read the same rows at the same time
+   take them from each other.) */
 static void cut_grid(job *x, int64_t chunks)
 {
-    enum { IN_PLACE = 2, PACKED = 16 }; /* cost of an element, in multiply-adds */
+    enum { FROM_A = 40, FROM_B = 4 }; /* of an element, in multiply-adds */
     const nk_plan *plan = x->plan;
     double least = 0;
     for (int64_t rows = 1; rows <= smaller(chunks, plan->m.tiles); rows++) {
         int64_t columns = smaller(chunks / rows, plan->n.tiles);
         double r = widest(&plan->m, rows), c = widest(&plan->n, columns);
-        double cost = r * c + r * (plan->pack_a ? PACKED : IN_PLACE) +
-                      c * (plan->pack_b ? PACKED : IN_PLACE);
+        double cost = r * c + FROM_A * r + FROM_B * c;
         if (rows == 1 || cost < least) {
             least = cost;
             x->rows = rows, x->columns = columns;
@@ -229,27 +233,44 @@ static void cut_grid(job *x, int64_t chunks)
     }
 }
 
+/* Cut each chunk in two, along its longer side; if it is products, into fewer of them. */
+static void halve(job *x, int by_product)
+{
+    const nk_cut *m = &x->plan->m, *n = &x->plan->n;
+    if (!by_product)
+        x->parts = smaller(2 * x->parts, x->count);
+    else if (widest(m, x->rows) > widest(n, x->columns))
+        x->rows = smaller(2 * x->rows, m->tiles);
+    else
+        x->columns = smaller(2 * x->columns, n->tiles);
+}
+
+int32_t nk_worth_threads(double nanoseconds, int32_t most)
+{
+    double worth = nanoseconds / WORTH_A_THREAD;
+    return worth < 1 ? 1 : most > worth ? (int32_t)worth : most;
+}
+
 int64_t nk_run(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, int64_t count,
                nk_steps steps, int32_t threads)
 {
-    /* Nanoseconds that a thread has to save, and that make a chunk of its own worth while. */
-    enum { WORTH_A_THREAD = 8000, WORTH_A_CHUNK = 200000 };
     job x = {plan, a, b, c, steps, count, .parts = 1, .rows = 1, .columns = 1};
     double work = plan->nanoseconds * (double)count;
 
-    if (threads > work / WORTH_A_THREAD)
-        threads = (int32_t)(work / WORTH_A_THREAD);
+    threads = nk_worth_threads(work, threads);
     if (threads < 2) {
         run_chunk(&x, 0);
         return x.out_of_memory ? 0 : count;
     }
-    int64_t chunks = threads; /* as many, or a multiple of it */
-    chunks *= 1 + (int64_t)smaller(3, (int64_t)(work / threads / WORTH_A_CHUNK));
-    int by_product = !plan->small && plan->nanoseconds > 4 * WORTH_A_THREAD && count < 4 * threads;
-    x.parts = by_product ? count : smaller(chunks, count);
+    int32_t pieces = nk_worth_threads(plan->nanoseconds, threads);
+    int by_product = !plan->small && pieces > 1 && count < 4 * threads;
+    x.parts = by_product ? count : smaller(threads, count);
     if (by_product)
-        cut_grid(&x, chunks);
-    nk_parallel(threads, x.parts * x.rows * x.columns, run_chunk, &x);
+        cut_grid(&x, pieces);
+    double chunk = by_product ? plan->nanoseconds / pieces : work / threads;
+    for (int i = 0; i < HALVINGS && chunk > 2 * WORTH_A_CHUNK; i++, chunk /= 2)
+        halve(&x, by_product);
+    nk_parallel(threads, work, x.parts * x.rows * x.columns, run_chunk, &x);
     return x.out_of_memory ? 0 : count;
 }
 

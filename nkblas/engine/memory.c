@@ -13,7 +13,7 @@ typedef struct {
 
 static _Thread_local buffer mine;
 static pthread_key_t at_thread_exit;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
+static int have_key;
 
 static const size_t huge_page = (size_t)2 << 20;
 
@@ -26,13 +26,15 @@ static void unmap(void *data)
     mine.size = 0;
 }
 
-static void make_key(void) { pthread_key_create(&at_thread_exit, unmap); }
+__attribute__((constructor)) static void make_key(void)
+{
+    have_key = !pthread_key_create(&at_thread_exit, unmap);
+}
 
 void *nk_buffer(size_t size)
 {
     if (size <= mine.size)
         return mine.data;
-    pthread_once(&once, make_key);
     unmap(NULL);
 
     /* Map a page too many, and give back what lies outside the aligned part. */
@@ -48,6 +50,7 @@ void *nk_buffer(size_t size)
     madvise(raw + before, size, MADV_HUGEPAGE); /* a refusal costs speed only */
     mine.data = raw + before;
     mine.size = size;
-    pthread_setspecific(at_thread_exit, mine.data);
+    if (have_key) /* there are 1024 for all of a process */
+        pthread_setspecific(at_thread_exit, mine.data);
     return mine.data;
 }

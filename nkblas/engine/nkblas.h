@@ -87,6 +87,8 @@ int64_t nk_gemm(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_
 /* The same by a given plan and at most so many threads; all of them or none (0). */
 int64_t nk_run(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, int64_t count,
                nk_steps steps, int32_t threads);
+/* How many threads, of `most`, a product that takes one of them so long is done by. */
+int32_t nk_worth_threads(double nanoseconds, int32_t most);
 nk_counters *nk_counts(void);
 
 /* threads.c: how many threads a product may use. */
@@ -132,9 +134,10 @@ void nk_note(const nk_problem *problem, int64_t products);
 size_t nk_hash(const nk_problem *problem);
 
 /* threads.c: call work(job, i) for each i < chunks, on at most so many threads, the caller's among
-   them. Floating-point flags and modes are as if the caller had done it all. */
-void nk_parallel(int32_t threads, int64_t chunks, void (*work)(void *job, int64_t chunk),
-                 void *job);
+   them; alone it would take it so many nanoseconds. Floating-point flags and modes are as if it
+   had done it alone. */
+void nk_parallel(int32_t threads, double nanoseconds, int64_t chunks,
+                 void (*work)(void *job, int64_t chunk), void *job);
 
 /* memory.c: this thread's packing buffer, at least `size` bytes; NULL: no memory. */
 void *nk_buffer(size_t size);
