@@ -197,6 +197,11 @@ def tiles(isa: ISA, dtype: str, n: int = 0) -> list[tuple[int, int]]:
     return found
 
 
+def has_spare_register(isa: ISA, dtype: str, mr: int, nr: int) -> bool:
+    """Whether a tile leaves a register free: a kernel that packs B on the way needs it."""
+    return isa.registers_needed(mr, nr // isa.lanes(ITEMSIZE[dtype])) < isa.registers
+
+
 def make(problem: Problem, cpu: CPU, schedule: Schedule) -> Plan:
     """The plan that a schedule makes of a problem, with blocks cut evenly."""
     lanes = cpu.isa.lanes(problem.itemsize)

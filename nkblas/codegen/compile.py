@@ -29,7 +29,7 @@ SECTION = ".text.nkblas"
 linker drops."""
 
 SIGNATURES = {
-    Microkernel: "i64 ptr i64 ptr i64 ptr i64 i64 i64",
+    Microkernel: "i64 ptr i64 ptr i64 ptr i64 i64 i64 ptr ptr i64 i64",
     Small: "i64 ptr i64 ptr i64 ptr i64",
     Pack: "i64 i64 ptr i64 i64 ptr",
     Copy: "i64 i64 ptr i64 i64 ptr i64 i64",

@@ -72,11 +72,17 @@ def _check_microkernel(spec: Microkernel, kernel, generator: np.random.Generator
         )
         if spec.a_layout == "col":
             a = np.ascontiguousarray(np.pad(a, ((0, 4), (0, 0))).T)  # lda is not mr
+        panel = np.full((k + 1, spec.nr), 77, spec.dtype)
         kernel(
             k, _pointer(a), a.shape[1], _pointer(b), b.shape[1], _pointer(c), c.shape[1], n,
-            accumulate,
+            accumulate, _pointer(panel), _pointer(b), 1, min(k, 2),
         )  # fmt: skip
         _compare(spec, c, expected, f"k={k}, n={n}, accumulate={accumulate}")
+        packed = np.full_like(panel, 77)
+        if spec.packs_b:
+            packed[:k] = b[:, : spec.nr]
+            packed[:k, n:] = panel[:k, n:]  # means nothing
+        _compare(spec, panel, packed, f"k={k}, n={n}: the panel")
 
 
 def _check_small(spec: Small, kernel, generator: np.random.Generator) -> None:

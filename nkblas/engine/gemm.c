@@ -76,7 +76,8 @@ static void run_tile(const block *x, int64_t i, int64_t j)
     nk_microkernel microkernel = plan->microkernel[i >= plan->m.full][j >= plan->n.full];
     char *c = at(x->c, row, column, size);
     if (microkernel && x->c.cs == 1) {
-        microkernel(x->kc, a, lda, b, ldb, c, x->c.rs, columns, x->p0 > 0);
+        microkernel(x->kc, a, lda, b, ldb, c, x->c.rs, columns, x->p0 > 0, NULL, NULL,
+                    0, 0);
         return;
     }
     /* By way of a tile of its own, with rows, and as large as the microkernel takes it to be. */
@@ -87,7 +88,8 @@ static void run_tile(const block *x, int64_t i, int64_t j)
         memset(x->c_tile, 0, (size_t)(plan->m.size * ldc * size));
         plan->copy(rows, columns, c, x->c.rs, x->c.cs, x->c_tile, ldc, 1);
     }
-    microkernel(x->kc, a, lda, b, ldb, x->c_tile, ldc, columns, x->p0 > 0);
+    microkernel(x->kc, a, lda, b, ldb, x->c_tile, ldc, columns, x->p0 > 0, NULL, NULL,
+                    0, 0);
     plan->copy(rows, columns, x->c_tile, ldc, 1, c, x->c.rs, x->c.cs);
 }
 
