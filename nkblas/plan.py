@@ -174,6 +174,17 @@ class Plan(NamedTuple):
             return None
         return Small(self.isa.name, problem.dtype, problem.m, problem.n, problem.k, problem.a)
 
+    def packing(self) -> Microkernel | None:
+        """The kernel for the first of a column of tiles, if it can pack B while it multiplies."""
+        main = self.microkernel(False, False)
+        if not isinstance(main, Microkernel) or self.schedule.kind != "tiles":
+            return None
+        if not self.schedule.pack_b:
+            return None
+        if self.problem.b != "row" or not has_spare_register(self.isa, main.dtype, *self.tile):
+            return None
+        return main._replace(packs_b=True)
+
     def pack(self, operand: str) -> Pack | None:
         """The packing routine of operand "a" or "b"; None if it is read in place."""
         packed, layout, along, width = {
@@ -198,7 +209,7 @@ class Plan(NamedTuple):
         found: list[KernelSpec | None] = [
             self.microkernel(i, j) for i in (False, True) for j in (False, True)
         ]
-        found += [self.small(), self.pack("a"), self.pack("b"), self.copy()]
+        found += [self.packing(), self.small(), self.pack("a"), self.pack("b"), self.copy()]
         return tuple(dict.fromkeys(spec for spec in found if spec is not None))
 
     def __str__(self) -> str:
@@ -244,6 +255,11 @@ def tiles(isa: ISA, dtype: str, n: int = 0) -> list[tuple[int, int]]:
         if rows:
             found.append((rows[-1], vectors * lanes))
     return found
+
+
+def has_spare_register(isa: ISA, dtype: str, mr: int, nr: int) -> bool:
+    """Whether a tile leaves a register free: a kernel that packs B on the way needs it."""
+    return isa.registers_needed(mr, nr // isa.lanes(ITEMSIZE[dtype])) < isa.registers
 
 
 def make(problem: Problem, cpu: CPU, schedule: Schedule) -> Plan:

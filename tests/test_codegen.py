@@ -19,7 +19,7 @@ from nkblas import _engine, loader
 from nkblas.codegen import compile, spec, verify
 from nkblas.codegen.spec import Copy, KernelSpec, Microkernel, Pack, Peak, Small
 from nkblas.isa import ISAS
-from nkblas.plan import tiles
+from nkblas.plan import has_spare_register, tiles
 
 FAMILIES = list(itertools.product(ISAS, DTYPES))
 by_family = pytest.mark.parametrize(("isa", "dtype"), FAMILIES, ids=map("-".join, FAMILIES))
@@ -31,6 +31,7 @@ SPECS: list[KernelSpec] = [
     for kind in (
         Microkernel(isa, dtype, 4, 16, "row", False),
         Microkernel(isa, dtype, 4, 16, "col", True),
+        Microkernel(isa, dtype, 4, 16, "row", packs_b=True),
         Small(isa, dtype, 5, 7, 3, "row"),
         Small(isa, dtype, 17, 33, 21, "col"),
         Pack(isa, dtype, 16, "across"),
@@ -58,11 +59,15 @@ class Loop(NamedTuple):
         Vector instructions; a fused one counts as both.
     stack : list of Instruction
         Those that touch the stack.
+    prefetches, stores : int
+        Instructions; vectors stored.
     """
 
     multiplies: int
     adds: int
     stack: list[Instruction]
+    prefetches: int
+    stores: int
 
 
 def objdump(*arguments: str) -> str:
@@ -107,17 +112,23 @@ def touching_stack(code: list[Instruction]) -> list[Instruction]:
 
 
 def k_loops(code: list[Instruction]) -> list[Loop]:
-    """The innermost loops of a microkernel that multiply: LLVM may unroll a small one in two."""
+    """The innermost loops of a microkernel that multiply: with and without prefetches.
+
+    LLVM may unroll a small one in two.
+    """
     stack = touching_stack(code)
     found = []
     for body in innermost_loops(code):
-        fused, multiplies, adds = (
+        fused, multiplies, adds, prefetches = (
             sum(bool(re.match(pattern, x.name)) for x in body)
-            for pattern in (r"vfmadd\w+p[sd]$", r"v?mulp[sd]$", r"v?addp[sd]$")
+            for pattern in (r"vfmadd\w+p[sd]$", r"v?mulp[sd]$", r"v?addp[sd]$", "prefetch")
+        )
+        stores = sum(
+            bool(re.match(r"v?mov[au]p[sd] \w*word ptr", f"{x.name} {x.operands}")) for x in body
         )
         touching = [x for x in body if x in stack]
         if fused or multiplies:
-            found.append(Loop(multiplies + fused, adds + fused, touching))
+            found.append(Loop(multiplies + fused, adds + fused, touching, prefetches, stores))
     return found
 
 
@@ -130,9 +141,11 @@ def libraries(specs: Iterable[KernelSpec], folder: Path) -> list[Path]:
 
 
 def family(isa: str, dtype: str, a_layout: str) -> list[Microkernel]:
-    """Every main tile, and for every width the widest edges that a plan can have."""
+    """Every main tile, also packing B, and for every width the widest edges of any plan."""
     lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
-    found = {Microkernel(isa, dtype, mr, nr, a_layout) for mr, nr in tiles(ISAS[isa], dtype)}
+    main = [Microkernel(isa, dtype, mr, nr, a_layout) for mr, nr in tiles(ISAS[isa], dtype)]
+    spare = [each for each in main if has_spare_register(ISAS[isa], dtype, each.mr, each.nr)]
+    found = {*main, *(each._replace(packs_b=True) for each in spare)}
     for n in range(lanes - 1, max(each.nr for each in found), lanes):  # one less than whole
         for mr, nr in tiles(ISAS[isa], dtype, n):
             columns = -(-(n % nr) // lanes) * lanes
@@ -184,9 +197,28 @@ def test_spills_are_seen(tmp_path: Path) -> None:
     too_large = Microkernel("avx2", "float32", 12, 24, "row", False)
     for each in (too_large, too_large._replace(isa="sse42", nr=12)):
         functions = disassemble(libraries([each], tmp_path))
-        (loop,) = k_loops(functions[each.symbol])
-        assert loop.multiplies == loop.adds == 36
-        assert loop.stack
+        for loop in k_loops(functions[each.symbol]):
+            assert loop.multiplies == loop.adds == 36
+            assert loop.stack
+
+
+@by_family
+def test_what_a_k_loop_does_besides(isa: str, dtype: str, tmp_path: Path) -> None:
+    """It fetches a line for each step, and nothing once there are no more of them.
+
+    One that packs B stores each vector, and fetches the lines of a row that may lie across one
+    more of them than it fills.
+    """
+    lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
+    mr, nr = tiles(ISAS[isa], dtype)[1]
+    plain = Microkernel(isa, dtype, mr, nr, "row")
+    packing = plain._replace(packs_b=True)
+    functions = disassemble(libraries([plain, packing], tmp_path))
+    vectors, row = nr // lanes, -(-nr * np.dtype(dtype).itemsize // 64) + 1
+    for each, stores, prefetches in ((plain, 0, 0), (packing, vectors, row)):
+        fetching, rest = k_loops(functions[each.symbol])
+        assert (fetching.stores, fetching.prefetches) == (stores, prefetches + 1)
+        assert (rest.stores, rest.prefetches) == (stores, prefetches)
 
 
 @by_family
@@ -231,6 +263,7 @@ def test_a_kernel_is_checked_against_its_spec(isa: str) -> None:
         microkernel: microkernel._replace(mr=3),
         microkernel._replace(masked=True): microkernel,
         microkernel._replace(a_layout="col"): microkernel,
+        microkernel._replace(packs_b=True): microkernel,
         microkernel._replace(dtype="float64"): microkernel._replace(dtype="float64", nr=8),
         small: small._replace(m=4),
         small._replace(n=9): small,
@@ -254,7 +287,7 @@ def test_every_tile_multiplies_right(isa: str, dtype: str) -> None:
         pytest.skip(f"nkblas.cpu lacks {isa}")
     for mr, nr in tiles(ISAS[isa], dtype):
         for a_layout in ("row", "col"):
-            each = Microkernel(isa, dtype, mr, nr, a_layout, True)
+            each = Microkernel(isa, dtype, mr, nr, a_layout, True, packs_b=True)
             verify.check(each, loader.open_library(each, compile.shared_library(each)))
 
 

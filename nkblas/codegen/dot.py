@@ -20,7 +20,7 @@ SEGMENT = 16
 
 def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
     """Emit the body of `spec`'s function (its contract is `spec.Dot`'s)."""
-    k, a, lda, b, ldb, c, ldc, _, accumulate = arguments
+    k, a, lda, b, ldb, c, ldc, _, accumulate = arguments[:9]
     itemsize = ITEMSIZE[spec.dtype]
     lanes = isa.lanes(itemsize)
     size = spec.mr * spec.nr
@@ -49,7 +49,9 @@ def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
             offset = i * lanes
             if spec.prefetch and offset * itemsize % LINE == 0:
                 for line in lines:
-                    ir.prefetch(ir.at(streamed, element, p, line, offset + PREFETCH // itemsize))
+                    ir.prefetch(
+                        ir.at(streamed, element, p, line, offset + PREFETCH // itemsize), ir.L2
+                    )
             new += step(p, sums[i * size :][:size], lambda place: ir.load(vector, place), offset)
         return new
 

@@ -210,9 +210,12 @@ def first_lanes(lanes: int, count: Value) -> Value:
     return arith.cmpi(arith.CmpIPredicate.slt, steps, limit)
 
 
-def prefetch(source: Value) -> None:
-    """Fetch a cache line that is read later, as far as L2."""
-    llvm.intr_prefetch(source, 0, 2, 1)
+L1, L2 = 3, 2
+"""Where to prefetch to: LLVM's degrees of temporal locality."""
+
+
+def prefetch(source: Value, level: int = L1) -> None:
+    llvm.intr_prefetch(source, 0, level, 1)
 
 
 def prefetch_for_write(target: Value) -> None:

@@ -10,11 +10,18 @@ from .ir import Value
 from .nanokernel import FMA, compose
 from .spec import Microkernel, Peak
 
+LINE = 64
+"""Bytes of a cache line."""
+
+AHEAD = 16
+"""So many k-steps before it is needed, a row of B in place is fetched into L1."""
+
 
 def build(spec: Microkernel, isa: ISA, element: Any, arguments: list[Value]) -> None:
     """Emit the body of `spec`'s function (its contract is `spec.Microkernel`'s)."""
-    k, a, lda, b, ldb, c, ldc, n, accumulate = arguments
-    lanes = isa.lanes(ITEMSIZE[spec.dtype])
+    k, a, lda, b, ldb, c, ldc, n, accumulate, panel, line, line_step, lines = arguments
+    itemsize = ITEMSIZE[spec.dtype]
+    lanes = isa.lanes(itemsize)
     rows, vectors = range(spec.mr), range(spec.nr // lanes)
     nanokernel = FMA(ir.vector_of(lanes, element))
 
@@ -35,22 +42,41 @@ def build(spec: Microkernel, isa: ISA, element: Any, arguments: list[Value]) -> 
     a_rows = [ir.mul(lda, ir.const(i)) if spec.a_layout == "row" else i for i in rows]
     a_step = 1 if spec.a_layout == "row" else lda
 
+    b_ahead = ir.mul(ldb, ir.const(AHEAD))
+
+    def load_b(b: Value, panel: Value, j: int) -> Value:
+        vector = nanokernel.load_b(ir.address(b, j * lanes, element), b_mask[j])
+        if spec.packs_b:
+            ir.store(vector, ir.address(panel, j * lanes, element))
+        return vector
+
     def step(_: Value, carried: list[Value]) -> list[Value]:
-        a, b, *flat = carried
+        a, b, panel, *flat = carried
+        if spec.packs_b:
+            row = ir.address(b, b_ahead, element)
+            for column in (*range(0, spec.nr, LINE // itemsize), spec.nr - 1):
+                ir.prefetch(ir.address(row, column, element))
         tile = compose(
             nanokernel,
             lambda i: nanokernel.load_a(ir.address(a, a_rows[i], element)),
-            lambda j: nanokernel.load_b(ir.address(b, j * lanes, element), b_mask[j]),
+            lambda j: load_b(b, panel, j),
             [flat[i * len(vectors) : (i + 1) * len(vectors)] for i in rows],
         )
         return [
             ir.address(a, a_step, element),
             ir.address(b, ldb, element),
+            ir.address(panel, spec.nr, element) if spec.packs_b else panel,
             *(value for row in tile for value in row),
         ]
 
+    def step_and_fetch(p: Value, carried: list[Value]) -> list[Value]:
+        line, *rest = carried
+        ir.prefetch(line, ir.L2)
+        return [ir.address(line, line_step, element), *step(p, rest)]
+
     empty = [nanokernel.zero() for _ in rows for _ in vectors]
-    sums = ir.loop(k, [a, b, *empty], step)[2:]
+    _, *carried = ir.loop(lines, [line, a, b, panel, *empty], step_and_fetch)
+    sums = ir.loop(k, carried, step, start=lines)[3:]
 
     places = [(place, c_mask[j]) for row in c_tile for j, place in enumerate(row)]
 

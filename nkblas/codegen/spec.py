@@ -23,9 +23,13 @@ def _symbol(spec: "KernelSpec") -> str:
 class Microkernel(NamedTuple):
     """``C[mr, n] (+)= A[mr, k] @ B[k, n]``, the accumulators in registers for the whole k loop.
 
-    ``void (k, a, lda, b, ldb, c, ldc, n, accumulate)``: sizes and leading dimensions are int64, in
-    elements. B and C have unit stride along n. A packed panel is an operand like any other: its
-    leading dimension is the panel's width.
+    ``void (k, a, lda, b, ldb, c, ldc, n, accumulate, panel, line, line_step, lines)``: sizes and
+    leading dimensions are int64, in elements. B and C have unit stride along n. A packed panel is
+    an operand like any other: its leading dimension is the panel's width.
+
+    Meanwhile it fetches into L2 what the caller will need next: in each of its first `lines` <= k
+    steps one cache line, those at `line`, ``line + line_step`` and so on. So what is far away comes
+    in bit by bit, and no load has to wait for it.
 
     Attributes
     ----------
@@ -41,6 +45,9 @@ class Microkernel(NamedTuple):
     masked : bool
         An n-edge: only the first `n` columns of B and C are touched, with `n` in the last vector
         of `nr` columns. Where the ISA has no masks, B is read whole: it must be packed.
+    packs_b : bool
+        Whether it also copies B, which lies in place, into `panel`, of width `nr`. Otherwise
+        `panel` means nothing.
     """
 
     isa: str
@@ -49,6 +56,7 @@ class Microkernel(NamedTuple):
     nr: int
     a_layout: str
     masked: bool = False
+    packs_b: bool = False
 
     @property
     def symbol(self) -> str:

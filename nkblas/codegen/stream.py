@@ -33,7 +33,7 @@ def build(spec: Stream, isa: ISA, element: Any, arguments: list[Value]) -> None:
 def _loops(
     spec: Stream, isa: ISA, element: Any, arguments: list[Value], nontemporal: bool
 ) -> list[Value]:
-    k, a, lda, b, ldb, c, ldc, n, accumulate = arguments
+    k, a, lda, b, ldb, c, ldc, n, accumulate = arguments[:9]
     itemsize = ITEMSIZE[spec.dtype]
     all_lanes = isa.lanes(itemsize)
     rows = range(spec.mr)
@@ -80,7 +80,7 @@ def _loops(
                 b_row = ir.at(b_group, element, j, ir.mul(ldb, ir.const(q)))
                 if spec.prefetch and whole:
                     for ahead in range(0, vectors * lanes, max(lanes, LINE // itemsize)):
-                        ir.prefetch(ir.address(b_row, ahead + PREFETCH // itemsize, element))
+                        ir.prefetch(ir.address(b_row, ahead + PREFETCH // itemsize, element), ir.L2)
                 return compose(
                     nanokernel,
                     lambda i: ir.splat(a_tile[q][i], nanokernel.vector_type),

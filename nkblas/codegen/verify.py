@@ -70,6 +70,7 @@ def _check_product(
     k: int,
     n: int,
     accumulate: int,
+    panel: np.ndarray | None = None,
 ) -> None:
     """`a`, `b` and `c` are the operands as rows, with something to the right of each."""
     expected = c.copy()
@@ -78,9 +79,10 @@ def _check_product(
         a = np.ascontiguousarray(np.pad(a, ((0, 4), (0, 0))).T)  # lda is not mr
     if isinstance(spec, Dot):
         b = np.ascontiguousarray(np.pad(b, ((0, 3), (0, 0))).T)
-    kernel(
-        k, _pointer(a), a.shape[1], _pointer(b), b.shape[1], _pointer(c), c.shape[1], n, accumulate
-    )
+    matrices = ((_pointer(x), x.shape[1]) for x in (a, b, c))
+    place = ffi.NULL if panel is None else _pointer(panel)
+    fetched = (_pointer(b), 1, min(k, 2))
+    kernel(k, *(x for pair in matrices for x in pair), n, accumulate, place, *fetched)
     _compare(spec, c, expected, f"k={k}, n={n}, accumulate={accumulate}")
 
 
@@ -92,7 +94,13 @@ def _check_microkernel(spec: Microkernel, kernel, generator: np.random.Generator
         # B's lanes beyond n count for nothing, but where there are no masks they are read
         b = _integers(generator, spec.dtype, k, spec.nr + 5)
         c = _integers(generator, spec.dtype, spec.mr, spec.nr + 7)
-        _check_product(spec, kernel, a, b, c, k, n, accumulate)
+        panel = np.full((k + 1, spec.nr), 77, spec.dtype)
+        _check_product(spec, kernel, a, b, c, k, n, accumulate, panel)
+        packed = np.full_like(panel, 77)
+        if spec.packs_b:
+            packed[:k] = b[:, : spec.nr]
+            packed[:k, n:] = panel[:k, n:]  # means nothing
+        _compare(spec, panel, packed, f"k={k}, n={n}: the panel")
 
 
 def _check_stream(spec: Stream, kernel, generator: np.random.Generator) -> None:

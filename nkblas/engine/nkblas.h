@@ -30,7 +30,8 @@ typedef struct {
 
 /* Generated functions; codegen/spec.py has their contracts. */
 typedef void (*nk_microkernel)(int64_t k, const void *a, int64_t lda, const void *b, int64_t ldb,
-                               void *c, int64_t ldc, int64_t n, int64_t accumulate);
+                               void *c, int64_t ldc, int64_t n, int64_t accumulate,
+                               void *panel, const void *line, int64_t line_step, int64_t lines);
 typedef void (*nk_pack)(int64_t n, int64_t k, const void *source, int64_t ls, int64_t ps,
                         void *panel);
 typedef void (*nk_copy)(int64_t m, int64_t n, const void *source, int64_t srs, int64_t scs,
@@ -52,6 +53,7 @@ typedef struct {
     int32_t ir_outside; /* order of the two inner loops: ir around jr, or jr around ir */
     /* [is it a rest row][is it a rest column]; what is NULL, [0][0] does by way of a tile */
     nk_microkernel microkernel[2][2];
+    nk_microkernel packing; /* [0][0], which also packs B; NULL: packs[1] does it */
     nk_pack packs[2]; /* of A's panels, of B's */
     nk_copy copy;     /* of C's tiles, where a microkernel can't store there */
 } nk_plan;
