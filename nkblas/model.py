@@ -19,6 +19,9 @@ from .problem import ITEMSIZE, Problem
 PAGE = 4096
 """Bytes of a page of memory."""
 
+LINE = 64
+"""Bytes of a cache line."""
+
 CYCLE = 0.3
 """Nanoseconds, about: for what is not compared with another plan."""
 
@@ -91,14 +94,15 @@ def time_of_reading(problem: Problem, cpu: CPU) -> float:
 
 @cache
 def _grid(isa: ISA, dtype: str) -> np.ndarray:
-    """All combinations, a column for each: mr, vectors of nr, kc, pack_a, pack_b, whether mc is
-    small, ir_outside; and whether the tile fits where the last vector is whole, and where not.
+    """All combinations, a column for each: mr, vectors of nr, kc, pack_a, pack_b, part, ir_outside;
+    and whether the tile fits where the last vector is whole, and where not. A block of A takes one
+    `part`-th of L2, or is as large as A (0).
     """
     lanes = isa.lanes(ITEMSIZE[dtype])
     # n decides whether there is an edge with a mask, which takes registers
     found = {tile for n in range(8 * lanes) for tile in tiles(isa, dtype, n)}
     shapes = sorted((mr, nr // lanes) for mr, nr in found)
-    loops = ((1, 0), (0, 0), (0, 1))
+    loops = ((4, 0), (2, 0), (0, 0), (0, 1))
     fits = {
         shape: [isa.registers_needed(*shape, edge) <= isa.registers for edge in (False, True)]
         for shape in shapes
@@ -122,9 +126,11 @@ A_ROW_CROWDED = 0.4  # and more where A's rows push each other out of L1
 B_PAGE = 0.7  # a k-step where B's rows lie in place, more than half a page apart,
 B_CROWDED = 0.65  # and for each vector where B's rows push each other out of L1
 OVERLAP = 0.15  # of the shorter of arithmetic and traffic, what the longer does not hide
+STEP = 0.5  # a k-step, beside all that
 TILE = 10.0  # a call of the microkernel
 C_LINE = 4.0  # a vector of a C beyond L2, loaded and stored again for another block of k
 PACKED_LINE = 4.0  # a vector of B, packed
+PACKED_ON_THE_WAY = 1.0  # and by the microkernel that reads it first
 REPACKED_LINE = 0.6  # a vector of packed B, fetched again for another block of A
 FAR_LINE = 5.6  # a vector of a B beyond L2 that is read in place, for each block of A
 
@@ -142,19 +148,19 @@ class Space:
         self.problem, self.cpu = problem, cpu
         self.lanes = lanes = cpu.isa.lanes(problem.itemsize)
         grid = _grid(cpu.isa, problem.dtype)
-        mr, vectors, kc, pack_a, pack_b, small_mc, ir_outside, fits_whole, fits_edge = grid
+        mr, vectors, kc, pack_a, pack_b, part, ir_outside, fits_whole, fits_edge = grid
         edge = problem.n % (vectors * lanes) > (vectors - 1) * lanes
         in_place = problem.b == "row" and (cpu.isa.masked or problem.n % lanes == 0)
         possible = (pack_a == (problem.a == "strided")) & (mr >= min(4, problem.m))
         possible &= ((pack_b == 0) | (problem.m > mr)) if in_place else pack_b == 1
         possible &= (kc < 2 * problem.k) | (kc == DEPTHS[0])
         possible &= np.where(edge, fits_edge, fits_whole) == 1
-        mr, vectors, kc, pack_a, pack_b, small_mc, ir_outside = grid[:7, possible]
+        mr, vectors, kc, pack_a, pack_b, part, ir_outside = grid[:7, possible]
 
         depth = np.minimum(kc, problem.k) * problem.itemsize
         # Packed blocks are buffers of this process: they are bounded.
         whole_m = np.where(pack_a == 1, cpu.l2 // depth, problem.m)
-        mc = np.where(small_mc == 1, cpu.l2 // (4 * depth), whole_m)
+        mc = np.where(part > 0, cpu.l2 // (np.maximum(part, 1) * depth), whole_m)
         nc = np.where(pack_b == 1, max(cpu.l3, 8 << 20) // (2 * depth), problem.n)
         self.columns = mr, vectors * lanes, kc, mc, nc, pack_a, pack_b, ir_outside
 
@@ -168,7 +174,7 @@ class Space:
         m, n, k = self.problem.m, self.problem.n, self.problem.k
         mr, nr, kc, mc, nc, pack_a, pack_b, ir_outside = self.columns
         fma_per_cycle = 1 if cpu.isa.vector_bits == 512 and cpu.double_pumped else 2
-        l1, l2 = 0.75 * cpu.l1d, 0.5 * cpu.l2  # the rest is for what else is under way
+        l1, l2 = 0.75 * cpu.l1d, 0.6 * cpu.l2  # the rest is for what else is under way
 
         def level(rows: Numbers, columns: Numbers) -> Numbers:
             """The cache that a part of an operand stays in: 0 and 1 for L1 and L2, 2 beyond."""
@@ -196,7 +202,12 @@ class Space:
         per_row = np.array(A_LINE)[level(np.minimum(a_rows, m), kc)] / lanes
         per_row += (1 - pack_a) * (A_ROW + A_ROW_CROWDED * _crowded(rows, k * itemsize, cpu))
         b_line += (1 - pack_b) * B_CROWDED * _crowded(kc, n * itemsize, cpu)
-        per_step = (1 - pack_b) * B_PAGE * (2 * n * itemsize >= PAGE)
+        per_step = STEP + (1 - pack_b) * B_PAGE * (2 * n * itemsize >= PAGE)
+
+        # With jr outside, tiles fetch the next panel of B and part of C, each a line of every row.
+        lines = 2 * nr * itemsize / LINE
+        late = np.where(ir_outside == 1, 1, np.maximum(0, 1 - m_block / lines))
+        can_pack = (self.problem.b == "row") & (ir_outside == 0)
 
         cycles = np.zeros(len(mr))
         for height, row_count in ((rows, full_rows), (rows - 1, m_tiles - full_rows)):
@@ -212,10 +223,13 @@ class Space:
 
         cycles += TILE * m_tiles * n_tiles * k_blocks
         if level(m, n) == 2:
-            cycles += C_LINE * m * n / lanes * (k_blocks - 1)
+            cycles += C_LINE * (0.25 + 0.75 * late) * m * n / lanes * (k_blocks - 1)
         m_blocks = -(-m_tiles // m_block)
-        packing = PACKED_LINE + REPACKED_LINE * (m_blocks - 1)
-        in_place = FAR_LINE * m_blocks * (level(k, n) == 2)
+        packing = np.where(can_pack, PACKED_ON_THE_WAY, PACKED_LINE)
+        packing = packing + REPACKED_LINE * (m_blocks - 1)
+        far = FAR_LINE * late * (level(k, n) == 2)
+        packing = packing + far
+        in_place = m_blocks * far
         return cycles + k * n / lanes * np.where(pack_b == 1, packing, in_place)
 
 
