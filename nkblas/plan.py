@@ -138,6 +138,15 @@ class Plan(NamedTuple):
             return None
         return Small(self.isa.name, problem.dtype, problem.m, problem.n, problem.k, problem.a)
 
+    def packing(self) -> Microkernel | None:
+        """The kernel for the first of a column of tiles, if it can pack B while it multiplies."""
+        main = self.microkernel(False, False)
+        if main is None or self.schedule.kind != "tiles" or not self.schedule.pack_b:
+            return None
+        if self.problem.b != "row" or not has_spare_register(self.isa, main.dtype, *self.tile):
+            return None
+        return main._replace(packs_b=True)
+
     def pack(self, operand: str) -> Pack | None:
         """The packing routine of operand "a" or "b"; None if it is read in place."""
         packed, layout, along, width = {
@@ -161,7 +170,7 @@ class Plan(NamedTuple):
         found: list[KernelSpec | None] = [
             self.microkernel(i, j) for i in (False, True) for j in (False, True)
         ]
-        found += [self.small(), self.pack("a"), self.pack("b"), self.copy()]
+        found += [self.packing(), self.small(), self.pack("a"), self.pack("b"), self.copy()]
         return tuple(dict.fromkeys(spec for spec in found if spec is not None))
 
     def __str__(self) -> str:

@@ -228,6 +228,7 @@ def to_c_plan(plan: Plan, addresses: dict[KernelSpec, int]) -> Any:
     for i in (False, True):
         for j in (False, True):
             c.microkernel[i][j] = address("nk_microkernel", plan.microkernel(i, j))
+    c.packing = address("nk_microkernel", plan.packing())
     c.packs[0] = address("nk_pack", plan.pack("a"))
     c.packs[1] = address("nk_pack", plan.pack("b"))
     c.copy = address("nk_copy", plan.copy())

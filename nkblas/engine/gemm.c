@@ -29,16 +29,54 @@ static char *at(nk_matrix x, int64_t i, int64_t j, int64_t itemsize)
     return x.data + (i * x.rs + j * x.cs) * itemsize;
 }
 
-/* One cache block: rows of tiles [i0, i1), columns of tiles [j0, j1), k in [p0, p0 + kc). */
+/* One cache block: rows of tiles [i0, i1), columns of tiles [j0, j1), k in [p0, p0 + kc). It is one
+   of those of the rows [first_i, last_i) and columns up to last_j. */
 typedef struct {
     const nk_plan *plan;
     int64_t itemsize;
     nk_matrix a, b, c;
+    int64_t first_i, last_i, last_j;
     int64_t p0, kc;
     int64_t i0, i1, j0, j1;
     int fresh_b; /* B's panels of this block are not packed yet */
     char *a_panels, *b_panels, *c_tile;
 } block;
+
+/* The three outer loops: jc, pc, ic. */
+static void set_rows(block *x, int64_t i0)
+{
+    x->i0 = i0;
+    x->i1 = smaller(i0 + x->plan->m.block, x->last_i);
+    x->fresh_b = i0 == x->first_i;
+}
+
+static void set_depth(block *x, int64_t p0)
+{
+    x->p0 = p0;
+    x->kc = smaller(x->plan->kc, x->plan->problem.k - p0);
+    set_rows(x, x->first_i);
+}
+
+static void set_columns(block *x, int64_t j0)
+{
+    x->j0 = j0;
+    x->j1 = smaller(j0 + x->plan->n.block, x->last_j);
+    set_depth(x, 0);
+}
+
+/* Go on to the next block; 0: there is none. */
+static int advance(block *x)
+{
+    if (x->i1 < x->last_i)
+        set_rows(x, x->i1);
+    else if (x->p0 + x->kc < x->plan->problem.k)
+        set_depth(x, x->p0 + x->kc);
+    else if (x->j1 < x->last_j)
+        set_columns(x, x->j1);
+    else
+        return 0;
+    return 1;
+}
 
 /* The stride that is not 1. */
 static int64_t leading(nk_matrix x, int8_t layout)
@@ -46,13 +84,67 @@ static int64_t leading(nk_matrix x, int8_t layout)
     return layout == NK_ROW ? x.rs : x.cs;
 }
 
+/* Whether no block of rows comes back to B's panels. Then they all take the same place, which stays
+   in the cache. */
+static int panels_serve_once(const nk_plan *plan, int64_t row_tiles)
+{
+    return !plan->ir_outside && row_tiles <= plan->m.block;
+}
+
+static char *b_panel(const block *x, int64_t j)
+{
+    int64_t place = panels_serve_once(x->plan, x->last_i - x->first_i) ? 0 : j - x->j0;
+    return x->b_panels + place * x->plan->n.size * x->kc * x->itemsize;
+}
+
+enum { LINE = 64 }; /* bytes of a cache line */
+
+/* The cache lines of a part of a matrix: so many across in each of its rows. */
+typedef struct {
+    const char *first;
+    int64_t across, rows, apart;
+} region;
+
+static region lines_of(const char *data, int64_t bytes, int64_t rows, int64_t apart)
+{
+    int64_t before = (int64_t)((uintptr_t)data % LINE);
+    return (region){data - before, (before + bytes + LINE - 1) / LINE, rows, apart};
+}
+
+/* What the tiles of column j read first: their panel of B, and their part of C. */
+static void look_ahead(const block *x, int64_t j, region next[2])
+{
+    const nk_plan *plan = x->plan;
+    int64_t size = x->itemsize, column = offset(&plan->n, j), width = length(&plan->n, j);
+    int64_t row = offset(&plan->m, x->i0), rows = offset(&plan->m, x->i1) - row;
+
+    if (plan->pack_b && !x->fresh_b)
+        next[0] = lines_of(b_panel(x, j), plan->n.size * size, x->kc, plan->n.size);
+    else if (plan->problem.b == NK_ROW)
+        next[0] = lines_of(at(x->b, x->p0, column, size), width * size, x->kc, x->b.rs);
+    if (x->c.cs == 1)
+        next[1] = lines_of(at(x->c, row, column, size), width * size, rows, x->c.rs);
+}
+
+/* What one tile fetches of it, counting tiles from the last: a line of each row. */
+static region share(const region next[2], int64_t tile)
+{
+    for (int i = 0; i < 2; tile -= next[i++].across)
+        if (tile < next[i].across)
+            return (region){next[i].first + tile * LINE, 1, next[i].rows, next[i].apart};
+    return (region){0};
+}
+
 /* A panel is packed by the first tile that reads it, so that it is in the cache for that one. */
-static void run_tile(const block *x, int64_t i, int64_t j)
+static void run_tile(const block *x, int64_t i, int64_t j, region fetched)
 {
     const nk_plan *plan = x->plan;
     int64_t size = x->itemsize;
     int64_t row = offset(&plan->m, i), rows = length(&plan->m, i);
     int64_t column = offset(&plan->n, j), columns = length(&plan->n, j);
+
+    int rest_row = i >= plan->m.full, rest_column = j >= plan->n.full;
+    nk_microkernel microkernel = plan->microkernel[rest_row][rest_column];
 
     const char *a = at(x->a, row, x->p0, size);
     int64_t lda = leading(x->a, plan->problem.a);
@@ -65,19 +157,25 @@ static void run_tile(const block *x, int64_t i, int64_t j)
     }
     const char *b = at(x->b, x->p0, column, size);
     int64_t ldb = leading(x->b, plan->problem.b);
+    char *b_packed = NULL;
     if (plan->pack_b) {
-        char *panel = x->b_panels + (j - x->j0) * plan->n.size * x->kc * size;
-        if (x->fresh_b && i == x->i0)
-            plan->packs[1](columns, x->kc, b, x->b.cs, x->b.rs, panel);
-        b = panel;
-        ldb = plan->n.size;
+        b_packed = b_panel(x, j);
+        int fresh = x->fresh_b && i == x->i0;
+        if (fresh && plan->packing && !rest_row && !rest_column) {
+            microkernel = plan->packing;
+        } else {
+            if (fresh)
+                plan->packs[1](columns, x->kc, b, x->b.cs, x->b.rs, b_packed);
+            b = b_packed;
+            ldb = plan->n.size;
+        }
     }
+    int64_t lines = smaller(fetched.rows, x->kc);
 
-    nk_microkernel microkernel = plan->microkernel[i >= plan->m.full][j >= plan->n.full];
     char *c = at(x->c, row, column, size);
     if (microkernel && x->c.cs == 1) {
-        microkernel(x->kc, a, lda, b, ldb, c, x->c.rs, columns, x->p0 > 0, NULL, NULL,
-                    0, 0);
+        microkernel(x->kc, a, lda, b, ldb, c, x->c.rs, columns, x->p0 > 0, b_packed,
+                    fetched.first, fetched.apart, lines);
         return;
     }
     /* By way of a tile of its own, with rows, and as large as the microkernel takes it to be. */
@@ -88,8 +186,8 @@ static void run_tile(const block *x, int64_t i, int64_t j)
         memset(x->c_tile, 0, (size_t)(plan->m.size * ldc * size));
         plan->copy(rows, columns, c, x->c.rs, x->c.cs, x->c_tile, ldc, 1);
     }
-    microkernel(x->kc, a, lda, b, ldb, x->c_tile, ldc, columns, x->p0 > 0, NULL, NULL,
-                    0, 0);
+    microkernel(x->kc, a, lda, b, ldb, x->c_tile, ldc, columns, x->p0 > 0, b_packed,
+                fetched.first, fetched.apart, lines);
     plan->copy(rows, columns, x->c_tile, ldc, 1, c, x->c.rs, x->c.cs);
 }
 
@@ -98,11 +196,19 @@ static void run_block(const block *x)
     if (x->plan->ir_outside) {
         for (int64_t i = x->i0; i < x->i1; i++)
             for (int64_t j = x->j0; j < x->j1; j++)
-                run_tile(x, i, j);
-    } else {
-        for (int64_t j = x->j0; j < x->j1; j++)
-            for (int64_t i = x->i0; i < x->i1; i++)
-                run_tile(x, i, j);
+                run_tile(x, i, j, (region){0});
+        return;
+    }
+    block after = *x;
+    int more = advance(&after);
+    for (int64_t j = x->j0; j < x->j1; j++) {
+        region next[2] = {0};
+        if (j + 1 < x->j1)
+            look_ahead(x, j + 1, next);
+        else if (more)
+            look_ahead(&after, after.j0, next);
+        for (int64_t i = x->i0; i < x->i1; i++)
+            run_tile(x, i, j, share(next, x->i1 - 1 - i));
     }
 }
 
@@ -118,12 +224,14 @@ static int run_tiles(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c,
 {
     const nk_cut *m = &plan->m, *n = &plan->n;
     int64_t size = nk_itemsize[plan->problem.dtype];
-    block x = {.plan = plan, .itemsize = size, .a = a, .b = b, .c = c};
+    block x = {plan, size, a, b, c, .first_i = i0, .last_i = i1, .last_j = j1};
 
     if (plan->pack_a || plan->pack_b || plan->copy) {
         int64_t depth = plan->kc * size;
         int64_t a_tiles = plan->pack_a ? smaller(m->block, i1 - i0) : 0;
         int64_t b_tiles = plan->pack_b ? smaller(n->block, j1 - j0) : 0;
+        if (b_tiles && panels_serve_once(plan, i1 - i0))
+            b_tiles = 1;
         size_t a_size = whole_pages(a_tiles * m->size * depth);
         size_t b_size = whole_pages(b_tiles * n->size * depth);
         x.a_panels = nk_buffer(a_size + b_size + (size_t)(m->size * n->size * size));
@@ -132,18 +240,10 @@ static int run_tiles(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c,
         x.b_panels = x.a_panels + a_size;
         x.c_tile = x.b_panels + b_size;
     }
-    for (x.j0 = j0; x.j0 < j1; x.j0 = x.j1) {
-        x.j1 = smaller(x.j0 + n->block, j1);
-        for (x.p0 = 0; x.p0 < plan->problem.k; x.p0 += x.kc) {
-            x.kc = smaller(plan->kc, plan->problem.k - x.p0);
-            x.fresh_b = 1;
-            for (x.i0 = i0; x.i0 < i1; x.i0 = x.i1) {
-                x.i1 = smaller(x.i0 + m->block, i1);
-                run_block(&x);
-                x.fresh_b = 0;
-            }
-        }
-    }
+    set_columns(&x, j0);
+    do
+        run_block(&x);
+    while (advance(&x));
     return 1;
 }
 

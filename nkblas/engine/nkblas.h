@@ -51,6 +51,7 @@ typedef struct {
     int32_t ir_outside; /* order of the two inner loops: ir around jr, or jr around ir */
     /* [is it a rest row][is it a rest column]; what is NULL, [0][0] does by way of a tile */
     nk_microkernel microkernel[2][2];
+    nk_microkernel packing; /* [0][0], which also packs B; NULL: packs[1] does it */
     nk_pack packs[2]; /* of A's panels, of B's */
     nk_copy copy;     /* of C's tiles, where a microkernel can't store there */
 } nk_plan;
