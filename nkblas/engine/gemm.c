@@ -84,71 +84,68 @@ static int64_t leading(nk_matrix x, int8_t layout)
     return layout == NK_ROW ? x.rs : x.cs;
 }
 
-/* Where the panel of B of column j is. If no other block of rows comes back to it, all share one
-   place, which stays in the cache. */
-static char *b_panel(const block *x, int64_t j)
+/* Whether no block of rows comes back to B's panels. Then they all take the same place, which stays
+   in the cache. */
+static int panels_serve_once(const nk_plan *plan, int64_t row_tiles)
 {
-    int once = !x->plan->ir_outside && x->i0 == x->first_i && x->i1 == x->last_i;
-    return x->b_panels + (once ? 0 : j - x->j0) * x->plan->n.size * x->kc * x->itemsize;
+    return !plan->ir_outside && row_tiles <= plan->m.block;
 }
 
-/* The cache lines of a matrix in rows: `lines` in each of `rows` rows. */
+static char *b_panel(const block *x, int64_t j)
+{
+    int64_t place = panels_serve_once(x->plan, x->last_i - x->first_i) ? 0 : j - x->j0;
+    return x->b_panels + place * x->plan->n.size * x->kc * x->itemsize;
+}
+
+enum { LINE = 64 }; /* bytes of a cache line */
+
+/* The cache lines of a part of a matrix: so many across in each of its rows. */
 typedef struct {
-    const char *start;
-    int64_t lines, rows, apart;
+    const char *first;
+    int64_t across, rows, apart;
 } region;
 
 static region lines_of(const char *data, int64_t bytes, int64_t rows, int64_t apart)
 {
-    enum { LINE = 64 };
     int64_t before = (int64_t)((uintptr_t)data % LINE);
     return (region){data - before, (before + bytes + LINE - 1) / LINE, rows, apart};
 }
 
-/* What the tiles of a column read first: their panel of B, and their part of C. */
-typedef struct {
-    region b, c;
-} soon;
-
-static soon look_ahead(const block *x, int64_t j)
+/* What the tiles of column j read first: their panel of B, and their part of C. */
+static void look_ahead(const block *x, int64_t j, region next[2])
 {
     const nk_plan *plan = x->plan;
-    int64_t size = x->itemsize, column = offset(&plan->n, j), width = length(&plan->n, j) * size;
+    int64_t size = x->itemsize, column = offset(&plan->n, j), width = length(&plan->n, j);
     int64_t row = offset(&plan->m, x->i0), rows = offset(&plan->m, x->i1) - row;
-    soon found = {0};
+
     if (plan->pack_b && !x->fresh_b)
-        found.b = lines_of(b_panel(x, j), plan->n.size * size, x->kc, plan->n.size);
+        next[0] = lines_of(b_panel(x, j), plan->n.size * size, x->kc, plan->n.size);
     else if (plan->problem.b == NK_ROW)
-        found.b = lines_of(at(x->b, x->p0, column, size), width, x->kc, x->b.rs);
+        next[0] = lines_of(at(x->b, x->p0, column, size), width * size, x->kc, x->b.rs);
     if (x->c.cs == 1)
-        found.c = lines_of(at(x->c, row, column, size), width, rows, x->c.rs);
-    return found;
+        next[1] = lines_of(at(x->c, row, column, size), width * size, rows, x->c.rs);
 }
 
-/* What a microkernel fetches: the lines above each other in one of the regions. */
-static region fetch(soon next, int64_t tile)
+/* What one tile fetches of it, counting tiles from the last: a line of each row. */
+static region share(const region next[2], int64_t tile)
 {
-    region from = tile < next.b.lines ? next.b : next.c;
-    if (tile >= next.b.lines)
-        tile -= next.b.lines;
-    if (tile >= from.lines)
-        return (region){0};
-    from.start += tile * 64;
-    return from;
+    for (int i = 0; i < 2; tile -= next[i++].across)
+        if (tile < next[i].across)
+            return (region){next[i].first + tile * LINE, 1, next[i].rows, next[i].apart};
+    return (region){0};
 }
 
-/* The tile in row i and column j, or those up to column j1 as one; meanwhile it fetches what is
-   ahead. A panel is packed by the first tile that reads it, so that it is in the cache for that
-   one. */
-static void run_tile(const block *x, int64_t i, int64_t j, int64_t j1, region ahead)
+/* The tile in row i and column j, or those up to column j1 as one. A panel is packed by the first
+   tile that reads it, so that it is in the cache for that one. */
+static void run_tile(const block *x, int64_t i, int64_t j, int64_t j1, region fetched)
 {
     const nk_plan *plan = x->plan;
     int64_t size = x->itemsize;
     int64_t row = offset(&plan->m, i), rows = length(&plan->m, i);
     int64_t column = offset(&plan->n, j), columns = offset(&plan->n, j1) - column;
 
-    nk_microkernel microkernel = plan->microkernel[i >= plan->m.full][j >= plan->n.full];
-    char *b_packed = NULL;
+    int rest_row = i >= plan->m.full, rest_column = j >= plan->n.full;
+    nk_microkernel microkernel = plan->microkernel[rest_row][rest_column];
 
     const char *a = at(x->a, row, x->p0, size);
     int64_t lda = leading(x->a, plan->problem.a);
@@ -161,10 +158,11 @@ static void run_tile(const block *x, int64_t i, int64_t j, int64_t j1, region ah
     }
     const char *b = at(x->b, x->p0, column, size);
     int64_t ldb = leading(x->b, plan->problem.b);
+    char *b_packed = NULL;
     if (plan->pack_b) {
         b_packed = b_panel(x, j);
         int fresh = x->fresh_b && i == x->i0;
-        if (fresh && plan->packing && i < plan->m.full && j < plan->n.full) {
+        if (fresh && plan->packing && !rest_row && !rest_column) {
             microkernel = plan->packing;
         } else {
             if (fresh && plan->b_along_k)
@@ -175,12 +173,12 @@ static void run_tile(const block *x, int64_t i, int64_t j, int64_t j1, region ah
             ldb = plan->b_along_k ? x->kc : plan->n.size;
         }
     }
-    int64_t lines = smaller(ahead.rows, x->kc);
+    int64_t lines = smaller(fetched.rows, x->kc);
 
     char *c = at(x->c, row, column, size);
     if (microkernel && x->c.cs == 1) {
         microkernel(x->kc, a, lda, b, ldb, c, x->c.rs, columns, x->p0 > 0, b_packed,
-                    ahead.start, ahead.apart, lines);
+                    fetched.first, fetched.apart, lines);
         return;
     }
     /* By way of a tile of its own, with rows, and as large as the microkernel takes it to be. */
@@ -192,7 +190,7 @@ static void run_tile(const block *x, int64_t i, int64_t j, int64_t j1, region ah
         plan->copy(rows, columns, c, x->c.rs, x->c.cs, x->c_tile, ldc, 1);
     }
     microkernel(x->kc, a, lda, b, ldb, x->c_tile, ldc, columns, x->p0 > 0, b_packed,
-                    ahead.start, ahead.apart, lines);
+                fetched.first, fetched.apart, lines);
     plan->copy(rows, columns, x->c_tile, ldc, 1, c, x->c.rs, x->c.cs);
 }
 
@@ -212,14 +210,13 @@ static void run_block(const block *x)
     block after = *x;
     int more = advance(&after);
     for (int64_t j = x->j0; j < x->j1; j++) {
-        soon next = {0};
+        region next[2] = {0};
         if (j + 1 < x->j1)
-            next = look_ahead(x, j + 1);
+            look_ahead(x, j + 1, next);
         else if (more)
-            next = look_ahead(&after, after.j0);
-        /* The last tiles fetch, so that nothing is thrown out again. */
+            look_ahead(&after, after.j0, next);
         for (int64_t i = x->i0; i < x->i1; i++)
-            run_tile(x, i, j, j + 1, fetch(next, x->i1 - 1 - i));
+            run_tile(x, i, j, j + 1, share(next, x->i1 - 1 - i));
     }
 }
 
@@ -241,6 +238,8 @@ static int run_tiles(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c,
         int64_t depth = plan->kc * size;
         int64_t a_tiles = plan->pack_a ? smaller(m->block, i1 - i0) : 0;
         int64_t b_tiles = plan->pack_b ? smaller(n->block, j1 - j0) : 0;
+        if (b_tiles && panels_serve_once(plan, i1 - i0))
+            b_tiles = 1;
         size_t a_size = whole_pages(a_tiles * m->size * depth);
         size_t b_size = whole_pages(b_tiles * n->size * depth);
         int64_t c_tiles = plan->whole_rows ? smaller(n->block, j1 - j0) : 1;
