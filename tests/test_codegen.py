@@ -31,6 +31,7 @@ SPECS: list[KernelSpec] = [
     for kind in (
         Microkernel(isa, dtype, 4, 16, "row", False),
         Microkernel(isa, dtype, 4, 16, "col", True),
+        Microkernel(isa, dtype, 4, 16, "row", False, True),
         Stream(isa, dtype, 2, 16, 4, "row"),
         Stream(isa, dtype, 1, 16, 6, "col", True, False),
         Stream(isa, dtype, 2, 16, 3, "row", False, True),
@@ -141,7 +142,11 @@ def libraries(specs: Iterable[KernelSpec], folder: Path) -> list[Path]:
 def family(isa: str, dtype: str, a_layout: str) -> list[Microkernel]:
     """Every main tile, and for every width the widest edges that a plan can have."""
     lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
-    found = {Microkernel(isa, dtype, mr, nr, a_layout) for mr, nr in tiles(ISAS[isa], dtype)}
+    found = {
+        Microkernel(isa, dtype, mr, nr, a_layout, prefetch=prefetch)
+        for mr, nr in tiles(ISAS[isa], dtype)
+        for prefetch in (False, True)
+    }
     for n in range(lanes - 1, max(each.nr for each in found), lanes):  # one less than whole
         for mr, nr in tiles(ISAS[isa], dtype, n):
             columns = -(-(n % nr) // lanes) * lanes

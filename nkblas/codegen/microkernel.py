@@ -14,7 +14,8 @@ from .spec import Microkernel, Peak
 def build(spec: Microkernel, isa: ISA, element: Any, arguments: list[Value]) -> None:
     """Emit the body of `spec`'s function (its contract is `spec.Microkernel`'s)."""
     k, a, lda, b, ldb, c, ldc, n, accumulate = arguments
-    lanes = isa.lanes(ITEMSIZE[spec.dtype])
+    itemsize = ITEMSIZE[spec.dtype]
+    lanes = isa.lanes(itemsize)
     rows, vectors = range(spec.mr), range(spec.nr // lanes)
     nanokernel = FMA(ir.vector_of(lanes, element))
 
@@ -37,6 +38,9 @@ def build(spec: Microkernel, isa: ISA, element: Any, arguments: list[Value]) -> 
 
     def step(_: Value, carried: list[Value]) -> list[Value]:
         a, b, *flat = carried
+        if spec.prefetch:
+            for j in range(0, spec.nr, max(lanes, ir.LINE // itemsize)):
+                ir.prefetch(ir.address(b, j + ir.PREFETCH // itemsize, element))
         tile = compose(
             nanokernel,
             lambda i: nanokernel.load_a(ir.address(a, a_rows[i], element)),

@@ -41,6 +41,9 @@ class Microkernel(NamedTuple):
     masked : bool
         An n-edge: only the first `n` columns of B and C are touched, with `n` in the last vector
         of `nr` columns. Where the ISA has no masks, B is read whole: it must be packed.
+    prefetch : bool
+        Whether B is fetched ahead, into L2, along its rows: for a B in place, beyond L3, of which
+        the tile to the right comes next.
     """
 
     isa: str
@@ -49,6 +52,7 @@ class Microkernel(NamedTuple):
     nr: int
     a_layout: str
     masked: bool = False
+    prefetch: bool = False
 
     @property
     def symbol(self) -> str:
