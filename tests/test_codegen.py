@@ -5,21 +5,21 @@ import itertools
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
-from support import DTYPES
+from support import DTYPES, Array, Order, exact, fenced, integers
 
 import nkblas
 from nkblas import _engine, loader
 from nkblas.codegen import compile, spec, verify
-from nkblas.codegen.spec import Copy, KernelSpec, Microkernel, Pack, Peak, Small
+from nkblas.codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Peak, Small, Stream
 from nkblas.isa import ISAS
-from nkblas.plan import has_spare_register, tiles
+from nkblas.plan import has_spare_register, stream_shape, tiles
 
 FAMILIES = list(itertools.product(ISAS, DTYPES))
 by_family = pytest.mark.parametrize(("isa", "dtype"), FAMILIES, ids=map("-".join, FAMILIES))
@@ -32,6 +32,11 @@ SPECS: list[KernelSpec] = [
         Microkernel(isa, dtype, 4, 16, "row", False),
         Microkernel(isa, dtype, 4, 16, "col", True),
         Microkernel(isa, dtype, 4, 16, "row", packs_b=True),
+        Stream(isa, dtype, 2, 16, 4, "row"),
+        Stream(isa, dtype, 1, 16, 6, "col", True, False),
+        Stream(isa, dtype, 2, 16, 3, "row", False, True),
+        Dot(isa, dtype, 1, 8, "b"),
+        Dot(isa, dtype, 3, 4, "a", True),
         Small(isa, dtype, 5, 7, 3, "row"),
         Small(isa, dtype, 17, 33, 21, "col"),
         Pack(isa, dtype, 16, "across"),
@@ -42,6 +47,10 @@ SPECS: list[KernelSpec] = [
         Peak(isa, dtype, 10),
     )
 ]
+
+
+NOTHING_AHEAD = (_engine.ffi.NULL, _engine.ffi.NULL, 0, 0)
+"""The last arguments of a microkernel that has neither to pack nor to fetch."""
 
 
 class Instruction(NamedTuple):
@@ -61,6 +70,8 @@ class Loop(NamedTuple):
         Those that touch the stack.
     prefetches, stores : int
         Instructions; vectors stored.
+    masked : bool
+        Whether it works on parts of vectors.
     """
 
     multiplies: int
@@ -68,6 +79,7 @@ class Loop(NamedTuple):
     stack: list[Instruction]
     prefetches: int
     stores: int
+    masked: bool
 
 
 def objdump(*arguments: str) -> str:
@@ -128,7 +140,9 @@ def k_loops(code: list[Instruction]) -> list[Loop]:
         )
         touching = [x for x in body if x in stack]
         if fused or multiplies:
-            found.append(Loop(multiplies + fused, adds + fused, touching, prefetches, stores))
+            masked = any(re.search(r"maskmov|\{k\d\}", f"{x.name} {x.operands}") for x in body)
+            counts = multiplies + fused, adds + fused
+            found.append(Loop(*counts, touching, prefetches, stores, masked))
     return found
 
 
@@ -172,6 +186,53 @@ def test_no_spill_in_the_k_loop(isa: str, dtype: str, a_layout: str, tmp_path: P
                 wrong.append(f"{each.symbol}: {loop.multiplies} products, expected {products}")
             if loop.stack:
                 wrong.append(f"{each.symbol}: {len(loop.stack)} spills, like {loop.stack[0]}")
+    assert not wrong, "\n".join(wrong)
+
+
+def streams(isa: str, dtype: str, a_layout: str = "row") -> list[Stream]:
+    """Those of plans, but for so many rows that 16 registers are too few."""
+    lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
+    found = []
+    for mr in range(1, 7):
+        vectors, kr = stream_shape(ISAS[isa], mr)
+        found.append(Stream(isa, dtype, mr, vectors * lanes, kr, a_layout))
+    return found
+
+
+def dots(isa: str, dtype: str) -> list[Dot]:
+    """The widest for each number of rows, their transposes, and those with few accumulators."""
+    row = ISAS[isa]
+    found = {Dot(isa, dtype, 1, nr, "b") for nr in range(1, 10)}
+    for mr in (2, 3, 4):
+        fitting = [n for n in range(mr, 9) if row.registers_needed(mr, n) <= row.registers]
+        for nr in fitting[-1:]:
+            found |= {Dot(isa, dtype, mr, nr, "b"), Dot(isa, dtype, nr, mr, "a")}
+    return sorted(found)
+
+
+@pytest.mark.parametrize("prefetch", [False, True])
+@by_family
+def test_no_spill_in_streams_and_dots(isa: str, dtype: str, prefetch: bool, tmp_path: Path) -> None:
+    """In loops over whole vectors: no vector on the stack, and nothing written to it.
+
+    An address may be read from there. At the edges, for one vector, registers may be short.
+    """
+    lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
+    found: list[Stream | Dot] = [*streams(isa, dtype), *streams(isa, dtype, "col")]
+    specs = [each._replace(prefetch=prefetch) for each in [*found, *dots(isa, dtype)]]
+    functions = disassemble(libraries(specs, tmp_path))
+    wrong = []
+    for each in specs:
+        step = each.mr * each.nr if isinstance(each, Dot) else each.mr * each.nr // lanes * each.kr
+        loops = k_loops(functions[each.symbol])
+        if not any(x.multiplies == x.adds and x.multiplies % step == 0 for x in loops):
+            wrong.append(f"{each.symbol}: no loop of whole steps")
+        for loop in [x for x in loops if not x.masked]:
+            vectors = [x for x in loop.stack if re.search("[xyz]mm", x.operands)]
+            written = [x for x in loop.stack if re.match("[a-z ]*\\[r", x.operands)]
+            spills = vectors + [x for x in written if x.name != "cmp"]
+            if spills:
+                wrong.append(f"{each.symbol}: {len(spills)} spills, like {spills[0]}")
     assert not wrong, "\n".join(wrong)
 
 
@@ -240,7 +301,7 @@ def test_a_library_exports_its_function_alone(tmp_path: Path) -> None:
         table = [line.split() for line in objdump("-T", str(path)).splitlines()]
         exported = [words[-1] for words in table if "DF" in words or "DO" in words]
         assert exported == [each.symbol]
-        if isinstance(each, Microkernel):
+        if isinstance(each, Microkernel | Stream | Dot):
             assert not any(x.name == "call" for x in disassemble([path])[each.symbol])
 
 
@@ -259,6 +320,8 @@ def test_a_kernel_is_checked_against_its_spec(isa: str) -> None:
     microkernel = Microkernel(isa, "float32", 4, 16, "row", False)
     pack = Pack(isa, "float32", 16, "along")
     small = Small(isa, "float32", 5, 8, 3, "row")
+    stream = Stream(isa, "float32", 2, 16, 3, "row")
+    dot = Dot(isa, "float32", 1, 8, "b")
     impostors: dict[KernelSpec, KernelSpec] = {
         microkernel: microkernel._replace(mr=3),
         microkernel._replace(masked=True): microkernel,
@@ -268,6 +331,11 @@ def test_a_kernel_is_checked_against_its_spec(isa: str) -> None:
         small: small._replace(m=4),
         small._replace(n=9): small,
         small._replace(a_layout="col"): small,
+        stream: stream._replace(mr=1),
+        stream._replace(a_layout="col"): stream,
+        stream._replace(nontemporal=True): stream._replace(mr=1),
+        dot: dot._replace(nr=7),
+        dot._replace(mr=2): dot,
         pack: pack._replace(source="across"),
         pack._replace(width=15): pack,
         pack._replace(source="across"): pack._replace(source="across", width=17),
@@ -333,3 +401,138 @@ def test_lanes_beyond_an_edge_raise_nothing(isa: str, dtype: str) -> None:
         call(1, operands[0], 0, operands[1], 0, operands[2], 0)
         assert not libm.fetestexcept(FE_INVALID), n
         assert np.isposinf(c).all()
+
+
+def function(each: KernelSpec) -> int:
+    return loader.open_library(each, compile.shared_library(each))
+
+
+Multiply = Callable[..., None]
+
+
+def compiled(each: Stream | Dot) -> Multiply:
+    """The kernel as a function of contiguous matrices: A and B in the order that it wants."""
+    kernel = _engine.ffi.cast("nk_microkernel", function(each))
+
+    def multiply(a: Array, b: Array, c: Array, accumulate: bool) -> None:
+        (m, k), n = a.shape, b.shape[1]
+        by_column = isinstance(each, Stream) and each.a_layout == "col"
+        pa, pb, pc = (_engine.ffi.cast("void *", x.ctypes.data) for x in (a, b, c))
+        kernel(
+            k, pa, m if by_column else k, pb, k if isinstance(each, Dot) else n, pc, n, n,
+            accumulate, *NOTHING_AHEAD,
+        )  # fmt: skip
+
+    return multiply
+
+
+def orders(each: Stream | Dot) -> tuple[Order, Order]:
+    """Of A and of B."""
+    if isinstance(each, Dot):
+        return "C", "F"
+    return "F" if each.a_layout == "col" else "C", "C"
+
+
+def hurting(each: Stream | Dot) -> Iterator[tuple[int, int]]:
+    """Values of n and k around vectors, steps and groups."""
+    lanes = ISAS[each.isa].lanes(np.dtype(each.dtype).itemsize)
+    if isinstance(each, Dot):
+        lengths = {1, 2, lanes - 1, lanes, lanes + 1, 8 * lanes + 1, 9 * lanes - 1, 211}
+        return ((each.nr, k) for k in sorted(lengths - {0}))
+    columns = {1, 2, lanes - 1, lanes + 1, each.nr, each.nr + 1, 3 * each.nr - 1, 97} - {0}
+    depths = {1, each.kr - 1, each.kr, each.kr + 1, 2 * each.kr, 31} - {0}
+    return itertools.product(sorted(columns), sorted(depths))
+
+
+def streaming(isa: str, dtype: str) -> list[Stream | Dot]:
+    """One of each kind and shape, with every option on one of them."""
+    if isa not in RUNNABLE:
+        pytest.skip(f"nkblas.cpu lacks {isa}")
+    first, *others = streams(isa, dtype)
+    nontemporal = [first._replace(nontemporal=True), others[2]._replace(nontemporal=True)]
+    found = [first._replace(prefetch=True), *others, *streams(isa, dtype, "col")[2:4], *nontemporal]
+    *most, last = dots(isa, dtype)
+    return [*found, *most, last._replace(prefetch=True)]
+
+
+@by_family
+def test_streams_and_dots_are_exact(isa: str, dtype: str) -> None:
+    """All sizes around a vector, on operands that begin or end where memory does."""
+    for each in streaming(isa, dtype):
+        multiply = compiled(each)
+        a_order, b_order = orders(each)
+        for n, k in hurting(each):
+            a, b, c = integers(each.mr, k), integers(k, n, seed=1), integers(each.mr, n, seed=2)
+            for at_end, accumulate in itertools.product((False, True), repeat=2):
+                # what is not to be read is not a number
+                before = c if accumulate else np.full(c.shape, np.nan)
+                got = fenced(before, dtype, "C", at_end)
+                multiply(
+                    fenced(a, dtype, a_order, at_end),
+                    fenced(b, dtype, b_order, at_end),
+                    got,
+                    accumulate,
+                )
+                expected = exact(a, b) + (c if accumulate else 0)
+                assert (got == expected).all(), f"{each.symbol} {n=} {k=} {at_end=} {accumulate=}"
+
+
+INVALID, DIVISION, OVERFLOW, UNDERFLOW = 1, 4, 8, 16  # <fenv.h> on x86
+
+
+@by_family
+def test_streams_and_dots_raise_no_exceptions_of_their_own(isa: str, dtype: str) -> None:
+    """Products of infinities raise nothing; nor must what fills the vectors at an edge."""
+    libm = ctypes.CDLL("libm.so.6")
+    signaling = np.array([0x7F800001], "u4").view("f4")
+    if dtype == "float64":
+        signaling = np.array([0x7FF0000000000001], "u8").view("f8")
+    for each in streaming(isa, dtype):
+        multiply = compiled(each)
+        a_order, b_order = orders(each)
+        for n, k in hurting(each):
+            a = np.full((each.mr, k), np.inf, dtype, order=a_order)
+            b = np.full((k, n), np.inf, dtype, order=b_order)
+            c = np.empty((each.mr, n), dtype)
+            c.view(f"u{c.itemsize}")[...] = signaling.view(f"u{c.itemsize}")
+            libm.feclearexcept(INVALID | DIVISION | OVERFLOW | UNDERFLOW)
+            multiply(a, b, c, accumulate=False)
+            raised = libm.fetestexcept(INVALID | DIVISION | OVERFLOW | UNDERFLOW)
+            assert raised == 0, f"{each.symbol} {n=} {k=}: {raised}"
+            assert (c == np.inf).all()
+
+
+@by_family
+def test_dots_have_the_same_bits_wherever_operands_lie(isa: str, dtype: str) -> None:
+    """Whatever the alignment of the two operands, and of their lines to each other."""
+    if isa not in RUNNABLE:
+        pytest.skip(f"nkblas.cpu lacks {isa}")
+    size = np.dtype(dtype).itemsize
+    lanes = ISAS[isa].lanes(size)
+    generator = np.random.default_rng(0)
+    for each in dots(isa, dtype):
+        kernel = _engine.ffi.cast("nk_microkernel", function(each))
+        for k in (1, lanes - 1, lanes + 1, 9 * lanes + 3):
+            a, b = (generator.standard_normal((lines, k)) for lines in (each.mr, each.nr))
+            found = set()
+            for shift, pad in itertools.product(range(lanes), (0, 1)):
+                ld = -(-k // lanes) * lanes + pad
+                (pa, _a), (pb, _b) = (
+                    shifted(x.astype(dtype), ld, 3 * shift % lanes if x is a else shift)
+                    for x in (a, b)
+                )
+                c = np.empty((each.mr, each.nr), dtype)
+                pc = _engine.ffi.cast("void *", c.ctypes.data)
+                kernel(k, pa, ld, pb, ld, pc, each.nr, each.nr, 0, *NOTHING_AHEAD)
+                found.add(c.tobytes())
+            assert len(found) == 1, f"{each.symbol} {k=}"
+
+
+def shifted(lines: Array, ld: int, shift: int) -> tuple[object, Array]:
+    """The address of a copy, `shift` elements behind a cache line, and the buffer it is in."""
+    buffer = np.full(lines.shape[0] * ld + 128, np.nan, lines.dtype)
+    start = -buffer.ctypes.data % 64 // buffer.itemsize + shift
+    np.lib.stride_tricks.as_strided(
+        buffer[start:], lines.shape, (ld * buffer.itemsize, buffer.itemsize)
+    )[...] = lines
+    return _engine.ffi.cast("void *", buffer[start:].ctypes.data), buffer

@@ -28,7 +28,7 @@ def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
     vector = nanokernel.vector_type
     a_lines = [ir.mul(lda, ir.const(i)) for i in range(spec.mr)]
     b_lines = [ir.mul(ldb, ir.const(j)) for j in range(spec.nr)]
-    streamed, lines = (a, a_lines) if spec.streamed == "a" else (b, b_lines)
+    streamed, ld, lines = (a, lda, a_lines) if spec.streamed == "a" else (b, ldb, b_lines)
 
     def step(
         p: Value, sums: list[Value], load: Callable[[Value], Value], offset: int = 0
@@ -73,9 +73,24 @@ def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
     def zeros(count: int) -> list[Value]:
         return [nanokernel.zero() for _ in range(count)]
 
-    # From the first element on, however it is aligned: the bits must not depend on where it lies.
+    def up_to_aligned(skipped: Value) -> list[Value]:
+        """The first, aligned vector of the streamed operand, without the lanes before it."""
+        mask = ir.first_lanes(lanes, ir.add(skipped, k))
+        mask = ir.but_for(mask, ir.first_lanes(lanes, skipped))
+        before = ir.sub(ir.const(0), skipped)
+        return step(before, sums, lambda place: ir.load(vector, place, mask))
+
+    # A vector that lies in two cache lines is two loads: most are of the streamed operand, whose
+    # lines are aligned together or not at all.
     start, sums = ir.const(0), zeros(size)
-    for count in dict.fromkeys((max(1, CHAINS // size), 1)):
+    vectors_at_once = max(1, CHAINS // size)
+    aligned = isa.masked and vectors_at_once == 1
+    if aligned:
+        odd = ir.modulo(ld, lanes) if len(lines) > 1 else ir.const(0)
+        skipped = ir.select(ir.is_zero(odd), ir.lane_of(streamed, vector), ir.const(0))
+        sums = ir.when(ir.nonzero(skipped), lambda: up_to_aligned(skipped), sums)
+        start = ir.minimum(ir.modulo(ir.sub(ir.const(0), skipped), lanes), k)
+    for count in dict.fromkeys((vectors_at_once, 1)):
         stop = ir.add(start, ir.whole(ir.sub(k, start), count * lanes))
         parts = sums + zeros(size * (count - 1))
         parts = ir.loop(stop, parts, steps, start=start, step=count * lanes)
@@ -84,6 +99,10 @@ def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
             sums = list(map(ir.float_add, sums, parts[i : i + size]))
         start = stop
     sums = edge(start, k, sums)
+    if aligned:
+        # The bits must not depend on where operands lie: the sums in each lane are always those
+        # of the same elements, and so is their order.
+        sums = ir.when(ir.nonzero(skipped), lambda: [ir.rotate(x, skipped) for x in sums], sums)
 
     def store(value: Value, place: Value) -> None:
         def plus_c() -> list[Value]:

@@ -96,6 +96,11 @@ def whole(value: Value, multiple: int) -> Value:
     return sub(value, arith.remui(value, const(multiple)))
 
 
+def modulo(value: Value, power: int) -> Value:
+    """`value` modulo a power of two: not negative, whatever `value` is."""
+    return arith.andi(value, const(power - 1))
+
+
 def vector_of(lanes: int, element: Any) -> Any:
     return ir.VectorType.get([lanes], element)
 
@@ -180,10 +185,51 @@ def load_one(type_: Any, source: Value) -> Value:
     return vector.insert(load(type_.element_type, source), zero(type_), [], [0])
 
 
+def lane_of(address: Value, type_: Any) -> Value:
+    """The lane that an element has in the aligned vector that it lies in."""
+    elements = arith.shrui(llvm.ptrtoint(i64(), address), const(_itemsize(type_).bit_length() - 1))
+    return modulo(elements, type_.shape[0])
+
+
 def until_aligned(address: Value, type_: Any) -> Value:
     """The number of elements between an element's address and the next one for a whole vector."""
-    elements = arith.shrui(llvm.ptrtoint(i64(), address), const(_itemsize(type_).bit_length() - 1))
-    return arith.andi(sub(const(0), elements), const(type_.shape[0] - 1))
+    return modulo(sub(const(0), lane_of(address, type_)), type_.shape[0])
+
+
+def rotate(value: Value, lanes: Value) -> Value:
+    """Move each lane of a 256- or 512-bit vector down by `lanes`; the first ones come last."""
+    size = _itemsize(value.type)
+    words = value.type.shape[0] * size // 4
+    of_words = vector_of(words, ir.F32Type.get())
+    order = vector_of(words, _i32())
+    first = vector.broadcast(order, arith.trunci(_i32(), mul(lanes, const(size // 4))))
+    op = ir.Operation.create(
+        "llvm.call_intrinsic",
+        results=[of_words],
+        operands=[
+            vector.bitcast(of_words, value),
+            # the instruction takes what it needs of each index, and so wraps around
+            arith.addi(_steps(order), first),
+        ],
+        attributes={
+            "intrin": ir.StringAttr.get(
+                {8: "llvm.x86.avx2.permps", 16: "llvm.x86.avx512.permvar.sf.512"}[words]
+            ),
+            "operandSegmentSizes": ir.DenseI32ArrayAttr.get([2, 0]),
+            "op_bundle_sizes": ir.DenseI32ArrayAttr.get([]),
+        },
+    )
+    return vector.bitcast(value.type, op.result)
+
+
+def _i32() -> Any:
+    return ir.IntegerType.get_signless(32)
+
+
+def _steps(type_: Any) -> Value:
+    """0, 1, 2 and so on, in a vector of integers."""
+    numbers = [ir.IntegerAttr.get(type_.element_type, lane) for lane in range(type_.shape[0])]
+    return arith.constant(type_, ir.DenseElementsAttr.get(numbers, type=type_))
 
 
 def splat(scalar: Value, vector_type: Any) -> Value:
@@ -197,17 +243,10 @@ def fma(a: Value, b: Value, c: Value) -> Value:
 
 def first_lanes(lanes: int, count: Value) -> Value:
     """A mask of `lanes` bits of which the first `count` are set; `count` may be out of range."""
-    vector_type = ir.VectorType.get([lanes], ir.IntegerType.get_signless(32))
-    i32 = ir.IntegerType.get_signless(32)
-    steps = arith.constant(
-        vector_type,
-        ir.DenseElementsAttr.get(
-            [ir.IntegerAttr.get(i32, lane) for lane in range(lanes)], type=vector_type
-        ),
-    )
+    vector_type = vector_of(lanes, _i32())
     bounded = arith.maxsi(minimum(count, const(lanes)), const(0))
-    limit = vector.broadcast(vector_type, arith.trunci(i32, bounded))
-    return arith.cmpi(arith.CmpIPredicate.slt, steps, limit)
+    limit = vector.broadcast(vector_type, arith.trunci(_i32(), bounded))
+    return arith.cmpi(arith.CmpIPredicate.slt, _steps(vector_type), limit)
 
 
 L1, L2 = 3, 2
@@ -259,6 +298,11 @@ def when(
 
 def nonzero(value: Value) -> Value:
     return arith.cmpi(arith.CmpIPredicate.ne, value, const(0))
+
+
+def but_for(mask: Value, other: Value) -> Value:
+    """What is set in `mask` and not in `other`, which has no lane that `mask` lacks."""
+    return arith.xori(mask, other)
 
 
 def select(condition: Value, a: Value, b: Value) -> Value:

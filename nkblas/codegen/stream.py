@@ -25,7 +25,7 @@ def build(spec: Stream, isa: ISA, element: Any, arguments: list[Value]) -> None:
         return
     # Only an aligned vector can go past the caches: the rows are aligned together or not at all.
     lanes, ldc = isa.lanes(ITEMSIZE[spec.dtype]), arguments[6]
-    odd = ir.sub(ldc, ir.round_down(ldc, lanes)) if spec.mr > 1 else ir.const(0)
+    odd = ir.modulo(ldc, lanes) if spec.mr > 1 else ir.const(0)
     ir.either(ir.nonzero(odd), through_caches, past_caches)
     ir.flush()
 
