@@ -19,9 +19,6 @@ from .problem import ITEMSIZE, Problem
 PAGE = 4096
 """Bytes of a page of memory."""
 
-LINE = 64
-"""Bytes of a cache line."""
-
 CYCLE = 0.3
 """Nanoseconds, about: for what is not compared with another plan."""
 
@@ -114,25 +111,23 @@ def _grid(isa: ISA, dtype: str) -> np.ndarray:
     return np.array(columns).T
 
 
-# What things cost, in cycles. One set for two CPUs that differ much (Zen 4 with one 512-bit
-# multiply-add a cycle, Emerald Rapids with two), fitted to 75 problems (float32 and float64, 64 to
-# 4096 in each dimension), each measured with 50 to 200 plans: what the model chooses is slower than
-# the best plan by 4 % in the median and 14 % at worst on Zen 4, 8 % and 23 % on Emerald Rapids.
+# What things cost, in cycles: fitted on Zen 4 to products of 128 to 2048 in each dimension, each
+# measured with 70 to 300 plans, of which the model's choice is 2.7 % slower than the best in the
+# median.
 LATENCY = 4.0  # a multiply-add's
-B_LINE = (0.0, 0.6, 23.0)  # a vector of B, on its way from L1, L2, beyond
-A_LINE = (0.0, 4.7, 10.0)  # a vector of A
-A_ROW = 0.4  # a k-step on a row of A in place,
+B_LINE = (0.0, 0.5, 3.5)  # a vector of B, on its way from L1, L2, beyond
+A_LINE = (0.0, 2.7, 6.3)  # a vector of A
+A_ROW = 0.07  # a k-step on a row of A in place,
 A_ROW_CROWDED = 0.4  # and more where A's rows push each other out of L1
-B_PAGE = 0.7  # a k-step where B's rows lie in place, more than half a page apart,
-B_CROWDED = 0.65  # and for each vector where B's rows push each other out of L1
-OVERLAP = 0.15  # of the shorter of arithmetic and traffic, what the longer does not hide
-STEP = 0.5  # a k-step, beside all that
-TILE = 10.0  # a call of the microkernel
-C_LINE = 4.0  # a vector of a C beyond L2, loaded and stored again for another block of k
-PACKED_LINE = 4.0  # a vector of B, packed
-PACKED_ON_THE_WAY = 1.0  # and by the microkernel that reads it first
-REPACKED_LINE = 0.6  # a vector of packed B, fetched again for another block of A
-FAR_LINE = 5.6  # a vector of a B beyond L2 that is read in place, for each block of A
+B_PAGE = 0.0  # a k-step where B's rows lie in place, more than half a page apart,
+B_CROWDED = 0.3  # and for each vector where B's rows push each other out of L1
+OVERLAP = 0.09  # of the shorter of arithmetic and traffic, what the longer does not hide
+TILE = 55.0  # a call of the microkernel
+C_LINE = 11.0  # a vector of a C beyond L2, loaded and stored again for another block of k
+PACKED_LINE = 3.8  # a vector of B, packed
+PACKED_ON_THE_WAY = 1.5  # and by the microkernel that reads it first
+REPACKED_LINE = 1.1  # a vector of packed B, fetched again for another block of A
+FAR_LINE = 1.5  # a vector of a B beyond L2 that is read in place, for each block of A
 
 
 class Space:
@@ -151,7 +146,11 @@ class Space:
         mr, vectors, kc, pack_a, pack_b, part, ir_outside, fits_whole, fits_edge = grid
         edge = problem.n % (vectors * lanes) > (vectors - 1) * lanes
         in_place = problem.b == "row" and (cpu.isa.masked or problem.n % lanes == 0)
-        possible = (pack_a == (problem.a == "strided")) & (mr >= min(4, problem.m))
+        few = 4 + (cpu.isa.registers > 16)  # rows below which a tile is too flat
+        possible = (pack_a == (problem.a == "strided")) & (mr >= min(few, problem.m))
+        # with jr outside, the whole of a long A would go through the cache for each panel of B
+        depth = np.minimum(kc, problem.k) * problem.itemsize
+        possible &= (part > 0) | (ir_outside == 1) | (2 * problem.m * depth <= cpu.l2)
         possible &= ((pack_b == 0) | (problem.m > mr)) if in_place else pack_b == 1
         possible &= (kc < 2 * problem.k) | (kc == DEPTHS[0])
         possible &= np.where(edge, fits_edge, fits_whole) == 1
@@ -202,11 +201,9 @@ class Space:
         per_row = np.array(A_LINE)[level(np.minimum(a_rows, m), kc)] / lanes
         per_row += (1 - pack_a) * (A_ROW + A_ROW_CROWDED * _crowded(rows, k * itemsize, cpu))
         b_line += (1 - pack_b) * B_CROWDED * _crowded(kc, n * itemsize, cpu)
-        per_step = STEP + (1 - pack_b) * B_PAGE * (2 * n * itemsize >= PAGE)
+        per_step = (1 - pack_b) * B_PAGE * (2 * n * itemsize >= PAGE)
 
-        # With jr outside, tiles fetch the next panel of B and part of C, each a line of every row.
-        lines = 2 * nr * itemsize / LINE
-        late = np.where(ir_outside == 1, 1, np.maximum(0, 1 - m_block / lines))
+        # With jr outside, the first tile of a column packs B while it multiplies.
         can_pack = (self.problem.b == "row") & (ir_outside == 0)
 
         cycles = np.zeros(len(mr))
@@ -223,13 +220,11 @@ class Space:
 
         cycles += TILE * m_tiles * n_tiles * k_blocks
         if level(m, n) == 2:
-            cycles += C_LINE * (0.25 + 0.75 * late) * m * n / lanes * (k_blocks - 1)
+            cycles += C_LINE * m * n / lanes * (k_blocks - 1)
         m_blocks = -(-m_tiles // m_block)
         packing = np.where(can_pack, PACKED_ON_THE_WAY, PACKED_LINE)
         packing = packing + REPACKED_LINE * (m_blocks - 1)
-        far = FAR_LINE * late * (level(k, n) == 2)
-        packing = packing + far
-        in_place = m_blocks * far
+        in_place = FAR_LINE * m_blocks * (level(k, n) == 2)
         return cycles + k * n / lanes * np.where(pack_b == 1, packing, in_place)
 
 
