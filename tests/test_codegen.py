@@ -32,6 +32,7 @@ SPECS: list[KernelSpec] = [
         Microkernel(isa, dtype, 4, 16, "row", False),
         Microkernel(isa, dtype, 4, 16, "col", True),
         Microkernel(isa, dtype, 4, 16, "row", packs_b=True),
+        Microkernel(isa, dtype, 4, 16, "row", prefetch=True),
         Stream(isa, dtype, 2, 16, 4, "row"),
         Stream(isa, dtype, 1, 16, 6, "col", True, False),
         Stream(isa, dtype, 2, 16, 3, "row", False, True),
@@ -160,6 +161,7 @@ def family(isa: str, dtype: str, a_layout: str) -> list[Microkernel]:
     main = [Microkernel(isa, dtype, mr, nr, a_layout) for mr, nr in tiles(ISAS[isa], dtype)]
     spare = [each for each in main if has_spare_register(ISAS[isa], dtype, each.mr, each.nr)]
     found = {*main, *(each._replace(packs_b=True) for each in spare)}
+    found |= {each._replace(prefetch=True) for each in main}
     for n in range(lanes - 1, max(each.nr for each in found), lanes):  # one less than whole
         for mr, nr in tiles(ISAS[isa], dtype, n):
             columns = -(-(n % nr) // lanes) * lanes
@@ -268,15 +270,15 @@ def test_what_a_k_loop_does_besides(isa: str, dtype: str, tmp_path: Path) -> Non
     """It fetches a line for each step, and nothing once there are no more of them.
 
     One that packs B stores each vector, and fetches the lines of a row that may lie across one
-    more of them than it fills.
+    more of them than it fills. One that fetches B ahead takes as many as a row fills.
     """
     lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
     mr, nr = tiles(ISAS[isa], dtype)[1]
     plain = Microkernel(isa, dtype, mr, nr, "row")
-    packing = plain._replace(packs_b=True)
-    functions = disassemble(libraries([plain, packing], tmp_path))
+    packing, ahead = plain._replace(packs_b=True), plain._replace(prefetch=True)
+    functions = disassemble(libraries([plain, packing, ahead], tmp_path))
     vectors, row = nr // lanes, -(-nr * np.dtype(dtype).itemsize // 64) + 1
-    for each, stores, prefetches in ((plain, 0, 0), (packing, vectors, row)):
+    for each, stores, prefetches in ((plain, 0, 0), (packing, vectors, row), (ahead, 0, row - 1)):
         fetching, rest = k_loops(functions[each.symbol])
         assert (fetching.stores, fetching.prefetches) == (stores, prefetches + 1)
         assert (rest.stores, rest.prefetches) == (stores, prefetches)

@@ -6,12 +6,9 @@ from nkblas.isa import ISA
 from nkblas.problem import ITEMSIZE
 
 from . import ir
-from .ir import Value
+from .ir import LINE, PREFETCH, Value
 from .nanokernel import FMA, compose
 from .spec import Microkernel, Peak
-
-LINE = 64
-"""Bytes of a cache line."""
 
 AHEAD = 16
 """So many k-steps before it is needed, a row of B in place is fetched into L1."""
@@ -56,6 +53,9 @@ def build(spec: Microkernel, isa: ISA, element: Any, arguments: list[Value]) -> 
             row = ir.address(b, b_ahead, element)
             for column in (*range(0, spec.nr, LINE // itemsize), spec.nr - 1):
                 ir.prefetch(ir.address(row, column, element))
+        if spec.prefetch:
+            for column in range(0, spec.nr, max(lanes, LINE // itemsize)):
+                ir.prefetch(ir.address(b, column + PREFETCH // itemsize, element), ir.L2)
         tile = compose(
             nanokernel,
             lambda i: nanokernel.load_a(ir.address(a, a_rows[i], element)),

@@ -48,6 +48,9 @@ class Microkernel(NamedTuple):
     packs_b : bool
         Whether it also copies B, which lies in place, into `panel`, of width `nr`. Otherwise
         `panel` means nothing.
+    prefetch : bool
+        Whether it fetches a B in place ahead, into L2, along all of its rows: for one beyond L3,
+        of which there are too few tiles in a column to fetch those of the next, line by line.
     """
 
     isa: str
@@ -57,6 +60,7 @@ class Microkernel(NamedTuple):
     a_layout: str
     masked: bool = False
     packs_b: bool = False
+    prefetch: bool = False
 
     @property
     def symbol(self) -> str:
