@@ -120,18 +120,24 @@ def race(track: Track, runners: list[Plan], deadline: float) -> list[Plan]:
 def neighbours(plan: Plan) -> Iterator[Plan]:
     """Plans that differ from `plan` in one thing."""
     schedule, problem = plan.schedule, plan.problem
-    if schedule.kind != "tiles":
-        return
-    changes: list[dict[str, Any]] = [
-        {"kc": kc}
-        for factor in (0.5, 0.75, 1.5, 2)
-        if 64 <= (kc := round(factor * plan.kc)) < 2 * problem.k
-    ]
-    changes += [{"pack_a": not schedule.pack_a}, {"pack_b": not schedule.pack_b}]
-    changes += [{"ir_outside": not schedule.ir_outside}]
-    changes += [{"mc": max(1, round(factor * plan.m.block * plan.m.size))} for factor in (0.5, 2)]
-    changes += [{"nc": max(1, round(factor * plan.n.block * plan.n.size))} for factor in (0.5, 2)]
-    changes += [{"mr": mr, "nr": nr} for mr, nr in tiles(cpu.isa, problem.dtype, problem.n)]
+    changes: list[dict[str, Any]] = [{"prefetch": not schedule.prefetch}]
+    if schedule.kind == "tiles":
+        changes += [
+            {"kc": kc}
+            for factor in (0.5, 0.75, 1.5, 2)
+            if 64 <= (kc := round(factor * plan.kc)) < 2 * problem.k
+        ]
+        changes += [{"pack_a": not schedule.pack_a}, {"pack_b": not schedule.pack_b}]
+        changes += [{"ir_outside": not schedule.ir_outside}]
+        for factor in (0.5, 2):
+            changes += [{"mc": max(1, round(factor * plan.m.block * plan.m.size))}]
+            changes += [{"nc": max(1, round(factor * plan.n.block * plan.n.size))}]
+        changes += [{"mr": mr, "nr": nr} for mr, nr in tiles(cpu.isa, problem.dtype, problem.n)]
+    elif schedule.kind == "dot":
+        changes += [{"nr": nr} for nr in (4, 6, 12, 16) if not schedule.pack_b]
+        changes += [{"mr": mr} for mr in (2, 4, 6, 8) if mr <= problem.m]
+    else:
+        changes += [{"mr": mr} for mr in (1, 2, 3, 4) if mr <= problem.m]
     for change in changes:
         other = schedule._replace(**change)
         if not other.why_not(problem, cpu):
@@ -142,8 +148,8 @@ def distinct(found: Iterable[Plan]) -> list[Plan]:
     """Without those that cut the problem in the same way as one before them."""
     seen: dict[tuple[object, ...], Plan] = {}
     for plan in found:
-        s = plan.schedule
-        key = (s.kind, plan.m, plan.n, plan.kc, s.pack_a, s.pack_b, s.ir_outside)
+        how = plan.schedule._replace(mr=0, nr=0, kc=0, mc=0, nc=0)
+        key = (how, plan.m, plan.n, plan.kc)
         seen.setdefault(key, plan)
     return list(seen.values())
 

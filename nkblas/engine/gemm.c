@@ -145,6 +145,11 @@ static void run_tile(const block *x, int64_t i, int64_t j, int64_t j1, region fe
     int64_t column = offset(&plan->n, j), columns = offset(&plan->n, j1) - column;
 
     int rest_row = i >= plan->m.full, rest_column = j >= plan->n.full;
+    if (rest_column && plan->redo_columns) {
+        column -= plan->n.size - columns;
+        columns = plan->n.size;
+        rest_column = 0;
+    }
     nk_microkernel microkernel = plan->microkernel[rest_row][rest_column];
 
     const char *a = at(x->a, row, x->p0, size);
