@@ -163,6 +163,7 @@ def _grid(isa: ISA, dtype: str) -> np.ndarray:
 # What things cost, in cycles: fitted on Zen 4 to products of 128 to 2048 in each dimension, each
 # measured with 70 to 300 plans, of which the model's choice is 2.7 % slower than the best in the
 # median.
+FEW_TIMES = 64  # rows of C up to which a B beyond L2 may stay in place
 LATENCY = 4.0  # a multiply-add's
 B_LINE = (0.0, 0.5, 3.5)  # a vector of B, on its way from L1, L2, beyond
 A_LINE = (0.0, 2.7, 6.3)  # a vector of A
@@ -203,6 +204,9 @@ class Space:
         long = problem.m * depth > 2 * cpu.l2
         possible &= (ir_outside == 1) | ((part > 0) == long)
         possible &= ((pack_b == 0) | (problem.m > mr)) if in_place else pack_b == 1
+        # A large B in place depends on luck, in where its pages lie: it has to save much.
+        few_times = problem.m <= FEW_TIMES or problem.k * problem.n * problem.itemsize <= cpu.l2
+        possible &= (pack_b == 1) | few_times | (not in_place)
         possible &= (kc < 2 * problem.k) | (kc == DEPTHS[0])
         possible &= np.where(edge, fits_edge, fits_whole) == 1
         mr, vectors, kc, pack_a, pack_b, part, ir_outside = grid[:7, possible]

@@ -41,7 +41,7 @@ BEHIND = (1.3, 1.15, 1.08, 1.05)
 FINAL = 11
 """Rounds of the last race."""
 
-CLEARLY = 0.99
+CLEARLY = 0.97
 """What the winner's time, over that of the model's choice, has to be below."""
 
 
