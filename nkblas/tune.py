@@ -2,9 +2,11 @@
 
 What the model ranks first is raced against the plans after it, and the winner against its own
 neighbours. In a round each plan that is still in the race runs once, in a random order, so that
-plans are compared within moments of each other; who is clearly behind leaves early. In the end the
-winner meets the model's choice once more, and has to be faster in most of the rounds: on a crowded
-machine, in doubt, the model's choice stays.
+plans are compared within moments of each other, by the ratio of their times to that of the model's
+choice; who is clearly behind leaves early. Each round has operands at another place: where pages
+lie in the caches makes some plans fast by luck. In the end the winner meets the model's choice once
+more, and has to be faster in most of the rounds: on a crowded machine, in doubt, the model's choice
+stays.
 """
 
 import random
@@ -41,6 +43,12 @@ BEHIND = (1.3, 1.15, 1.08, 1.05)
 FINAL = 11
 """Rounds of the last race."""
 
+PLACES = 4
+"""Sets of operands, each at a place of its own, ..."""
+
+MEMORY = 64 << 20
+"""... as far as they fit so many bytes."""
+
 CLEARLY = 0.97
 """What the winner's time, over that of the model's choice, has to be below."""
 
@@ -67,22 +75,28 @@ class Track:
             return view, (ffi.cast("char *", view.ctypes.data), rs, cs)
 
         m, n, k = problem.m, problem.n, problem.k
-        operands = [
-            matrix(m, k, problem.a), matrix(k, n, problem.b), matrix(m, n, problem.c)
-        ]  # fmt: skip
-        self._arrays = [array for array, _ in operands]
-        self._matrices = [c for _, c in operands]
+        size = (m * k + k * n + m * n) * problem.itemsize
+        self._sets = [
+            [matrix(m, k, problem.a), matrix(k, n, problem.b), matrix(m, n, problem.c)]
+            for _ in range(max(1, min(PLACES, MEMORY // size)))
+        ]
         self._plans: dict[Plan, Any] = {}
+
+    def move(self, plan: Plan) -> None:
+        """Go on to operands at another place; `plan` brings them into the caches."""
+        self._sets.append(self._sets.pop(0))
+        self.seconds(plan, 0)
 
     def seconds(self, plan: Plan, least: float = SAMPLE) -> float:
         """Seconds of one product, over at least `least` seconds of them."""
         if plan not in self._plans:
             with preparing():
                 self._plans[plan] = to_c_plan(plan, kernels.load(plan.kernels))
+        matrices = [matrix for _, matrix in self._sets[0]]
         c_plan, count = self._plans[plan], 1
         while True:
             start = time.perf_counter()
-            if lib.nk_run(c_plan, *self._matrices, count, (0, 0, 0), 1) != count:
+            if lib.nk_run(c_plan, *matrices, count, (0, 0, 0), 1) != count:
                 raise MemoryError(f"no memory for the packed panels of {plan.problem}")
             taken = time.perf_counter() - start
             if taken >= least:
@@ -92,29 +106,28 @@ class Track:
 
 def race(track: Track, runners: list[Plan], deadline: float) -> list[Plan]:
     """Those still in the race at its end, the fastest first; the first runner always is."""
-    times: dict[Plan, list[float]] = {plan: [] for plan in runners}
+    first, *others = runners
+    ratios: dict[Plan, list[float]] = {plan: [] for plan in others}
+    scores = {first: 1.0}
     for behind in BEHIND:
-        order = list(times)
+        track.move(first)
+        once = track.seconds(first)
+        order = list(ratios)
         random.shuffle(order)
         for plan in order:
-            if time.monotonic() > deadline and times[runners[0]]:
+            if time.monotonic() > deadline:
                 break
             try:
-                times[plan].append(track.seconds(plan))
+                ratios[plan].append(track.seconds(plan) / once)
             except KernelsUnavailableError:
-                if plan == runners[0]:
-                    raise
-                del times[plan]
-        times = {plan: taken for plan, taken in times.items() if taken}
-        fastest = min(map(min, times.values()))
-        times = {
-            plan: taken
-            for plan, taken in times.items()
-            if plan == runners[0] or min(taken) < behind * fastest
-        }
+                del ratios[plan]
+        scores |= {plan: statistics.median(found) for plan, found in ratios.items() if found}
+        fastest = min(scores.values())
+        ratios = {p: found for p, found in ratios.items() if found and scores[p] < behind * fastest}
+        scores = {plan: scores[plan] for plan in (first, *ratios)}
         if time.monotonic() > deadline:
             break
-    return sorted(times, key=lambda plan: min(times[plan]))
+    return sorted(scores, key=lambda plan: scores[plan])
 
 
 def neighbours(plan: Plan) -> Iterator[Plan]:
@@ -195,7 +208,10 @@ def _part(deadline: float, part: float) -> float:
 
 def _final(track: Track, first: Plan, winner: Plan) -> Plan:
     """The winner if it is clearly faster than the model's choice, or else that one."""
-    pairs = [(track.seconds(first), track.seconds(winner)) for _ in range(FINAL)]
+    pairs = []
+    for _ in range(FINAL):
+        track.move(first)
+        pairs.append((track.seconds(first), track.seconds(winner)))
     ratios = [ours / models for models, ours in pairs]
     faster = sum(ratio < 1 for ratio in ratios) > 0.7 * FINAL
     choice = int(faster and statistics.median(ratios) < CLEARLY)
