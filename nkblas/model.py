@@ -100,7 +100,7 @@ def _few_rows_of_dots(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
     if m == 1:
         one, *few = columns_of_dots(cpu.isa)
         crowded = k * problem.itemsize % PAGE == 0
-        nr = one if n == 1 else few[0] if far or crowded or n < few[-1] else few[-1]
+        nr = one if n == 1 else 8 if far else few[0] if crowded or n < few[-1] else few[-1]
     nr = min(nr, n)
     while not dots_fit(cpu.isa, mr, nr):
         nr -= 1

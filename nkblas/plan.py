@@ -237,7 +237,9 @@ def stream_shape(isa: ISA, rows: int) -> tuple[int, int]:
     vectors = 2 if rows <= 2 else 1
     others = rows * vectors + min(rows, vectors) + 1 + (not isa.fused)
     others += 2 * (isa.masked and not isa.mask_registers)
-    return vectors, max(1, min(8, (isa.registers - others) // rows))
+    # eight rows that are whole pages apart would fill their place in L1; six of them leave room
+    most = 6 if rows == 1 else 8
+    return vectors, max(1, min(most, (isa.registers - others) // rows))
 
 
 def dots_fit(isa: ISA, mr: int, nr: int) -> bool:
@@ -321,7 +323,7 @@ def base(best: Plan, cpu: CPU) -> Plan | None:
 
 def columns_of_dots(isa: ISA) -> tuple[int, ...]:
     """How many columns a vector is multiplied by at once, where they lie along k."""
-    return (1, 8, 16) if isa.registers > 16 else (1, 8)
+    return (1, 6, 16) if isa.registers > 16 else (1, 6)
 
 
 def base_kernels(isa: ISA, dtype: str) -> list[KernelSpec]:

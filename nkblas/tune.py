@@ -147,7 +147,7 @@ def neighbours(plan: Plan) -> Iterator[Plan]:
             changes += [{"nc": max(1, round(factor * plan.n.block * plan.n.size))}]
         changes += [{"mr": mr, "nr": nr} for mr, nr in tiles(cpu.isa, problem.dtype, problem.n)]
     elif schedule.kind == "dot":
-        changes += [{"nr": nr} for nr in (4, 6, 12, 16) if not schedule.pack_b]
+        changes += [{"nr": nr} for nr in (4, 6, 8, 12, 16) if not schedule.pack_b]
         changes += [{"mr": mr} for mr in (2, 4, 6, 8) if mr <= problem.m]
     else:
         changes += [{"mr": mr} for mr in (1, 2, 3, 4) if mr <= problem.m]
