@@ -79,7 +79,9 @@ def _few_rows(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
     far = 4 * size >= cpu.l3
     kc = k if n <= vectors * lanes else 256 if far else 512
     tiles = Schedule("tiles", mr, vectors * lanes, kc, m, n, prefetch=far and m > 1)
-    if (m == 1 and n > vectors * lanes) or m == 2 or (m in (3, 4) and far):
+    if m == 1 and (n > vectors * lanes or size > cpu.l2):  # one tile is nothing to share
+        yield stream
+    elif m == 2 or (m in (3, 4) and far):
         yield from (stream, tiles)
     elif m <= 2 * most:
         yield tiles

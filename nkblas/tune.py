@@ -2,11 +2,10 @@
 
 What the model ranks first is raced against the plans after it, and the winner against its own
 neighbours. In a round each plan that is still in the race runs once, in a random order, so that
-plans are compared within moments of each other, by the ratio of their times to that of the model's
-choice; who is clearly behind leaves early. Each round has operands at another place: where pages
-lie in the caches makes some plans fast by luck. In the end the winner meets the model's choice once
-more, and has to be faster in most of the rounds: on a crowded machine, in doubt, the model's choice
-stays.
+plans are compared within moments of each other; who is clearly behind leaves early. Each round has
+operands at another place: where pages lie in the caches makes some plans fast by luck. In the end
+the winner meets the model's choice once more, and has to be faster in most of the rounds: on a
+crowded machine, in doubt, the model's choice stays.
 """
 
 import random
@@ -40,7 +39,7 @@ SAMPLE = 100e-6
 BEHIND = (1.3, 1.15, 1.08, 1.05)
 """After each round, how much slower than the fastest a plan may be to stay in the race."""
 
-FINAL = 11
+FINAL = 12
 """Rounds of the last race."""
 
 PLACES = 4
@@ -85,7 +84,7 @@ class Track:
     def move(self, plan: Plan) -> None:
         """Go on to operands at another place; `plan` brings them into the caches."""
         self._sets.append(self._sets.pop(0))
-        self.seconds(plan, 0)
+        self.seconds(plan, 10 * SAMPLE)
 
     def seconds(self, plan: Plan, least: float = SAMPLE) -> float:
         """Seconds of one product, over at least `least` seconds of them."""
@@ -106,27 +105,31 @@ class Track:
 
 def race(track: Track, runners: list[Plan], deadline: float) -> list[Plan]:
     """Those still in the race at its end, the fastest first; the first runner always is."""
-    first, *others = runners
-    ratios: dict[Plan, list[float]] = {plan: [] for plan in others}
-    scores = {first: 1.0}
+    found: dict[Plan, list[float]] = {plan: [] for plan in runners}
+    scores = {runners[0]: 1.0}
     for behind in BEHIND:
-        track.move(first)
-        once = track.seconds(first)
-        order = list(ratios)
+        track.move(runners[0])
+        order = list(found)
         random.shuffle(order)
+        seconds = {}
         for plan in order:
             if time.monotonic() > deadline:
                 break
             try:
-                ratios[plan].append(track.seconds(plan) / once)
+                seconds[plan] = track.seconds(plan)
             except KernelsUnavailableError:
-                del ratios[plan]
-        scores |= {plan: statistics.median(found) for plan, found in ratios.items() if found}
-        fastest = min(scores.values())
-        ratios = {p: found for p, found in ratios.items() if found and scores[p] < behind * fastest}
-        scores = {plan: scores[plan] for plan in (first, *ratios)}
-        if time.monotonic() > deadline:
+                if plan == runners[0]:
+                    raise
+        if runners[0] not in seconds:
             break
+        usual = statistics.median(seconds.values())
+        for plan, taken in seconds.items():
+            found[plan].append(taken / usual)
+        scores = {plan: statistics.median(found[plan]) for plan in seconds}
+        fastest = min(scores.values())
+        stay = [plan for plan in scores if plan == runners[0] or scores[plan] < behind * fastest]
+        found = {plan: found[plan] for plan in stay}
+        scores = {plan: scores[plan] for plan in stay}
     return sorted(scores, key=lambda plan: scores[plan])
 
 
@@ -209,8 +212,9 @@ def _part(deadline: float, part: float) -> float:
 def _final(track: Track, first: Plan, winner: Plan) -> Plan:
     """The winner if it is clearly faster than the model's choice, or else that one."""
     pairs = []
-    for _ in range(FINAL):
-        track.move(first)
+    for i in range(FINAL):
+        if i % PLACES == 0:
+            track.move(winner if i else first)
         pairs.append((track.seconds(first), track.seconds(winner)))
     ratios = [ours / models for models, ours in pairs]
     faster = sum(ratio < 1 for ratio in ratios) > 0.7 * FINAL
