@@ -430,13 +430,22 @@ nk_problem nk_describe(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix
     return problem;
 }
 
-/* A stack times one matrix is a single product, if the stack's rows follow each other evenly. */
-static void fold(int64_t *m, nk_matrix *a, nk_matrix *c, int64_t *count, nk_steps *steps)
+/* A stack times one matrix is a single product, if the stack's rows follow each other evenly; so is
+   one matrix times a stack, if its columns do. */
+static void fold(int64_t *m, int64_t *n, nk_matrix *a, nk_matrix *b, nk_matrix *c, int64_t *count,
+                 nk_steps *steps)
 {
+    if (*count == 1)
+        return;
     if (*m == 1)
         a->rs = steps->a, c->rs = steps->c;
-    if (*count > 1 && steps->b == 0 && steps->a == *m * a->rs && steps->c == *m * c->rs) {
+    if (*n == 1)
+        b->cs = steps->b, c->cs = steps->c;
+    if (steps->b == 0 && steps->a == *m * a->rs && steps->c == *m * c->rs) {
         *m *= *count;
+        *count = 1;
+    } else if (steps->a == 0 && steps->b == *n * b->cs && steps->c == *n * c->cs) {
+        *n *= *count;
         *count = 1;
     }
 }
@@ -471,7 +480,7 @@ int64_t nk_gemm(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_
         return count;
     }
     int64_t products = count, done;
-    fold(&m, &a, &c, &count, &steps);
+    fold(&m, &n, &a, &b, &c, &count, &steps);
     done = run(dtype, m, n, k, a, b, c, count, steps) ? products : 0;
     if (!done)
         __atomic_add_fetch(&counters.fallbacks, (uint64_t)products, __ATOMIC_RELAXED);
