@@ -103,7 +103,8 @@ static int is_plain(PyObject *x)
            PyArray_ISBEHAVED_RO(array);
 }
 
-/* An array as a matrix; a vector is a row (on the left) or a column (on the right). */
+/* An array as a matrix; a vector is a row (on the left) or a column (on the right), and what has
+   no dimension is a single element. */
 static nk_matrix as_matrix(PyArrayObject *x, int column, npy_intp *rows, npy_intp *columns)
 {
     npy_intp *shape = PyArray_DIMS(x), *strides = PyArray_STRIDES(x);
@@ -113,9 +114,9 @@ static nk_matrix as_matrix(PyArrayObject *x, int column, npy_intp *rows, npy_int
     if (PyArray_NDIM(x) == 2) {
         *rows = shape[0], *columns = shape[1];
         matrix.rs = strides[0] / size, matrix.cs = strides[1] / size;
-    } else if (column) {
+    } else if (PyArray_NDIM(x) == 1 && column) {
         *rows = shape[0], matrix.rs = strides[0] / size;
-    } else {
+    } else if (PyArray_NDIM(x) == 1) {
         *columns = shape[0], matrix.cs = strides[0] / size;
     }
     return matrix;
