@@ -462,9 +462,11 @@ static int64_t run(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, 
     if (plan->patience > 0 && nk_ask &&
         __atomic_sub_fetch(&plan->patience, count, __ATOMIC_RELAXED) <= 0)
         nk_ask(&problem);
+    int recorded = __atomic_load_n(&nk_recordings, __ATOMIC_RELAXED) > 0;
+    int64_t start = recorded ? nk_clock() : 0;
     int64_t done = nk_run(plan, a, b, c, count, steps, nk_get_num_threads());
-    if (done && __atomic_load_n(&nk_recordings, __ATOMIC_RELAXED))
-        nk_note(&problem, done);
+    if (done && recorded)
+        nk_note(&problem, done, nk_clock() - start);
     return done;
 }
 
