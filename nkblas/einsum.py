@@ -55,7 +55,9 @@ def parse(subscripts: str, ndims: tuple[int, int]) -> Contraction | None:
     """The contraction that subscripts ask for; None if it is no product, or is a mistake."""
     given, arrow, out = subscripts.replace(" ", "").partition("->")
     terms = given.split(",")
-    if len(terms) != 2 or not all((c in LABELS) for c in (*terms, out) for c in c.replace("...", "")):
+    if len(terms) != 2 or not all(
+        (c in LABELS) for c in (*terms, out) for c in c.replace("...", "")
+    ):
         return None
     # An ellipsis stands for as many labels as it takes, those of both operands from the right.
     free = [label for label in LABELS if label not in subscripts]
@@ -68,8 +70,7 @@ def parse(subscripts: str, ndims: tuple[int, int]) -> Contraction | None:
         return None
     dots = "".join(free[:most])
     left, right = (
-        term.replace("...", dots[most - count :])
-        for term, count in zip(terms, extra, strict=True)
+        term.replace("...", dots[most - count :]) for term, count in zip(terms, extra, strict=True)
     )
     if (len(left), len(right)) != ndims:
         return None
@@ -123,7 +124,11 @@ def c_einsum(*operands: Any, out: Any = None, **kwargs: Any) -> Any:
     if out is not None:
         kwargs["out"] = out
     found = as_subscripts(operands) if operands else None
-    if found is None or len(found[1]) < 2 or not set(kwargs) <= {"out", "dtype", "order", "casting"}:
+    if (
+        found is None
+        or len(found[1]) < 2
+        or not set(kwargs) <= {"out", "dtype", "order", "casting"}
+    ):
         return numpys["c_einsum"](*operands, **kwargs)
     subscripts, given = found
     if len(given) > 2:
@@ -159,7 +164,9 @@ def contract(
         return None
     labels = (asked.left, asked.right)
     a, b = (
-        x if term == kept else numpys["c_einsum"](f"{term}->{kept}", x, dtype=dtype, casting=casting)
+        x
+        if term == kept
+        else numpys["c_einsum"](f"{term}->{kept}", x, dtype=dtype, casting=casting)
         for x, term, kept in zip((a, b), labels, asked.diagonal, strict=True)
     )
     left, right = asked.diagonal
@@ -208,9 +215,7 @@ def _new(
 ) -> Array:
     """An array for the result, its axes ordered as NumPy's iterator orders them."""
     labels = asked.out + "".join(sorted(asked.depth))
-    axes = [
-        [term.find(label) for label in labels] for term in (*asked.diagonal, asked.out)
-    ]
+    axes = [[term.find(label) for label in labels] for term in (*asked.diagonal, asked.out)]
     iterator = np.nditer(
         (a, b, None),
         flags=["external_loop", "buffered", "delay_bufalloc", "reduce_ok", "zerosize_ok"],

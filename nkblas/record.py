@@ -164,6 +164,4 @@ def _recorded() -> "dict[Problem, tuple[int, int]]":
         room = there + 64
         records = ffi.new("nk_record[]", room)
         there = lib.nk_recorded(records, room)
-    return {
-        from_c(ffi.addressof(r.problem)): (r.products, r.nanoseconds) for r in records[0:there]
-    }
+    return {from_c(ffi.addressof(r.problem)): (r.products, r.nanoseconds) for r in records[0:there]}

@@ -19,6 +19,9 @@ SECONDS = 3.0
 ROUNDS = 9
 """Of a comparison, at most: in each, nkblas and NumPy have a turn."""
 
+REST = 5e-3
+"""Seconds before each turn: threads of the other library may wait busily for more."""
+
 SAMPLE = 200e-6
 """Seconds that a turn takes at least: short products are repeated."""
 
@@ -90,6 +93,7 @@ def compare(problem: Problem, seconds: float) -> tuple[float, float] | None:
 def once(function: Callable[..., Any], a: Array, b: Array, c: Array) -> float:
     """Seconds of one call, over at least `SAMPLE` seconds of them."""
     count = 1
+    time.sleep(REST)
     while True:
         start = time.perf_counter()
         for _ in range(count):

@@ -19,7 +19,11 @@ SUITES = {
         *("numpy._core.tests.test_ufunc", "numpy.linalg", "numpy.matrixlib", "numpy.ma"),
     ],
     "scikit-learn": [
-        *("--pyargs", "sklearn.decomposition.tests.test_pca", "sklearn.linear_model.tests.test_ridge"),
+        *(
+            "--pyargs",
+            "sklearn.decomposition.tests.test_pca",
+            "sklearn.linear_model.tests.test_ridge",
+        ),
         *("sklearn.neural_network", "sklearn.mixture", "sklearn.gaussian_process"),
     ],
 }
@@ -62,9 +66,7 @@ def run(suite: str, *options: str, patched: bool, **changes: str) -> Outcome:
         }
         command = [sys.executable, "-m", "pytest", "-p", "suites", "-p", "no:cacheprovider", "-q"]
         command += ["-c", "pytest.ini", "--tb=short", "-W", "ignore", *SUITES[suite], *options]
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True
-        )
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
         try:
             outcome = json.loads((Path(folder) / "outcome").read_text())
         except FileNotFoundError:

@@ -1,0 +1,20 @@
+"""NumPy's own tests of products, with nkblas under NumPy: nothing fails that passed before."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import suites
+
+
+def test_numpy_suite(capsys: pytest.CaptureFixture[str]) -> None:
+    with ThreadPoolExecutor() as pool:
+        runs = [pool.submit(suites.run, "numpy", patched=patched) for patched in (False, True)]
+        stock, patched = (run.result() for run in runs)
+    with capsys.disabled():
+        print("\nnumpy's tests:", suites.report(stock, patched))
+    assert patched.failures <= stock.failures
+    assert patched.tests.keys() == stock.tests.keys()
+    assert len(patched.tests) > 5000
+    products = patched.stats["calls"] - patched.stats["fallbacks"]
+    assert products > 100_000
+    assert patched.seconds < 2 * stock.seconds
