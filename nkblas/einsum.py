@@ -55,9 +55,7 @@ def parse(subscripts: str, ndims: tuple[int, int]) -> Contraction | None:
     """The contraction that subscripts ask for; None if it is no product, or is a mistake."""
     given, arrow, out = subscripts.replace(" ", "").partition("->")
     terms = given.split(",")
-    if len(terms) != 2 or not all(
-        (c in LABELS) for c in (*terms, out) for c in c.replace("...", "")
-    ):
+    if len(terms) != 2 or not set("".join((*terms, out)).replace("...", "")) <= set(LABELS):
         return None
     # An ellipsis stands for as many labels as it takes, those of both operands from the right.
     free = [label for label in LABELS if label not in subscripts]
@@ -79,8 +77,8 @@ def parse(subscripts: str, ndims: tuple[int, int]) -> Contraction | None:
             return None
         out = out.replace("...", dots)
     else:
-        both = (left + right).replace(dots, "")
-        out = dots + "".join(sorted(x for x in set(both) if both.count(x) == 1))
+        both = left + right
+        out = dots + "".join(sorted(x for x in set(both) - set(dots) if both.count(x) == 1))
     if len(set(out)) != len(out) or not set(out) <= set(left + right):
         return None
     depth = [x for x in dict.fromkeys(left) if x in right and x not in out]
@@ -124,11 +122,8 @@ def c_einsum(*operands: Any, out: Any = None, **kwargs: Any) -> Any:
     if out is not None:
         kwargs["out"] = out
     found = as_subscripts(operands) if operands else None
-    if (
-        found is None
-        or len(found[1]) < 2
-        or not set(kwargs) <= {"out", "dtype", "order", "casting"}
-    ):
+    known = {"out", "dtype", "order", "casting"}
+    if found is None or len(found[1]) < 2 or not known.issuperset(kwargs):
         return numpys["c_einsum"](*operands, **kwargs)
     subscripts, given = found
     if len(given) > 2:
@@ -140,10 +135,10 @@ def c_einsum(*operands: Any, out: Any = None, **kwargs: Any) -> Any:
         return numpys["c_einsum"](*operands, **kwargs)
     try:
         result = contract(contraction, a, b, **kwargs)
-    except (TypeError, ValueError):  # NumPy has the words for what is wrong
-        result = None
-    if result is None:
-        return left_to_numpy("c_einsum", NO_KERNELS, *operands, **kwargs)
+    except (TypeError, ValueError) as error:  # NumPy says it in its own words
+        result = str(error)
+    if isinstance(result, str):
+        return left_to_numpy("c_einsum", result, *operands, **kwargs)
     return out if out is not None else result if result.ndim else result[()]
 
 
@@ -155,26 +150,24 @@ def contract(
     dtype: Any = None,
     order: Any = "K",
     casting: Any = "safe",
-) -> Array | None:
-    """The result of a contraction; None if it is nothing for the engine, or is a mistake."""
+) -> Array | str:
+    """The result of a contraction, or why it is nothing for the engine."""
     dtype = engine_dtype(a, b) if dtype is None else np.dtype(dtype)
     if dtype is None or dtype.char not in "fd":
-        return None
+        return NO_KERNELS
     if not all(np.can_cast(x.dtype, dtype, casting) for x in (a, b)):
-        return None
-    labels = (asked.left, asked.right)
+        return f"an operand can't be cast to {dtype}"
+    how = {"dtype": dtype, "casting": casting}
     a, b = (
-        x
-        if term == kept
-        else numpys["c_einsum"](f"{term}->{kept}", x, dtype=dtype, casting=casting)
-        for x, term, kept in zip((a, b), labels, asked.diagonal, strict=True)
+        x if term == kept else numpys["c_einsum"](f"{term}->{kept}", x, **how)
+        for x, term, kept in zip((a, b), (asked.left, asked.right), asked.diagonal, strict=True)
     )
     left, right = asked.diagonal
     lengths = dict(zip(right, b.shape, strict=True))
     for label, length in zip(left, a.shape, strict=True):
         other = lengths.get(label, length)
         if length != other and not (label in asked.stack and 1 in (length, other)):
-            return None
+            return "a label that is summed over has two lengths"
         lengths[label] = other if length == 1 else length
     shape = tuple(lengths[label] for label in asked.out)
     if out is None:
@@ -182,7 +175,7 @@ def contract(
     elif type(out) is np.ndarray and (out.dtype, out.shape) == (dtype, shape):
         result = out
     else:
-        return None
+        return "its out has another dtype, shape or class"
 
     def by_steps(group: str, term: str, x: Array) -> str:
         """The labels of a group, those with long steps in `x` first: next to each other they are

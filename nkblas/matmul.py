@@ -45,7 +45,8 @@ _DOCS = {
     "matmul": (
         "Matrix product of two arrays: `numpy.matmul`, on generated kernels.\n",
         "Matrices, or stacks of matrices in the last two dimensions: shapes ``(..., m, k)`` and\n"
-        "    ``(..., k, n)``. A vector of shape ``(k,)`` is a row on the left, a column on the right.",
+        "    ``(..., k, n)``. A vector of shape ``(k,)`` is a row on the left, a column on the\n"
+        "    right.",
         "(..., m, n)",
         ">>> nkblas.matmul(np.eye(2), [[1, 2], [3, 4]])\narray([[1., 2.],\n       [3., 4.]])\n",
     ),

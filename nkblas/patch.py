@@ -9,15 +9,21 @@ another implementation. All others in NumPy (`tensordot`, `linalg.multi_dot`, `c
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
-from . import _gufunc, einsum, products  # noqa: F401
+from . import _gufunc, products
+from . import einsum as _einsum  # noqa: F401 (it is one of the replacements)
 
 _lock = threading.RLock()  # a signal handler may patch, too
 _patched = False  # by `patch`
 _blocks = 0  # of `patched`, in all threads
+
+
+_functions: dict[str, Any] = {name: getattr(np, name) for name in products.replacements}
+_before: dict[str, Callable[..., Any]] = {}  # the implementations that they had; empty: they have
 
 
 def _update(patched: bool | None = None, blocks: int = 0) -> None:
@@ -27,8 +33,12 @@ def _update(patched: bool | None = None, blocks: int = 0) -> None:
         _blocks += blocks
         on = _patched or _blocks > 0
         _gufunc.patch(on)
-        for name, ours in products.replacements.items():
-            _gufunc.reimplement(getattr(np, name), ours if on else products.numpys[name])
+        for name, function in _functions.items():
+            if on and name not in _before:
+                _before[name] = products.implementation(function)
+                _gufunc.reimplement(function, products.replacements[name])
+            elif not on and name in _before:
+                _gufunc.reimplement(function, _before.pop(name))
 
 
 def _forget_lock() -> None:

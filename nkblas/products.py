@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 def implementation(function: Any) -> Callable[..., Any]:
     """What one of NumPy's functions calls once no argument has overridden it."""
-    return function._implementation  # type: ignore[no-any-return]
+    return function._implementation
 
 
 numpys = {name: implementation(getattr(np, name)) for name in ("dot", "inner", "vdot", "einsum")}
@@ -66,7 +66,7 @@ def _short_way(function: Callable[P, R]) -> Callable[P, R]:
     if function.__name__ not in ("dot", "inner", "vdot"):
         return function
     quick: Any = _gufunc.make_quick(function, function.__name__)
-    return functools.update_wrapper(quick, function)  # type: ignore[no-any-return]
+    return functools.update_wrapper(quick, function)
 
 
 def left_to_numpy(name: str, reason: str, *args: Any, **kwargs: Any) -> Any:
@@ -97,7 +97,7 @@ def _new(x: Array, y: Array, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Ar
     if type(x) is not type(y):
         ranks = [getattr(operand, "__array_priority__", 0.0) for operand in (x, y)]
         first = y if ranks[1] > ranks[0] else x
-    return _empty_like(first, dtype, "C", True, shape)  # type: ignore[no-any-return]
+    return _empty_like(first, dtype, "C", True, shape)
 
 
 def _plain(x: Array) -> Array:
@@ -236,14 +236,12 @@ def vdot(a: Any, b: Any, /) -> Any:
     x, y = np.asanyarray(a), np.asanyarray(b)
     if x.ndim == 0 or y.ndim == 0 or x.size != y.size:
         return numpys["vdot"](a, b)
-    dtype = engine_dtype(x, y)
-    if dtype is None:
+    if engine_dtype(x, y) is None:
         return left_to_numpy("vdot", NO_KERNELS, a, b)
-    result = _new(x, y, dtype, ())
-    target = _plain(result).reshape(())
+    if not type(x) is type(y) is np.ndarray:
+        return left_to_numpy("vdot", "its operands are of a subclass", a, b)
     with np.errstate(all="ignore"):  # as NumPy's
-        target[...] = stacked_dot(_plain(x).ravel(), _plain(y).ravel())
-    return result if result.ndim else target[()]
+        return matmul(x.ravel(), y.ravel())
 
 
 def rebuilt(function: Any, *helpers: str, **more: Callable[..., Any]) -> Callable[..., Any]:

@@ -19,12 +19,9 @@ SUITES = {
         *("numpy._core.tests.test_ufunc", "numpy.linalg", "numpy.matrixlib", "numpy.ma"),
     ],
     "scikit-learn": [
-        *(
-            "--pyargs",
-            "sklearn.decomposition.tests.test_pca",
-            "sklearn.linear_model.tests.test_ridge",
-        ),
-        *("sklearn.neural_network", "sklearn.mixture", "sklearn.gaussian_process"),
+        *("--pyargs", "sklearn.decomposition.tests.test_pca"),
+        *("sklearn.linear_model.tests.test_ridge", "sklearn.neural_network"),
+        *("sklearn.mixture", "sklearn.gaussian_process"),
     ],
 }
 
