@@ -6,6 +6,7 @@ are transposed and reshaped to matrices, and the result lies in memory as NumPy 
 
 import functools
 import string
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -134,15 +135,70 @@ def c_einsum(*operands: Any, out: Any = None, **kwargs: Any) -> Any:
     if contraction is None:
         return numpys["c_einsum"](*operands, **kwargs)
     try:
-        result = contract(contraction, a, b, **kwargs)
+        recipe = recipe_for(contraction, a, b, **kwargs)
     except (TypeError, ValueError) as error:  # NumPy says it in its own words
-        result = str(error)
-    if isinstance(result, str):
-        return left_to_numpy("c_einsum", result, *operands, **kwargs)
+        recipe = str(error)
+    if isinstance(recipe, str):
+        return left_to_numpy("c_einsum", recipe, *operands, **kwargs)
+    result = recipe.new() if out is None else out
+    recipe.follow(a, b, result)
     return out if out is not None else result if result.ndim else result[()]
 
 
-def contract(
+class View(NamedTuple):
+    """An array as a stack of matrices.
+
+    Attributes
+    ----------
+    reduce : str
+        Subscripts that NumPy does first: a diagonal, a sum over a label of one operand alone.
+    axes : tuple of int
+        The stack's, the rows', the columns'.
+    shape : tuple of int
+        Then one dimension for all rows, and one for all columns.
+    """
+
+    reduce: str
+    axes: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    def of(self, x: Array, how: dict[str, Any]) -> Array:
+        if self.reduce:
+            x = numpys["c_einsum"](self.reduce, x, **how)
+        if self.axes != tuple(range(x.ndim)):
+            x = x.transpose(self.axes)
+        return x if x.shape == self.shape else x.reshape(self.shape)
+
+
+class Recipe(NamedTuple):
+    """How to do a contraction of operands of given dtypes, shapes and strides."""
+
+    how: dict[str, Any]
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    left: View
+    right: View
+    target: View
+
+    def new(self) -> Array:
+        """An array for the result."""
+        return np.ndarray(self.shape, self.how["dtype"], strides=self.strides)
+
+    def follow(self, a: Array, b: Array, result: Array) -> None:
+        target = self.target.of(result, self.how)
+        with np.errstate(all="ignore"):  # as NumPy's
+            matmul(
+                self.left.of(a, self.how), self.right.of(b, self.how), out=target, casting="unsafe"
+            )
+        if target is not result and not np.may_share_memory(target, result):  # it is a copy
+            view = result.transpose(self.target.axes)
+            view[...] = target.reshape(view.shape)
+
+
+_recipes: dict[Any, Recipe | str] = {}
+
+
+def recipe_for(
     asked: Contraction,
     a: Array,
     b: Array,
@@ -150,19 +206,43 @@ def contract(
     dtype: Any = None,
     order: Any = "K",
     casting: Any = "safe",
-) -> Array | str:
-    """The result of a contraction, or why it is nothing for the engine."""
-    dtype = engine_dtype(a, b) if dtype is None else np.dtype(dtype)
+) -> Recipe | str:
+    """How to do a contraction, or why it is nothing for the engine."""
+    place = None if out is None else (type(out), getattr(out, "dtype", 0), np.shape(out))
+    strides = getattr(out, "strides", 0)
+    operands = (a.dtype, a.shape, a.strides, b.dtype, b.shape, b.strides)
+    key = (asked, operands, place, strides, dtype, order, casting)
+    found = _recipes.get(key)
+    if found is None:
+        found = _make(asked, a, b, out, dtype, order, casting)
+        if len(_recipes) >= RECIPES:
+            _recipes.clear()
+        _recipes[key] = found
+    return found
+
+
+RECIPES = 1024
+"""That are kept, of those found last."""
+
+
+def _make(
+    asked: Contraction, a: Array, b: Array, out: Any, dtype: Any, order: Any, casting: Any
+) -> Recipe | str:
+    dtype = engine_dtype(a.dtype, b.dtype) if dtype is None else np.dtype(dtype)
     if dtype is None or dtype.char not in "fd":
         return NO_KERNELS
     if not all(np.can_cast(x.dtype, dtype, casting) for x in (a, b)):
         return f"an operand can't be cast to {dtype}"
     how = {"dtype": dtype, "casting": casting}
-    a, b = (
-        x if term == kept else numpys["c_einsum"](f"{term}->{kept}", x, **how)
-        for x, term, kept in zip((a, b), (asked.left, asked.right), asked.diagonal, strict=True)
-    )
     left, right = asked.diagonal
+    reduces = [
+        "" if term == kept else f"{term}->{kept}"
+        for term, kept in zip((asked.left, asked.right), asked.diagonal, strict=True)
+    ]
+    a, b = (
+        numpys["c_einsum"](reduce, x, **how) if reduce else x
+        for reduce, x in zip(reduces, (a, b), strict=True)
+    )
     lengths = dict(zip(right, b.shape, strict=True))
     for label, length in zip(left, a.shape, strict=True):
         other = lengths.get(label, length)
@@ -171,11 +251,16 @@ def contract(
         lengths[label] = other if length == 1 else length
     shape = tuple(lengths[label] for label in asked.out)
     if out is None:
-        result = _new(asked, a, b, shape, dtype, order)
-    elif type(out) is np.ndarray and (out.dtype, out.shape) == (dtype, shape):
-        result = out
-    else:
+        out = _new(asked, a, b, dtype, order)
+    elif type(out) is not np.ndarray or (out.dtype, out.shape) != (dtype, shape):
         return "its out has another dtype, shape or class"
+
+    if asked.stack and not asked.rows and not asked.columns:
+        # dot products: NumPy goes through the operands in the order in which they lie
+        last = (dict(zip(left, a.strides)), dict(zip(right, b.strides)))
+        along = [min(abs(steps[label]) for label in asked.depth) for steps in last]
+        if any(step != x.itemsize for step, x in zip(along, (a, b), strict=True)):
+            return "it is dot products of vectors that lie across each other"
 
     def by_steps(group: str, term: str, x: Array) -> str:
         """The labels of a group, those with long steps in `x` first: next to each other they are
@@ -183,29 +268,25 @@ def contract(
         steps = dict(zip(term, x.strides, strict=True))
         return "".join(sorted(group, key=lambda label: -abs(steps[label])))
 
-    def matrices(x: Array, term: str, *dimensions: str) -> Array:
-        """`x` as a stack of matrices, whose dimensions have several labels, or none."""
-        x = x.transpose([term.index(label) for label in asked.stack + "".join(dimensions)])
-        whole = [int(np.prod([lengths[label] for label in part])) for part in dimensions]
-        return x.reshape(*x.shape[: len(asked.stack)], *whole)
+    def view(reduce: str, x: Array, term: str, *dimensions: str) -> View:
+        axes = tuple(term.index(label) for label in asked.stack + "".join(dimensions))
+        whole = (prod(lengths[label] for label in part) for part in dimensions)
+        return View(reduce, axes, (*(x.shape[axis] for axis in axes[: len(asked.stack)]), *whole))
 
-    rows = by_steps(asked.rows, asked.out, result)
-    columns = by_steps(asked.columns, asked.out, result)
+    rows = by_steps(asked.rows, asked.out, out)
+    columns = by_steps(asked.columns, asked.out, out)
     depth = by_steps(asked.depth, left, a)
-    target = matrices(result, asked.out, rows, columns)
-    whole = [matrices(a, left, rows, depth), matrices(b, right, depth, columns)]
-    with np.errstate(all="ignore"):  # as NumPy's
-        matmul(*whole, out=target, casting="unsafe")
-    if not np.may_share_memory(target, result):  # it could not be had without a copy
-        axes = [asked.out.index(label) for label in asked.stack + rows + columns]
-        view = result.transpose(axes)
-        view[...] = target.reshape(view.shape)
-    return result
+    return Recipe(
+        how,
+        shape,
+        out.strides,
+        view(reduces[0], a, left, rows, depth),
+        view(reduces[1], b, right, depth, columns),
+        view("", out, asked.out, rows, columns),
+    )
 
 
-def _new(
-    asked: Contraction, a: Array, b: Array, shape: tuple[int, ...], dtype: Any, order: Any
-) -> Array:
+def _new(asked: Contraction, a: Array, b: Array, dtype: Any, order: Any) -> Array:
     """An array for the result, its axes ordered as NumPy's iterator orders them."""
     labels = asked.out + "".join(sorted(asked.depth))
     axes = [[term.find(label) for label in labels] for term in (*asked.diagonal, asked.out)]

@@ -73,14 +73,20 @@ def left_to_numpy(name: str, reason: str, *args: Any, **kwargs: Any) -> Any:
     """What NumPy's own function gives; it counts as a product that NumPy did."""
     result = numpys[name](*args, **kwargs)
     _gufunc.count_fallbacks(1)
-    log("info", f"NumPy does a product: {name}: {reason}", once=True)
+    if reason not in _told:
+        _told.add(reason)
+        log("info", f"NumPy does {name}: {reason}")
     return result
 
 
-def engine_dtype(*arrays: Array) -> np.dtype[Any] | None:
-    """The dtype of the product of arrays, if there are generated kernels for it."""
+_told: set[str] = set()
+
+
+@functools.lru_cache
+def engine_dtype(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any] | None:
+    """The dtype of a product, if there are generated kernels for it."""
     try:
-        dtype = np.result_type(*(x.dtype for x in arrays))
+        dtype = np.result_type(a, b)
     except TypeError:
         return None
     return dtype if dtype.char in "fd" else None
@@ -110,7 +116,7 @@ def _sums(name: str, a: Any, b: Any, out: Any = None) -> Any:
     x, y = np.asanyarray(a), np.asanyarray(b)
     if x.ndim == 0 or y.ndim == 0:
         return numpys[name](a, b, *extra)  # scales: it is no product
-    dtype = engine_dtype(x, y)
+    dtype = engine_dtype(x.dtype, y.dtype)
     if dtype is None:
         return left_to_numpy(name, NO_KERNELS, a, b, *extra)
     axis = max(y.ndim - 2, 0) if name == "dot" else y.ndim - 1
@@ -236,7 +242,7 @@ def vdot(a: Any, b: Any, /) -> Any:
     x, y = np.asanyarray(a), np.asanyarray(b)
     if x.ndim == 0 or y.ndim == 0 or x.size != y.size:
         return numpys["vdot"](a, b)
-    if engine_dtype(x, y) is None:
+    if engine_dtype(x.dtype, y.dtype) is None:
         return left_to_numpy("vdot", NO_KERNELS, a, b)
     if not type(x) is type(y) is np.ndarray:
         return left_to_numpy("vdot", "its operands are of a subclass", a, b)

@@ -20,7 +20,6 @@ PRODUCTS = [
     ("i,ij", (6,), (6, 7)),
     ("ij,ij", (5, 6), (5, 6)),
     ("ij,ij->i", (5, 6), (5, 6)),
-    ("ij,ij->j", (5, 6), (5, 6)),
     ("bij,bjk->bik", (3, 5, 6), (3, 6, 7)),
     ("bij,bjk->ikb", (3, 5, 6), (3, 6, 7)),
     ("ibj,jbk->ikb", (4, 3, 5), (5, 3, 6)),
@@ -50,6 +49,7 @@ OTHERS = [  # nothing for the engine
     ("i,j", (3,), (4,)),
     ("i,j->", (3,), (4,)),
     ("ij,jk", (3, 1), (4, 5)),  # the depth is broadcast
+    ("ij,ij->j", (5, 6), (5, 6)),  # dot products of columns
 ]
 MISTAKES: list[tuple[Any, ...]] = [
     (),

@@ -139,6 +139,9 @@ CASES: dict[str, dict[str, Call]] = {
     "vdot": {
         "vectors": lambda f: f(U, V),
         "matrices": lambda f: f(A, A + 1),
+        "matrix and vector": lambda f: f(A, A.ravel() + 1),
+        "empty matrices": lambda f: f(A[:0], A[:0]),
+        "backwards": lambda f: f(A[::-1], A),
         "columns": lambda f: f(np.asfortranarray(A), A),
         "of other shapes": lambda f: f(A, A.reshape(6, 2)),
         "scalars": lambda f: f(2.0, 3.0),
@@ -393,5 +396,8 @@ def test_is_a_function_of_this_name(name: str) -> None:
     assert pickle.loads(pickle.dumps(function)) is function
     if name not in GUFUNCS:
         assert function.__module__.startswith("nkblas.")
-        expected = list(inspect.signature(numpys(name)).parameters)
-        assert list(inspect.signature(function).parameters) == expected
+        try:
+            expected = inspect.signature(numpys(name))
+        except ValueError:  # before NumPy 2.4 some have none
+            return
+        assert list(inspect.signature(function).parameters) == list(expected.parameters)

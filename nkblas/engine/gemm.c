@@ -280,6 +280,15 @@ static int are_dense(const nk_problem *p, nk_matrix a, nk_matrix b, nk_matrix c)
     return a_dense && (p->k == 1 || b.rs == p->n) && (p->m == 1 || c.rs == p->n);
 }
 
+/* The microkernel that does a whole product in one call, if there is one. */
+static nk_microkernel only_tile(const nk_plan *plan, nk_matrix c)
+{
+    if (plan->m.tiles > 1 || plan->n.tiles > 1 || plan->kc < plan->problem.k || plan->pack_a ||
+        plan->pack_b || c.cs != 1)
+        return NULL;
+    return plan->microkernel[!plan->m.full][!plan->n.full];
+}
+
 static void run_chunk(void *argument, int64_t chunk)
 {
     job *x = argument;
@@ -297,8 +306,12 @@ static void run_chunk(void *argument, int64_t chunk)
         return;
     }
     int64_t m = plan->m.tiles, n = plan->n.tiles;
+    nk_microkernel tile = only_tile(plan, c);
     for (int64_t i = first; i < last; i++) {
-        if (!run_tiles(plan, a, b, c, m * row / x->rows, m * (row + 1) / x->rows,
+        if (tile)
+            tile(plan->problem.k, a.data, leading(a, plan->problem.a), b.data,
+                 leading(b, plan->problem.b), c.data, c.rs, plan->problem.n, 0, NULL, NULL, 0, 0);
+        else if (!run_tiles(plan, a, b, c, m * row / x->rows, m * (row + 1) / x->rows,
                        n * column / x->columns, n * (column + 1) / x->columns))
             __atomic_store_n(&x->out_of_memory, 1, __ATOMIC_RELAXED);
         a = moved(a, x->steps.a, size);

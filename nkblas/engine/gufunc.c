@@ -152,8 +152,8 @@ static PyArrayObject *plain_out(PyObject *out, PyArrayObject *a, PyArrayObject *
     return array;
 }
 
-/* Whose rules hold for two plain operands: numpy.inner(A, B) is A @ B.T, numpy.vdot is for vectors,
-   dot's and matmul's differ in what may be `out`. */
+/* Whose rules hold for two plain operands: numpy.inner(A, B) is A @ B.T, numpy.vdot takes their
+   elements as vectors, dot's and matmul's differ in what may be `out`. */
 typedef enum { AS_MATMUL, AS_DOT, AS_INNER, AS_VDOT } rule;
 
 enum { FLAGS = FE_DIVBYZERO | FE_OVERFLOW | FE_UNDERFLOW | FE_INVALID };
@@ -194,7 +194,13 @@ static PyObject *plain_product(const char *name, rule asked, PyObject *const *ar
         y = (nk_matrix){y.data, y.cs, y.rs};
     }
     int ndim = PyArray_NDIM(a) + PyArray_NDIM(b) - 2, type = PyArray_TYPE(a);
-    if (k != k_of_b || type != PyArray_TYPE(b) || (asked == AS_VDOT && ndim))
+    if (asked == AS_VDOT && ndim) {
+        if (!PyArray_IS_C_CONTIGUOUS(a) || !PyArray_IS_C_CONTIGUOUS(b))
+            return NULL;
+        x = (nk_matrix){x.data, 1, 1}, y = (nk_matrix){y.data, 1, 1};
+        m = n = 1, k = PyArray_SIZE(a), k_of_b = PyArray_SIZE(b), ndim = 0;
+    }
+    if (k != k_of_b || type != PyArray_TYPE(b))
         return NULL;
     shape[0] = PyArray_NDIM(a) == 2 ? m : n;
     shape[1] = n;
@@ -207,7 +213,7 @@ static PyObject *plain_product(const char *name, rule asked, PyObject *const *ar
     }
     if (!c)
         return NULL;
-    z = as_matrix(c, PyArray_NDIM(a) == 2, &m, &n);
+    z = as_matrix(c, ndim && PyArray_NDIM(a) == 2, &m, &n);
 
     if (fetestexcept(FLAGS))
         feclearexcept(FLAGS);
