@@ -257,10 +257,9 @@ def _make(
 
     if asked.stack and not asked.rows and not asked.columns:
         # dot products: NumPy goes through the operands in the order in which they lie
-        last = (dict(zip(left, a.strides)), dict(zip(right, b.strides)))
-        along = [min(abs(steps[label]) for label in asked.depth) for steps in last]
-        if any(step != x.itemsize for step, x in zip(along, (a, b), strict=True)):
-            return "it is dot products of vectors that lie across each other"
+        for term, x in ((left, a), (right, b)):
+            if min(abs(x.strides[term.index(label)]) for label in asked.depth) != x.itemsize:
+                return "it is dot products of vectors that lie across each other"
 
     def by_steps(group: str, term: str, x: Array) -> str:
         """The labels of a group, those with long steps in `x` first: next to each other they are
