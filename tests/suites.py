@@ -6,6 +6,7 @@ It is also the plugin of the two runs, which patches NumPy and notes what came o
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,10 @@ SUITES = {
         *("sklearn.mixture", "sklearn.gaussian_process"),
     ],
 }
+
+# Of these modules, only what has to do with products.
+LARGE = ("test_multiarray", "test_ufunc")
+PRODUCTS = re.compile("mat(mul|vec)|vecmat|dot|inner|method|gufunc", re.IGNORECASE)
 
 
 class Outcome(NamedTuple):
@@ -96,6 +101,14 @@ def pytest_configure() -> None:
         import nkblas
 
         nkblas.patch()
+
+
+def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
+    def wanted(item: Any) -> bool:
+        return not item.module.__name__.endswith(LARGE) or bool(PRODUCTS.search(item.nodeid))
+
+    config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
+    items[:] = filter(wanted, items)
 
 
 def pytest_collection_finish() -> None:
