@@ -39,4 +39,4 @@ def test_example(name: str) -> None:
     )
     assert summary is not None
     assert int(summary[1]) > 100
-    assert int(summary[2]) == 0
+    assert int(summary[2]) < 0.01 * int(summary[1])

@@ -10,11 +10,11 @@ SMALL = ("-k", "not huge")
 
 
 def test_numpy_suite(capsys: pytest.CaptureFixture[str]) -> None:
+    def run(patched: bool) -> suites.Outcome:
+        return suites.run("numpy", *SMALL, patched=patched)
+
     with ThreadPoolExecutor() as pool:
-        runs = [
-            pool.submit(suites.run, "numpy", *SMALL, patched=patched) for patched in (False, True)
-        ]
-        stock, patched = (run.result() for run in runs)
+        stock, patched = pool.map(run, (False, True))
     with capsys.disabled():
         print("\nnumpy's tests:", suites.report(stock, patched))
     assert patched.failures <= stock.failures
