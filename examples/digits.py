@@ -1,8 +1,8 @@
 """Train a neural network on handwritten digits, once on NumPy's matmul and once on nkblas's.
 
-The network is plain NumPy and is handed the function that multiplies matrices. To use nkblas,
-hand it ``nkblas.matmul``: nothing else changes. Run it with ``python examples/digits.py``; it
-needs scikit-learn, which brings the pictures (1797 digits of 8x8 pixels).
+The network (see network.py) is plain NumPy and is handed the function that multiplies matrices. To
+use nkblas, hand it ``nkblas.matmul``: nothing else changes. Run it with ``python
+examples/digits.py``; it needs scikit-learn, which brings the pictures.
 """
 
 import json
@@ -11,8 +11,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
@@ -20,16 +19,10 @@ from typing import Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
-from sklearn.datasets import load_digits
+from network import BATCH, EPOCHS, SIZES, Array, Matmul, Network, load
 
 import nkblas
 
-Array = np.ndarray[Any, Any]
-Matmul = Callable[[Array, Array], Array]
-
-SIZES = (64, 256, 128, 10)
-BATCH, EPOCHS, TEST = 128, 30, 597
-RATE, MOMENTUM = 0.05, 0.9
 OTHER_SEEDS = range(1, 8)
 
 
@@ -59,74 +52,10 @@ class Products:
         return sum(sum(seconds[1:]) for seconds in self.seconds.values())
 
 
-class Network:
-    """A multilayer perceptron (ReLU, softmax, cross-entropy) trained by SGD with momentum."""
-
-    def __init__(self, matmul: Matmul, seed: int) -> None:
-        self.matmul = matmul
-        self.random = np.random.default_rng(seed)
-        self.layers = [
-            (
-                self.random.normal(0, (2 / n_in) ** 0.5, (n_in, n_out)).astype(np.float32),
-                np.zeros(n_out, np.float32),
-            )
-            for n_in, n_out in pairwise(SIZES)
-        ]
-        self.velocities = [(np.zeros_like(w), np.zeros_like(bias)) for w, bias in self.layers]
-
-    def forward(self, x: Array) -> list[Array]:
-        """The input of each layer, and at the end the scores that the last one gives."""
-        values = [x]
-        for w, bias in self.layers:
-            hidden = len(values) < len(self.layers)
-            x = self.matmul(x, w) + bias
-            x = np.maximum(x, 0) if hidden else x
-            values.append(x)
-        return values
-
-    def train_epoch(self, x: Array, labels: Array) -> None:
-        """One pass over the training data, in a random order."""
-        order = self.random.permutation(len(x))
-        for batch in order[: len(x) - len(x) % BATCH].reshape(-1, BATCH):
-            self.step(x[batch], labels[batch])
-
-    def step(self, x: Array, labels: Array) -> None:
-        """One minibatch, forwards and backwards."""
-        *inputs, scores = self.forward(x)
-        g = np.exp(scores - scores.max(axis=1, keepdims=True))
-        g /= g.sum(axis=1, keepdims=True)
-        g[np.arange(len(g)), labels] -= 1
-        g /= len(g)  # now the gradient of the loss with respect to the scores
-        for layer in reversed(range(len(self.layers))):
-            x, (w, _) = inputs[layer], self.layers[layer]
-            gradients = self.matmul(x.T, g), g.sum(axis=0)  # x.T is a view: no copy is needed
-            if layer:
-                g = self.matmul(g, w.T) * (x > 0)
-            for parameter, velocity, gradient in zip(
-                self.layers[layer], self.velocities[layer], gradients, strict=True
-            ):
-                velocity *= MOMENTUM
-                velocity -= RATE * gradient
-                parameter += velocity
-
-    def accuracy(self, x: Array, labels: Array) -> float:
-        """Fraction of the pictures that are recognized."""
-        return float(np.mean(self.forward(x)[-1].argmax(axis=1) == labels))
-
-
-def load() -> tuple[Array, Array, Array, Array]:
-    """Training pictures and labels, test pictures and labels."""
-    pictures, labels = load_digits(return_X_y=True)
-    x = (pictures / 16).astype(np.float32)
-    order = np.random.default_rng(0).permutation(len(x))
-    train, test = order[TEST:], order[:TEST]
-    return x[train], labels[train], x[test], labels[test]
-
-
 def train(matmuls: Sequence[Matmul], seed: int) -> list[list[float]]:
     """Train one network on each matmul, in turns; give the test accuracies after each epoch."""
     x, labels, *test = load()
-    networks = [Network(matmul, seed) for matmul in matmuls]
+    networks = [Network(seed, matmul) for matmul in matmuls]
     curves: list[list[float]] = [[] for _ in networks]
     turns = list(zip(networks, curves, strict=True))
     for _ in range(EPOCHS):

@@ -1,10 +1,16 @@
 """Matrix products for NumPy on kernels that are generated for the CPU and the shape.
 
-``nkblas.matmul(a, b)`` is a drop-in for ``numpy.matmul``.
+``nkblas.matmul(a, b)`` is a drop-in for ``numpy.matmul``, as `dot`, `einsum` and the others are for
+NumPy's; ``nkblas.patch()`` puts them under NumPy itself.
 """
 
+import numpy as np
+
+from .einsum import einsum
 from .explain import Explanation, explain, show_config, stats
-from .matmul import matmul
+from .matmul import matmul, vecdot
+from .patch import patch, patched, unpatch
+from .products import dot, inner, matrix_power, multi_dot, tensordot, vdot
 from .record import Recording, record
 from .runtime import cpu
 from .threads import get_num_threads, set_num_threads
@@ -13,15 +19,30 @@ __all__ = [
     "Explanation",
     "Recording",
     "cpu",
+    "dot",
+    "einsum",
     "explain",
     "get_num_threads",
+    "inner",
     "matmul",
+    "matrix_power",
+    "multi_dot",
+    "patch",
+    "patched",
     "record",
     "set_num_threads",
     "show_config",
     "stats",
+    "tensordot",
+    "unpatch",
+    "vdot",
+    "vecdot",
     "warmup",
 ]
+if hasattr(np, "matvec"):  # since NumPy 2.2
+    from .matmul import matvec, vecmat
+
+    __all__ += ["matvec", "vecmat"]
 __version__ = "0.1.0"
 
 
@@ -31,4 +52,6 @@ def __getattr__(name: str) -> object:
         from .tune import warmup
 
         return warmup
+    if name in ("matvec", "vecmat"):
+        raise AttributeError(f"nkblas.{name}: expected NumPy 2.2 or later, got {np.__version__}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,10 +14,13 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from types import ModuleType, TracebackType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from . import __version__
 from .isa import ISAS
+
+if TYPE_CHECKING:
+    from .record import Recording
 
 FORMS = {
     "mlir": "what the generator builds",
@@ -85,9 +88,11 @@ def parser() -> argparse.ArgumentParser:
 
     command("info", info, "what nkblas finds here: the CPU, the compiler, the cache")
 
-    usage = "nkblas run [-h] [--record FILE] (SCRIPT | -m MODULE) [ARGS ...]"
-    add = command("run", run, "run a script or a module as python would", usage=usage)
+    usage = "nkblas run [-h] [--record FILE] [--report] (SCRIPT | -m MODULE) [ARGS ...]"
+    text = "run a script or a module as python would, with nkblas under NumPy"
+    add = command("run", run, text, usage=usage)
     add("--record", metavar="FILE", help="write the problems that it calls there, for warmup, tune")
+    add("--report", action="store_true", help="at the end, tell what ran and compare with NumPy")
     add("-m", dest="module", nargs=argparse.REMAINDER, help="run a module; the rest is for it")
     add("script", nargs=argparse.REMAINDER, help="the script; the rest is for it")
 
@@ -149,7 +154,8 @@ def info(options: argparse.Namespace) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run a script or a module as ``__main__``. What it raises is its own affair."""
+    """Run a script or a module as ``__main__``, with nkblas under NumPy. What it raises is its
+    own affair."""
     module = options.module is not None
     program = options.module if module else options.script
     if program[:1] == ["--"]:
@@ -160,12 +166,15 @@ def run(options: argparse.Namespace) -> int:
     if not module and not os.path.exists(program[0]):
         say(f"run: {program[0]}: no such file")
         return 2
-    if options.record is not None:
+    if options.record is not None or options.report:
         try:
-            record_to(options.record)
+            record_to(options.record, options.report)
         except OSError as error:
             say(f"{options.record}: {error.strerror}")
             return 1
+    from .patch import patch
+
+    patch()
     sys.argv = program
     if not getattr(sys.flags, "safe_path", sys.flags.isolated):  # else there is none to replace
         script_folder = os.path.dirname(os.path.realpath(program[0]))
@@ -200,30 +209,40 @@ def run_file(path: str) -> None:
     exec(code, main.__dict__)
 
 
-def record_to(path: str) -> None:
-    """Record what is called from now on until the process ends; then write it."""
+def record_to(path: str | None, reported: bool) -> None:
+    """Record what is called from now on until the process ends; then write it, report it."""
     from .record import record
 
-    path = os.path.abspath(path)  # the script may go elsewhere
-    with open(path, "a"):
-        pass  # better told now than after the script's hours
+    if path is not None:
+        path = os.path.abspath(path)  # the script may go elsewhere
+        with open(path, "a"):
+            pass  # better told now than after the script's hours
     stack = contextlib.ExitStack()
     recording = stack.enter_context(record())
     process = os.getpid()
 
-    def save() -> None:
+    def end() -> None:
         if os.getpid() != process:
             return  # a child of the script's
         stack.close()
-        try:
-            recording.save(path)
-        except OSError as error:
-            say(f"{path}: {error.strerror}: the recording is lost")
-        else:
-            products = counted(sum(recording.values()), "product")
-            say(f"{path}: {counted(len(recording), 'problem')}, {products} recorded")
+        if path is not None:
+            save(recording, path)
+        if reported:
+            from .report import report
 
-    atexit.register(save)  # after all threads, and after what the script itself registers
+            print(report(recording), file=sys.stderr)
+
+    atexit.register(end)  # after all threads, and after what the script itself registers
+
+
+def save(recording: "Recording", path: str) -> None:
+    try:
+        recording.save(path)
+    except OSError as error:
+        say(f"{path}: {error.strerror}: the recording is lost")
+    else:
+        products = counted(sum(recording.values()), "product")
+        say(f"{path}: {counted(len(recording), 'problem')}, {products} recorded")
 
 
 def of_the_program(trace: TracebackType | None) -> TracebackType | None:

@@ -20,10 +20,16 @@ class Recording(Mapping["Problem", int]):
     Parameters
     ----------
     counts : mapping of Problem to int, optional
+
+    Attributes
+    ----------
+    seconds : dict of Problem to float
+        How long all products of a problem took, on the clock; empty if it was read from a file.
     """
 
     def __init__(self, counts: "Mapping[Problem, int] | None" = None) -> None:
         self._counts: dict[Problem, int] = {}
+        self.seconds: dict[Problem, float] = {}
         self._set(counts or {})
 
     def _set(self, counts: "Mapping[Problem, int]") -> None:
@@ -131,6 +137,7 @@ def record() -> Iterator[Recording]:
     <BLANKLINE>
     """
     recording = Recording()
+    news: dict[Problem, int] = {}
     lib.nk_start_recording()
     try:
         before = _recorded()
@@ -138,14 +145,18 @@ def record() -> Iterator[Recording]:
             yield recording
         finally:
             after = _recorded()
-            news = {problem: count - before.get(problem, 0) for problem, count in after.items()}
-            recording._set({problem: count for problem, count in news.items() if count})
+            for problem, (count, nanoseconds) in after.items():
+                count_before, nanoseconds_before = before.get(problem, (0, 0))
+                if count > count_before:
+                    news[problem] = count - count_before
+                    recording.seconds[problem] = 1e-9 * (nanoseconds - nanoseconds_before)
+            recording._set(news)
     finally:
         lib.nk_stop_recording()
 
 
-def _recorded() -> "dict[Problem, int]":
-    """All that the engine has counted."""
+def _recorded() -> "dict[Problem, tuple[int, int]]":
+    """All that the engine has counted: products, and the nanoseconds that they took."""
     from .prepare import from_c
 
     there = room = 0
@@ -153,4 +164,4 @@ def _recorded() -> "dict[Problem, int]":
         room = there + 64
         records = ffi.new("nk_record[]", room)
         there = lib.nk_recorded(records, room)
-    return {from_c(ffi.addressof(r.problem)): r.products for r in records[0:there]}
+    return {from_c(ffi.addressof(r.problem)): (r.products, r.nanoseconds) for r in records[0:there]}

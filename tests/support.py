@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +35,29 @@ def exact(a: Array, b: Array) -> Array:
     """The product of matrices of small integers; float64 holds all of its partial sums."""
     product: Array = np.matmul(a.astype("float64"), b.astype("float64"))
     return product
+
+
+def outcome(call: Callable[[Any], Any], function: Any) -> Any:
+    """What a call comes to: a result or an error."""
+    try:
+        return call(function)
+    except Exception as error:
+        return type(error), str(error)
+
+
+def assert_same(got: Any, expected: Any) -> None:
+    """Type, dtype, shape, memory order and values, or the same error."""
+    assert type(got) is type(expected)
+    if isinstance(expected, tuple):
+        assert got == expected
+        return
+    assert np.shape(got) == np.shape(expected)
+    if isinstance(expected, np.ndarray | np.generic):
+        assert got.dtype == expected.dtype
+        assert got.strides == expected.strides
+    np.testing.assert_array_equal(got, expected)
+    if isinstance(expected, np.ma.MaskedArray):
+        assert np.array_equal(np.ma.getmaskarray(got), np.ma.getmaskarray(expected))
 
 
 def assert_within_bound(c: Array, a: Array, b: Array) -> None:

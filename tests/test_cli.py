@@ -259,8 +259,8 @@ def test_run_record(end: str, status: int, tmp_path: Path) -> None:
     done = nkblas_command(*arguments, cwd=tmp_path)
     assert done.returncode == status, done.stderr
     recorded = (tmp_path / "shapes.txt").read_text()
-    assert recorded == "5x6x7:f32 3\n3x4x5:f32 1\n2x3x4:f32 1\n"
-    assert "3 problems, 5 products" in done.stderr
+    assert recorded == "9x9x9:f64 1\n5x6x7:f32 3\n3x4x5:f32 1\n2x3x4:f32 1\n"
+    assert "4 problems, 6 products" in done.stderr
     assert ("Traceback" in done.stderr) == (end == "raise")
 
 
@@ -268,7 +268,50 @@ def test_run_record_module(tmp_path: Path) -> None:
     (tmp_path / "workload.py").write_text(WORKLOAD)
     done = nkblas_command("run", "--record=x", "-m", "workload", "7", cwd=tmp_path)
     assert done.returncode == 7
-    assert len((tmp_path / "x").read_text().splitlines()) == 3
+    assert len((tmp_path / "x").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize(("end", "status"), [("", 0), ("raise", 1), ("7", 7)])
+def test_run_report(end: str, status: int, tmp_path: Path) -> None:
+    """Each problem with its count and its times, those that took longest first."""
+    (tmp_path / "workload.py").write_text(WORKLOAD)
+    done = nkblas_command("run", "--report", "workload.py", *end.split(), cwd=tmp_path)
+    assert done.returncode == status, done.stderr
+    assert done.stdout == ""
+    if end == "raise":
+        assert "RuntimeError\nnkblas: " in done.stderr
+    _, _, report = done.stderr.rpartition("nkblas: ")
+    summary, header, *rows = report.splitlines()
+    assert re.match(r"6 products on generated kernels in \S+ \ws, 0 by NumPy", summary)
+    assert header.split()[:2] == ["problem", "products"]
+    duration = r" +([\d.e+]+) (ns|us|ms)"
+    found = [re.fullmatch(r"(\S+) +(\d+)" + 4 * duration + r" +[\d.]+", row) for row in rows]
+    assert {row[1]: int(row[2]) for row in found if row} == {
+        "9x9x9:f64": 1, "5x6x7:f32": 3, "3x4x5:f32": 1, "2x3x4:f32": 1
+    }  # fmt: skip
+    unit = {"ns": 1, "us": 1e3, "ms": 1e6}
+    times = [float(row[3]) * unit[row[4]] for row in found if row]
+    assert times == sorted(times, reverse=True)
+    assert len(times) == 4
+
+
+def test_run_report_of_nothing(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text("print('done')\n")
+    done = nkblas_command("run", "--report", "script.py", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "done\n")
+    assert "0 products on generated kernels" in done.stderr
+
+
+def test_run_is_patched(tmp_path: Path) -> None:
+    """NumPy's products run on nkblas in a program that does not know of it."""
+    (tmp_path / "script.py").write_text(
+        "from numpy import dot, einsum\n"
+        "import numpy as np, sys\n"
+        "a = np.ones((5, 5))\n"
+        "a @ a; dot(a, a); einsum('ij,jk', a, a); np.tensordot(a, a)\n"
+        "print(sys.modules['nkblas'].stats()['calls'])\n"
+    )
+    assert nkblas_command("run", "script.py", cwd=tmp_path).stdout == "4\n"
 
 
 def test_run_record_where_nothing_can_be_written(tmp_path: Path) -> None:

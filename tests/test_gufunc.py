@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import DTYPES, ORDERS, Array, Order, exact, integers
+from support import DTYPES, ORDERS, Array, Order, assert_same, exact, integers, outcome
 
 import nkblas
 
@@ -15,29 +15,6 @@ A = np.arange(6).reshape(2, 3) % 4
 B = np.arange(12).reshape(3, 4) % 3
 
 Call = Callable[[Any], Any]
-
-
-def outcome(call: Call, matmul: Any) -> Any:
-    """What a call comes to: a result or an error."""
-    try:
-        return call(matmul)
-    except Exception as error:
-        return type(error), str(error)
-
-
-def assert_same(got: Any, expected: Any) -> None:
-    """Type, dtype, shape, memory order and values, or the same error."""
-    assert type(got) is type(expected)
-    if isinstance(expected, tuple):
-        assert got == expected
-        return
-    assert np.shape(got) == np.shape(expected)
-    if isinstance(expected, np.ndarray | np.generic):
-        assert got.dtype == expected.dtype
-        assert got.strides == expected.strides
-    np.testing.assert_array_equal(got, expected)
-    if isinstance(expected, np.ma.MaskedArray):
-        assert np.array_equal(np.ma.getmaskarray(got), np.ma.getmaskarray(expected))
 
 
 def fallbacks(*operands: Any, **keywords: Any) -> int:

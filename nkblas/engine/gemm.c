@@ -290,6 +290,15 @@ static int are_dense(const nk_problem *p, nk_matrix a, nk_matrix b, nk_matrix c)
            is_dense(c, p->c, p->m, p->n);
 }
 
+/* The microkernel that does a whole product in one call, if there is one. */
+static nk_microkernel only_tile(const nk_plan *plan, nk_matrix c)
+{
+    if (plan->m.tiles > 1 || plan->n.tiles > 1 || plan->kc < plan->problem.k || plan->pack_a ||
+        plan->pack_b || c.cs != 1)
+        return NULL;
+    return plan->microkernel[!plan->m.full][!plan->n.full];
+}
+
 static void run_chunk(void *argument, int64_t chunk)
 {
     job *x = argument;
@@ -307,8 +316,12 @@ static void run_chunk(void *argument, int64_t chunk)
         return;
     }
     int64_t m = plan->m.tiles, n = plan->n.tiles;
+    nk_microkernel tile = only_tile(plan, c);
     for (int64_t i = first; i < last; i++) {
-        if (!run_tiles(plan, a, b, c, m * row / x->rows, m * (row + 1) / x->rows,
+        if (tile)
+            tile(plan->problem.k, a.data, leading(a, plan->problem.a), b.data,
+                 leading(b, plan->problem.b), c.data, c.rs, plan->problem.n, 0, NULL, NULL, 0, 0);
+        else if (!run_tiles(plan, a, b, c, m * row / x->rows, m * (row + 1) / x->rows,
                        n * column / x->columns, n * (column + 1) / x->columns))
             __atomic_store_n(&x->out_of_memory, 1, __ATOMIC_RELAXED);
         a = moved(a, x->steps.a, size);
@@ -442,13 +455,22 @@ nk_problem nk_describe(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix
     return problem;
 }
 
-/* A stack times one matrix is a single product, if the stack's rows follow each other evenly. */
-static void fold(int64_t *m, nk_matrix *a, nk_matrix *c, int64_t *count, nk_steps *steps)
+/* A stack times one matrix is a single product, if the stack's rows follow each other evenly; so is
+   one matrix times a stack, if its columns do. */
+static void fold(int64_t *m, int64_t *n, nk_matrix *a, nk_matrix *b, nk_matrix *c, int64_t *count,
+                 nk_steps *steps)
 {
+    if (*count == 1)
+        return;
     if (*m == 1)
         a->rs = steps->a, c->rs = steps->c;
-    if (*count > 1 && steps->b == 0 && steps->a == *m * a->rs && steps->c == *m * c->rs) {
+    if (*n == 1)
+        b->cs = steps->b, c->cs = steps->c;
+    if (steps->b == 0 && steps->a == *m * a->rs && steps->c == *m * c->rs) {
         *m *= *count;
+        *count = 1;
+    } else if (steps->a == 0 && steps->b == *n * b->cs && steps->c == *n * c->cs) {
+        *n *= *count;
         *count = 1;
     }
 }
@@ -465,9 +487,11 @@ static int64_t run(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, 
     if (plan->patience > 0 && nk_ask &&
         __atomic_sub_fetch(&plan->patience, count, __ATOMIC_RELAXED) <= 0)
         nk_ask(&problem);
+    int recorded = __atomic_load_n(&nk_recordings, __ATOMIC_RELAXED) > 0;
+    int64_t start = recorded ? nk_clock() : 0;
     int64_t done = nk_run(plan, a, b, c, count, steps, nk_get_num_threads());
-    if (done && __atomic_load_n(&nk_recordings, __ATOMIC_RELAXED))
-        nk_note(&problem, done);
+    if (done && recorded)
+        nk_note(&problem, done, nk_clock() - start);
     return done;
 }
 
@@ -483,7 +507,7 @@ int64_t nk_gemm(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_
         return count;
     }
     int64_t products = count, done;
-    fold(&m, &a, &c, &count, &steps);
+    fold(&m, &n, &a, &b, &c, &count, &steps);
     done = run(dtype, m, n, k, a, b, c, count, steps) ? products : 0;
     if (!done)
         __atomic_add_fetch(&counters.fallbacks, (uint64_t)products, __ATOMIC_RELAXED);

@@ -1,6 +1,7 @@
-/* nkblas.matmul: a gufunc with the loops of numpy.matmul, of which those of float32 and float64
-   run on the engine. Stacks, broadcasting, casting, `out`, subclasses, overrides and errors are
-   NumPy's own; a short way in front of all that takes two plain matrices. */
+/* NumPy's gufuncs of products (matmul, vecdot, matvec, vecmat) on the engine: as gufuncs of
+   nkblas's, and, while NumPy is patched, as the loops of NumPy's own. Stacks, broadcasting, casting,
+   `out`, subclasses, overrides and errors are NumPy's; a short way in front of all that takes two
+   plain matrices. */
 #include <fenv.h>
 
 #define PY_SSIZE_T_CLEAN
@@ -12,46 +13,83 @@
 
 #include "nkblas.h"
 
-/* One of numpy.matmul's loops. */
+/* The engine is another extension module: these two are handed over by `bind`. */
+static int64_t (*gemm)(int32_t, int64_t, int64_t, int64_t, nk_matrix, nk_matrix, nk_matrix, int64_t,
+                       nk_steps);
+static nk_counters *counts;
+
+/* One of NumPy's loops. */
 typedef struct {
     PyUFuncGenericFunction function;
     void *data;
     int dtype; /* nk_dtype, or -1: the engine does not do it */
 } loop;
 
-enum { MAX_LOOPS = 64 };
-static loop loops[MAX_LOOPS];
+enum { MAX_GUFUNCS = 4, MAX_LOOPS = 32 };
 
-/* The engine is another extension module: these two are handed over by `bind`. */
-static int64_t (*gemm)(int32_t, int64_t, int64_t, int64_t, nk_matrix, nk_matrix, nk_matrix, int64_t,
-                       nk_steps);
-static nk_counters *counts;
+/* One of NumPy's gufuncs. Its operands are matrices or vectors. */
+typedef struct {
+    PyUFuncObject *numpy;
+    int rows, columns; /* whether the left operand has rows, the right one columns */
+    loop loops[MAX_LOOPS];
+    PyUFuncGenericFunction before[MAX_LOOPS]; /* what was there when it was patched */
+} gufunc;
 
-/* Signature (n?,k),(k,m?)->(n?,m?): dimensions are stack, m, k, n. */
-static void engine_loop(char **args, const npy_intp *dimensions, const npy_intp *steps, void *data)
+static gufunc gufuncs[MAX_GUFUNCS];
+static int bound;
+
+static void left_to_numpy(npy_intp products)
 {
-    const loop *numpy = data;
-    npy_intp m = dimensions[1], k = dimensions[2], n = dimensions[3];
-    npy_intp size = numpy->dtype == NK_FLOAT32 ? 4 : 8;
-    nk_matrix a = {args[0], steps[3] / size, steps[4] / size};
-    nk_matrix b = {args[1], steps[5] / size, steps[6] / size};
-    nk_matrix c = {args[2], steps[7] / size, steps[8] / size};
-
-    nk_steps apart = {steps[0] / size, steps[1] / size, steps[2] / size};
-
-    if (!gemm(numpy->dtype, m, n, k, a, b, c, dimensions[0], apart))
-        numpy->function(args, dimensions, steps, numpy->data);
+    __atomic_add_fetch(&counts->calls, (uint64_t)products, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&counts->fallbacks, (uint64_t)products, __ATOMIC_RELAXED);
 }
 
-static void numpy_loop(char **args, const npy_intp *dimensions, const npy_intp *steps, void *data)
+/* The loop of a gufunc for one dtype. The dimensions are the stack's, then those of (m, k, n) that
+   there are; the steps are the operands', then those of their dimensions. */
+static void run(const gufunc *of, int type, char **args, const npy_intp *dimensions,
+                const npy_intp *steps)
 {
-    const loop *numpy = data;
-    __atomic_add_fetch(&counts->calls, (uint64_t)dimensions[0], __ATOMIC_RELAXED);
-    __atomic_add_fetch(&counts->fallbacks, (uint64_t)dimensions[0], __ATOMIC_RELAXED);
+    const loop *numpy = &of->loops[type];
+    if (numpy->dtype < 0) {
+        left_to_numpy(dimensions[0]);
+    } else {
+        npy_intp size = numpy->dtype == NK_FLOAT32 ? 4 : 8;
+        const npy_intp *length = dimensions + 1, *step = steps + 3;
+        npy_intp m = of->rows ? *length++ : 1, k = *length++, n = of->columns ? *length : 1;
+        nk_matrix a = {args[0], 0, 0}, b = {args[1], 0, 0}, c = {args[2], 0, 0};
+        a.rs = of->rows ? *step++ / size : 0, a.cs = *step++ / size;
+        b.rs = *step++ / size, b.cs = of->columns ? *step++ / size : 0;
+        c.rs = of->rows ? *step++ / size : 0, c.cs = of->columns ? *step / size : 0;
+        nk_steps apart = {steps[0] / size, steps[1] / size, steps[2] / size};
+        if (gemm(numpy->dtype, m, n, k, a, b, c, dimensions[0], apart))
+            return;
+    }
     numpy->function(args, dimensions, steps, numpy->data);
 }
 
-/* numpy.matmul's own way in, and ours. */
+/* NumPy's loops can be replaced, but not what is handed to them: there is a function for each loop
+   of each gufunc. */
+#define EACH_LOOP(X, g)                                                                            \
+    X(g, 0) X(g, 1) X(g, 2) X(g, 3) X(g, 4) X(g, 5) X(g, 6) X(g, 7) X(g, 8) X(g, 9) X(g, 10)       \
+    X(g, 11) X(g, 12) X(g, 13) X(g, 14) X(g, 15) X(g, 16) X(g, 17) X(g, 18) X(g, 19) X(g, 20)      \
+    X(g, 21) X(g, 22) X(g, 23) X(g, 24) X(g, 25) X(g, 26) X(g, 27) X(g, 28) X(g, 29) X(g, 30)      \
+    X(g, 31)
+#define DEFINE(g, i)                                                                               \
+    static void loop_##g##_##i(char **args, const npy_intp *dimensions, const npy_intp *steps,     \
+                               void *data)                                                         \
+    {                                                                                              \
+        (void)data;                                                                                \
+        run(&gufuncs[g], i, args, dimensions, steps);                                              \
+    }
+#define NAME(g, i) loop_##g##_##i,
+EACH_LOOP(DEFINE, 0)
+EACH_LOOP(DEFINE, 1)
+EACH_LOOP(DEFINE, 2)
+EACH_LOOP(DEFINE, 3)
+static PyUFuncGenericFunction engine_loops[MAX_GUFUNCS][MAX_LOOPS] = {
+    {EACH_LOOP(NAME, 0)}, {EACH_LOOP(NAME, 1)}, {EACH_LOOP(NAME, 2)}, {EACH_LOOP(NAME, 3)}};
+
+/* The way into every ufunc of NumPy's. */
 static vectorcallfunc general_call;
 
 /* Whether the engine can take `x` as it is: NumPy's own array of float32 or float64. */
@@ -65,7 +103,8 @@ static int is_plain(PyObject *x)
            PyArray_ISBEHAVED_RO(array);
 }
 
-/* An array as a matrix; a vector is a row (on the left) or a column (on the right). */
+/* An array as a matrix; a vector is a row (on the left) or a column (on the right), and what has
+   no dimension is a single element. */
 static nk_matrix as_matrix(PyArrayObject *x, int column, npy_intp *rows, npy_intp *columns)
 {
     npy_intp *shape = PyArray_DIMS(x), *strides = PyArray_STRIDES(x);
@@ -75,9 +114,9 @@ static nk_matrix as_matrix(PyArrayObject *x, int column, npy_intp *rows, npy_int
     if (PyArray_NDIM(x) == 2) {
         *rows = shape[0], *columns = shape[1];
         matrix.rs = strides[0] / size, matrix.cs = strides[1] / size;
-    } else if (column) {
+    } else if (PyArray_NDIM(x) == 1 && column) {
         *rows = shape[0], matrix.rs = strides[0] / size;
-    } else {
+    } else if (PyArray_NDIM(x) == 1) {
         *columns = shape[0], matrix.cs = strides[0] / size;
     }
     return matrix;
@@ -113,36 +152,69 @@ static PyArrayObject *plain_out(PyObject *out, PyArrayObject *a, PyArrayObject *
     return array;
 }
 
-/* matmul(a, b) and matmul(a, b, out=c) of plain matrices and vectors; everything else, and every
-   mistake, goes the general way. */
-static PyObject *call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
+/* Whose rules hold for two plain operands: numpy.inner(A, B) is A @ B.T, numpy.vdot takes their
+   elements as vectors, dot's and matmul's differ in what may be `out`. */
+typedef enum { AS_MATMUL, AS_DOT, AS_INNER, AS_VDOT } rule;
+
+enum { FLAGS = FE_DIVBYZERO | FE_OVERFLOW | FE_UNDERFLOW | FE_INVALID };
+
+/* Report what floating-point flags say, as a ufunc does; -1: it has become an exception. */
+static int report_flags(const char *function)
+{
+    int raised = fetestexcept(FLAGS);
+    if (!raised)
+        return 0;
+    feclearexcept(FLAGS);
+    return PyUFunc_GiveFloatingpointErrors(
+        function, (raised & FE_DIVBYZERO ? NPY_FPE_DIVIDEBYZERO : 0) |
+                      (raised & FE_OVERFLOW ? NPY_FPE_OVERFLOW : 0) |
+                      (raised & FE_UNDERFLOW ? NPY_FPE_UNDERFLOW : 0) |
+                      (raised & FE_INVALID ? NPY_FPE_INVALID : 0));
+}
+
+/* f(a, b), f(a, b, c) and f(a, b, out=c) of plain matrices and vectors. NULL without an exception:
+   the general way has to do it, as everything else and every mistake. */
+static PyObject *plain_product(const char *name, rule asked, PyObject *const *args,
+                               Py_ssize_t given, PyObject *names)
 {
     enum { WORTH_THE_GIL = 1 << 14 }; /* multiply-adds */
-    Py_ssize_t given = PyVectorcall_NARGS(nargsf), named = names ? PyTuple_GET_SIZE(names) : 0;
-    int with_out = given + named == 3;
+    Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
+    int with_out = given + named == 3 && asked <= AS_DOT;
     if (given < 2 || (!with_out && given + named != 2) || !is_plain(args[0]) || !is_plain(args[1]))
-        goto general;
+        return NULL;
     if (named && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "out"))
-        goto general;
+        return NULL;
 
     PyArrayObject *a = (PyArrayObject *)args[0], *b = (PyArrayObject *)args[1], *c;
     npy_intp m, n, k, k_of_b, shape[2];
     nk_matrix x = as_matrix(a, 0, &m, &k), y = as_matrix(b, 1, &k_of_b, &n), z;
+    if (asked == AS_INNER && PyArray_NDIM(b) == 2) {
+        npy_intp rows = k_of_b;
+        k_of_b = n, n = rows;
+        y = (nk_matrix){y.data, y.cs, y.rs};
+    }
     int ndim = PyArray_NDIM(a) + PyArray_NDIM(b) - 2, type = PyArray_TYPE(a);
-    if (k != k_of_b || type != PyArray_TYPE(b) || ndim == 0)
-        goto general;
+    if (asked == AS_VDOT && ndim) {
+        if (!PyArray_IS_C_CONTIGUOUS(a) || !PyArray_IS_C_CONTIGUOUS(b))
+            return NULL;
+        x = (nk_matrix){x.data, 1, 1}, y = (nk_matrix){y.data, 1, 1};
+        m = n = 1, k = PyArray_SIZE(a), k_of_b = PyArray_SIZE(b), ndim = 0;
+    }
+    if (k != k_of_b || type != PyArray_TYPE(b))
+        return NULL;
     shape[0] = PyArray_NDIM(a) == 2 ? m : n;
     shape[1] = n;
-    c = with_out ? plain_out(args[2], a, b, ndim, shape)
-                 : (PyArrayObject *)PyArray_SimpleNew(ndim, shape, type);
-    if (!c) {
-        if (PyErr_Occurred())
-            return NULL;
-        goto general;
+    if (with_out && args[2] != Py_None) {
+        c = ndim ? plain_out(args[2], a, b, ndim, shape) : NULL;
+        if (c && asked == AS_DOT && !PyArray_IS_C_CONTIGUOUS(c))
+            Py_CLEAR(c);
+    } else {
+        c = (PyArrayObject *)PyArray_SimpleNew(ndim, shape, type);
     }
-    z = as_matrix(c, PyArray_NDIM(a) == 2, &m, &n);
+    if (!c)
+        return NULL;
+    z = as_matrix(c, ndim && PyArray_NDIM(a) == 2, &m, &n);
 
-    enum { FLAGS = FE_DIVBYZERO | FE_OVERFLOW | FE_UNDERFLOW | FE_INVALID };
     if (fetestexcept(FLAGS))
         feclearexcept(FLAGS);
     int dtype = type == NPY_FLOAT ? NK_FLOAT32 : NK_FLOAT64;
@@ -158,105 +230,263 @@ static PyObject *call(PyObject *self, PyObject *const *args, size_t nargsf, PyOb
         Py_DECREF(c);
         __atomic_sub_fetch(&counts->calls, 1, __ATOMIC_RELAXED); /* it comes again */
         __atomic_sub_fetch(&counts->fallbacks, 1, __ATOMIC_RELAXED);
-        goto general;
+        return NULL;
     }
-    int raised = fetestexcept(FLAGS);
-    if (raised) {
-        int errors = (raised & FE_DIVBYZERO ? NPY_FPE_DIVIDEBYZERO : 0) |
-                     (raised & FE_OVERFLOW ? NPY_FPE_OVERFLOW : 0) |
-                     (raised & FE_UNDERFLOW ? NPY_FPE_UNDERFLOW : 0) |
-                     (raised & FE_INVALID ? NPY_FPE_INVALID : 0);
-        feclearexcept(FLAGS);
-        if (PyUFunc_GiveFloatingpointErrors("matmul", errors) < 0) {
-            Py_DECREF(c);
-            return NULL;
-        }
+    if (asked != AS_VDOT && report_flags(name) < 0) {
+        Py_DECREF(c);
+        return NULL;
     }
-    return (PyObject *)c;
+    return PyArray_Return(c);
+}
 
-general:
+/* matmul(...), nkblas's or NumPy's. */
+static PyObject *call_matmul(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    const char *name = ((PyUFuncObject *)self)->name;
+    PyObject *product =
+        plain_product(name, AS_MATMUL, args, PyVectorcall_NARGS(nargsf), names);
+    if (product || PyErr_Occurred())
+        return product;
     return general_call(self, args, nargsf, names);
 }
 
-PyDoc_STRVAR(doc,
-"Matrix product of two arrays: `numpy.matmul`, on generated kernels.\n"
-"\n"
-"Parameters, result, broadcasting, casting and errors are those of `numpy.matmul`.\n"
-"float32 and float64 products run on nkblas; NumPy's own loops do every other dtype.\n"
-"\n"
-"Parameters\n"
-"----------\n"
-"x1, x2 : array_like\n"
-"    Matrices, or stacks of matrices in the last two dimensions: shapes ``(..., m, k)`` and\n"
-"    ``(..., k, n)``. A vector of shape ``(k,)`` is a row on the left, a column on the right.\n"
-"out : ndarray, optional\n"
-"    Where the result goes: shape ``(..., m, n)``. It may overlap the inputs.\n"
-"**kwargs\n"
-"    `casting`, `order`, `dtype`, `subok`, `signature`, `axes`, `axis` as for any gufunc.\n"
-"\n"
-"Returns\n"
-"-------\n"
-"ndarray\n"
-"    Shape ``(..., m, n)``. Each element is within ``k * eps * (|x1| @ |x2|)`` of the exact\n"
-"    product (Higham, Accuracy and Stability of Numerical Algorithms, section 3.5).\n"
-"\n"
-"Raises\n"
-"------\n"
-"ValueError\n"
-"    The inner dimensions differ, or an operand is a scalar.\n"
-"\n"
-"Examples\n"
-"--------\n"
-">>> import numpy as np, nkblas\n"
-">>> nkblas.matmul(np.eye(2), [[1, 2], [3, 4]])\n"
-"array([[1., 2.],\n"
-"       [3., 4.]])\n");
+/* A function of two operands: plain ones at once, all others by a Python function. */
+typedef struct {
+    PyObject_HEAD
+    vectorcallfunc vectorcall;
+    PyObject *general, *dict;
+    rule asked;
+} quick;
 
-/* bind(matmul, address of nk_gemm, address of the counters) -> nkblas's gufunc */
+static PyObject *call_quick(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    quick *function = (quick *)self;
+    PyObject *product =
+        plain_product("dot", function->asked, args, PyVectorcall_NARGS(nargsf), names);
+    if (product || PyErr_Occurred())
+        return product;
+    return PyObject_Vectorcall(function->general, args, nargsf, names);
+}
+
+static int traverse_quick(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(((quick *)self)->general);
+    Py_VISIT(((quick *)self)->dict);
+    return 0;
+}
+
+static int clear_quick(PyObject *self)
+{
+    Py_CLEAR(((quick *)self)->general);
+    Py_CLEAR(((quick *)self)->dict);
+    return 0;
+}
+
+static void free_quick(PyObject *self)
+{
+    PyObject_GC_UnTrack(self);
+    clear_quick(self);
+    Py_TYPE(self)->tp_free(self);
+}
+
+static PyObject *represent_quick(PyObject *self)
+{
+    return PyObject_Repr(((quick *)self)->general);
+}
+
+static PyObject *reduce_quick(PyObject *self, PyObject *none)
+{
+    (void)none;
+    return PyObject_GetAttrString(((quick *)self)->general, "__qualname__"); /* a global */
+}
+
+static PyMethodDef quick_methods[] = {
+    {"__reduce__", reduce_quick, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef quick_attributes[] = {
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyTypeObject quick_type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "nkblas.function",
+    .tp_basicsize = sizeof(quick),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
+    .tp_vectorcall_offset = offsetof(quick, vectorcall),
+    .tp_call = PyVectorcall_Call,
+    .tp_dictoffset = offsetof(quick, dict),
+    .tp_traverse = traverse_quick,
+    .tp_clear = clear_quick,
+    .tp_dealloc = free_quick,
+    .tp_repr = represent_quick,
+    .tp_methods = quick_methods,
+    .tp_getset = quick_attributes,
+};
+
+/* make_quick(general, rule) -> the function that does plain operands as numpy.dot, inner or vdot */
+static PyObject *make_quick(PyObject *self, PyObject *args)
+{
+    static const struct {
+        const char *name;
+        rule asked;
+    } rules[] = {{"dot", AS_DOT}, {"inner", AS_INNER}, {"vdot", AS_VDOT}, {NULL, 0}};
+    PyObject *general;
+    const char *name;
+    int r = 0;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "Os", &general, &name))
+        return NULL;
+    while (rules[r].name && strcmp(rules[r].name, name))
+        r++;
+    if (!rules[r].name)
+        return PyErr_Format(PyExc_ValueError, "rule: got %s, expected dot, inner or vdot", name);
+    quick *function = PyObject_GC_New(quick, &quick_type);
+    if (!function)
+        return NULL;
+    function->vectorcall = call_quick;
+    function->general = Py_NewRef(general);
+    function->dict = NULL;
+    function->asked = rules[r].asked;
+    PyObject_GC_Track(function);
+    return (PyObject *)function;
+}
+
+/* bind(gufunc of NumPy's, name, doc, address of nk_gemm, address of the counters) -> nkblas's */
 static PyObject *bind(PyObject *self, PyObject *args)
 {
     PyUFuncObject *numpy;
+    PyObject *name, *doc;
     unsigned long long gemm_address, counts_address;
-    static PyUFuncGenericFunction functions[MAX_LOOPS];
     static void *data[MAX_LOOPS];
 
     (void)self;
-    if (!PyArg_ParseTuple(args, "O!KK", &PyUFunc_Type, &numpy, &gemm_address, &counts_address))
+    if (!PyArg_ParseTuple(args, "O!UUKK", &PyUFunc_Type, &numpy, &name, &doc, &gemm_address,
+                          &counts_address))
         return NULL;
-    if (numpy->ntypes > MAX_LOOPS || numpy->nin != 2 || numpy->nout != 1) {
-        PyErr_SetString(PyExc_ValueError, "bind: expected numpy.matmul, got another ufunc");
-        return NULL;
-    }
+    int g = 0;
+    while (g < bound && gufuncs[g].numpy != numpy)
+        g++;
+    if (g == MAX_GUFUNCS || numpy->ntypes > MAX_LOOPS || numpy->nin != 2 || numpy->nout != 1 ||
+        !numpy->core_enabled)
+        return PyErr_Format(PyExc_ValueError, "bind: expected a gufunc of products, got %s",
+                            numpy->name);
     gemm = (void *)(uintptr_t)gemm_address;
     counts = (void *)(uintptr_t)counts_address;
 
+    gufunc *of = &gufuncs[g];
+    of->rows = numpy->core_num_dims[0] == 2;
+    of->columns = numpy->core_num_dims[1] == 2;
     for (int i = 0; i < numpy->ntypes; i++) {
         char type = numpy->types[3 * i];
-        loops[i] = (loop){numpy->functions[i], numpy->data ? numpy->data[i] : NULL,
-                          type == NPY_FLOAT    ? NK_FLOAT32
-                          : type == NPY_DOUBLE ? NK_FLOAT64
-                                               : -1};
-        functions[i] = loops[i].dtype < 0 ? numpy_loop : engine_loop;
-        data[i] = &loops[i];
+        of->loops[i] = (loop){numpy->functions[i], numpy->data ? numpy->data[i] : NULL,
+                              type == NPY_FLOAT    ? NK_FLOAT32
+                              : type == NPY_DOUBLE ? NK_FLOAT64
+                                                   : -1};
     }
+    const char *name_text = PyUnicode_AsUTF8(name), *doc_text = PyUnicode_AsUTF8(doc);
+    if (!name_text || !doc_text)
+        return NULL;
     PyUFuncObject *ours = (PyUFuncObject *)PyUFunc_FromFuncAndDataAndSignature(
-        functions, data, numpy->types, numpy->ntypes, 2, 1, PyUFunc_None, "matmul", doc, 0,
-        "(n?,k),(k,m?)->(n?,m?)");
+        engine_loops[g], data, numpy->types, numpy->ntypes, 2, 1, PyUFunc_None, name_text, doc_text,
+        0, numpy->core_signature);
     if (!ours)
         return NULL;
-    /* The constructor does not set what matmul has of its own: the type resolver (its errors),
+    /* The gufunc is for ever, and refers to these. */
+    Py_INCREF(name);
+    Py_INCREF(doc);
+    if (g == bound) {
+        of->numpy = (PyUFuncObject *)Py_NewRef(numpy);
+        bound++;
+    }
+    /* The constructor does not set what NumPy's has of its own: the type resolver (its errors),
        and the iterator's flags (operands that overlap `out` are copied). */
     ours->type_resolver = numpy->type_resolver;
     ours->iter_flags = numpy->iter_flags;
     for (int i = 0; i < 3; i++)
         ours->op_flags[i] = numpy->op_flags[i];
-    general_call = ours->vectorcall;
-    ours->vectorcall = call;
+    if (of->rows && of->columns) {
+        general_call = ours->vectorcall;
+        ours->vectorcall = call_matmul;
+    }
     return (PyObject *)ours;
 }
 
+/* patch(on): have the loops of NumPy's gufuncs run on the engine; or as they were. */
+static PyObject *patch(PyObject *self, PyObject *args)
+{
+    static int patched;
+    int on;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "p", &on))
+        return NULL;
+    if (on == patched)
+        Py_RETURN_NONE;
+    for (int g = 0; g < bound; g++) {
+        gufunc *of = &gufuncs[g];
+        for (int i = 0; i < of->numpy->ntypes; i++) {
+            const char *types = &of->numpy->types[3 * i];
+            const int signature[] = {types[0], types[1], types[2]};
+            PyUFuncGenericFunction loop = on ? engine_loops[g][i] : of->before[i];
+            PyUFunc_ReplaceLoopBySignature(of->numpy, loop, signature, on ? &of->before[i] : NULL);
+        }
+        if (of->rows && of->columns)
+            of->numpy->vectorcall = on ? call_matmul : general_call;
+    }
+    patched = on;
+    Py_RETURN_NONE;
+}
+
+/* reimplement(function, implementation): have a function of NumPy's, which asks its arguments for
+   `__array_function__` and then calls an implementation, call another one. NumPy shows what it
+   calls, but has no way to set it: the place is found by what is in it. */
+static PyObject *reimplement(PyObject *self, PyObject *args)
+{
+    PyObject *function, *implementation, **place = NULL;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "OO", &function, &implementation))
+        return NULL;
+    PyObject *had = PyObject_GetAttrString(function, "_implementation");
+    if (!had)
+        return NULL;
+    PyObject **slots = (PyObject **)function;
+    size_t size = (size_t)Py_TYPE(function)->tp_basicsize / sizeof *slots;
+    int places = 0;
+    for (size_t i = sizeof(PyObject) / sizeof *slots; i < size; i++) {
+        if (slots[i] == had) {
+            place = &slots[i];
+            places++;
+        }
+    }
+    Py_DECREF(had); /* the function has it */
+    if (places != 1) {
+        PyErr_Format(PyExc_RuntimeError, "nkblas can't patch %R of this NumPy", function);
+        return NULL;
+    }
+    *place = Py_NewRef(implementation);
+    Py_DECREF(had);
+    Py_RETURN_NONE;
+}
+
+/* count_fallbacks(products): NumPy did so many that were asked of nkblas. */
+static PyObject *count_fallbacks(PyObject *self, PyObject *products)
+{
+    Py_ssize_t number = PyLong_AsSsize_t(products);
+    (void)self;
+    if (number == -1 && PyErr_Occurred())
+        return NULL;
+    left_to_numpy(number);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
-    {"bind", bind, METH_VARARGS, "Make nkblas.matmul from numpy.matmul and the engine."},
+    {"bind", bind, METH_VARARGS, "Make nkblas's gufunc from one of NumPy's and the engine."},
+    {"patch", patch, METH_VARARGS, "Put the engine under NumPy's gufuncs that are bound, or not."},
+    {"reimplement", reimplement, METH_VARARGS, "Have a function of NumPy's call another one."},
+    {"make_quick", make_quick, METH_VARARGS, "A function with a short way for plain operands."},
+    {"count_fallbacks", count_fallbacks, METH_O, "Count products that NumPy did."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -267,5 +497,7 @@ PyMODINIT_FUNC PyInit__gufunc(void)
 {
     import_array();
     import_umath();
+    if (PyType_Ready(&quick_type) < 0)
+        return NULL;
     return PyModule_Create(&module);
 }

@@ -102,7 +102,7 @@ int32_t nk_get_num_threads(void);
 /* record.c: products by problem, counted while there are recordings. */
 typedef struct {
     nk_problem problem;
-    int64_t products;
+    int64_t products, nanoseconds;
 } nk_record;
 void nk_start_recording(void);
 void nk_stop_recording(void);
@@ -130,9 +130,11 @@ void nk_detect(nk_cpu *cpu);
 /* Asks Python for a plan of a problem that the table lacks; 0: there will be none for this call. */
 extern int (*nk_ask)(const nk_problem *problem);
 
-/* record.c: how many recordings there are; counts products of a problem for them. */
+/* record.c: how many recordings there are; counts products of a problem for them, and how long these
+   took on the clock. */
 extern int32_t nk_recordings;
-void nk_note(const nk_problem *problem, int64_t products);
+int64_t nk_clock(void);
+void nk_note(const nk_problem *problem, int64_t products, int64_t nanoseconds);
 
 /* table.c */
 size_t nk_hash(const nk_problem *problem);

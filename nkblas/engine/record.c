@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "nkblas.h"
 
@@ -51,7 +52,14 @@ static int grow(void)
     return 1;
 }
 
-void nk_note(const nk_problem *problem, int64_t products)
+int64_t nk_clock(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+void nk_note(const nk_problem *problem, int64_t products, int64_t nanoseconds)
 {
     take();
     if (2 * (used + 1) <= capacity || grow()) { /* without memory it is not counted */
@@ -59,6 +67,7 @@ void nk_note(const nk_problem *problem, int64_t products)
         used += !record->products;
         record->problem = *problem;
         record->products += products;
+        record->nanoseconds += nanoseconds;
     }
     leave();
 }
