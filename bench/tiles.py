@@ -43,7 +43,7 @@ def measure_tiles(dtype: str, seconds: float) -> Iterator[Tile]:
 def measure_small(dtype: str, seconds: float) -> Iterator[Tile]:
     """Time the functions for 16, 32 and 64 cubed, each on a stack of one product in L1."""
     for size in (16, 32, 64):
-        kernel = spec.Small(nkblas.cpu.isa.name, dtype, size, size, size, "row")
+        kernel = spec.Small(nkblas.cpu.isa.name, dtype, size, size, size, "row", "row")
         call = _engine.ffi.cast("nk_small", kernels.load([kernel])[kernel])
         arrays = [np.ones((size, size), dtype) for _ in range(3)]
         a, b, c = (_engine.ffi.cast("void *", x.ctypes.data) for x in arrays)

@@ -171,13 +171,18 @@ class Plan(NamedTuple):
         )
 
     def small(self) -> Small | None:
-        """The function for this size alone, which dense operands go to."""
+        """The function for this size alone, which dense operands go to.
+
+        Not beside dots, whose bits are others.
+        """
         problem = self.problem
-        if self.schedule.kind == "base" or max(problem.m, problem.n, problem.k) > SMALL:
+        if self.schedule.kind in ("base", "dot") or max(problem.m, problem.n, problem.k) > SMALL:
             return None
-        if problem.a == "strided" or problem.b != "row" or problem.c != "row":
+        if "strided" in (problem.a, problem.b, problem.c):
             return None
-        return Small(self.isa.name, problem.dtype, problem.m, problem.n, problem.k, problem.a)
+        return Small(
+            self.isa.name, problem.dtype, problem.m, problem.n, problem.k, problem.a, problem.b
+        )
 
     def packing(self) -> Microkernel | None:
         """The kernel for the first of a column of tiles, if it can pack B while it multiplies."""

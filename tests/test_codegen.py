@@ -17,6 +17,7 @@ from support import DTYPES, Array, Order, exact, fenced, integers
 import nkblas
 from nkblas import _engine, loader
 from nkblas.codegen import compile, spec, verify
+from nkblas.codegen.small import pieces
 from nkblas.codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Peak, Small, Stream
 from nkblas.isa import ISAS
 from nkblas.plan import has_spare_register, stream_shape, tiles, widest
@@ -38,8 +39,10 @@ SPECS: list[KernelSpec] = [
         Stream(isa, dtype, 2, 16, 3, "row", False, True),
         Dot(isa, dtype, 1, 8, "b"),
         Dot(isa, dtype, 3, 4, "a", True),
-        Small(isa, dtype, 5, 7, 3, "row"),
-        Small(isa, dtype, 17, 33, 21, "col"),
+        Small(isa, dtype, 5, 7, 3, "row", "row"),
+        Small(isa, dtype, 17, 33, 21, "col", "row"),
+        Small(isa, dtype, 17, 33, 21, "row", "col"),
+        Small(isa, dtype, 2, 2, 2, "row", "col"),
         Pack(isa, dtype, 16, "across"),
         Pack(isa, dtype, 5, "across"),
         Pack(isa, dtype, 16, "along"),
@@ -325,7 +328,8 @@ def test_a_kernel_is_checked_against_its_spec(isa: str) -> None:
     """The check before storing lets right kernels pass, and sees those of another spec."""
     microkernel = Microkernel(isa, "float32", 4, 16, "row", False)
     pack = Pack(isa, "float32", 16, "along")
-    small = Small(isa, "float32", 5, 8, 3, "row")
+    small = Small(isa, "float32", 5, 8, 3, "row", "row")
+    tiny = Small(isa, "float32", 2, 2, 2, "row", "row")
     stream = Stream(isa, "float32", 2, 16, 3, "row")
     dot = Dot(isa, "float32", 1, 8, "b")
     impostors: dict[KernelSpec, KernelSpec] = {
@@ -337,6 +341,9 @@ def test_a_kernel_is_checked_against_its_spec(isa: str) -> None:
         small: small._replace(m=4),
         small._replace(n=9): small,
         small._replace(a_layout="col"): small,
+        small._replace(b_layout="col"): small,
+        tiny: tiny._replace(b_layout="col"),
+        tiny._replace(a_layout="col"): tiny,
         stream: stream._replace(mr=1),
         stream._replace(a_layout="col"): stream,
         stream._replace(nontemporal=True): stream._replace(mr=1),
@@ -365,48 +372,96 @@ def test_every_tile_multiplies_right(isa: str, dtype: str) -> None:
             verify.check(each, loader.open_library(each, compile.shared_library(each)))
 
 
-# One, primes, a vector and one more or less, what is unrolled and what is not
+# One, primes, a vector and one more or less, what is unrolled and what is not; few columns
 SMALL = [(1, 1, 1), (2, 3, 5), (4, 4, 4), (5, 6, 7), (8, 8, 8), (7, 9, 17), (16, 15, 16)]
 SMALL += [(1, 64, 64), (64, 1, 64), (13, 31, 2), (33, 34, 35), (64, 64, 64)]
+SMALL += [(2, 2, 2), (3, 3, 3), (9, 4, 7), (17, 2, 3), (5, 1, 6), (4, 2, 1), (10, 3, 5), (4, 4, 9)]
+
+LAYOUTS = list(itertools.product(("row", "col"), repeat=2))
 
 
-@pytest.mark.parametrize("a_layout", ["row", "col"])
+@pytest.mark.parametrize(("a_layout", "b_layout"), LAYOUTS)
 @by_family
-def test_small_sizes_multiply_right(isa: str, dtype: str, a_layout: str) -> None:
-    """Stacks of exact integers, and nothing written beside them."""
+def test_small_sizes_multiply_right(isa: str, dtype: str, a_layout: str, b_layout: str) -> None:
+    """Stacks of exact integers, with nothing written between them, and nothing read around them."""
     if isa not in RUNNABLE:
         pytest.skip(f"nkblas.cpu lacks {isa}")
-    for size in SMALL:
-        each = Small(isa, dtype, *size, a_layout)
-        verify.check(each, loader.open_library(each, compile.shared_library(each)))
+    for m, n, k in SMALL:
+        each = Small(isa, dtype, m, n, k, a_layout, b_layout)
+        address = function(each)
+        verify.check(each, address)
+        call = _engine.ffi.cast("nk_small", address)
+        a, b = integers(2, m, k), integers(2, k, n, seed=1)
+        for at_end in (False, True):
+            c = fenced(np.full((2, m, n), np.nan), dtype, "C", at_end)
+            operands = [
+                fenced(x if layout == "row" else x.swapaxes(1, 2), dtype, "C", at_end)
+                for x, layout in ((a, a_layout), (b, b_layout))
+            ]
+            stacks = [
+                (_engine.ffi.cast("void *", x.ctypes.data), x[0].size) for x in (*operands, c)
+            ]
+            call(2, *itertools.chain(*stacks))
+            assert (c == exact(a, b)).all(), f"{each.symbol} {at_end=}"
+
+
+@pytest.mark.parametrize("b_layout", ["row", "col"])
+@by_family
+def test_no_spill_in_small_sizes(isa: str, dtype: str, b_layout: str, tmp_path: Path) -> None:
+    """Neither where k is unrolled nor where it is a loop.
+
+    Of a B along k, rows are on the stack: each vector of them may be stored there once, but for a
+    few of the last, and none while it multiplies.
+    """
+    sizes = (2, 3, 4, 5, 8, 12, 16, 24, 32, 48, 64)
+    specs = [Small(isa, dtype, size, size, size, "row", b_layout) for size in sizes]
+    functions = disassemble(libraries(specs, tmp_path))
+    for each in specs:
+        code = functions[each.symbol]
+        stack = [x for x in touching_stack(code) if re.search(r"[xyz]mm", x.operands)]
+        if each.b_layout == "col":
+            stack = [x for x in stack if re.match(r"\w+ ptr", x.operands)]  # stores
+            loops = [x for loop in k_loops(code) for x in loop.stack if x in stack]
+            if each.k > 24:
+                assert not loops, f"{each.symbol}: {len(loops)} spills, like {loops[0]}"
+            rows = (each.k + 3) * len(pieces(each.n, ISAS[isa], np.dtype(dtype).itemsize))
+            assert len(stack) <= rows, f"{each.symbol}: {len(stack)} vectors stored"
+        else:
+            assert not stack, f"{each.symbol}: {len(stack)} spills, like {stack[0]}"
 
 
 @by_family
-def test_no_spill_in_small_sizes(isa: str, dtype: str, tmp_path: Path) -> None:
-    """Neither where k is unrolled nor where it is a loop."""
-    specs: list[KernelSpec] = [
-        Small(isa, dtype, size, size, size, "row") for size in (4, 8, 12, 16, 24, 32, 48, 64)
+def test_small_sizes_have_little_code(isa: str, dtype: str, tmp_path: Path) -> None:
+    """However large they are: it is compiled while somebody may be waiting."""
+    sizes = [(16, 16, 16), (33, 34, 35), (63, 61, 64), (64, 6, 60), (64, 64, 64)]
+    specs = [
+        Small(isa, dtype, *size, *layouts) for size, layouts in itertools.product(sizes, LAYOUTS)
     ]
     for symbol, code in disassemble(libraries(specs, tmp_path)).items():
-        vectors = [x for x in touching_stack(code) if re.search(r"[xyz]mm", x.operands)]
-        assert not vectors, f"{symbol}: {len(vectors)} spills, like {vectors[0]}"
+        assert len(code) < 1500, f"{symbol}: {len(code)} instructions"
+
+
+INVALID, DIVISION, OVERFLOW, UNDERFLOW = 1, 4, 8, 16  # <fenv.h> on x86
 
 
 @by_family
 def test_lanes_beyond_an_edge_raise_nothing(isa: str, dtype: str) -> None:
-    """Infinity times what lies there would be invalid: no such product is made."""
+    """What is infinite meets zeros in other products only: none is made that nobody asked for."""
     if isa not in RUNNABLE:
         pytest.skip(f"nkblas.cpu lacks {isa}")
-    libm, FE_INVALID = ctypes.CDLL("libm.so.6"), 1  # noqa: N806
-    for n in range(1, 20):
-        each = Small(isa, dtype, 3, n, 4, "row")
-        call = _engine.ffi.cast("nk_small", loader.open_library(each, compile.shared_library(each)))
-        a, b, c = np.full((3, 4), np.inf, dtype), np.ones((4, n), dtype), np.empty((3, n), dtype)
-        operands = [_engine.ffi.cast("void *", x.ctypes.data) for x in (a, b, c)]
-        libm.feclearexcept(FE_INVALID)
-        call(1, operands[0], 0, operands[1], 0, operands[2], 0)
-        assert not libm.fetestexcept(FE_INVALID), n
-        assert np.isposinf(c).all()
+    libm = ctypes.CDLL("libm.so.6")
+    for n, b_layout in itertools.product(range(1, 20), ("row", "col")):
+        each = Small(isa, dtype, 3, n, 4, "row", b_layout)
+        call = _engine.ffi.cast("nk_small", function(each))
+        for infinite in ([0], [1], [2], [3], [0, 1, 2, 3]):
+            a, b, c = np.ones((3, 4), dtype), np.zeros((4, n), dtype), np.empty((3, n), dtype)
+            a[:, infinite], b[infinite] = np.inf, 1
+            b = b if b_layout == "row" else np.ascontiguousarray(b.T)
+            operands = [_engine.ffi.cast("void *", x.ctypes.data) for x in (a, b, c)]
+            libm.feclearexcept(INVALID)
+            call(1, operands[0], 0, operands[1], 0, operands[2], 0)
+            assert not libm.fetestexcept(INVALID), f"{each.symbol} {infinite}"
+            assert np.isposinf(c).all()
 
 
 def function(each: KernelSpec) -> int:
@@ -481,9 +536,6 @@ def test_streams_and_dots_are_exact(isa: str, dtype: str) -> None:
                 )
                 expected = exact(a, b) + (c if accumulate else 0)
                 assert (got == expected).all(), f"{each.symbol} {n=} {k=} {at_end=} {accumulate=}"
-
-
-INVALID, DIVISION, OVERFLOW, UNDERFLOW = 1, 4, 8, 16  # <fenv.h> on x86
 
 
 @by_family

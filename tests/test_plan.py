@@ -1,5 +1,7 @@
 """The planner's cuts, and the engine's five loops under plans that the model would not choose."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from nkblas._engine import ffi, lib
 from nkblas.cut import cut_evenly, cut_whole
 from nkblas.kernels import kernels
 from nkblas.model import plan_for
-from nkblas.plan import Schedule, make, tiles
+from nkblas.plan import Schedule, base, make, tiles
 from nkblas.problem import Problem
 
 lengths = st.integers(1, 5000)
@@ -83,6 +85,35 @@ def test_any_plan_is_right(m, n, k, a, b, c, pack, blocks, ir_outside) -> None:
     assert np.array_equal(out, x.astype(int) @ y.astype(int))
     out[...] = 77
     assert (whole == 77).all()  # nothing beside it was touched
+
+
+@pytest.mark.parametrize("layouts", list(product(("row", "col"), repeat=2)))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_bits_of_small_sizes(dtype: str, layouts: tuple[str, str]) -> None:
+    """The same as of the plan that stands by for them, and of dense operands or others."""
+    generator = np.random.default_rng(0)
+    for m, n, k in [(2, 2, 2), (3, 3, 3), (4, 4, 4), (9, 3, 5), (7, 5, 8), (8, 8, 8), (17, 21, 33)]:
+        best = plan_for(Problem(dtype, m, n, k, *layouts), nkblas.cpu)
+        standby = base(best, nkblas.cpu)
+        assert best.small() and standby and not standby.small()
+        orders = ["C" if layout == "row" else "F" for layout in layouts]
+        shapes = (m, k), (k, n)
+        dense = [
+            np.array(generator.standard_normal(shape), dtype, order=order)
+            for shape, order in zip(shapes, orders, strict=True)
+        ]
+        padded = [
+            np.empty((x.shape[0] + 1, x.shape[1] + 1), dtype, o)
+            for x, o in zip(dense, orders, strict=True)
+        ]
+        for x, y in zip(dense, padded, strict=True):
+            y[:-1, :-1] = x
+        found = set()
+        for plan, (a, b) in product((best, standby), (dense, [y[:-1, :-1] for y in padded])):
+            c = np.empty((m, n), dtype)
+            run(plan, a, b, c)
+            found.add(c.tobytes())
+        assert len(found) == 1, f"{m}x{n}x{k}"
 
 
 @pytest.mark.parametrize("layout", ["row", "col", "strided"])

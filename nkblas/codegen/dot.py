@@ -7,15 +7,12 @@ from nkblas.isa import ISA
 from nkblas.problem import ITEMSIZE
 
 from . import ir
-from .ir import LINE, PREFETCH, Value
+from .ir import LINE, PREFETCH, SEGMENT, Value
 from .nanokernel import FMA, compose
 from .spec import Dot
 
 CHAINS = 8
 """Accumulators that keep the units busy: two multiply-adds a cycle, each of which takes four."""
-
-SEGMENT = 16
-"""Bytes of a vector within which lanes are moved at the lowest cost."""
 
 
 def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:

@@ -14,6 +14,9 @@ from mlir.dialects import arith, llvm, scf, vector
 LINE = 64
 """Bytes of a cache line."""
 
+SEGMENT = 16
+"""Bytes of a vector within which lanes are moved at the lowest cost."""
+
 PREFETCH = 1024
 """How many bytes ahead an operand from beyond the caches is fetched."""
 
@@ -162,6 +165,21 @@ def store(value: Value, target: Value, mask: Value | None = None) -> None:
         llvm.intr_masked_store(value, target, mask, _itemsize(value.type))
 
 
+def store_first(value: Value, target: Value, live: int, masked: bool) -> None:
+    """Store the first `live` lanes of a vector, `masked` or as vectors of 1, 2, 4 and so on."""
+    lanes = value.type.shape[0]
+    if live == lanes or masked:
+        store(value, target, None if live == lanes else first_lanes(lanes, const(live)))
+        return
+    # if LLVM saw that nobody wants the other lanes, it would put something else into them
+    value, start = opaque(value), 0
+    while start < live:
+        size = 1 << (live - start).bit_length() - 1
+        part = shuffle(value, value, range(start, start + size))
+        store(part, address(target, start, value.type.element_type))
+        start += size
+
+
 def store_past_caches(value: Value, target: Value) -> None:
     """Store a vector at an address that is aligned for it; `flush` comes after the last."""
     size = _itemsize(value.type) * value.type.shape[0]
@@ -220,6 +238,22 @@ def rotate(value: Value, lanes: Value) -> Value:
         },
     )
     return vector.bitcast(value.type, op.result)
+
+
+def opaque(value: Value) -> Value:
+    """`value`, of which LLVM does not see what it was made from."""
+    lanes, bits = value.type.shape[0], value.type.element_type.width
+    op = ir.Operation.create(
+        "llvm.call_intrinsic",
+        results=[value.type],
+        operands=[value],
+        attributes={
+            "intrin": ir.StringAttr.get(f"llvm.arithmetic.fence.v{lanes}f{bits}"),
+            "operandSegmentSizes": ir.DenseI32ArrayAttr.get([1, 0]),
+            "op_bundle_sizes": ir.DenseI32ArrayAttr.get([]),
+        },
+    )
+    return op.result
 
 
 def _i32() -> Any:
@@ -322,8 +356,26 @@ def shuffle(a: Value, b: Value, lanes: Sequence[int]) -> Value:
     return vector.shuffle(a, b, list(lanes))
 
 
-def interleave(a: Value, b: Value) -> tuple[Value, Value]:
-    """The two halves of ``a0 b0 a1 b1 …``."""
+def interleave(a: Value, b: Value, segment: int) -> tuple[Value, Value]:
+    """In each segment of so many lanes, the two halves of ``a0 b0 a1 b1 …``."""
     lanes = a.type.shape[0]
-    order = [lane // 2 + (lane % 2) * lanes for lane in range(2 * lanes)]
-    return vector.shuffle(a, b, order[:lanes]), vector.shuffle(a, b, order[lanes:])
+    first = [
+        start + lane // 2 + (lane % 2) * lanes
+        for start in range(0, lanes, segment)
+        for lane in range(segment)
+    ]
+    return vector.shuffle(a, b, first), vector.shuffle(a, b, [i + segment // 2 for i in first])
+
+
+def concatenate(parts: Sequence[Value]) -> Value:
+    """One vector of two to the power of something vectors of the same length."""
+    while len(parts) > 1:
+        lanes = range(2 * parts[0].type.shape[0])
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        parts = [vector.shuffle(a, b, list(lanes)) for a, b in pairs]
+    return parts[0]
+
+
+def allocate(count: int, element: Any) -> Value:
+    """Memory for so many elements, on the stack of the function: at its entry, not in a loop."""
+    return llvm.alloca(ptr(), const(count), element, alignment=LINE)

@@ -108,10 +108,13 @@ def _squares(spec: Pack, lanes: int, element: Any, arguments: list[Value]) -> Va
 
 
 def transposed(rows: list[Value]) -> list[Value]:
-    """The transpose of a square of vectors: log2(n) rounds of pairwise interleaving."""
+    """Transpose squares: in n vectors, n lanes from each multiple of n on.
+
+    log2(n) rounds of pairwise interleaving.
+    """
     half = len(rows) // 2
     for _ in range(half.bit_length()):
-        pairs = [ir.interleave(rows[i], rows[i + half]) for i in range(half)]
+        pairs = [ir.interleave(rows[i], rows[i + half], len(rows)) for i in range(half)]
         rows = [vector for pair in pairs for vector in pair]
     return rows
 

@@ -1,21 +1,24 @@
 """Small products: a function for one m, n and k, and for stacks of them.
 
 Everything is known when it is generated: which tiles C is cut into, how wide each vector is, every
-address as a displacement. Nothing is packed. A stack is a loop around straight-line code, whose
-products overlap in the CPU's out-of-order window.
+address as a displacement. Nothing is packed, but for a B that lies along k: its columns are brought
+into rows. A stack is a loop around straight-line code, whose products overlap in the CPU's
+out-of-order window.
 """
 
-from collections.abc import Iterator
-from itertools import product
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import groupby, product
 from typing import Any, NamedTuple
 
 from nkblas.cut import cut_evenly
 from nkblas.isa import ISA
 from nkblas.problem import ITEMSIZE
 
-from . import ir
-from .ir import Value
+from . import ir, tiny
+from .ir import SEGMENT, Value
 from .nanokernel import FMA, compose
+from .packing import transposed
 from .spec import Small
 
 STRAIGHT = 400
@@ -32,7 +35,7 @@ class Piece(NamedTuple):
     Attributes
     ----------
     column : int
-        The first.
+        The first of them.
     lanes, live : int
         Elements of the vector, and how many of them count.
     """
@@ -59,12 +62,20 @@ def pieces(n: int, isa: ISA, itemsize: int) -> list[Piece]:
     return found
 
 
-class Tile(NamedTuple):
-    """A part of C whose accumulators stay in registers."""
+class Tiles(NamedTuple):
+    """How C is cut into register tiles.
 
-    row: int
-    rows: int
-    columns: list[Piece]
+    Attributes
+    ----------
+    rows : list of (int, int)
+        Their heights from top to bottom, and how many of each follow each other.
+    columns : list of (tuple of Piece, int)
+        Their vectors from left to right, counted from a tile's own first column, and how many of
+        each follow each other.
+    """
+
+    rows: list[tuple[int, int]]
+    columns: list[tuple[tuple[Piece, ...], int]]
 
 
 def is_straight(spec: Small, isa: ISA) -> bool:
@@ -72,7 +83,7 @@ def is_straight(spec: Small, isa: ISA) -> bool:
     return spec.m * spec.k * len(pieces(spec.n, isa, ITEMSIZE[spec.dtype])) <= STRAIGHT
 
 
-def tiles(spec: Small, isa: ISA) -> list[Tile]:
+def tiles(spec: Small, isa: ISA) -> Tiles:
     """Cut C into register tiles, in the way that takes the fewest cycles."""
     columns = pieces(spec.n, isa, ITEMSIZE[spec.dtype])
     most = CROWD * isa.registers if is_straight(spec, isa) else isa.registers
@@ -89,97 +100,253 @@ def tiles(spec: Small, isa: ISA) -> list[Tile]:
             yield down * across * (spec.k * step + 8), size, width
 
     _, rows, vectors = min(grids())
-    found = []
     size, full, rest, down = cut_evenly(spec.m, rows)
     width, wide, narrow, across = cut_evenly(len(columns), vectors)
-    row = 0
-    for i in range(down):
-        height, first = size if i < full else rest, 0
-        for j in range(across):
-            count = width if j < wide else narrow
-            found.append(Tile(row, height, columns[first : first + count]))
-            first += count
-        row += height
-    return found
+    groups, first = [], 0
+    for j in range(across):
+        group = columns[first : first + (width if j < wide else narrow)]
+        first += len(group)
+        start = group[0].column
+        groups.append(tuple(piece._replace(column=piece.column - start) for piece in group))
+    return Tiles(
+        [(height, count) for height, count in ((size, full), (rest, down - full)) if count],
+        [(group, len(list(same))) for group, same in groupby(groups)],
+    )
+
+
+class Rows(NamedTuple):
+    """Where rows of B are, or those of some of its columns.
+
+    Attributes
+    ----------
+    start : address
+    apart : int
+        Distance of two rows, in elements.
+    places : dict of Piece to int
+        Where each piece of a row begins.
+    masks : dict of Piece to mask
+        For those of which a part is not to be read.
+    """
+
+    start: Value
+    apart: int
+    places: dict[Piece, int]
+    masks: dict[Piece, Value]
 
 
 class Scalar(FMA):
     """An element of A that feeds vectors of different widths."""
 
+    def __init__(self, element: Any) -> None:
+        self.element = element
+
     def load_a(self, source: Value) -> Value:
         return ir.load(self.element, source)
 
     def multiply_add(self, a: Value, b: Value, accumulator: Value) -> Value:
-        return ir.fma(ir.splat(a, accumulator.type), b, accumulator)
-
-    def __init__(self, element: Any) -> None:
-        self.element = element
+        a = a if a.type == b.type else ir.splat(a, b.type)
+        return ir.fma(a, b, accumulator)
 
 
 def build(spec: Small, isa: ISA, element: Any, arguments: list[Value]) -> None:
     """Emit the body of `spec`'s function (its contract is `spec.Small`'s)."""
     count, a, a_step, b, b_step, c, c_step = arguments
-    cut = tiles(spec, isa)
-    masks = {
-        piece: ir.first_lanes(piece.lanes, ir.const(piece.live))
-        for tile in cut
-        for piece in tile.columns
-        if piece.live < piece.lanes
-    }
+    if tiny.is_tiny(spec, isa):
+        one = tiny.product(spec, isa, element)
+    else:
+        one = _product(spec, isa, element)
 
-    def one(_: Value, pointers: list[Value]) -> list[Value]:
-        a, b, c = pointers
-        for tile in cut:
-            _tile(spec, element, tile, masks, is_straight(spec, isa), a, b, c)
+    def turn(_: Value, pointers: list[Value]) -> list[Value]:
+        one(*pointers)
         steps = zip(pointers, (a_step, b_step, c_step), strict=True)
         return [ir.address(pointer, step, element) for pointer, step in steps]
 
-    ir.loop(count, [a, b, c], one)
+    ir.loop(count, [a, b, c], turn)
+
+
+def _product(spec: Small, isa: ISA, element: Any) -> Callable[[Value, Value, Value], None]:
+    """What emits one product, given the addresses of A, B and C."""
+    cut, straight = tiles(spec, isa), is_straight(spec, isa)
+    masks = {
+        piece: ir.first_lanes(piece.lanes, ir.const(piece.live))
+        for columns, _ in cut.columns
+        for piece in columns
+        if piece.live < piece.lanes
+    }
+    a_row = spec.k if spec.a_layout == "row" else 1
+    b_column = 1 if spec.b_layout == "row" else spec.k
+    panel = None
+    if spec.b_layout == "col":
+        widest = max(sum(piece.lanes for piece in columns) for columns, _ in cut.columns)
+        panel = ir.allocate(spec.k * widest, element)
+
+    def moved(addresses: list[Value], *distances: int) -> list[Value]:
+        pairs = zip(addresses, distances, strict=True)
+        return [ir.address(start, distance, element) for start, distance in pairs]
+
+    def one(a: Value, b: Value, c: Value) -> None:
+        def band(columns: tuple[Piece, ...], at: list[Value]) -> list[Value]:
+            """All rows of some columns of C."""
+            b, c = at
+            rows = Rows(b, spec.n, {piece: piece.column for piece in columns}, masks)
+            if panel is not None:
+                rows = _transpose(spec, element, columns, b, panel, straight)
+
+            def tile(height: int, at: list[Value]) -> list[Value]:
+                a, c = at
+                _tile(spec, isa, element, height, columns, straight, a, rows, c)
+                return moved(at, height * a_row, height * spec.n)
+
+            down = [a, c]
+            for height, count in cut.rows:
+                down = _repeat(count, straight, down, partial(tile, height))
+            width = sum(piece.live for piece in columns)
+            return moved(at, width * b_column, width)
+
+        across = [b, c]
+        for columns, count in cut.columns:
+            across = _repeat(count, straight, across, partial(band, columns))
+
+    return one
+
+
+def _repeat(
+    count: int, straight: bool, carried: list[Value], body: Callable[[list[Value]], list[Value]]
+) -> list[Value]:
+    """A loop, or as many copies of its body."""
+    if not straight and count > 1:
+        return ir.loop(ir.const(count), carried, lambda _, carried: body(carried))
+    for _ in range(count):
+        carried = body(carried)
+    return carried
+
+
+def _transpose(
+    spec: Small,
+    element: Any,
+    columns: tuple[Piece, ...],
+    b: Value,
+    panel: Value,
+    straight: bool,
+) -> Rows:
+    """Bring some columns of B, which lie along k, into rows.
+
+    Columns that count for nothing repeat the last one.
+    """
+    segment = SEGMENT // ITEMSIZE[spec.dtype]
+    while segment > spec.k:
+        segment //= 2
+    width, places = 0, {}
+    for piece in columns:
+        places[piece] = width
+        width += piece.lanes
+
+    def squares(at: list[Value]) -> list[Value]:
+        """For so many values of k as a segment holds."""
+        b, panel = at
+        for piece in columns:
+            size = min(segment, piece.lanes)
+            lines = [
+                ir.address(b, (piece.column + min(i, piece.live - 1)) * spec.k, element)
+                for i in range(piece.lanes)
+            ]
+            for p in range(0, segment, size):
+                parts = [
+                    ir.load(ir.vector_of(size, element), ir.address(line, p, element))
+                    for line in lines
+                ]
+                vectors = [ir.concatenate(parts[i::size]) for i in range(size)]
+                for i, row in enumerate(transposed(vectors), p):
+                    ir.store(row, ir.address(panel, i * width + places[piece], element))
+        return [ir.address(b, segment, element), ir.address(panel, segment * width, element)]
+
+    last = spec.k - segment  # which may do some of k again
+    _repeat(-(-last // segment), straight, [b, panel], squares)
+    squares([ir.address(b, last, element), ir.address(panel, last * width, element)])
+    return Rows(panel, width, places, {})
 
 
 def _tile(
     spec: Small,
+    isa: ISA,
     element: Any,
-    tile: Tile,
-    masks: dict[Piece, Value],
+    height: int,
+    columns: tuple[Piece, ...],
     straight: bool,
     a: Value,
-    b: Value,
+    b: Rows,
     c: Value,
 ) -> None:
-    """Multiply and store one tile."""
-    rows = range(tile.rows)
-    vectors = [FMA(ir.vector_of(piece.lanes, element)) for piece in tile.columns]
+    """Multiply and store one tile, which A, B and C begin with."""
+    rows = range(height)
+    vectors = [FMA(ir.vector_of(piece.lanes, element)) for piece in columns]
     a_row, a_column = (spec.k, 1) if spec.a_layout == "row" else (1, spec.m)
+    segments = Segments(spec, element, columns, a) if straight and isa.registers > 16 else None
 
-    def step(p: int, a: Value, b: Value, sums: list[list[Value]]) -> list[list[Value]]:
+    def step(p: int, a: Value, b_row: Value, sums: list[list[Value]]) -> list[list[Value]]:
         def load_b(j: int) -> Value:
-            piece = tile.columns[j]
-            source = ir.address(b, p * spec.n + piece.column, element)
-            return vectors[j].load_b(source, masks.get(piece))
+            piece = columns[j]
+            source = ir.address(b_row, p * b.apart + b.places[piece], element)
+            return vectors[j].load_b(source, b.masks.get(piece))
 
         def load_a(i: int) -> Value:
-            index = (tile.row + i) * a_row + p * a_column
-            return ir.load(element, ir.address(a, index, element))
+            if segments and segments.has(i, p):
+                return segments.element_of(i, p)
+            return ir.load(element, ir.address(a, i * a_row + p * a_column, element))
 
         return compose(Scalar(element), load_a, load_b, sums)
 
     sums = [[vector.zero() for vector in vectors] for _ in rows]
     if straight:
         for p in range(spec.k):
-            sums = step(p, a, b, sums)
+            sums = step(p, a, b.start, sums)
     else:
         width = len(vectors)
 
         def turn(_: Value, carried: list[Value]) -> list[Value]:
-            a, b, *flat = carried
-            new = step(0, a, b, [flat[i * width : (i + 1) * width] for i in rows])
-            moved = [ir.address(a, a_column, element), ir.address(b, spec.n, element)]
+            a, b_row, *flat = carried
+            new = step(0, a, b_row, [flat[i * width : (i + 1) * width] for i in rows])
+            moved = [ir.address(a, a_column, element), ir.address(b_row, b.apart, element)]
             return [*moved, *(value for row in new for value in row)]
 
-        flat = ir.loop(ir.const(spec.k), [a, b, *(v for row in sums for v in row)], turn)[2:]
+        flat = [value for row in sums for value in row]
+        flat = ir.loop(ir.const(spec.k), [a, b.start, *flat], turn)[2:]
         sums = [flat[i * width : (i + 1) * width] for i in rows]
     for i, row in enumerate(sums):
-        for piece, value in zip(tile.columns, row, strict=True):
-            place = ir.address(c, (tile.row + i) * spec.n + piece.column, element)
-            ir.store(value, place, masks.get(piece))
+        for piece, value in zip(columns, row, strict=True):
+            place = ir.address(c, i * spec.n + piece.column, element)
+            ir.store_first(value, place, piece.live, isa.mask_registers)
+
+
+class Segments:
+    """Elements of A that come by way of registers.
+
+    Where each element feeds a single vector, loads are the bottleneck. So for every other segment
+    of A, one load brings it into all segments of a vector, and then lanes are moved within them.
+    For longer vectors and for fewer elements in a segment, moving them takes as long as loading.
+    """
+
+    def __init__(self, spec: Small, element: Any, columns: tuple[Piece, ...], a: Value) -> None:
+        self.spec, self.element, self.a = spec, element, a
+        self.size, self.lanes = SEGMENT // ITEMSIZE[spec.dtype], columns[0].lanes
+        self.worth = spec.a_layout == "row" and len(columns) == 1
+        self.worth = self.worth and 4 <= self.size <= self.lanes <= 2 * self.size
+        self.loaded: dict[tuple[int, int], Value] = {}
+
+    def has(self, i: int, p: int) -> bool:
+        which = p // self.size
+        return self.worth and (i + which) % 2 == 0 and (which + 1) * self.size <= self.spec.k
+
+    def element_of(self, i: int, p: int) -> Value:
+        """That of row i and column p, in every lane."""
+        which, lane = divmod(p, self.size)
+        if (i, which) not in self.loaded:
+            place = ir.address(self.a, i * self.spec.k + which * self.size, self.element)
+            segment = ir.load(ir.vector_of(self.size, self.element), place)
+            # if LLVM saw where it comes from, it would load each lane by itself
+            self.loaded[i, which] = ir.opaque(ir.concatenate([segment] * (self.lanes // self.size)))
+        value = self.loaded[i, which]
+        order = [
+            start + lane for start in range(0, self.lanes, self.size) for _ in range(self.size)
+        ]
+        return ir.shuffle(value, value, order)

@@ -149,7 +149,8 @@ class Small(NamedTuple):
     isa, dtype : str
         As in `Microkernel`.
     m, n, k : int
-    a_layout : {"row", "col"}
+    a_layout, b_layout : {"row", "col"}
+        Which dimension of the operand has unit stride: its second, or its first.
     """
 
     isa: str
@@ -158,6 +159,7 @@ class Small(NamedTuple):
     n: int
     k: int
     a_layout: str
+    b_layout: str
 
     @property
     def symbol(self) -> str:

@@ -132,8 +132,9 @@ def _check_small(spec: Small, kernel, generator: np.random.Generator) -> None:
         c = _integers(generator, spec.dtype, count, m * n + 7)
         expected = c.copy()
         shape, axes = ((m, k), "ip") if spec.a_layout == "row" else ((k, m), "pi")
-        matrices = a[:, : m * k].reshape(count, *shape), b[:, : k * n].reshape(count, k, n)
-        products = np.einsum(f"x{axes},xpj->xij", *matrices)
+        b_shape, b_axes = ((k, n), "pj") if spec.b_layout == "row" else ((n, k), "jp")
+        matrices = a[:, : m * k].reshape(count, *shape), b[:, : k * n].reshape(count, *b_shape)
+        products = np.einsum(f"x{axes},x{b_axes}->xij", *matrices)
         expected[:, : m * n] = products.reshape(count, m * n)
         operands = [(_pointer(x), x.shape[1]) for x in (a, b, c)]
         kernel(count, *(value for operand in operands for value in operand))

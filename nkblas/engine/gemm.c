@@ -278,11 +278,16 @@ static nk_matrix moved(nk_matrix x, int64_t elements, int64_t itemsize)
     return x;
 }
 
-/* Whether rows (A's columns, if it has these) follow each other without a gap. */
+/* Whether rows (columns, if it has these) of an m x n matrix follow each other without a gap. */
+static int is_dense(nk_matrix x, int8_t layout, int64_t m, int64_t n)
+{
+    return layout == NK_ROW ? m == 1 || x.rs == n : n == 1 || x.cs == m;
+}
+
 static int are_dense(const nk_problem *p, nk_matrix a, nk_matrix b, nk_matrix c)
 {
-    int a_dense = p->a == NK_ROW ? p->m == 1 || a.rs == p->k : p->k == 1 || a.cs == p->m;
-    return a_dense && (p->k == 1 || b.rs == p->n) && (p->m == 1 || c.rs == p->n);
+    return is_dense(a, p->a, p->m, p->k) && is_dense(b, p->b, p->k, p->n) &&
+           is_dense(c, p->c, p->m, p->n);
 }
 
 static void run_chunk(void *argument, int64_t chunk)
