@@ -71,7 +71,7 @@ def _few_rows(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
     m, n, k, lanes = problem.m, problem.n, problem.k, cpu.isa.lanes(problem.itemsize)
     size = k * n * problem.itemsize
     nc = cpu.l2 // (4 * m * problem.itemsize)
-    stream = Schedule("stream", min(m, 4), 16 * lanes, k, m, nc, prefetch=2 * size > cpu.l3)
+    stream = Schedule("stream", min(m, 4), 16 * lanes, k, m, nc, prefetch=4 * size > cpu.l3)
     # One row of tiles, or two: what the first has brought in, the second finds in the cache.
     most = 8 if cpu.isa.registers > 16 else 6
     mr = -(-m // -(-m // most))

@@ -65,6 +65,11 @@ def _loops(
             """Columns from `j` on."""
             nanokernel = FMA(ir.vector_of(lanes, element))
             whole = mask is None and lanes == all_lanes
+            # what comes after the last column is the first one of the next rows
+            ahead = ir.const(PREFETCH // itemsize)
+            if spec.prefetch and whole:
+                beyond = ir.sub(ir.add(ahead, ir.mul(ldb, ir.const(count))), n)
+                ahead = ir.select(ir.less(ir.add(j, ahead), n), ahead, beyond)
             places = [
                 [ir.at(c, element, j, row, v * lanes) for v in range(vectors)] for row in c_rows
             ]
@@ -79,8 +84,8 @@ def _loops(
             def add_row(sums: list[list[Value]], q: int) -> list[list[Value]]:
                 b_row = ir.at(b_group, element, j, ir.mul(ldb, ir.const(q)))
                 if spec.prefetch and whole:
-                    for ahead in range(0, vectors * lanes, max(lanes, LINE // itemsize)):
-                        ir.prefetch(ir.address(b_row, ahead + PREFETCH // itemsize, element), ir.L2)
+                    for line in range(0, vectors * lanes, max(lanes, LINE // itemsize)):
+                        ir.prefetch(ir.at(b_row, element, ahead, line), ir.L2)
                 return compose(
                     nanokernel,
                     lambda i: ir.splat(a_tile[q][i], nanokernel.vector_type),
