@@ -121,9 +121,13 @@ class Plan(NamedTuple):
     def bits(self) -> tuple[object, ...]:
         """Two plans of a problem for which this is equal have the same rounding errors.
 
-        All kinds but "dot" add up an element's products in the order of k, in blocks of kc.
+        All kinds but "dot" add up an element's products in the order of k, in blocks of kc; but
+        "stream" scales A's elements, the others sums.
         """
-        return (self.schedule,) if self.schedule.kind == "dot" else (self.kc,)
+        kind = self.schedule.kind
+        if kind == "dot":
+            return (self.schedule,)
+        return (kind, self.kc) if kind == "stream" and self.problem.epilogue else (self.kc,)
 
     def microkernel(self, row_rest: bool, column_rest: bool) -> Multiply | None:
         """The kernel for a tile that is, or is not, one of the rest in each dimension.
@@ -133,7 +137,13 @@ class Plan(NamedTuple):
         if self.schedule.kind == "base":
             if row_rest or column_rest:
                 return None
-            return Microkernel(self.isa.name, self.problem.dtype, *self.tile, "col")
+            return Microkernel(
+                self.isa.name,
+                self.problem.dtype,
+                *self.tile,
+                "col",
+                epilogue=self.problem.epilogue,
+            )
         mr = self.m.rest if row_rest else self.m.size
         columns = self.n.rest if column_rest else self.n.size
         if not self.m.has(row_rest) or not self.n.has(column_rest):
@@ -151,11 +161,20 @@ class Plan(NamedTuple):
                 self.problem.a,
                 prefetch=far and not once,
                 nontemporal=far and once,
+                epilogue=self.problem.epilogue,
             )
         if self.schedule.kind == "dot":
             streamed = "a" if self.schedule.ir_outside else "b"
             prefetch = self.schedule.prefetch
-            return Dot(self.isa.name, self.problem.dtype, mr, columns, streamed, prefetch)
+            return Dot(
+                self.isa.name,
+                self.problem.dtype,
+                mr,
+                columns,
+                streamed,
+                prefetch,
+                self.problem.epilogue,
+            )
         return Microkernel(
             self.isa.name,
             self.problem.dtype,
@@ -163,12 +182,15 @@ class Plan(NamedTuple):
             -(-columns // lanes) * lanes,
             "col" if self.schedule.pack_a else self.problem.a,
             masked=columns % lanes != 0,
+            epilogue=self.problem.epilogue,
         )
 
     def small(self) -> Small | None:
         """The function for this size alone, which dense operands go to."""
         problem = self.problem
         if self.schedule.kind == "base" or max(problem.m, problem.n, problem.k) > SMALL:
+            return None
+        if problem.epilogue:
             return None
         if problem.a == "strided" or problem.b != "row" or problem.c != "row":
             return None
@@ -303,7 +325,7 @@ def base(best: Plan, cpu: CPU) -> Plan | None:
     return plan._replace(nanoseconds=4 * best.nanoseconds, standby=True)
 
 
-def base_kernels(isa: ISA, dtype: str) -> list[KernelSpec]:
+def base_kernels(isa: ISA, dtype: str, epilogue: str = "") -> list[KernelSpec]:
     """The kernels of all base plans of a dtype, and of matrix-vector products along rows."""
     mr, nr = base_tile(isa, dtype)
     packs = [
@@ -311,8 +333,9 @@ def base_kernels(isa: ISA, dtype: str) -> list[KernelSpec]:
         for width in (mr, nr)
         for source in ("along", "across", "strided")
     ]
-    dots = [Dot(isa.name, dtype, 1, width, "b") for width in (1, 8)]  # for vectors
-    return [Microkernel(isa.name, dtype, mr, nr, "col"), *packs, Copy(isa.name, dtype), *dots]
+    dots = [Dot(isa.name, dtype, 1, width, "b", epilogue=epilogue) for width in (1, 8)]
+    microkernel = Microkernel(isa.name, dtype, mr, nr, "col", epilogue=epilogue)
+    return [microkernel, *packs, Copy(isa.name, dtype), *dots]
 
 
 @cache

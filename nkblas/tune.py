@@ -72,6 +72,7 @@ class Track:
         ]  # fmt: skip
         self._arrays = [array for array, _ in operands]
         self._matrices = [c for _, c in operands]
+        self._scale = (0.5, 0.5) if problem.epilogue else (1, 0)
         self._plans: dict[Plan, Any] = {}
 
     def seconds(self, plan: Plan, least: float = SAMPLE) -> float:
@@ -82,7 +83,7 @@ class Track:
         c_plan, count = self._plans[plan], 1
         while True:
             start = time.perf_counter()
-            if lib.nk_run(c_plan, *self._matrices, count, (0, 0, 0), 1) != count:
+            if lib.nk_run(c_plan, *self._matrices, count, (0, 0, 0), self._scale, 1) != count:
                 raise MemoryError(f"no memory for the packed panels of {plan.problem}")
             taken = time.perf_counter() - start
             if taken >= least:

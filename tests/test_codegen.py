@@ -50,8 +50,8 @@ SPECS: list[KernelSpec] = [
 ]
 
 
-NOTHING_AHEAD = (_engine.ffi.NULL, _engine.ffi.NULL, 0, 0)
-"""The last arguments of a microkernel that has neither to pack nor to fetch."""
+NOTHING_ELSE = (_engine.ffi.NULL, _engine.ffi.NULL, 0, 0, _engine.ffi.NULL)
+"""The last arguments of a microkernel that has neither to pack nor to fetch nor to scale."""
 
 
 class Instruction(NamedTuple):
@@ -422,7 +422,7 @@ def compiled(each: Stream | Dot) -> Multiply:
         pa, pb, pc = (_engine.ffi.cast("void *", x.ctypes.data) for x in (a, b, c))
         kernel(
             k, pa, m if by_column else k, pb, k if isinstance(each, Dot) else n, pc, n, n,
-            accumulate, *NOTHING_AHEAD,
+            accumulate, *NOTHING_ELSE,
         )  # fmt: skip
 
     return multiply
@@ -525,7 +525,7 @@ def test_dots_have_the_same_bits_wherever_operands_lie(isa: str, dtype: str) -> 
                 )
                 c = np.empty((each.mr, each.nr), dtype)
                 pc = _engine.ffi.cast("void *", c.ctypes.data)
-                kernel(k, pa, ld, pb, ld, pc, each.nr, each.nr, 0, *NOTHING_AHEAD)
+                kernel(k, pa, ld, pb, ld, pc, each.nr, each.nr, 0, *NOTHING_ELSE)
                 found.add(c.tobytes())
             assert len(found) == 1, f"{each.symbol} {k=}"
 

@@ -49,7 +49,7 @@ def run(plan, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
         return (ffi.cast("char *", x.ctypes.data), rs, cs)
 
     c_plan = prepare.to_c_plan(plan, kernels.load(plan.kernels))
-    assert lib.nk_run(c_plan, matrix(a), matrix(b), matrix(c), 1, (0, 0, 0), 1) == 1
+    assert lib.nk_run(c_plan, matrix(a), matrix(b), matrix(c), 1, (0, 0, 0), (1, 0), 1) == 1
 
 
 TILE = tiles(nkblas.cpu.isa, "float32")[1]
