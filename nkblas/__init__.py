@@ -3,7 +3,9 @@
 ``nkblas.matmul(a, b)`` is a drop-in for ``numpy.matmul``.
 """
 
+from . import blas
 from .explain import Explanation, explain, show_config, stats
+from .gemm import gemm
 from .matmul import matmul
 from .record import Recording, record
 from .runtime import cpu
@@ -12,8 +14,10 @@ from .threads import get_num_threads, set_num_threads
 __all__ = [
     "Explanation",
     "Recording",
+    "blas",
     "cpu",
     "explain",
+    "gemm",
     "get_num_threads",
     "matmul",
     "record",

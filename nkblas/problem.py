@@ -74,4 +74,4 @@ def parse(text: str) -> Problem:
     letters = {layout[0]: layout for layout in LAYOUTS}
     layouts = (letters[letter or "r"] for letter in found.group(5, 6, 7))
     m, n, k = map(int, found.group(1, 2, 3))
-    return Problem(dtypes[found[4]], m, n, k, *layouts, epilogue=found[8] or "")
+    return Problem(dtypes[found[4]], m, n, k, *layouts, found[8] or "")

@@ -16,9 +16,7 @@ AHEAD = 16
 
 def build(spec: Microkernel, isa: ISA, element: Any, arguments: list[Value]) -> None:
     """Emit the body of `spec`'s function (its contract is `spec.Microkernel`'s)."""
-    k, a, lda, b, ldb, c, ldc, n, accumulate, panel, line, line_step, lines, scale = (
-        arguments
-    )
+    k, a, lda, b, ldb, c, ldc, n, accumulate, panel, line, line_step, lines, scale = arguments
     itemsize = ITEMSIZE[spec.dtype]
     lanes = isa.lanes(itemsize)
     rows, vectors = range(spec.mr), range(spec.nr // lanes)

@@ -6,8 +6,8 @@ from nkblas.isa import ISA
 from nkblas.problem import ITEMSIZE
 
 from . import ir
-from .ir import LINE, PREFETCH, Value
 from .epilogue import Scale
+from .ir import LINE, PREFETCH, Value
 from .nanokernel import FMA, compose
 from .spec import Stream
 
@@ -78,7 +78,9 @@ def _loops(
                 if fresh:
                     return nanokernel.zero()
                 value = ir.load(nanokernel.vector_type, place, mask)
-                return value if factor is None else ir.float_mul(ir.splat(factor, value.type), value)
+                return (
+                    value if factor is None else ir.float_mul(ir.splat(factor, value.type), value)
+                )
 
             sums = [[start_from(place) for place in row] for row in places]
 

@@ -393,6 +393,22 @@ static void fill_zeros(int64_t m, int64_t n, nk_matrix c, int64_t size)
     }
 }
 
+/* C = beta * C, what is left of a product with nothing to multiply. */
+static void scale_alone(int32_t dtype, int64_t m, int64_t n, nk_matrix c, double beta)
+{
+    int64_t size = nk_itemsize[dtype];
+    if (beta == 0)
+        fill_zeros(m, n, c, size);
+    for (int64_t i = 0; i < m && beta != 0 && beta != 1; i++)
+        for (int64_t j = 0; j < n; j++) {
+            void *x = at(c, i, j, size);
+            if (dtype == NK_FLOAT32)
+                *(float *)x *= (float)beta;
+            else
+                *(double *)x *= beta;
+        }
+}
+
 static nk_matrix transposed(nk_matrix x)
 {
     return (nk_matrix){x.data, x.cs, x.rs};
@@ -489,6 +505,14 @@ int64_t nk_gemm_scaled(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix
                        nk_matrix c, nk_scale scale)
 {
     __atomic_add_fetch(&counters.calls, 1, __ATOMIC_RELAXED);
+    if (dtype == NK_FLOAT32)
+        scale = (nk_scale){(float)scale.alpha, (float)scale.beta};
+    if (k == 0 || scale.alpha == 0) {
+        scale_alone(dtype, m, n, c, scale.beta);
+        return 1;
+    }
+    if (m == 0 || n == 0)
+        return 1;
     int64_t done = run(dtype, m, n, k, a, b, c, 1, (nk_steps){0, 0, 0}, scale);
     if (!done)
         __atomic_add_fetch(&counters.fallbacks, 1, __ATOMIC_RELAXED);

@@ -1,6 +1,7 @@
 /* nkblas.matmul: a gufunc with the loops of numpy.matmul, of which those of float32 and float64
    run on the engine. Stacks, broadcasting, casting, `out`, subclasses, overrides and errors are
-   NumPy's own; a short way in front of all that takes two plain matrices. */
+   NumPy's own; a short way in front of all that takes two plain matrices. And the way of
+   nkblas.gemm to the engine. */
 #include <fenv.h>
 
 #define PY_SSIZE_T_CLEAN
@@ -22,10 +23,14 @@ typedef struct {
 enum { MAX_LOOPS = 64 };
 static loop loops[MAX_LOOPS];
 
-/* The engine is another extension module: these two are handed over by `bind`. */
+/* The engine is another extension module: these are handed over by `bind`. */
 static int64_t (*gemm)(int32_t, int64_t, int64_t, int64_t, nk_matrix, nk_matrix, nk_matrix, int64_t,
                        nk_steps);
+static int64_t (*gemm_scaled)(int32_t, int64_t, int64_t, int64_t, nk_matrix, nk_matrix, nk_matrix,
+                              nk_scale);
 static nk_counters *counts;
+
+enum { WORTH_THE_GIL = 1 << 14 }; /* multiply-adds */
 
 /* Signature (n?,k),(k,m?)->(n?,m?): dimensions are stack, m, k, n. */
 static void engine_loop(char **args, const npy_intp *dimensions, const npy_intp *steps, void *data)
@@ -117,7 +122,6 @@ static PyArrayObject *plain_out(PyObject *out, PyArrayObject *a, PyArrayObject *
    mistake, goes the general way. */
 static PyObject *call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
 {
-    enum { WORTH_THE_GIL = 1 << 14 }; /* multiply-adds */
     Py_ssize_t given = PyVectorcall_NARGS(nargsf), named = names ? PyTuple_GET_SIZE(names) : 0;
     int with_out = given + named == 3;
     if (given < 2 || (!with_out && given + named != 2) || !is_plain(args[0]) || !is_plain(args[1]))
@@ -212,22 +216,54 @@ PyDoc_STRVAR(doc,
 "array([[1., 2.],\n"
 "       [3., 4.]])\n");
 
-/* bind(matmul, address of nk_gemm, address of the counters) -> nkblas's gufunc */
+/* gemm(alpha, a, b, beta, c): C = alpha * A @ B + beta * C for matrices of one dtype, aligned and
+   in the machine's byte order, whose shapes fit and of which C overlaps no other; whether it was
+   done. */
+static PyObject *scaled(PyObject *self, PyObject *args)
+{
+    PyArrayObject *a, *b, *c;
+    npy_intp m, n, k;
+    nk_scale scale;
+
+    (void)self;
+    if (!PyArg_ParseTuple(args, "dO!O!dO!", &scale.alpha, &PyArray_Type, &a, &PyArray_Type, &b,
+                          &scale.beta, &PyArray_Type, &c))
+        return NULL;
+    int type = PyArray_TYPE(c);
+    if ((type != NPY_FLOAT && type != NPY_DOUBLE) || PyArray_TYPE(a) != type ||
+        PyArray_TYPE(b) != type)
+        Py_RETURN_FALSE;
+    nk_matrix x = as_matrix(a, 0, &m, &k), y = as_matrix(b, 1, &k, &n), z = as_matrix(c, 0, &m, &n);
+    int dtype = type == NPY_FLOAT ? NK_FLOAT32 : NK_FLOAT64;
+    int64_t done;
+    if (m * n > WORTH_THE_GIL / (k ? k : 1)) {
+        Py_BEGIN_ALLOW_THREADS
+        done = gemm_scaled(dtype, m, n, k, x, y, z, scale);
+        Py_END_ALLOW_THREADS
+    } else {
+        done = gemm_scaled(dtype, m, n, k, x, y, z, scale);
+    }
+    return PyBool_FromLong(done != 0);
+}
+
+/* bind(matmul, addresses of nk_gemm, nk_gemm_scaled, the counters) -> nkblas's gufunc */
 static PyObject *bind(PyObject *self, PyObject *args)
 {
     PyUFuncObject *numpy;
-    unsigned long long gemm_address, counts_address;
+    unsigned long long gemm_address, scaled_address, counts_address;
     static PyUFuncGenericFunction functions[MAX_LOOPS];
     static void *data[MAX_LOOPS];
 
     (void)self;
-    if (!PyArg_ParseTuple(args, "O!KK", &PyUFunc_Type, &numpy, &gemm_address, &counts_address))
+    if (!PyArg_ParseTuple(args, "O!KKK", &PyUFunc_Type, &numpy, &gemm_address, &scaled_address,
+                          &counts_address))
         return NULL;
     if (numpy->ntypes > MAX_LOOPS || numpy->nin != 2 || numpy->nout != 1) {
         PyErr_SetString(PyExc_ValueError, "bind: expected numpy.matmul, got another ufunc");
         return NULL;
     }
     gemm = (void *)(uintptr_t)gemm_address;
+    gemm_scaled = (void *)(uintptr_t)scaled_address;
     counts = (void *)(uintptr_t)counts_address;
 
     for (int i = 0; i < numpy->ntypes; i++) {
@@ -257,6 +293,7 @@ static PyObject *bind(PyObject *self, PyObject *args)
 
 static PyMethodDef methods[] = {
     {"bind", bind, METH_VARARGS, "Make nkblas.matmul from numpy.matmul and the engine."},
+    {"gemm", scaled, METH_VARARGS, "C = alpha * A @ B + beta * C, if the engine can do it."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -96,7 +96,7 @@ nk_problem nk_describe(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix
 /* C = A @ B for each of `count` matrices of a stack; how many of them were done. */
 int64_t nk_gemm(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
                 nk_matrix c, int64_t count, nk_steps steps);
-/* C = alpha * A @ B + beta * C, with an alpha that is not 0 and no empty dimension; 0: not done. */
+/* C = alpha * A @ B + beta * C as BLAS has it: if alpha is 0, A and B are not read; 0: not done. */
 int64_t nk_gemm_scaled(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
                        nk_matrix c, nk_scale scale);
 /* The same for a stack, by a given plan and at most so many threads; all of them or none (0). */
