@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .gemm import apart, is_plain, multiply, plain
+from .gemm import apart, is_plain, multiply, plain, turned
 
 __all__ = ["BlasError", "cgemm", "cgemv", "dgemm", "dgemv", "sgemm", "sgemv", "zgemm", "zgemv"]
 
@@ -49,6 +49,8 @@ def _scalar(name: str, argument: str, value: Any, kind: type) -> Any:
     TypeError, ValueError, IndexError
         There is none.
     """
+    if type(value) is kind:
+        return value
     try:
         if isinstance(value, str | bytes):
             raise (TypeError if kind is complex else ValueError)
@@ -70,12 +72,8 @@ def _integer(name: str, argument: str, value: Any, default: int = 0) -> int:
 
 
 def _factor(name: str, argument: str, value: Any, dtype: np.dtype) -> Any:
-    """alpha or beta, in the precision of a dtype."""
-    number = _scalar(name, argument, value, complex if dtype.kind == "c" else float)
-    if dtype.char in "fF" and number not in (0, 1):
-        with np.errstate(all="ignore"):
-            number = dtype.type(number).item()
-    return number
+    """alpha or beta."""
+    return _scalar(name, argument, value, complex if dtype.kind == "c" else float)
 
 
 def _trans(name: str, argument: str, where: str, value: Any) -> int:
@@ -102,13 +100,6 @@ def _of_rank(array: np.ndarray, ndim: int) -> np.ndarray:
         shape = tuple(length for length in shape if length != 1)
     shape += (1,) * (ndim - len(shape))
     return array.reshape((*shape[: ndim - 1], prod(shape[ndim - 1 :])), order="F")
-
-
-def _operand(array: np.ndarray, trans: int) -> np.ndarray:
-    """``op(array)``."""
-    if trans == 2 and array.dtype.kind == "c":
-        array = array.conj()
-    return array.T if trans else array
 
 
 def _result(value: Any, dtype: np.dtype, overwrite: int) -> np.ndarray:
@@ -151,8 +142,10 @@ def _gemm(name: str, dtype: np.dtype) -> Callable[..., np.ndarray]:
     ) -> np.ndarray:
         alpha = _factor(name, "alpha", alpha, dtype)
         beta = 0 if beta is None else _factor(name, "beta", beta, dtype)
-        left = _operand(_array(a, dtype, 2), _trans(name, "trans_a", "3rd keyword", trans_a))
-        right = _operand(_array(b, dtype, 2), _trans(name, "trans_b", "4th keyword", trans_b))
+        trans_a = _trans(name, "trans_a", "3rd keyword", trans_a)
+        trans_b = _trans(name, "trans_b", "4th keyword", trans_b)
+        left, conj_a = turned(_array(a, dtype, 2), trans_a)
+        right, conj_b = turned(_array(b, dtype, 2), trans_b)
         shape = left.shape[0], right.shape[1]
         if left.shape[1] != right.shape[0]:
             expected = f"({left.shape[1]}, n)"
@@ -164,7 +157,8 @@ def _gemm(name: str, dtype: np.dtype) -> Callable[..., np.ndarray]:
         target = _of_rank(result, 2)
         if target.shape != shape:
             raise ValueError(f"{name}: c: got shape {np.shape(c)}, expected {shape}")
-        multiply(alpha, apart(left, result), apart(right, result), beta, target)
+        left, right = apart(left, result), apart(right, result)
+        multiply(alpha, left, right, beta, target, conj_a, conj_b)
         return result
 
     return _named(gemm, name, dtype, GEMM)
@@ -192,7 +186,7 @@ def _gemv(name: str, dtype: np.dtype) -> Callable[..., np.ndarray]:
             raise _failed(name, "4th keyword incx", "0", "another number")
         if incy == 0:
             raise _failed(name, "6th keyword incy", "0", "another number")
-        matrix = _operand(_array(a, dtype, 2), _trans(name, "trans", "7th keyword", trans))
+        matrix, conj = turned(_array(a, dtype, 2), _trans(name, "trans", "7th keyword", trans))
         rows, columns = matrix.shape
         vector = _elements(name, "3rd argument x", _array(x, dtype, 1), columns, offx, incx)
         if y is None:
@@ -202,7 +196,7 @@ def _gemv(name: str, dtype: np.dtype) -> Callable[..., np.ndarray]:
         target = _elements(name, "2nd keyword y", _of_rank(result, 1), rows, offy, incy)
         if rows and columns:  # with nothing to multiply, BLAS does not scale either
             left, right = apart(matrix, result), apart(vector, result)
-            multiply(alpha, left, right[:, None], beta, target[:, None])
+            multiply(alpha, left, right[:, None], beta, target[:, None], conj)
         return result
 
     return _named(gemv, name, dtype, GEMV)

@@ -1,78 +1,88 @@
 """Complex products, by real ones on the same memory.
 
-A complex matrix with rows is, as it lies in memory, a real one with twice the columns: real parts
-at the even ones, imaginary parts at the odd ones. So a complex product is one real product, once
-one of the operands is written out in such a way that the sums of its real parts and of its
-imaginary parts come to lie in C side by side.
+A complex matrix with rows is, as it lies in memory, a real one with twice the columns: real and
+imaginary parts side by side. So a complex product is one real product, if one of the operands is
+written out for it: in full, so that the sums lie in C as they belong there, or only in its two
+planes, and then the sums have to be put together.
 """
 
 import numpy as np
 
 from .gemm import multiply
 
-FEW_ROWS = 8
-"""Rows of C up to which B is not written out: it is much larger than A and C."""
-
 
 def multiply_complex(
-    alpha: complex, a: np.ndarray, b: np.ndarray, beta: complex, c: np.ndarray
+    alpha: complex,
+    a: np.ndarray,
+    b: np.ndarray,
+    beta: complex,
+    c: np.ndarray,
+    conj_a: bool = False,
+    conj_b: bool = False,
 ) -> None:
-    """``c = alpha * a @ b + beta * c``; the arguments are as for `nkblas.gemm.multiply`."""
+    """``c = alpha * a @ b + beta * c``, with the conjugate of `a` or `b` if asked for.
+
+    The arguments are as for `nkblas.gemm.multiply`.
+    """
     if alpha == 0 or a.shape[1] == 0 or c.size == 0:
         _scale(c, beta)
         return
-    # C.T = B.T @ A.T: C gets rows, or a vector the operand that has them.
-    columns = not _has_rows(c) and _has_rows(c.T)
-    if columns or (c.shape[1] == 1 and not _has_rows(a)):
+    # C.T = B.T @ A.T: so C gets rows, and where it is a vector the matrix does.
+    if not _has_rows(c) or (c.shape[1] == 1 and not _has_rows(a)):
         a, b, c = b.T, a.T, c.T
-    target = c if _has_rows(c) else c.copy()
-    if len(c) <= FEW_ROWS:
-        _by_planes(alpha, a, b, beta, target)
-    else:
-        _written_out(alpha, a, b, beta, target)
+        conj_a, conj_b = conj_b, conj_a
+    target = c if _has_rows(c) else c.copy(order="C")
+    (m, n), k = c.shape, len(b)
+    # what either way has to move, beside the product
+    way = _by_planes if m * k + 6 * m * n < 3 * k * n else _written_out
+    way(alpha, a, b, beta, target, conj_a, conj_b)
     if target is not c:
         c[...] = target
 
 
-def _has_rows(x: np.ndarray) -> bool:
-    return x.shape[1] == 1 or x.strides[1] == x.itemsize
-
-
-def _as_real(x: np.ndarray) -> np.ndarray:
-    """A matrix with rows as a real one: real and imaginary parts side by side."""
-    shape = x.shape[0], 2 * x.shape[1]
-    return np.lib.stride_tricks.as_strided(x.real, shape, (x.strides[0], x.itemsize // 2))
-
-
-def _with_rows(x: np.ndarray) -> np.ndarray:
-    return x if _has_rows(x) else np.ascontiguousarray(x)
-
-
 def _written_out(
-    alpha: complex, a: np.ndarray, b: np.ndarray, beta: complex, c: np.ndarray
+    alpha: complex,
+    a: np.ndarray,
+    b: np.ndarray,
+    beta: complex,
+    c: np.ndarray,
+    conj_a: bool,
+    conj_b: bool,
 ) -> None:
     """Each element x + iy of B becomes ``[[x, y], [-y, x]]``."""
-    (k, n), factor = b.shape, alpha.real
+    k, n = b.shape
     whole = np.empty((k, 2, n), b.dtype)
-    whole[:, 0] = b
+    first, second = whole[:, 0], whole[:, 1]
+    np.conjugate(b, out=first) if conj_b else np.copyto(first, b)
     if alpha.imag != 0:
-        whole[:, 0] *= alpha
-        factor = 1
-    np.negative(whole[:, 0].imag, out=whole[:, 1].real)
-    whole[:, 1].imag = whole[:, 0].real
+        first *= alpha
+        alpha = 1
+    sign = -1 if conj_a else 1
+    np.multiply(first.imag, -sign, out=second.real)
+    np.multiply(first.real, sign, out=second.imag)
     if beta.imag != 0:
-        _scale(c, beta)
+        c *= beta
         beta = 1
     real = _as_real(whole.reshape(2 * k, n))
-    multiply(factor, _as_real(_with_rows(a)), real, beta.real, _as_real(c))
+    multiply(alpha.real, _as_real(_with_rows(a)), real, beta.real, _as_real(c))
 
 
-def _by_planes(alpha: complex, a: np.ndarray, b: np.ndarray, beta: complex, c: np.ndarray) -> None:
-    """The real parts of A come above the imaginary ones; what that gives is put together."""
+def _by_planes(
+    alpha: complex,
+    a: np.ndarray,
+    b: np.ndarray,
+    beta: complex,
+    c: np.ndarray,
+    conj_a: bool,
+    conj_b: bool,
+) -> None:
+    """The rows of A's real parts come above those of its imaginary parts."""
+    planes = np.concatenate((a.real, -a.imag if conj_a else a.imag))
     parts = np.empty((2, *c.shape), c.dtype)
-    flat = _as_real(parts.reshape(-1, c.shape[1]))
-    multiply(1, np.concatenate((a.real, a.imag)), _as_real(_with_rows(b)), 0, flat)
+    multiply(1, planes, _as_real(_with_rows(b)), 0, _as_real(parts.reshape(-1, c.shape[1])))
     product, turned = parts
+    if conj_b:
+        product, turned = product.conj(), turned.conj()
     product.real -= turned.imag
     product.imag += turned.real
     _scale(product, alpha)
@@ -89,3 +99,19 @@ def _scale(x: np.ndarray, factor: complex) -> None:
     elif factor != 1:
         x.real *= factor.real
         x.imag *= factor.real
+
+
+def _has_rows(x: np.ndarray) -> bool:
+    return x.shape[1] == 1 or x.strides[1] == x.itemsize
+
+
+def _with_rows(x: np.ndarray) -> np.ndarray:
+    return x if _has_rows(x) else np.ascontiguousarray(x)
+
+
+def _as_real(x: np.ndarray) -> np.ndarray:
+    """A matrix with rows as a real one."""
+    if x.strides[1] == x.itemsize:
+        return x.view(x.real.dtype)
+    shape = x.shape[0], 2  # one column, whose stride may be anything
+    return np.lib.stride_tricks.as_strided(x.real, shape, (x.strides[0], x.itemsize // 2))

@@ -70,8 +70,8 @@ def gemm(
         if array.ndim != 2:
             raise ValueError(f"{name}: got shape {array.shape}, expected a matrix")
     dtype = np.result_type(*arrays.values(), alpha, beta)
-    left = _turned("trans_a", trans_a, arrays["a"], dtype)
-    right = _turned("trans_b", trans_b, arrays["b"], dtype)
+    left, conj_a = turned(plain(arrays["a"], dtype), _trans("trans_a", trans_a))
+    right, conj_b = turned(plain(arrays["b"], dtype), _trans("trans_b", trans_b))
     if left.shape[1] != right.shape[0]:
         raise ValueError(
             f"b: got op(b) of shape {right.shape}, expected ({left.shape[1]}, n) "
@@ -94,7 +94,7 @@ def gemm(
     target = out if is_plain(out, dtype) else np.empty(shape, dtype)
     if beta != 0 and target is not c:
         target[...] = arrays["c"]
-    multiply(alpha, left, right, beta, target)
+    multiply(alpha, left, right, beta, target, conj_a, conj_b)
     if target is not out:
         out[...] = target
     return out
@@ -110,14 +110,15 @@ def _number(name: str, value: Any) -> Any:
     return number
 
 
-def _turned(name: str, trans: int, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """``op(array)``, in a dtype."""
-    if trans not in (0, 1, 2):
-        raise ValueError(f"{name}: got {trans!r}, expected False, True or 2")
-    array = plain(array, dtype)
-    if trans == 2 and dtype.kind == "c":
-        array = array.conj()
-    return array.T if trans else array
+def _trans(name: str, value: Any) -> int:
+    if value not in (0, 1, 2):
+        raise ValueError(f"{name}: got {value!r}, expected False, True or 2")
+    return int(value)
+
+
+def turned(array: np.ndarray, trans: int) -> tuple[np.ndarray, bool]:
+    """``op(array)``, but for the conjugate; and whether it is that."""
+    return array.T if trans else array, trans == 2 and array.dtype.kind == "c"
 
 
 def is_plain(array: np.ndarray, dtype: Any) -> bool:
@@ -135,21 +136,31 @@ def apart(array: np.ndarray, target: np.ndarray) -> np.ndarray:
     return array.copy() if np.may_share_memory(array, target) else array
 
 
-def multiply(alpha: Any, a: np.ndarray, b: np.ndarray, beta: Any, c: np.ndarray) -> None:
+def multiply(
+    alpha: Any,
+    a: np.ndarray,
+    b: np.ndarray,
+    beta: Any,
+    c: np.ndarray,
+    conj_a: bool = False,
+    conj_b: bool = False,
+) -> None:
     """``c = alpha * a @ b + beta * c``, where nothing is left to check.
 
     Shapes fit, all is of one dtype, aligned and in the machine's byte order, and `c` overlaps
-    neither `a` nor `b`.
+    neither `a` nor `b`. Of complex matrices, it may be the conjugate that is multiplied.
     """
-    if c.dtype.kind == "c" and c.dtype.char in "FD":
-        from .complex import multiply_complex
-
-        multiply_complex(alpha, a, b, beta, c)
-    elif c.dtype.char not in "fd" or not _gufunc.gemm(alpha, a, b, beta, c):
-        _by_numpy(alpha, a, b, beta, c)
-
-
-def _by_numpy(alpha: Any, a: np.ndarray, b: np.ndarray, beta: Any, c: np.ndarray) -> None:
+    char = c.dtype.char
+    if char in "fd" and _gufunc.gemm(alpha, a, b, beta, c):
+        return
     with np.errstate(all="ignore"):
+        if char in "FD":
+            from .complex import multiply_complex
+
+            multiply_complex(alpha, a, b, beta, c, conj_a, conj_b)
+            return
         scaled = 0 if beta == 0 else c if beta == 1 else beta * c
-        c[...] = scaled if alpha == 0 else alpha * matmul(a, b) + scaled
+        if alpha != 0:
+            product = matmul(a.conj() if conj_a else a, b.conj() if conj_b else b)
+            scaled = (product if alpha == 1 else alpha * product) + scaled
+        c[...] = scaled

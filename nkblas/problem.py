@@ -72,6 +72,6 @@ def parse(text: str) -> Problem:
             f"of {', '.join(dtypes)}"
         )
     letters = {layout[0]: layout for layout in LAYOUTS}
-    layouts = (letters[letter or "r"] for letter in found.group(5, 6, 7))
+    a, b, c = (letters[letter or "r"] for letter in found.group(5, 6, 7))
     m, n, k = map(int, found.group(1, 2, 3))
-    return Problem(dtypes[found[4]], m, n, k, *layouts, found[8] or "")
+    return Problem(dtypes[found[4]], m, n, k, a, b, c, found[8] or "")
