@@ -118,11 +118,16 @@ class Plan(NamedTuple):
         return self.m.size, self.n.size
 
     @property
+    def epilogue(self) -> str:
+        """What the kernels do with sums: any of them can add."""
+        return "" if self.problem.epilogue == "add" else self.problem.epilogue
+
+    @property
     def bits(self) -> tuple[object, ...]:
         """Two plans of a problem for which this is equal have the same rounding errors.
 
         All kinds but "dot" add up an element's products in the order of k, in blocks of kc; but
-        "stream" scales A's elements, the others sums.
+        "stream" begins with what is in C, and scales A's elements instead of sums.
         """
         kind = self.schedule.kind
         if kind == "dot":
@@ -142,7 +147,7 @@ class Plan(NamedTuple):
                 self.problem.dtype,
                 *self.tile,
                 "col",
-                epilogue=self.problem.epilogue,
+                epilogue=self.epilogue,
             )
         mr = self.m.rest if row_rest else self.m.size
         columns = self.n.rest if column_rest else self.n.size
@@ -161,7 +166,7 @@ class Plan(NamedTuple):
                 self.problem.a,
                 prefetch=far and not once,
                 nontemporal=far and once,
-                epilogue=self.problem.epilogue,
+                epilogue=self.epilogue,
             )
         if self.schedule.kind == "dot":
             streamed = "a" if self.schedule.ir_outside else "b"
@@ -173,7 +178,7 @@ class Plan(NamedTuple):
                 columns,
                 streamed,
                 prefetch,
-                self.problem.epilogue,
+                self.epilogue,
             )
         return Microkernel(
             self.isa.name,
@@ -182,7 +187,7 @@ class Plan(NamedTuple):
             -(-columns // lanes) * lanes,
             "col" if self.schedule.pack_a else self.problem.a,
             masked=columns % lanes != 0,
-            epilogue=self.problem.epilogue,
+            epilogue=self.epilogue,
         )
 
     def small(self) -> Small | None:

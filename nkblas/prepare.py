@@ -77,8 +77,8 @@ def prepare(problem: Problem) -> bool:
         patience = 0 if jit == "never" else COMPILING * missing / (plan.nanoseconds + CALL)
         _insert(plan, ceil(patience))
         if cold and plan.standby:  # those that the next problem of this dtype may need
-            specs = base_kernels(cpu.isa, problem.dtype, problem.epilogue)
-            what = " ".join(("base kernels", problem.dtype, problem.epilogue))
+            specs = base_kernels(cpu.isa, problem.dtype, plan.epilogue)
+            what = " ".join(("base kernels", problem.dtype, plan.epilogue))
             _in_background(what, partial(kernels.load_aside, specs))
     except KernelsUnavailableError as why:
         log("warning", f"NumPy does the products that lack a kernel: {why.cause}", once=True)

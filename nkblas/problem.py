@@ -7,17 +7,17 @@ DTYPES = ("float32", "float64")  # in the order of the engine's nk_dtype
 LAYOUTS = ("row", "col", "strided")  # of nk_layout
 ITEMSIZE = {"float32": 4, "float64": 8}
 SHORT = {"float32": "f32", "float64": "f64"}
-EPILOGUES = ("", "scale")  # of nk_epilogue
+EPILOGUES = ("", "add", "scale")  # of nk_epilogue
 
-PATTERN = re.compile(r"(\d+)x(\d+)x(\d+):(\w+?)(?::([rcs])([rcs])([rs]))?(?::(scale))?")
+PATTERN = re.compile(r"(\d+)x(\d+)x(\d+):(\w+?)(?::([rcs])([rcs])([rs]))?(?::(add|scale))?")
 
 
 class Problem(NamedTuple):
     """``C[m, n] = A[m, k] @ B[k, n]``.
 
     As text, ``128x768x3072:f32`` is m, n, k and the dtype; ``:crr`` after it says that A has
-    columns (B and C rows), ``s`` stands for an operand without unit stride; ``:scale`` is an
-    epilogue.
+    columns (B and C rows), ``s`` stands for an operand without unit stride; ``:add`` and
+    ``:scale`` are epilogues.
 
     Attributes
     ----------
@@ -26,9 +26,9 @@ class Problem(NamedTuple):
     m, n, k : int
     a, b, c : {"row", "col", "strided"}
         Which dimension of the matrix has unit stride: the second, the first, neither.
-    epilogue : {"", "scale"}
-        What becomes of the product on its way into C: nothing (it may be added to what is there),
-        or ``C = alpha * A @ B + beta * C``.
+    epilogue : {"", "add", "scale"}
+        What becomes of the product on its way into C: nothing, ``C += A @ B``, or
+        ``C = alpha * A @ B + beta * C``.
     """
 
     dtype: str

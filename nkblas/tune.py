@@ -72,7 +72,7 @@ class Track:
         ]  # fmt: skip
         self._arrays = [array for array, _ in operands]
         self._matrices = [c for _, c in operands]
-        self._scale = (0.5, 0.5) if problem.epilogue else (1, 0)
+        self._scale = {"": (1, 0), "add": (1, 1), "scale": (0.5, 0.5)}[problem.epilogue]
         self._plans: dict[Plan, Any] = {}
 
     def seconds(self, plan: Plan, least: float = SAMPLE) -> float:

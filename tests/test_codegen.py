@@ -33,11 +33,14 @@ SPECS: list[KernelSpec] = [
         Microkernel(isa, dtype, 4, 16, "col", True),
         Microkernel(isa, dtype, 4, 16, "row", packs_b=True),
         Microkernel(isa, dtype, 4, 16, "row", prefetch=True),
+        Microkernel(isa, dtype, 4, 16, "row", True, epilogue="scale"),
         Stream(isa, dtype, 2, 16, 4, "row"),
+        Stream(isa, dtype, 2, 16, 4, "row", epilogue="scale"),
         Stream(isa, dtype, 1, 16, 6, "col", True, False),
         Stream(isa, dtype, 2, 16, 3, "row", False, True),
         Dot(isa, dtype, 1, 8, "b"),
         Dot(isa, dtype, 3, 4, "a", True),
+        Dot(isa, dtype, 3, 4, "a", epilogue="scale"),
         Small(isa, dtype, 5, 7, 3, "row"),
         Small(isa, dtype, 17, 33, 21, "col"),
         Pack(isa, dtype, 16, "across"),
@@ -161,6 +164,7 @@ def family(isa: str, dtype: str, a_layout: str) -> list[Microkernel]:
     main = [Microkernel(isa, dtype, mr, nr, a_layout) for mr, nr in tiles(ISAS[isa], dtype)]
     spare = [each for each in main if has_spare_register(ISAS[isa], dtype, each.mr, each.nr)]
     found = {*main, *(each._replace(packs_b=True) for each in spare)}
+    found |= {each._replace(epilogue="scale") for each in found}
     found |= {each._replace(prefetch=True) for each in main}
     for n in range(lanes - 1, max(each.nr for each in found), lanes):  # one less than whole
         for mr, nr in tiles(ISAS[isa], dtype, n):
@@ -222,6 +226,7 @@ def test_no_spill_in_streams_and_dots(isa: str, dtype: str, prefetch: bool, tmp_
     lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
     found: list[Stream | Dot] = [*streams(isa, dtype), *streams(isa, dtype, "col")]
     specs = [each._replace(prefetch=prefetch) for each in [*found, *dots(isa, dtype)]]
+    specs += [each._replace(epilogue="scale") for each in specs]
     functions = disassemble(libraries(specs, tmp_path))
     wrong = []
     for each in specs:
@@ -333,6 +338,9 @@ def test_a_kernel_is_checked_against_its_spec(isa: str) -> None:
         small: small._replace(m=4),
         small._replace(n=9): small,
         small._replace(a_layout="col"): small,
+        microkernel._replace(epilogue="scale"): microkernel,
+        stream._replace(epilogue="scale"): stream,
+        dot._replace(epilogue="scale"): dot,
         stream: stream._replace(mr=1),
         stream._replace(a_layout="col"): stream,
         stream._replace(nontemporal=True): stream._replace(mr=1),

@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import GUARD, LAYOUTS, ORDERS, Array, Layout, assert_within_bound, tile
+from support import (
+    GUARD,
+    LAYOUTS,
+    ORDERS,
+    Array,
+    Layout,
+    Order,
+    assert_within_bound,
+    fenced,
+    tile,
+)
 
 import nkblas
 
@@ -105,6 +115,19 @@ def test_layouts(layout: str, dtype: str) -> None:
         left, right = arranged.arrange(a, dtype), arranged.arrange(b, dtype)
         got = nkblas.gemm(left, right, out, alpha=alpha, beta=0)
         assert np.array_equal(got, exact(alpha, a, b, 0, c)), (m, n, k)
+
+
+@by_real_dtype
+@pytest.mark.parametrize("at_end", [True, False])
+@pytest.mark.parametrize("order", ORDERS)
+def test_nothing_beyond_is_touched(order: Order, at_end: bool, dtype: str) -> None:
+    """All matrices lie at the edge of what the process may touch; a step beyond is a crash."""
+    for m, n, k in edges(dtype):
+        a, b, c = integers((m, k), dtype, 0), integers((k, n), dtype, 1), integers((m, n), dtype, 2)
+        for alpha, beta in ((1, 1), (2, 0), (2, 3)):
+            left, right, out = (fenced(x, dtype, order, at_end) for x in (a, b, c))
+            nkblas.gemm(left, right, out, alpha=alpha, beta=beta, out=out)
+            assert np.array_equal(out, exact(alpha, a, b, beta, c)), (m, n, k)
 
 
 steps = st.sampled_from([-2, -1, 1, 3])
@@ -269,7 +292,7 @@ def test_the_engine_does_it_in_one_product(dtype: str) -> None:
         nkblas.gemm(a, a, integers((40, 40), dtype, 1), beta=1, trans_b=True)
     after = nkblas.stats()
     assert (after["calls"], after["fallbacks"]) == (before["calls"] + 2, before["fallbacks"])
-    assert sorted(problem.epilogue for problem in recording) == ["", "scale"]
+    assert sorted(problem.epilogue for problem in recording) == ["add", "scale"]
     assert sum(":scale " in line for line in str(recording).splitlines()) == 1
 
 

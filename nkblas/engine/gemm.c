@@ -297,7 +297,7 @@ static void run_chunk(void *argument, int64_t chunk)
     nk_matrix b = moved(x->b, first * x->steps.b, size);
     nk_matrix c = moved(x->c, first * x->steps.c, size);
 
-    if (plan->small && x->scale.beta == 0 && are_dense(&plan->problem, a, b, c)) {
+    if (plan->small && are_dense(&plan->problem, a, b, c)) {
         plan->small(last - first, a.data, x->steps.a, b.data, x->steps.b, c.data, x->steps.c);
         return;
     }
@@ -466,8 +466,8 @@ static int64_t run(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, 
                    nk_matrix c, int64_t count, nk_steps steps, nk_scale scale)
 {
     nk_problem problem = nk_describe(dtype, m, n, k, &a, &b, &c, &steps);
-    if (scale.alpha != 1 || (scale.beta != 0 && scale.beta != 1))
-        problem.epilogue = NK_SCALE;
+    if (scale.alpha != 1 || scale.beta != 0)
+        problem.epilogue = scale.alpha == 1 && scale.beta == 1 ? NK_ADD : NK_SCALE;
     nk_plan *plan = nk_table_find(&problem);
     if (!plan && nk_ask && nk_ask(&problem))
         plan = nk_table_find(&problem);

@@ -14,9 +14,9 @@ typedef enum { NK_FLOAT32, NK_FLOAT64 } nk_dtype;
 /* Which dimension of an operand has unit stride: the second, the first, neither. */
 typedef enum { NK_ROW, NK_COL, NK_STRIDED } nk_layout;
 
-/* What becomes of the sums on their way into C: it is set to them, or they are added to it; or
-   they are scaled (codegen/epilogue.py). */
-typedef enum { NK_PLAIN, NK_SCALE } nk_epilogue;
+/* What becomes of a product on its way into C: nothing, C += A @ B, C = alpha * A @ B + beta * C.
+   (The kernels for the first two are the same.) */
+typedef enum { NK_PLAIN, NK_ADD, NK_SCALE } nk_epilogue;
 
 /* C = alpha * A @ B + beta * C. If beta is 0, C is only written. */
 typedef struct {
