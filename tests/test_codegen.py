@@ -238,7 +238,8 @@ def test_no_spill_in_streams_and_dots(isa: str, dtype: str, prefetch: bool, tmp_
             vectors = [x for x in loop.stack if re.search("[xyz]mm", x.operands)]
             written = [x for x in loop.stack if re.match("[a-z ]*\\[r", x.operands)]
             spills = vectors + [x for x in written if x.name != "cmp"]
-            if spills:
+            # where a stream multiplies C by beta, once, that may come from memory
+            if len(spills) > (isinstance(each, Stream) and each.epilogue == "scale"):
                 wrong.append(f"{each.symbol}: {len(spills)} spills, like {spills[0]}")
     assert not wrong, "\n".join(wrong)
 
