@@ -192,7 +192,7 @@ def interleave(calls: Mapping[str, Call], seconds: float, rest: float) -> dict[s
         for name in order:
             if rest:
                 pause(rest)
-                calls[name]()  # wakes this one's own workers
+                timers[name].timeit(numbers[name])  # wakes this one's own workers
             times[name].append(timers[name].timeit(numbers[name]) / numbers[name])
     return times
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from .detect import CPU
 from .isa import ISA
-from .plan import Plan, Schedule, make, tiles
+from .plan import Plan, Schedule, columns_of_dots, dots_fit, make, tiles, widest
 from .problem import ITEMSIZE, Problem
 
 PAGE = 4096
@@ -37,48 +37,99 @@ def plan_for(problem: Problem, cpu: CPU) -> Plan:
 def ranked(problem: Problem, cpu: CPU, count: int) -> Iterator[Plan]:
     """Up to so many plans, the cheapest first.
 
-    What reads an operand once comes before what would read it well many times.
+    What is made for products with a short dimension comes before what would do them well if it
+    were longer.
     """
-    once = [make(problem, cpu, schedule) for schedule in reading_once(problem, cpu)][:count]
-    for plan in once:
-        yield plan._replace(nanoseconds=time_of_reading(problem, cpu))
+    short = [s for s in for_a_short_dimension(problem, cpu) if not s.why_not(problem, cpu)]
+    for schedule in short[:count]:
+        yield make(problem, cpu, schedule)._replace(nanoseconds=time_of_reading(problem, cpu))
     space = Space(problem, cpu)
     cycles = space.cost()
-    for i in np.argsort(cycles, kind="stable")[: count - len(once)]:
+    for i in np.argsort(cycles, kind="stable")[: max(0, count - len(short))]:
         plan = make(problem, cpu, space.schedule(i))
         yield plan._replace(nanoseconds=CYCLE * float(cycles[i]))
 
 
-def reading_once(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
-    """Schedules for products with a dimension so short that an operand is hardly used again."""
-    m, n, k, itemsize = problem.m, problem.n, problem.k, problem.itemsize
-    lanes = cpu.isa.lanes(itemsize)
-    far = max(m, n) * k * itemsize > cpu.l3
-    if m <= FEW_ROWS and problem.b == "row" and problem.a != "strided" and n >= lanes:
-        nc = cpu.l2 // (4 * m * itemsize)
-        yield Schedule("stream", m if m <= 6 else 4, 16 * lanes, k, m, nc, prefetch=far)
-    if m > FEW_ROWS and k <= FEW_DEEP and problem.b == "row" and problem.a != "strided":
-        size = m * n * itemsize
-        mr = 1 if 2 * size <= cpu.l3 else 4
-        yield Schedule("stream", mr, 16 * lanes, k, m, n, prefetch=size > cpu.l3)
-    # Kernels for dots are many, and nothing stands by for them: they have to be worth it.
-    worth = m == 1 or max(m, n) * k * itemsize >= 2 * cpu.l1d
-    dots = cpu.isa.registers - 8
-    along_k = problem.b == "col" and (m == 1 or problem.a == "row")
-    if m <= FEW_ROWS and along_k and worth:
-        nr = min(8, dots // m)
-        yield Schedule("dot", m, nr, k, m, n, problem.a != "row", prefetch=far)
-    if m > n and n < lanes and problem.a == "row" and k >= 2 * lanes and worth:
-        kc = min(k, cpu.l2 // (4 * n * itemsize))
-        mr = min(8, dots // n)
-        yield Schedule("dot", mr, n, kc, m, n, False, True, True, prefetch=far)
+def for_a_short_dimension(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
+    """Schedules that read the large operand of a product once, as it lies; the best first."""
+    if problem.k <= SHORT < problem.m and problem.b == "row":
+        yield from _short_k(problem, cpu)
+    elif problem.m <= SHORT and problem.b == "row":
+        yield from _few_rows(problem, cpu)
+    elif problem.m <= SHORT // 2 and problem.b == "col":
+        yield from _few_rows_of_dots(problem, cpu)
+    elif problem.n <= SHORT and problem.a == "row":
+        yield from _few_columns(problem, cpu)
 
 
-FEW_DEEP = 2
-"""Depth up to which C is written along its rows, and not by tiles."""
+SHORT = 16
+"""Up to this, a dimension is so short that an operand is hardly used again."""
 
-FEW_ROWS = 8
-"""Rows of C up to which B is read along its rows, or columns, and not by tiles."""
+
+def _few_rows(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
+    """Along the rows of B."""
+    m, n, k, lanes = problem.m, problem.n, problem.k, cpu.isa.lanes(problem.itemsize)
+    size = k * n * problem.itemsize
+    nc = cpu.l2 // (4 * m * problem.itemsize)
+    stream = Schedule("stream", min(m, 4), 16 * lanes, k, m, nc, prefetch=2 * size > cpu.l3)
+    # One row of tiles, or two: what the first has brought in, the second finds in the cache.
+    most = 8 if cpu.isa.registers > 16 else 6
+    mr = -(-m // -(-m // most))
+    vectors = min(widest(cpu.isa, mr), -(-n // lanes))
+    far = 4 * size >= cpu.l3
+    kc = k if n <= vectors * lanes else 256 if far else 512
+    tiles = Schedule("tiles", mr, vectors * lanes, kc, m, n, prefetch=far and m > 1)
+    if m == 1 and (n > vectors * lanes or size > cpu.l2):  # one tile is nothing to share
+        yield stream
+    elif m == 2 or (m in (3, 4) and far):
+        yield from (stream, tiles)
+    elif m <= 2 * most:
+        yield tiles
+        if m <= 8:
+            yield stream
+
+
+def _few_rows_of_dots(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
+    """Along the columns of B."""
+    m, n, k = problem.m, problem.n, problem.k
+    size = k * n * problem.itemsize
+    # kernels for dots are many, and nothing stands by for most of them: they have to be worth it
+    standing_by = m == 1 and (n == 1 or n >= columns_of_dots(cpu.isa)[1])
+    if m > max(4, cpu.isa.lanes(problem.itemsize) // 2) or not (standing_by or size >= 2 * cpu.l1d):
+        return
+    far = 2 * size > cpu.l3
+    mr, nr = min(m, 6), {2: 8, 3: 6, 4: 6}.get(m, 4)
+    if m == 1:
+        one, *few = columns_of_dots(cpu.isa)
+        crowded = k * problem.itemsize % PAGE == 0
+        nr = one if n == 1 else 8 if far else few[0] if crowded or n < few[-1] else few[-1]
+    nr = min(nr, n)
+    while not dots_fit(cpu.isa, mr, nr):
+        nr -= 1
+    yield Schedule("dot", mr, nr, k, m, n, problem.a != "row", prefetch=far)
+
+
+def _few_columns(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
+    """Along the rows of A, with all of B in the cache."""
+    m, n, k, lanes = problem.m, problem.n, problem.k, cpu.isa.lanes(problem.itemsize)
+    size = m * k * problem.itemsize
+    if n <= min(6, lanes // 2) and k >= 2 * lanes and size >= 2 * cpu.l1d:
+        mr = max(mr for mr in range(1, 9) if dots_fit(cpu.isa, mr, n))
+        yield Schedule("dot", mr, n, 2048, m, n, False, True, True, prefetch=2 * size > cpu.l3)
+    nr = -(-n // lanes) * lanes
+    yield Schedule("tiles", 8, nr, cpu.l2 // (2 * nr * problem.itemsize), m, n)
+
+
+def _short_k(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
+    """Along the rows of C."""
+    m, n, k, lanes = problem.m, problem.n, problem.k, cpu.isa.lanes(problem.itemsize)
+    far = m * n * problem.itemsize > cpu.l3
+    if k == 1:
+        yield Schedule("stream", 4 if far else 2, 16 * lanes, k, m, n, prefetch=far)
+    elif far and 4 < k <= 8:
+        yield Schedule("stream", 2, 16 * lanes, k, m, n, prefetch=far)
+    for mr in (6, 4):
+        yield Schedule("tiles", mr, widest(cpu.isa, mr) * lanes, k, m, n, ir_outside=True)
 
 
 def time_of_reading(problem: Problem, cpu: CPU) -> float:
@@ -99,7 +150,7 @@ def _grid(isa: ISA, dtype: str) -> np.ndarray:
     # n decides whether there is an edge with a mask, which takes registers
     found = {tile for n in range(8 * lanes) for tile in tiles(isa, dtype, n)}
     shapes = sorted((mr, nr // lanes) for mr, nr in found)
-    loops = ((4, 0), (2, 0), (0, 0), (0, 1))
+    loops = ((3, 0), (0, 0), (0, 1))
     fits = {
         shape: [isa.registers_needed(*shape, edge) <= isa.registers for edge in (False, True)]
         for shape in shapes
@@ -114,6 +165,7 @@ def _grid(isa: ISA, dtype: str) -> np.ndarray:
 # What things cost, in cycles: fitted on Zen 4 to products of 128 to 2048 in each dimension, each
 # measured with 70 to 300 plans, of which the model's choice is 2.7 % slower than the best in the
 # median.
+FEW_TIMES = 64  # rows of C up to which a B beyond L2 may stay in place
 LATENCY = 4.0  # a multiply-add's
 B_LINE = (0.0, 0.5, 3.5)  # a vector of B, on its way from L1, L2, beyond
 A_LINE = (0.0, 2.7, 6.3)  # a vector of A
@@ -126,6 +178,7 @@ TILE = 55.0  # a call of the microkernel
 C_LINE = 11.0  # a vector of a C beyond L2, loaded and stored again for another block of k
 PACKED_LINE = 3.8  # a vector of B, packed
 PACKED_ON_THE_WAY = 1.5  # and by the microkernel that reads it first
+KEPT_LINE = 8.0  # and written to memory, with more panels than L2 holds
 REPACKED_LINE = 1.1  # a vector of packed B, fetched again for another block of A
 FAR_LINE = 1.5  # a vector of a B beyond L2 that is read in place, for each block of A
 
@@ -150,8 +203,12 @@ class Space:
         possible = (pack_a == (problem.a == "strided")) & (mr >= min(few, problem.m))
         # with jr outside, the whole of a long A would go through the cache for each panel of B
         depth = np.minimum(kc, problem.k) * problem.itemsize
-        possible &= (part > 0) | (ir_outside == 1) | (2 * problem.m * depth <= cpu.l2)
+        long = problem.m * depth > 2 * cpu.l2
+        possible &= (ir_outside == 1) | ((part > 0) == long)
         possible &= ((pack_b == 0) | (problem.m > mr)) if in_place else pack_b == 1
+        # A large B in place depends on luck, in where its pages lie: it has to save much.
+        few_times = problem.m <= FEW_TIMES or problem.k * problem.n * problem.itemsize <= cpu.l2
+        possible &= (pack_b == 1) | few_times | (not in_place)
         possible &= (kc < 2 * problem.k) | (kc == DEPTHS[0])
         possible &= np.where(edge, fits_edge, fits_whole) == 1
         mr, vectors, kc, pack_a, pack_b, part, ir_outside = grid[:7, possible]
@@ -223,7 +280,10 @@ class Space:
             cycles += C_LINE * m * n / lanes * (k_blocks - 1)
         m_blocks = -(-m_tiles // m_block)
         packing = np.where(can_pack, PACKED_ON_THE_WAY, PACKED_LINE)
-        packing = packing + REPACKED_LINE * (m_blocks - 1)
+        # A panel that no other block of A comes back to never leaves the cache.
+        kept = (m_blocks > 1) | (ir_outside == 1)
+        packing = packing + KEPT_LINE * kept * (level(kc, np.minimum(n_block * nr, n)) == 2)
+        packing += REPACKED_LINE * (m_blocks - 1)
         in_place = FAR_LINE * m_blocks * (level(k, n) == 2)
         return cycles + k * n / lanes * np.where(pack_b == 1, packing, in_place)
 

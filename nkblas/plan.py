@@ -39,8 +39,8 @@ class Schedule(NamedTuple):
     ir_outside : bool
         Order of the two inner loops: over rows outside, or over columns outside.
     prefetch : bool
-        Whether the operand that "stream" and "dot" read once is fetched ahead, or a C that they
-        write once goes past the caches: for one beyond L3.
+        Whether what is read once is fetched ahead (B, for "tiles" in place), or a C that is written
+        once goes past the caches: for one beyond L3.
     """
 
     kind: str
@@ -68,8 +68,10 @@ class Schedule(NamedTuple):
             fits = fits and self.mr <= STREAM_ROWS
             return "" if fits else f"B has to have rows in place, and mr to be <= {STREAM_ROWS}"
         if self.kind == "dot":
-            if self.mr * self.nr > cpu.isa.registers - 4 - min(self.mr, self.nr):
+            if not dots_fit(cpu.isa, self.mr, self.nr):
                 return f"the tile {self.mr}x{self.nr} needs too many registers"
+            if self.nr > problem.n or (problem.n % self.nr and self.kc < problem.k):
+                return "columns are done twice: nr has to be <= n, and kc to be all of k"
             along_k = problem.a == "row" if not self.pack_a else problem.m == 1
             return "" if along_k and (self.pack_b or problem.b == "col") else "A and B: not along k"
         if self.nr % lanes:
@@ -116,6 +118,14 @@ class Plan(NamedTuple):
     def tile(self) -> tuple[int, int]:
         """The register tile (mr, nr)."""
         return self.m.size, self.n.size
+
+    @property
+    def redo_columns(self) -> bool:
+        """Whether the last tile of a row takes columns of the one before it again.
+
+        It can't where C is read: they are there already.
+        """
+        return self.schedule.kind == "dot" and not self.problem.epilogue
 
     @property
     def epilogue(self) -> str:
@@ -169,6 +179,8 @@ class Plan(NamedTuple):
                 epilogue=self.epilogue,
             )
         if self.schedule.kind == "dot":
+            if column_rest and self.redo_columns:
+                return None
             streamed = "a" if self.schedule.ir_outside else "b"
             prefetch = self.schedule.prefetch
             return Dot(
@@ -188,6 +200,7 @@ class Plan(NamedTuple):
             "col" if self.schedule.pack_a else self.problem.a,
             masked=columns % lanes != 0,
             epilogue=self.epilogue,
+            prefetch=self.schedule.prefetch and not self.schedule.pack_b,
         )
 
     def small(self) -> Small | None:
@@ -250,7 +263,7 @@ class Plan(NamedTuple):
         )
 
 
-STREAM_ROWS = 8
+STREAM_ROWS = 4
 """Most rows of C that a "stream" plan takes at once."""
 
 
@@ -259,7 +272,14 @@ def stream_shape(isa: ISA, rows: int) -> tuple[int, int]:
     vectors = 2 if rows <= 2 else 1
     others = rows * vectors + min(rows, vectors) + 1 + (not isa.fused)
     others += 2 * (isa.masked and not isa.mask_registers)
-    return vectors, max(1, min(8, (isa.registers - others) // rows))
+    # eight rows that are whole pages apart would fill their place in L1; six of them leave room
+    most = 6 if rows == 1 else 8
+    return vectors, max(1, min(most, (isa.registers - others) // rows))
+
+
+def dots_fit(isa: ISA, mr: int, nr: int) -> bool:
+    """Whether the registers are enough for a tile of `Dot`."""
+    return mr * nr + min(mr, nr) <= isa.registers - 4
 
 
 def tiles(isa: ISA, dtype: str, n: int = 0) -> list[tuple[int, int]]:
@@ -284,6 +304,13 @@ def tiles(isa: ISA, dtype: str, n: int = 0) -> list[tuple[int, int]]:
     return found
 
 
+def widest(isa: ISA, mr: int) -> int:
+    """The most vectors of n that a tile of so many rows may have, with a mask at its edge."""
+    # as in `tiles`, but a single row is a chain of multiply-adds for each vector and no more
+    most = isa.registers // 4 if mr > 1 else isa.registers
+    return sum(isa.registers_needed(mr, v, True) <= isa.registers for v in range(1, most + 1))
+
+
 def has_spare_register(isa: ISA, dtype: str, mr: int, nr: int) -> bool:
     """Whether a tile leaves a register free: a kernel that packs B on the way needs it."""
     return isa.registers_needed(mr, nr // isa.lanes(ITEMSIZE[dtype])) < isa.registers
@@ -298,9 +325,10 @@ def make(problem: Problem, cpu: CPU, schedule: Schedule) -> Plan:
     else:
         m = cut_evenly(problem.m, schedule.mr)
         n = cut_whole(problem.n, min(schedule.nr, -(-problem.n // lanes) * lanes))
-    if schedule.kind == "dot":  # what is left over is done column by column
-        full, left = divmod(problem.n, schedule.nr)
-        n = schedule.nr, full, 1, full + left
+    if schedule.kind == "dot":
+        n = cut_whole(problem.n, schedule.nr)
+        if problem.epilogue:  # what is left over is done column by column
+            n = schedule.nr, n[1], 1, n[1] + n[2]
 
     def block(length: int, tiles: int, most: int) -> int:
         return -(-tiles // -(-length // max(1, most)))
@@ -330,6 +358,11 @@ def base(best: Plan, cpu: CPU) -> Plan | None:
     return plan._replace(nanoseconds=4 * best.nanoseconds, standby=True)
 
 
+def columns_of_dots(isa: ISA) -> tuple[int, ...]:
+    """How many columns a vector is multiplied by at once, where they lie along k."""
+    return (1, 6, 16) if isa.registers > 16 else (1, 6)
+
+
 def base_kernels(isa: ISA, dtype: str, epilogue: str = "") -> list[KernelSpec]:
     """The kernels of all base plans of a dtype, and of matrix-vector products along rows."""
     mr, nr = base_tile(isa, dtype)
@@ -338,7 +371,9 @@ def base_kernels(isa: ISA, dtype: str, epilogue: str = "") -> list[KernelSpec]:
         for width in (mr, nr)
         for source in ("along", "across", "strided")
     ]
-    dots = [Dot(isa.name, dtype, 1, width, "b", epilogue=epilogue) for width in (1, 8)]
+    dots = [
+        Dot(isa.name, dtype, 1, width, "b", epilogue=epilogue) for width in columns_of_dots(isa)
+    ]
     microkernel = Microkernel(isa.name, dtype, mr, nr, "col", epilogue=epilogue)
     return [microkernel, *packs, Copy(isa.name, dtype), *dots]
 

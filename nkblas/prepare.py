@@ -230,6 +230,8 @@ def to_c_plan(plan: Plan, addresses: dict[KernelSpec, int]) -> Any:
     c.m, c.n, c.kc = cut(plan.m), cut(plan.n), plan.kc
     c.pack_a, c.pack_b, c.ir_outside = schedule.pack_a, schedule.pack_b, schedule.ir_outside
     c.b_along_k = schedule.kind == "dot" and schedule.pack_b
+    c.redo_columns = plan.redo_columns
+    c.reads_once = min(plan.problem[1:4]) <= model.SHORT
     c.whole_rows = schedule.kind == "stream"
     for i in (False, True):
         for j in (False, True):

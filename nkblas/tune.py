@@ -2,9 +2,10 @@
 
 What the model ranks first is raced against the plans after it, and the winner against its own
 neighbours. In a round each plan that is still in the race runs once, in a random order, so that
-plans are compared within moments of each other; who is clearly behind leaves early. In the end the
-winner meets the model's choice once more, and has to be faster in most of the rounds: on a crowded
-machine, in doubt, the model's choice stays.
+plans are compared within moments of each other; who is clearly behind leaves early. Each round has
+operands at another place: where pages lie in the caches makes some plans fast by luck. In the end
+the winner meets the model's choice once more, and has to be faster in most of the rounds: on a
+crowded machine, in doubt, the model's choice stays.
 """
 
 import random
@@ -38,10 +39,16 @@ SAMPLE = 100e-6
 BEHIND = (1.3, 1.15, 1.08, 1.05)
 """After each round, how much slower than the fastest a plan may be to stay in the race."""
 
-FINAL = 11
+FINAL = 12
 """Rounds of the last race."""
 
-CLEARLY = 0.99
+PLACES = 4
+"""Sets of operands, each at a place of its own, ..."""
+
+MEMORY = 64 << 20
+"""... as far as they fit so many bytes."""
+
+CLEARLY = 0.97
 """What the winner's time, over that of the model's choice, has to be below."""
 
 
@@ -67,23 +74,29 @@ class Track:
             return view, (ffi.cast("char *", view.ctypes.data), rs, cs)
 
         m, n, k = problem.m, problem.n, problem.k
-        operands = [
-            matrix(m, k, problem.a), matrix(k, n, problem.b), matrix(m, n, problem.c)
-        ]  # fmt: skip
-        self._arrays = [array for array, _ in operands]
-        self._matrices = [c for _, c in operands]
+        size = (m * k + k * n + m * n) * problem.itemsize
+        self._sets = [
+            [matrix(m, k, problem.a), matrix(k, n, problem.b), matrix(m, n, problem.c)]
+            for _ in range(max(1, min(PLACES, MEMORY // size)))
+        ]
         self._scale = {"": (1, 0), "add": (1, 1), "scale": (0.5, 0.5)}[problem.epilogue]
         self._plans: dict[Plan, Any] = {}
+
+    def move(self, plan: Plan) -> None:
+        """Go on to operands at another place; `plan` brings them into the caches."""
+        self._sets.append(self._sets.pop(0))
+        self.seconds(plan, 10 * SAMPLE)
 
     def seconds(self, plan: Plan, least: float = SAMPLE) -> float:
         """Seconds of one product, over at least `least` seconds of them."""
         if plan not in self._plans:
             with preparing():
                 self._plans[plan] = to_c_plan(plan, kernels.load(plan.kernels))
+        matrices = [matrix for _, matrix in self._sets[0]]
         c_plan, count = self._plans[plan], 1
         while True:
             start = time.perf_counter()
-            if lib.nk_run(c_plan, *self._matrices, count, (0, 0, 0), self._scale, 1) != count:
+            if lib.nk_run(c_plan, *matrices, count, (0, 0, 0), self._scale, 1) != count:
                 raise MemoryError(f"no memory for the packed panels of {plan.problem}")
             taken = time.perf_counter() - start
             if taken >= least:
@@ -93,46 +106,55 @@ class Track:
 
 def race(track: Track, runners: list[Plan], deadline: float) -> list[Plan]:
     """Those still in the race at its end, the fastest first; the first runner always is."""
-    times: dict[Plan, list[float]] = {plan: [] for plan in runners}
+    found: dict[Plan, list[float]] = {plan: [] for plan in runners}
+    scores = {runners[0]: 1.0}
     for behind in BEHIND:
-        order = list(times)
+        track.move(runners[0])
+        order = list(found)
         random.shuffle(order)
+        seconds = {}
         for plan in order:
-            if time.monotonic() > deadline and times[runners[0]]:
+            if time.monotonic() > deadline:
                 break
             try:
-                times[plan].append(track.seconds(plan))
+                seconds[plan] = track.seconds(plan)
             except KernelsUnavailableError:
                 if plan == runners[0]:
                     raise
-                del times[plan]
-        times = {plan: taken for plan, taken in times.items() if taken}
-        fastest = min(map(min, times.values()))
-        times = {
-            plan: taken
-            for plan, taken in times.items()
-            if plan == runners[0] or min(taken) < behind * fastest
-        }
-        if time.monotonic() > deadline:
+        if runners[0] not in seconds:
             break
-    return sorted(times, key=lambda plan: min(times[plan]))
+        usual = statistics.median(seconds.values())
+        for plan, taken in seconds.items():
+            found[plan].append(taken / usual)
+        scores = {plan: statistics.median(found[plan]) for plan in seconds}
+        fastest = min(scores.values())
+        stay = [plan for plan in scores if plan == runners[0] or scores[plan] < behind * fastest]
+        found = {plan: found[plan] for plan in stay}
+        scores = {plan: scores[plan] for plan in stay}
+    return sorted(scores, key=lambda plan: scores[plan])
 
 
 def neighbours(plan: Plan) -> Iterator[Plan]:
     """Plans that differ from `plan` in one thing."""
     schedule, problem = plan.schedule, plan.problem
-    if schedule.kind != "tiles":
-        return
-    changes: list[dict[str, Any]] = [
-        {"kc": kc}
-        for factor in (0.5, 0.75, 1.5, 2)
-        if 64 <= (kc := round(factor * plan.kc)) < 2 * problem.k
-    ]
-    changes += [{"pack_a": not schedule.pack_a}, {"pack_b": not schedule.pack_b}]
-    changes += [{"ir_outside": not schedule.ir_outside}]
-    changes += [{"mc": max(1, round(factor * plan.m.block * plan.m.size))} for factor in (0.5, 2)]
-    changes += [{"nc": max(1, round(factor * plan.n.block * plan.n.size))} for factor in (0.5, 2)]
-    changes += [{"mr": mr, "nr": nr} for mr, nr in tiles(cpu.isa, problem.dtype, problem.n)]
+    changes: list[dict[str, Any]] = [{"prefetch": not schedule.prefetch}]
+    if schedule.kind == "tiles":
+        changes += [
+            {"kc": kc}
+            for factor in (0.5, 0.75, 1.5, 2)
+            if 64 <= (kc := round(factor * plan.kc)) < 2 * problem.k
+        ]
+        changes += [{"pack_a": not schedule.pack_a}, {"pack_b": not schedule.pack_b}]
+        changes += [{"ir_outside": not schedule.ir_outside}]
+        for factor in (0.5, 2):
+            changes += [{"mc": max(1, round(factor * plan.m.block * plan.m.size))}]
+            changes += [{"nc": max(1, round(factor * plan.n.block * plan.n.size))}]
+        changes += [{"mr": mr, "nr": nr} for mr, nr in tiles(cpu.isa, problem.dtype, problem.n)]
+    elif schedule.kind == "dot":
+        changes += [{"nr": nr} for nr in (4, 6, 8, 12, 16) if not schedule.pack_b]
+        changes += [{"mr": mr} for mr in (2, 4, 6, 8) if mr <= problem.m]
+    else:
+        changes += [{"mr": mr} for mr in (1, 2, 3, 4) if mr <= problem.m]
     for change in changes:
         other = schedule._replace(**change)
         if not other.why_not(problem, cpu):
@@ -143,8 +165,8 @@ def distinct(found: Iterable[Plan]) -> list[Plan]:
     """Without those that cut the problem in the same way as one before them."""
     seen: dict[tuple[object, ...], Plan] = {}
     for plan in found:
-        s = plan.schedule
-        key = (s.kind, plan.m, plan.n, plan.kc, s.pack_a, s.pack_b, s.ir_outside)
+        how = plan.schedule._replace(mr=0, nr=0, kc=0, mc=0, nc=0)
+        key = (how, plan.m, plan.n, plan.kc)
         seen.setdefault(key, plan)
     return list(seen.values())
 
@@ -190,7 +212,11 @@ def _part(deadline: float, part: float) -> float:
 
 def _final(track: Track, first: Plan, winner: Plan) -> Plan:
     """The winner if it is clearly faster than the model's choice, or else that one."""
-    pairs = [(track.seconds(first), track.seconds(winner)) for _ in range(FINAL)]
+    pairs = []
+    for i in range(FINAL):
+        if i % PLACES == 0:
+            track.move(winner if i else first)
+        pairs.append((track.seconds(first), track.seconds(winner)))
     ratios = [ours / models for models, ours in pairs]
     faster = sum(ratio < 1 for ratio in ratios) > 0.7 * FINAL
     choice = int(faster and statistics.median(ratios) < CLEARLY)

@@ -192,7 +192,7 @@ def test_read_reads_the_operand(monkeypatch: pytest.MonkeyPatch) -> None:
             assert largest.nbytes - 2 * 8 * part < read.bytes <= largest.nbytes
             values = np.concatenate(parts)
             assert all(np.shares_memory(part, largest) for part in parts)
-            assert np.array_equal(values, largest.ravel(order="K")[: values.size])
+            assert np.array_equal(values, largest.ravel(order="K")[: values.size], equal_nan=True)
 
 
 def results(peers_too: bool = True) -> list[record.Result]:

@@ -19,7 +19,7 @@ from nkblas import _engine, loader
 from nkblas.codegen import compile, spec, verify
 from nkblas.codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Peak, Small, Stream
 from nkblas.isa import ISAS
-from nkblas.plan import has_spare_register, stream_shape, tiles
+from nkblas.plan import has_spare_register, stream_shape, tiles, widest
 
 FAMILIES = list(itertools.product(ISAS, DTYPES))
 by_family = pytest.mark.parametrize(("isa", "dtype"), FAMILIES, ids=map("-".join, FAMILIES))
@@ -159,13 +159,17 @@ def libraries(specs: Iterable[KernelSpec], folder: Path) -> list[Path]:
 
 
 def family(isa: str, dtype: str, a_layout: str) -> list[Microkernel]:
-    """Every main tile, also packing B, and for every width the widest edges of any plan."""
+    """Every main tile, also packing B, and for every width the widest edges of any plan.
+
+    And those for few rows of C.
+    """
     lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
     main = [Microkernel(isa, dtype, mr, nr, a_layout) for mr, nr in tiles(ISAS[isa], dtype)]
     spare = [each for each in main if has_spare_register(ISAS[isa], dtype, each.mr, each.nr)]
     found = {*main, *(each._replace(packs_b=True) for each in spare)}
+    flat = [(mr, widest(ISAS[isa], mr) * lanes) for mr in range(1, 9)]
+    found |= {Microkernel(isa, dtype, *tile, a_layout, prefetch=True) for tile in flat}
     found |= {each._replace(epilogue="scale") for each in found}
-    found |= {each._replace(prefetch=True) for each in main}
     for n in range(lanes - 1, max(each.nr for each in found), lanes):  # one less than whole
         for mr, nr in tiles(ISAS[isa], dtype, n):
             columns = -(-(n % nr) // lanes) * lanes

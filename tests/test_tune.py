@@ -79,6 +79,9 @@ class Course:
         self.times, self.noise = times, noise
         self.random = np.random.default_rng(0)
 
+    def move(self, plan: Plan) -> None:
+        pass
+
     def seconds(self, plan: Plan) -> float:
         return self.times[plan] * self.random.uniform(1, 1 + self.noise)
 

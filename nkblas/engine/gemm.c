@@ -146,6 +146,11 @@ static void run_tile(const block *x, int64_t i, int64_t j, int64_t j1, region fe
     int64_t column = offset(&plan->n, j), columns = offset(&plan->n, j1) - column;
 
     int rest_row = i >= plan->m.full, rest_column = j >= plan->n.full;
+    if (rest_column && plan->redo_columns) {
+        column -= plan->n.size - columns;
+        columns = plan->n.size;
+        rest_column = 0;
+    }
     nk_microkernel microkernel = plan->microkernel[rest_row][rest_column];
 
     const char *a = at(x->a, row, x->p0, size);
@@ -313,7 +318,8 @@ static void run_chunk(void *argument, int64_t chunk)
 }
 
 /* Nanoseconds that are worth another thread, and a chunk of their own. There are more chunks than
-   threads, so that one that is held up leaves some to the others. */
+   threads, so that one that is held up leaves some to the others; but not where operands are read
+   once: then each thread finds what it had the last time, in one piece. */
 enum { WORTH_A_THREAD = 5000, WORTH_A_CHUNK = 100000, HALVINGS = 3 };
 
 /* Columns (rows) of the largest of `parts` parts of a cut. */
@@ -376,7 +382,8 @@ int64_t nk_run(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, int64
     if (by_product)
         cut_grid(&x, pieces);
     double chunk = by_product ? plan->nanoseconds / pieces : work / threads;
-    for (int i = 0; i < HALVINGS && chunk > 2 * WORTH_A_CHUNK; i++, chunk /= 2)
+    int halvings = plan->reads_once ? 0 : HALVINGS;
+    for (int i = 0; i < halvings && chunk > 2 * WORTH_A_CHUNK; i++, chunk /= 2)
         halve(&x, by_product);
     nk_parallel(threads, work, x.parts * x.rows * x.columns, run_chunk, &x);
     return x.out_of_memory ? 0 : count;

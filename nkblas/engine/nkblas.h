@@ -59,7 +59,9 @@ typedef struct {
     int64_t kc;         /* 0: the problem is left to NumPy */
     int32_t pack_a, pack_b;
     int32_t b_along_k;  /* panels of B hold columns, each along k; `copy` packs them */
+    int32_t redo_columns; /* the last tile of columns is as wide as the others: some are done twice */
     int32_t whole_rows; /* a microkernel does all columns of a block at once */
+    int32_t reads_once; /* no operand is used again often: memory is what it waits for */
     int32_t ir_outside; /* order of the two inner loops: ir around jr, or jr around ir */
     /* [is it a rest row][is it a rest column]; what is NULL, [0][0] does by way of a tile */
     nk_microkernel microkernel[2][2];
