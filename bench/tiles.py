@@ -26,8 +26,8 @@ def measure_tiles(dtype: str, seconds: float) -> Iterator[Tile]:
         call = _engine.ffi.cast("nk_microkernel", kernels.load([kernel])[kernel])
         a, b, c = np.ones(k * mr, dtype), np.ones(k * nr, dtype), np.empty(mr * nr, dtype)
         operands = [_engine.ffi.cast("void *", x.ctypes.data) for x in (a, b, c)]
-        nothing_ahead = (_engine.ffi.NULL, _engine.ffi.NULL, 0, 0)
-        rest = (operands[0], mr, operands[1], nr, operands[2], nr, nr, 0, *nothing_ahead)
+        nothing_else = (_engine.ffi.NULL, _engine.ffi.NULL, 0, 0, _engine.ffi.NULL)
+        rest = (operands[0], mr, operands[1], nr, operands[2], nr, nr, 0, *nothing_else)
         flops = 2 * mr * nr * k
         peak = Peak(dtype, flops)
         calls: dict[str, Call] = {

@@ -6,8 +6,10 @@ NumPy's; ``nkblas.patch()`` puts them under NumPy itself.
 
 import numpy as np
 
+from . import blas
 from .einsum import einsum
 from .explain import Explanation, explain, show_config, stats
+from .gemm import gemm
 from .matmul import matmul, vecdot
 from .patch import patch, patched, unpatch
 from .products import dot, inner, matrix_power, multi_dot, tensordot, vdot
@@ -18,10 +20,12 @@ from .threads import get_num_threads, set_num_threads
 __all__ = [
     "Explanation",
     "Recording",
+    "blas",
     "cpu",
     "dot",
     "einsum",
     "explain",
+    "gemm",
     "get_num_threads",
     "inner",
     "matmul",

@@ -9,6 +9,7 @@ from ._engine import ffi, lib
 
 _ENGINE = (
     int(ffi.cast("uintptr_t", ffi.addressof(lib, "nk_gemm"))),
+    int(ffi.cast("uintptr_t", ffi.addressof(lib, "nk_gemm_scaled"))),
     int(ffi.cast("uintptr_t", lib.nk_counts())),
 )
 

@@ -120,12 +120,29 @@ class Plan(NamedTuple):
         return self.m.size, self.n.size
 
     @property
+    def redo_columns(self) -> bool:
+        """Whether the last tile of a row takes columns of the one before it again.
+
+        It can't where C is read: they are there already.
+        """
+        return self.schedule.kind == "dot" and not self.problem.epilogue
+
+    @property
+    def epilogue(self) -> str:
+        """What the kernels do with sums: any of them can add."""
+        return "" if self.problem.epilogue == "add" else self.problem.epilogue
+
+    @property
     def bits(self) -> tuple[object, ...]:
         """Two plans of a problem for which this is equal have the same rounding errors.
 
-        All kinds but "dot" add up an element's products in the order of k, in blocks of kc.
+        All kinds but "dot" add up an element's products in the order of k, in blocks of kc; but
+        "stream" begins with what is in C, and scales A's elements instead of sums.
         """
-        return (self.schedule,) if self.schedule.kind == "dot" else (self.kc,)
+        kind = self.schedule.kind
+        if kind == "dot":
+            return (self.schedule,)
+        return (kind, self.kc) if kind == "stream" and self.problem.epilogue else (self.kc,)
 
     def microkernel(self, row_rest: bool, column_rest: bool) -> Multiply | None:
         """The kernel for a tile that is, or is not, one of the rest in each dimension.
@@ -135,7 +152,13 @@ class Plan(NamedTuple):
         if self.schedule.kind == "base":
             if row_rest or column_rest:
                 return None
-            return Microkernel(self.isa.name, self.problem.dtype, *self.tile, "col")
+            return Microkernel(
+                self.isa.name,
+                self.problem.dtype,
+                *self.tile,
+                "col",
+                epilogue=self.epilogue,
+            )
         mr = self.m.rest if row_rest else self.m.size
         columns = self.n.rest if column_rest else self.n.size
         if not self.m.has(row_rest) or not self.n.has(column_rest):
@@ -153,13 +176,22 @@ class Plan(NamedTuple):
                 self.problem.a,
                 prefetch=far and not once,
                 nontemporal=far and once,
+                epilogue=self.epilogue,
             )
         if self.schedule.kind == "dot":
-            if column_rest:
+            if column_rest and self.redo_columns:
                 return None
             streamed = "a" if self.schedule.ir_outside else "b"
             prefetch = self.schedule.prefetch
-            return Dot(self.isa.name, self.problem.dtype, mr, self.n.size, streamed, prefetch)
+            return Dot(
+                self.isa.name,
+                self.problem.dtype,
+                mr,
+                columns,
+                streamed,
+                prefetch,
+                self.epilogue,
+            )
         return Microkernel(
             self.isa.name,
             self.problem.dtype,
@@ -167,6 +199,7 @@ class Plan(NamedTuple):
             -(-columns // lanes) * lanes,
             "col" if self.schedule.pack_a else self.problem.a,
             masked=columns % lanes != 0,
+            epilogue=self.epilogue,
             prefetch=self.schedule.prefetch and not self.schedule.pack_b,
         )
 
@@ -178,7 +211,7 @@ class Plan(NamedTuple):
         problem = self.problem
         if self.schedule.kind in ("base", "dot") or max(problem.m, problem.n, problem.k) > SMALL:
             return None
-        if "strided" in (problem.a, problem.b, problem.c):
+        if problem.epilogue or "strided" in (problem.a, problem.b, problem.c):
             return None
         return Small(
             self.isa.name, problem.dtype, problem.m, problem.n, problem.k, problem.a, problem.b
@@ -297,6 +330,8 @@ def make(problem: Problem, cpu: CPU, schedule: Schedule) -> Plan:
         n = cut_whole(problem.n, min(schedule.nr, -(-problem.n // lanes) * lanes))
     if schedule.kind == "dot":
         n = cut_whole(problem.n, schedule.nr)
+        if problem.epilogue:  # what is left over is done column by column
+            n = schedule.nr, n[1], 1, n[1] + n[2]
 
     def block(length: int, tiles: int, most: int) -> int:
         return -(-tiles // -(-length // max(1, most)))
@@ -331,7 +366,7 @@ def columns_of_dots(isa: ISA) -> tuple[int, ...]:
     return (1, 6, 16) if isa.registers > 16 else (1, 6)
 
 
-def base_kernels(isa: ISA, dtype: str) -> list[KernelSpec]:
+def base_kernels(isa: ISA, dtype: str, epilogue: str = "") -> list[KernelSpec]:
     """The kernels of all base plans of a dtype, and of matrix-vector products along rows."""
     mr, nr = base_tile(isa, dtype)
     packs = [
@@ -339,8 +374,11 @@ def base_kernels(isa: ISA, dtype: str) -> list[KernelSpec]:
         for width in (mr, nr)
         for source in ("along", "across", "strided")
     ]
-    dots = [Dot(isa.name, dtype, 1, width, "b") for width in columns_of_dots(isa)]
-    return [Microkernel(isa.name, dtype, mr, nr, "col"), *packs, Copy(isa.name, dtype), *dots]
+    dots = [
+        Dot(isa.name, dtype, 1, width, "b", epilogue=epilogue) for width in columns_of_dots(isa)
+    ]
+    microkernel = Microkernel(isa.name, dtype, mr, nr, "col", epilogue=epilogue)
+    return [microkernel, *packs, Copy(isa.name, dtype), *dots]
 
 
 @cache

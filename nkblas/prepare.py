@@ -26,7 +26,7 @@ from .log import log
 from .plan import Plan, base, base_kernels
 from .plans import measured, plan_for
 from .preparing import preparing
-from .problem import DTYPES, LAYOUTS, Problem
+from .problem import DTYPES, EPILOGUES, LAYOUTS, Problem
 from .runtime import cpu, jit
 
 COMPILING = 50e6
@@ -77,8 +77,9 @@ def prepare(problem: Problem) -> bool:
         patience = 0 if jit == "never" else COMPILING * missing / (plan.nanoseconds + CALL)
         _insert(plan, ceil(patience))
         if cold and plan.standby:  # those that the next problem of this dtype may need
-            specs = base_kernels(cpu.isa, problem.dtype)
-            _in_background(problem.dtype, partial(kernels.load_aside, specs))
+            specs = base_kernels(cpu.isa, problem.dtype, plan.epilogue)
+            what = " ".join(("base kernels", problem.dtype, plan.epilogue))
+            _in_background(what, partial(kernels.load_aside, specs))
     except KernelsUnavailableError as why:
         log("warning", f"NumPy does the products that lack a kernel: {why.cause}", once=True)
         _leave_to_numpy(problem, str(why))
@@ -105,7 +106,9 @@ def _choose(problem: Problem) -> tuple[Plan, int]:
     missing = sum(not kernels.at_hand(spec) for spec in best.kernels)
     if not missing:
         return best, 0
-    last = base(best, cpu) if best.schedule.kind != "dot" else None
+    last = base(best, cpu)
+    if last and last.bits != best.bits:
+        last = None
     for plan in chain(ranked, [last] if last else []):
         if plan.bits == best.bits and all(map(kernels.at_hand, plan.kernels)):
             return plan._replace(standby=True), missing
@@ -187,14 +190,14 @@ def _put(c_plan: Any) -> None:
 
 def from_c(raw: Any) -> Problem:
     a, b, c = (LAYOUTS[layout] for layout in (raw.a, raw.b, raw.c))
-    return Problem(DTYPES[raw.dtype], raw.m, raw.n, raw.k, a, b, c)
+    return Problem(DTYPES[raw.dtype], raw.m, raw.n, raw.k, a, b, c, EPILOGUES[raw.epilogue])
 
 
 def to_c(problem: Problem) -> Any:
     """The ``nk_problem`` of `problem`."""
     a, b, c = (LAYOUTS.index(layout) for layout in (problem.a, problem.b, problem.c))
-    dtype = DTYPES.index(problem.dtype)
-    return ffi.new("nk_problem *", (problem.m, problem.n, problem.k, dtype, a, b, c, 0))
+    dtype, epilogue = DTYPES.index(problem.dtype), EPILOGUES.index(problem.epilogue)
+    return ffi.new("nk_problem *", (problem.m, problem.n, problem.k, dtype, a, b, c, epilogue))
 
 
 def canonical(problem: Problem) -> Problem:
@@ -207,7 +210,8 @@ def canonical(problem: Problem) -> Problem:
     dtype, m, n, k = problem[:4]
     operands = matrix(m, k, problem.a), matrix(k, n, problem.b), matrix(m, n, problem.c)
     steps = ffi.new("nk_steps *")
-    return from_c(lib.nk_describe(DTYPES.index(dtype), m, n, k, *operands, steps))
+    described = from_c(lib.nk_describe(DTYPES.index(dtype), m, n, k, *operands, steps))
+    return described._replace(epilogue=problem.epilogue)
 
 
 def to_c_plan(plan: Plan, addresses: dict[KernelSpec, int]) -> Any:
@@ -226,7 +230,7 @@ def to_c_plan(plan: Plan, addresses: dict[KernelSpec, int]) -> Any:
     c.m, c.n, c.kc = cut(plan.m), cut(plan.n), plan.kc
     c.pack_a, c.pack_b, c.ir_outside = schedule.pack_a, schedule.pack_b, schedule.ir_outside
     c.b_along_k = schedule.kind == "dot" and schedule.pack_b
-    c.redo_columns = schedule.kind == "dot"
+    c.redo_columns = plan.redo_columns
     c.reads_once = min(plan.problem[1:4]) <= model.SHORT
     c.whole_rows = schedule.kind == "stream"
     for i in (False, True):

@@ -7,15 +7,17 @@ DTYPES = ("float32", "float64")  # in the order of the engine's nk_dtype
 LAYOUTS = ("row", "col", "strided")  # of nk_layout
 ITEMSIZE = {"float32": 4, "float64": 8}
 SHORT = {"float32": "f32", "float64": "f64"}
+EPILOGUES = ("", "add", "scale")  # of nk_epilogue
 
-PATTERN = re.compile(r"(\d+)x(\d+)x(\d+):(\w+?)(?::([rcs])([rcs])([rs]))?")
+PATTERN = re.compile(r"(\d+)x(\d+)x(\d+):(\w+?)(?::([rcs])([rcs])([rs]))?(?::(add|scale))?")
 
 
 class Problem(NamedTuple):
     """``C[m, n] = A[m, k] @ B[k, n]``.
 
     As text, ``128x768x3072:f32`` is m, n, k and the dtype; ``:crr`` after it says that A has
-    columns (B and C rows), ``s`` stands for an operand without unit stride.
+    columns (B and C rows), ``s`` stands for an operand without unit stride; ``:add`` and
+    ``:scale`` are epilogues.
 
     Attributes
     ----------
@@ -24,6 +26,9 @@ class Problem(NamedTuple):
     m, n, k : int
     a, b, c : {"row", "col", "strided"}
         Which dimension of the matrix has unit stride: the second, the first, neither.
+    epilogue : {"", "add", "scale"}
+        What becomes of the product on its way into C: nothing, ``C += A @ B``, or
+        ``C = alpha * A @ B + beta * C``.
     """
 
     dtype: str
@@ -33,6 +38,7 @@ class Problem(NamedTuple):
     a: str = "row"
     b: str = "row"
     c: str = "row"
+    epilogue: str = ""
 
     @property
     def itemsize(self) -> int:
@@ -46,7 +52,8 @@ class Problem(NamedTuple):
     def __str__(self) -> str:
         layouts = "".join(layout[0] for layout in (self.a, self.b, self.c))
         text = f"{self.m}x{self.n}x{self.k}:{SHORT[self.dtype]}"
-        return text if layouts == "rrr" else f"{text}:{layouts}"
+        parts = [text, layouts if layouts != "rrr" else "", self.epilogue]
+        return ":".join(filter(None, parts))
 
 
 def parse(text: str) -> Problem:
@@ -65,6 +72,6 @@ def parse(text: str) -> Problem:
             f"of {', '.join(dtypes)}"
         )
     letters = {layout[0]: layout for layout in LAYOUTS}
-    layouts = (letters[letter or "r"] for letter in found.group(5, 6, 7))
+    a, b, c = (letters[letter or "r"] for letter in found.group(5, 6, 7))
     m, n, k = map(int, found.group(1, 2, 3))
-    return Problem(dtypes[found[4]], m, n, k, *layouts)
+    return Problem(dtypes[found[4]], m, n, k, a, b, c, found[8] or "")

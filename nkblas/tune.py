@@ -79,6 +79,7 @@ class Track:
             [matrix(m, k, problem.a), matrix(k, n, problem.b), matrix(m, n, problem.c)]
             for _ in range(max(1, min(PLACES, MEMORY // size)))
         ]
+        self._scale = {"": (1, 0), "add": (1, 1), "scale": (0.5, 0.5)}[problem.epilogue]
         self._plans: dict[Plan, Any] = {}
 
     def move(self, plan: Plan) -> None:
@@ -95,7 +96,7 @@ class Track:
         c_plan, count = self._plans[plan], 1
         while True:
             start = time.perf_counter()
-            if lib.nk_run(c_plan, *matrices, count, (0, 0, 0), 1) != count:
+            if lib.nk_run(c_plan, *matrices, count, (0, 0, 0), self._scale, 1) != count:
                 raise MemoryError(f"no memory for the packed panels of {plan.problem}")
             taken = time.perf_counter() - start
             if taken >= least:

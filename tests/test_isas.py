@@ -1,4 +1,4 @@
-"""`test_matmul` on every instruction set below the one that is used here."""
+"""`test_matmul` and `test_gemm` on every instruction set below the one that is used here."""
 
 import re
 import subprocess
@@ -14,7 +14,8 @@ from nkblas.isa import ISAS
 
 NAMES = list(ISAS)
 LOWER = NAMES[: NAMES.index(nkblas.cpu.isa.name)]
-MODULE = Path(__file__).with_name("test_matmul.py")
+FOLDER = Path(__file__).parent
+MODULES = [str(FOLDER / name) for name in ("test_matmul.py", "test_gemm.py")]
 
 Runs = dict[str, "subprocess.Popen[str]"]
 
@@ -23,12 +24,12 @@ Runs = dict[str, "subprocess.Popen[str]"]
 def runs() -> Iterator[Runs]:
     """All of them at once: they compile most of the time, each in one process."""
     options = ["-q", "-o", "addopts=", "-p", "no:cacheprovider"]
-    command = [sys.executable, "-m", "pytest", *options, str(MODULE)]
+    command = [sys.executable, "-m", "pytest", *options, *MODULES]
     started = {
         isa: subprocess.Popen(
             command,
             env=environment(NKBLAS_ISA=isa),
-            cwd=MODULE.parent.parent,
+            cwd=FOLDER.parent,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -42,7 +43,7 @@ def runs() -> Iterator[Runs]:
 
 
 @pytest.mark.parametrize("isa", LOWER)
-def test_matmul_on(isa: str, runs: Runs) -> None:
+def test_products_on(isa: str, runs: Runs) -> None:
     output, _ = runs[isa].communicate()
     assert runs[isa].returncode == 0, output
     passed = re.findall(r"(\d+) passed", output)

@@ -12,9 +12,9 @@ from nkblas import prepare
 from nkblas._engine import ffi, lib
 from nkblas.cut import cut_evenly, cut_whole
 from nkblas.kernels import kernels
-from nkblas.model import plan_for
+from nkblas.model import plan_for, ranked
 from nkblas.plan import Schedule, base, make, tiles
-from nkblas.problem import Problem
+from nkblas.problem import EPILOGUES, Problem
 
 lengths = st.integers(1, 5000)
 
@@ -45,17 +45,18 @@ def strided(shape: tuple[int, int], layout: str, seed: int) -> np.ndarray:
     return np.array(view, order="C" if layout == "row" else "F")
 
 
-def run(plan, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
+def run(plan, a: np.ndarray, b: np.ndarray, c: np.ndarray, scale=(1, 0)) -> None:
     def matrix(x: np.ndarray):
         rs, cs = (stride // x.itemsize for stride in x.strides)
         return (ffi.cast("char *", x.ctypes.data), rs, cs)
 
     c_plan = prepare.to_c_plan(plan, kernels.load(plan.kernels))
-    assert lib.nk_run(c_plan, matrix(a), matrix(b), matrix(c), 1, (0, 0, 0), 1) == 1
+    assert lib.nk_run(c_plan, matrix(a), matrix(b), matrix(c), 1, (0, 0, 0), scale, 1) == 1
 
 
 TILE = tiles(nkblas.cpu.isa, "float32")[1]
 LAYOUTS = st.sampled_from(["row", "col", "strided"])
+EPILOGUE = {(1, 0): "", (1, 1): "add"}  # of alpha and beta
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)
@@ -69,20 +70,25 @@ LAYOUTS = st.sampled_from(["row", "col", "strided"])
     pack=st.tuples(st.booleans(), st.booleans()),
     blocks=st.tuples(st.integers(1, 40), st.integers(1, 60), st.integers(1, 90)),
     ir_outside=st.booleans(),
+    scale=st.sampled_from([(1, 0), (1, 1), (-2, 0), (3, 1), (-1, 2)]),
 )
-def test_any_plan_is_right(m, n, k, a, b, c, pack, blocks, ir_outside) -> None:
+def test_any_plan_is_right(m, n, k, a, b, c, pack, blocks, ir_outside, scale) -> None:
     """Many blocks in every dimension, both loop orders, everything packed or not."""
     pack_a = pack[0] or a == "strided"
     pack_b = pack[1] or b != "row" or not nkblas.cpu.isa.masked
-    problem = Problem("float32", m, n, k, a, b, c)
+    problem = Problem("float32", m, n, k, a, b, c, EPILOGUE.get(scale, "scale"))
     kc, mc, nc = blocks
     schedule = Schedule("tiles", *TILE, kc, mc, nc, pack_a, pack_b, ir_outside)
     plan = make(problem, nkblas.cpu, schedule)
     x, y = strided((m, k), a, 0), strided((k, n), b, 1)
     whole = np.full((m, 2 * n), 77, "float32")
     out = whole[:, ::2] if c == "strided" else whole[:, :n]
-    run(plan, x, y, out)
-    assert np.array_equal(out, x.astype(int) @ y.astype(int))
+    alpha, beta = scale
+    before = strided((m, n), c, 2) if beta else np.nan  # which is not read
+    out[...] = before
+    run(plan, x, y, out, scale)
+    product = alpha * (x.astype(int) @ y.astype(int))
+    assert np.array_equal(out, product + beta * before if beta else product)
     out[...] = 77
     assert (whole == 77).all()  # nothing beside it was touched
 
@@ -114,6 +120,24 @@ def test_bits_of_small_sizes(dtype: str, layouts: tuple[str, str]) -> None:
             run(plan, a, b, c)
             found.add(c.tobytes())
         assert len(found) == 1, f"{m}x{n}x{k}"
+
+
+@pytest.mark.parametrize("epilogue", EPILOGUES)
+@pytest.mark.parametrize("shape", [(50, 60, 70), (300, 200, 1500), (3, 500, 70), (1, 700, 1100)])
+def test_what_stands_by_has_the_same_bits(shape: tuple[int, int, int], epilogue: str) -> None:
+    """Of plans of one problem that claim it, among them the one that does every problem."""
+    problem = Problem("float64", *shape, epilogue=epilogue)
+    (m, n, k), generator = shape, np.random.default_rng(0)
+    a, b, c = (generator.standard_normal(size) for size in ((m, k), (k, n), (m, n)))
+    found: dict[object, set[bytes]] = {}
+    plans = list(ranked(problem, nkblas.cpu, 6))
+    last = base(plans[0], nkblas.cpu)
+    for plan in (*plans, *filter(None, [last])):
+        out = c.copy()
+        run(plan, a, b, out, {"": (1, 0), "add": (1, 1), "scale": (0.3, -0.7)}[epilogue])
+        found.setdefault(plan.bits, set()).add(out.tobytes())
+    assert len(found) <= len(plans)
+    assert all(len(results) == 1 for results in found.values())
 
 
 @pytest.mark.parametrize("layout", ["row", "col", "strided"])

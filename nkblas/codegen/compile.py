@@ -28,7 +28,7 @@ SECTION = ".text.nkblas"
 """The section of generated functions. The execution engine adds wrappers outside of it, which the
 linker drops."""
 
-MULTIPLY = "i64 ptr i64 ptr i64 ptr i64 i64 i64 ptr ptr i64 i64"
+MULTIPLY = "i64 ptr i64 ptr i64 ptr i64 i64 i64 ptr ptr i64 i64 ptr"
 
 SIGNATURES = {
     Microkernel: MULTIPLY,

@@ -6,7 +6,7 @@ from typing import Any
 from nkblas.isa import ISA
 from nkblas.problem import ITEMSIZE
 
-from . import ir
+from . import epilogue, ir
 from .ir import LINE, PREFETCH, SEGMENT, Value
 from .nanokernel import FMA, compose
 from .spec import Dot
@@ -17,7 +17,7 @@ CHAINS = 8
 
 def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
     """Emit the body of `spec`'s function (its contract is `spec.Dot`'s)."""
-    k, a, lda, b, ldb, c, ldc, _, accumulate = arguments[:9]
+    k, a, lda, b, ldb, c, ldc, _, accumulate, *_, scale = arguments
     itemsize = ITEMSIZE[spec.dtype]
     lanes = isa.lanes(itemsize)
     size = spec.mr * spec.nr
@@ -101,12 +101,7 @@ def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
         # of the same elements, and so is their order.
         sums = ir.when(ir.nonzero(skipped), lambda: [ir.rotate(x, skipped) for x in sums], sums)
 
-    def store(value: Value, place: Value) -> None:
-        def plus_c() -> list[Value]:
-            return [ir.float_add(ir.load(value.type, place), value)]
-
-        ir.store(ir.when(ir.nonzero(accumulate), plus_c, [value])[0], place)
-
+    stored, places = [], []
     together = max(1, lanes // spec.nr)  # rows of C, in one vector
     for first in range(0, spec.mr, together):
         rows = range(first, min(first + together, spec.mr))
@@ -116,7 +111,9 @@ def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
                 which, lane = divmod((i - first) * spec.nr + j, lanes)
                 chosen = range(lane, lane + min(lanes, spec.nr - j))
                 row = ir.at(c, element, ir.mul(ldc, ir.const(i)), j)
-                store(ir.shuffle(totals[which], totals[which], chosen), row)
+                stored.append(ir.shuffle(totals[which], totals[which], chosen))
+                places.append((row, None))
+    epilogue.store(spec.epilogue, stored, places, accumulate, scale, element)
 
 
 def lane_sums(vectors: list[Value], segment: int) -> list[Value]:

@@ -112,9 +112,32 @@ def float_add(a: Value, b: Value) -> Value:
     return arith.addf(a, b)
 
 
+def float_mul(a: Value, b: Value) -> Value:
+    return arith.mulf(a, b)
+
+
+def float_nonzero(value: Value) -> Value:
+    """Whether a scalar is not 0; NaN is not."""
+    return arith.cmpf(arith.CmpFPredicate.UNE, value, zero(value.type))
+
+
+def convert(value: Value, type_: Any) -> Value:
+    """A float64 scalar in another floating-point type."""
+    return value if value.type == type_ else arith.truncf(type_, value)
+
+
 def zero(type_: Any) -> Value:
     """Zero, as a scalar or in every lane of a vector."""
-    value = ir.FloatAttr.get(getattr(type_, "element_type", type_), 0.0)
+    return _constant(type_, 0.0)
+
+
+def one(type_: Any) -> Value:
+    """One, as a scalar or in every lane of a vector."""
+    return _constant(type_, 1.0)
+
+
+def _constant(type_: Any, number: float) -> Value:
+    value = ir.FloatAttr.get(getattr(type_, "element_type", type_), number)
     if isinstance(type_, ir.VectorType):
         value = ir.DenseElementsAttr.get_splat(type_, value)
     return arith.constant(type_, value)

@@ -5,7 +5,7 @@ from typing import Any
 from nkblas.isa import ISA
 from nkblas.problem import ITEMSIZE
 
-from . import ir
+from . import epilogue, ir
 from .ir import LINE, PREFETCH, Value
 from .nanokernel import FMA, compose
 from .spec import Microkernel, Peak
@@ -16,7 +16,7 @@ AHEAD = 16
 
 def build(spec: Microkernel, isa: ISA, element: Any, arguments: list[Value]) -> None:
     """Emit the body of `spec`'s function (its contract is `spec.Microkernel`'s)."""
-    k, a, lda, b, ldb, c, ldc, n, accumulate, panel, line, line_step, lines = arguments
+    k, a, lda, b, ldb, c, ldc, n, accumulate, panel, line, line_step, lines, scale = arguments
     itemsize = ITEMSIZE[spec.dtype]
     lanes = isa.lanes(itemsize)
     rows, vectors = range(spec.mr), range(spec.nr // lanes)
@@ -79,17 +79,7 @@ def build(spec: Microkernel, isa: ISA, element: Any, arguments: list[Value]) -> 
     sums = ir.loop(k, carried, step, start=lines)[3:]
 
     places = [(place, c_mask[j]) for row in c_tile for j, place in enumerate(row)]
-
-    def plus_c() -> list[Value]:
-        return [
-            ir.float_add(ir.load(nanokernel.vector_type, place, mask), value)
-            for value, (place, mask) in zip(sums, places, strict=True)
-        ]
-
-    for value, (place, mask) in zip(
-        ir.when(ir.nonzero(accumulate), plus_c, sums), places, strict=True
-    ):
-        ir.store(value, place, mask)
+    epilogue.store(spec.epilogue, sums, places, accumulate, scale, element)
 
 
 def build_peak(spec: Peak, isa: ISA, element: Any, arguments: list[Value]) -> None:

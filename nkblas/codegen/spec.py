@@ -15,7 +15,7 @@ def _symbol(spec: "KernelSpec") -> str:
             words.append(field)
         elif field in ("nr", "kr") or (field in "nk" and isinstance(spec, Small)):  # 14x32
             words[-1] += f"x{value}"
-        elif value is not False:
+        elif value not in (False, ""):
             words.append(str(value))
     return "_".join(words)
 
@@ -23,9 +23,9 @@ def _symbol(spec: "KernelSpec") -> str:
 class Microkernel(NamedTuple):
     """``C[mr, n] (+)= A[mr, k] @ B[k, n]``, the accumulators in registers for the whole k loop.
 
-    ``void (k, a, lda, b, ldb, c, ldc, n, accumulate, panel, line, line_step, lines)``: sizes and
-    leading dimensions are int64, in elements. B and C have unit stride along n. A packed panel is
-    an operand like any other: its leading dimension is the panel's width.
+    ``void (k, a, lda, b, ldb, c, ldc, n, accumulate, panel, line, line_step, lines, scale)``:
+    sizes and leading dimensions are int64, in elements. B and C have unit stride along n. A packed
+    panel is an operand like any other: its leading dimension is the panel's width.
 
     Meanwhile it fetches into L2 what the caller will need next: in each of its first `lines` <= k
     steps one cache line, those at `line`, ``line + line_step`` and so on. So what is far away comes
@@ -51,6 +51,8 @@ class Microkernel(NamedTuple):
     prefetch : bool
         Whether it fetches a B in place ahead, into L2, along all of its rows: for one beyond L3,
         of which there are too few tiles in a column to fetch those of the next, line by line.
+    epilogue : str
+        What becomes of the sums on their way into C: see `nkblas.codegen.epilogue`.
     """
 
     isa: str
@@ -61,6 +63,7 @@ class Microkernel(NamedTuple):
     masked: bool = False
     packs_b: bool = False
     prefetch: bool = False
+    epilogue: str = ""
 
     @property
     def symbol(self) -> str:
@@ -91,6 +94,8 @@ class Stream(NamedTuple):
         Whether B is fetched ahead, into L2: for a B beyond L3.
     nontemporal : bool
         Whether C goes past the caches: for a C beyond L3 and a `k` up to `kr`.
+    epilogue : str
+        As in `Microkernel`.
     """
 
     isa: str
@@ -101,6 +106,7 @@ class Stream(NamedTuple):
     a_layout: str
     prefetch: bool = False
     nontemporal: bool = False
+    epilogue: str = ""
 
     @property
     def symbol(self) -> str:
@@ -123,6 +129,8 @@ class Dot(NamedTuple):
         The operand that comes from further away than the other.
     prefetch : bool
         Whether that operand is fetched ahead, into L2: for one beyond L3.
+    epilogue : str
+        As in `Microkernel`.
     """
 
     isa: str
@@ -131,6 +139,7 @@ class Dot(NamedTuple):
     nr: int
     streamed: str
     prefetch: bool = False
+    epilogue: str = ""
 
     @property
     def symbol(self) -> str:

@@ -6,6 +6,7 @@ from nkblas.isa import ISA
 from nkblas.problem import ITEMSIZE
 
 from . import ir
+from .epilogue import Scale
 from .ir import LINE, PREFETCH, Value
 from .nanokernel import FMA, compose
 from .spec import Stream
@@ -33,7 +34,8 @@ def build(spec: Stream, isa: ISA, element: Any, arguments: list[Value]) -> None:
 def _loops(
     spec: Stream, isa: ISA, element: Any, arguments: list[Value], nontemporal: bool
 ) -> list[Value]:
-    k, a, lda, b, ldb, c, ldc, n, accumulate = arguments[:9]
+    k, a, lda, b, ldb, c, ldc, n, accumulate, *_, scale = arguments
+    alpha, beta = Scale.read(scale, element) if spec.epilogue else (None, None)
     itemsize = ITEMSIZE[spec.dtype]
     all_lanes = isa.lanes(itemsize)
     rows = range(spec.mr)
@@ -47,14 +49,17 @@ def _loops(
     start = ir.minimum(aligned, n)
     stop = ir.add(start, ir.whole(ir.sub(n, start), spec.nr))
 
-    def group(p: Value, count: int, fresh: bool) -> list[Value]:
-        """Rows of B from `p` on; if `fresh`, C starts from zero."""
+    def element_of_a(place: Value) -> Value:
+        value = ir.load(element, place)
+        return value if alpha is None else ir.float_mul(alpha, value)
+
+    def group(p: Value, count: int, fresh: bool, factor: Value | None = None) -> list[Value]:
+        """Rows of B from `p` on; C starts from zero if `fresh`, else from C, times `factor`."""
         b_group = ir.address(b, ir.mul(ldb, p), element)
         a_tile = [
             [
-                ir.load(
-                    element,
-                    ir.at(a, element, ir.mul(along_k, p), row, ir.mul(along_k, ir.const(q))),
+                element_of_a(
+                    ir.at(a, element, ir.mul(along_k, p), row, ir.mul(along_k, ir.const(q)))
                 )
                 for row in a_rows
             ]
@@ -73,13 +78,16 @@ def _loops(
             places = [
                 [ir.at(c, element, j, row, v * lanes) for v in range(vectors)] for row in c_rows
             ]
-            sums = [
-                [
-                    nanokernel.zero() if fresh else ir.load(nanokernel.vector_type, place, mask)
-                    for place in row
-                ]
-                for row in places
-            ]
+
+            def start_from(place: Value) -> Value:
+                if fresh:
+                    return nanokernel.zero()
+                value = ir.load(nanokernel.vector_type, place, mask)
+                return (
+                    value if factor is None else ir.float_mul(ir.splat(factor, value.type), value)
+                )
+
+            sums = [[start_from(place) for place in row] for row in places]
 
             def add_row(sums: list[list[Value]], q: int) -> list[list[Value]]:
                 b_row = ir.at(b_group, element, j, ir.mul(ldb, ir.const(q)))
@@ -123,10 +131,17 @@ def _loops(
     for count in dict.fromkeys((spec.kr, 1)):
 
         def groups(p: Value, _: list[Value], count: int = count) -> list[Value]:
+            def first() -> list[Value]:
+                if beta is None:
+                    return group(p, count, fresh=True)
+                return ir.either(
+                    ir.float_nonzero(beta),
+                    lambda: group(p, count, fresh=False, factor=beta),
+                    lambda: group(p, count, fresh=True),
+                )
+
             return ir.either(
-                ir.is_zero(ir.add(p, accumulate)),
-                lambda: group(p, count, fresh=True),
-                lambda: group(p, count, fresh=False),
+                ir.is_zero(ir.add(p, accumulate)), first, lambda: group(p, count, fresh=False)
             )
 
         end = ir.add(done, ir.whole(ir.sub(k, done), count))

@@ -73,17 +73,24 @@ def _check_product(
     panel: np.ndarray | None = None,
 ) -> None:
     """`a`, `b` and `c` are the operands as rows, with something to the right of each."""
-    expected = c.copy()
-    expected[:, :n] = (c[:, :n] if accumulate else 0) + np.einsum("ip,pj->ij", a[:, :k], b[:, :n])
+    before, product = c.copy(), np.einsum("ip,pj->ij", a[:, :k], b[:, :n])
     if not isinstance(spec, Dot) and spec.a_layout == "col":
         a = np.ascontiguousarray(np.pad(a, ((0, 4), (0, 0))).T)  # lda is not mr
     if isinstance(spec, Dot):
         b = np.ascontiguousarray(np.pad(b, ((0, 3), (0, 0))).T)
-    matrices = ((_pointer(x), x.shape[1]) for x in (a, b, c))
+    matrices = [x for matrix in (a, b, c) for x in (_pointer(matrix), matrix.shape[1])]
     place = ffi.NULL if panel is None else _pointer(panel)
     fetched = (_pointer(b), 1, min(k, 2))
-    kernel(k, *(x for pair in matrices for x in pair), n, accumulate, place, *fetched)
-    _compare(spec, c, expected, f"k={k}, n={n}, accumulate={accumulate}")
+    for alpha, beta in [(-2.0, 0.5), (3.0, 0.0)] if spec.epilogue else [(1.0, 0.0)]:
+        factor = 1.0 if accumulate else beta
+        expected = before.copy()
+        expected[:, :n] = alpha * product + factor * before[:, :n]
+        c[...] = before
+        if factor == 0:
+            c[:, :n] = np.nan  # it is not to be read
+        scale = ffi.new("nk_scale *", (alpha, beta))
+        kernel(k, *matrices, n, accumulate, place, *fetched, scale)
+        _compare(spec, c, expected, f"k={k}, n={n}, accumulate={accumulate}, beta={beta}")
 
 
 def _check_microkernel(spec: Microkernel, kernel, generator: np.random.Generator) -> None:

@@ -35,6 +35,7 @@ typedef struct {
     const nk_plan *plan;
     int64_t itemsize;
     nk_matrix a, b, c;
+    nk_scale scale;
     int64_t first_i, last_i, last_j;
     int64_t p0, kc;
     int64_t i0, i1, j0, j1;
@@ -179,23 +180,26 @@ static void run_tile(const block *x, int64_t i, int64_t j, int64_t j1, region fe
         }
     }
     int64_t lines = smaller(fetched.rows, x->kc);
+    /* A kernel that scales does by itself what is to be done with C before the first block of k. */
+    int reads_c = x->p0 > 0 || x->scale.beta != 0;
+    int accumulate = plan->problem.epilogue == NK_SCALE ? x->p0 > 0 : reads_c;
 
     char *c = at(x->c, row, column, size);
     if (microkernel && x->c.cs == 1) {
-        microkernel(x->kc, a, lda, b, ldb, c, x->c.rs, columns, x->p0 > 0, b_packed,
-                    fetched.first, fetched.apart, lines);
+        microkernel(x->kc, a, lda, b, ldb, c, x->c.rs, columns, accumulate, b_packed,
+                    fetched.first, fetched.apart, lines, &x->scale);
         return;
     }
     /* By way of a tile of its own, with rows, and as large as the microkernel takes it to be. */
     int64_t ldc = columns > plan->n.size ? columns : plan->n.size;
     if (!microkernel)
         microkernel = plan->microkernel[0][0];
-    if (x->p0 > 0) {
+    if (reads_c) {
         memset(x->c_tile, 0, (size_t)(plan->m.size * ldc * size));
         plan->copy(rows, columns, c, x->c.rs, x->c.cs, x->c_tile, ldc, 1);
     }
-    microkernel(x->kc, a, lda, b, ldb, x->c_tile, ldc, columns, x->p0 > 0, b_packed,
-                fetched.first, fetched.apart, lines);
+    microkernel(x->kc, a, lda, b, ldb, x->c_tile, ldc, columns, accumulate, b_packed,
+                fetched.first, fetched.apart, lines, &x->scale);
     plan->copy(rows, columns, x->c_tile, ldc, 1, c, x->c.rs, x->c.cs);
 }
 
@@ -232,12 +236,12 @@ static size_t whole_pages(int64_t size)
 }
 
 /* The tiles [i0, i1) x [j0, j1) of C, for the whole of k; 0: no memory. */
-static int run_tiles(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, int64_t i0,
-                     int64_t i1, int64_t j0, int64_t j1)
+static int run_tiles(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, nk_scale scale,
+                     int64_t i0, int64_t i1, int64_t j0, int64_t j1)
 {
     const nk_cut *m = &plan->m, *n = &plan->n;
     int64_t size = nk_itemsize[plan->problem.dtype];
-    block x = {plan, size, a, b, c, .first_i = i0, .last_i = i1, .last_j = j1};
+    block x = {plan, size, a, b, c, scale, .first_i = i0, .last_i = i1, .last_j = j1};
 
     if (plan->pack_a || plan->pack_b || plan->copy) {
         int64_t depth = plan->kc * size;
@@ -267,6 +271,7 @@ typedef struct {
     const nk_plan *plan;
     nk_matrix a, b, c;
     nk_steps steps;
+    nk_scale scale;
     int64_t count;               /* products */
     int64_t parts, rows, columns; /* of the stack, of m and n: one of them all, or one of parts */
     int out_of_memory;
@@ -320,8 +325,9 @@ static void run_chunk(void *argument, int64_t chunk)
     for (int64_t i = first; i < last; i++) {
         if (tile)
             tile(plan->problem.k, a.data, leading(a, plan->problem.a), b.data,
-                 leading(b, plan->problem.b), c.data, c.rs, plan->problem.n, 0, NULL, NULL, 0, 0);
-        else if (!run_tiles(plan, a, b, c, m * row / x->rows, m * (row + 1) / x->rows,
+                 leading(b, plan->problem.b), c.data, c.rs, plan->problem.n,
+                 plan->problem.epilogue == NK_ADD, NULL, NULL, 0, 0, &x->scale);
+        else if (!run_tiles(plan, a, b, c, x->scale, m * row / x->rows, m * (row + 1) / x->rows,
                        n * column / x->columns, n * (column + 1) / x->columns))
             __atomic_store_n(&x->out_of_memory, 1, __ATOMIC_RELAXED);
         a = moved(a, x->steps.a, size);
@@ -379,9 +385,9 @@ int32_t nk_worth_threads(double nanoseconds, int32_t most)
 }
 
 int64_t nk_run(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, int64_t count,
-               nk_steps steps, int32_t threads)
+               nk_steps steps, nk_scale scale, int32_t threads)
 {
-    job x = {plan, a, b, c, steps, count, .parts = 1, .rows = 1, .columns = 1};
+    job x = {plan, a, b, c, steps, scale, count, .parts = 1, .rows = 1, .columns = 1};
     double work = plan->nanoseconds * (double)count;
 
     threads = nk_worth_threads(work, threads);
@@ -411,6 +417,22 @@ static void fill_zeros(int64_t m, int64_t n, nk_matrix c, int64_t size)
             for (int64_t j = 0; j < n; j++)
                 memset(at(c, i, j, size), 0, (size_t)size);
     }
+}
+
+/* C = beta * C, what is left of a product with nothing to multiply. */
+static void scale_alone(int32_t dtype, int64_t m, int64_t n, nk_matrix c, double beta)
+{
+    int64_t size = nk_itemsize[dtype];
+    if (beta == 0)
+        fill_zeros(m, n, c, size);
+    for (int64_t i = 0; i < m && beta != 0 && beta != 1; i++)
+        for (int64_t j = 0; j < n; j++) {
+            void *x = at(c, i, j, size);
+            if (dtype == NK_FLOAT32)
+                *(float *)x *= (float)beta;
+            else
+                *(double *)x *= beta;
+        }
 }
 
 static nk_matrix transposed(nk_matrix x)
@@ -476,9 +498,11 @@ static void fold(int64_t *m, int64_t *n, nk_matrix *a, nk_matrix *b, nk_matrix *
 }
 
 static int64_t run(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
-                   nk_matrix c, int64_t count, nk_steps steps)
+                   nk_matrix c, int64_t count, nk_steps steps, nk_scale scale)
 {
     nk_problem problem = nk_describe(dtype, m, n, k, &a, &b, &c, &steps);
+    if (scale.alpha != 1 || scale.beta != 0)
+        problem.epilogue = scale.alpha == 1 && scale.beta == 1 ? NK_ADD : NK_SCALE;
     nk_plan *plan = nk_table_find(&problem);
     if (!plan && nk_ask && nk_ask(&problem))
         plan = nk_table_find(&problem);
@@ -489,7 +513,7 @@ static int64_t run(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, 
         nk_ask(&problem);
     int recorded = __atomic_load_n(&nk_recordings, __ATOMIC_RELAXED) > 0;
     int64_t start = recorded ? nk_clock() : 0;
-    int64_t done = nk_run(plan, a, b, c, count, steps, nk_get_num_threads());
+    int64_t done = nk_run(plan, a, b, c, count, steps, scale, nk_get_num_threads());
     if (done && recorded)
         nk_note(&problem, done, nk_clock() - start);
     return done;
@@ -508,8 +532,26 @@ int64_t nk_gemm(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_
     }
     int64_t products = count, done;
     fold(&m, &n, &a, &b, &c, &count, &steps);
-    done = run(dtype, m, n, k, a, b, c, count, steps) ? products : 0;
+    done = run(dtype, m, n, k, a, b, c, count, steps, (nk_scale){1, 0}) ? products : 0;
     if (!done)
         __atomic_add_fetch(&counters.fallbacks, (uint64_t)products, __ATOMIC_RELAXED);
+    return done;
+}
+
+int64_t nk_gemm_scaled(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
+                       nk_matrix c, nk_scale scale)
+{
+    __atomic_add_fetch(&counters.calls, 1, __ATOMIC_RELAXED);
+    if (dtype == NK_FLOAT32)
+        scale = (nk_scale){(float)scale.alpha, (float)scale.beta};
+    if (k == 0 || scale.alpha == 0) {
+        scale_alone(dtype, m, n, c, scale.beta);
+        return 1;
+    }
+    if (m == 0 || n == 0)
+        return 1;
+    int64_t done = run(dtype, m, n, k, a, b, c, 1, (nk_steps){0, 0, 0}, scale);
+    if (!done)
+        __atomic_add_fetch(&counters.fallbacks, 1, __ATOMIC_RELAXED);
     return done;
 }

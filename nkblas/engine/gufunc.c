@@ -1,7 +1,7 @@
 /* NumPy's gufuncs of products (matmul, vecdot, matvec, vecmat) on the engine: as gufuncs of
    nkblas's, and, while NumPy is patched, as the loops of NumPy's own. Stacks, broadcasting, casting,
    `out`, subclasses, overrides and errors are NumPy's; a short way in front of all that takes two
-   plain matrices. */
+   plain matrices. And the way of nkblas.gemm to the engine. */
 #include <fenv.h>
 
 #define PY_SSIZE_T_CLEAN
@@ -13,9 +13,11 @@
 
 #include "nkblas.h"
 
-/* The engine is another extension module: these two are handed over by `bind`. */
+/* The engine is another extension module: these are handed over by `bind`. */
 static int64_t (*gemm)(int32_t, int64_t, int64_t, int64_t, nk_matrix, nk_matrix, nk_matrix, int64_t,
                        nk_steps);
+static int64_t (*gemm_scaled)(int32_t, int64_t, int64_t, int64_t, nk_matrix, nk_matrix, nk_matrix,
+                              nk_scale);
 static nk_counters *counts;
 
 /* One of NumPy's loops. */
@@ -37,6 +39,8 @@ typedef struct {
 
 static gufunc gufuncs[MAX_GUFUNCS];
 static int bound;
+
+enum { WORTH_THE_GIL = 1 << 14 }; /* multiply-adds */
 
 static void left_to_numpy(npy_intp products)
 {
@@ -177,7 +181,6 @@ static int report_flags(const char *function)
 static PyObject *plain_product(const char *name, rule asked, PyObject *const *args,
                                Py_ssize_t given, PyObject *names)
 {
-    enum { WORTH_THE_GIL = 1 << 14 }; /* multiply-adds */
     Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
     int with_out = given + named == 3 && asked <= AS_DOT;
     if (given < 2 || (!with_out && given + named != 2) || !is_plain(args[0]) || !is_plain(args[1]))
@@ -354,17 +357,48 @@ static PyObject *make_quick(PyObject *self, PyObject *args)
     return (PyObject *)function;
 }
 
-/* bind(gufunc of NumPy's, name, doc, address of nk_gemm, address of the counters) -> nkblas's */
+/* gemm(alpha, a, b, beta, c): C = alpha * A @ B + beta * C for matrices of one dtype, aligned and
+   in the machine's byte order, whose shapes fit and of which C overlaps no other; whether it was
+   done. */
+static PyObject *scaled(PyObject *self, PyObject *args)
+{
+    PyArrayObject *a, *b, *c;
+    npy_intp m, n, k;
+    nk_scale scale;
+
+    (void)self;
+    if (!PyArg_ParseTuple(args, "dO!O!dO!", &scale.alpha, &PyArray_Type, &a, &PyArray_Type, &b,
+                          &scale.beta, &PyArray_Type, &c))
+        return NULL;
+    int type = PyArray_TYPE(c);
+    if ((type != NPY_FLOAT && type != NPY_DOUBLE) || PyArray_TYPE(a) != type ||
+        PyArray_TYPE(b) != type)
+        Py_RETURN_FALSE;
+    nk_matrix x = as_matrix(a, 0, &m, &k), y = as_matrix(b, 1, &k, &n), z = as_matrix(c, 0, &m, &n);
+    int dtype = type == NPY_FLOAT ? NK_FLOAT32 : NK_FLOAT64;
+    int64_t done;
+    if (m * n > WORTH_THE_GIL / (k ? k : 1)) {
+        Py_BEGIN_ALLOW_THREADS
+        done = gemm_scaled(dtype, m, n, k, x, y, z, scale);
+        Py_END_ALLOW_THREADS
+    } else {
+        done = gemm_scaled(dtype, m, n, k, x, y, z, scale);
+    }
+    return PyBool_FromLong(done != 0);
+}
+
+/* bind(gufunc of NumPy's, name, doc, addresses of nk_gemm, nk_gemm_scaled, the
+   counters) -> nkblas's */
 static PyObject *bind(PyObject *self, PyObject *args)
 {
     PyUFuncObject *numpy;
     PyObject *name, *doc;
-    unsigned long long gemm_address, counts_address;
+    unsigned long long gemm_address, scaled_address, counts_address;
     static void *data[MAX_LOOPS];
 
     (void)self;
-    if (!PyArg_ParseTuple(args, "O!UUKK", &PyUFunc_Type, &numpy, &name, &doc, &gemm_address,
-                          &counts_address))
+    if (!PyArg_ParseTuple(args, "O!UUKKK", &PyUFunc_Type, &numpy, &name, &doc, &gemm_address,
+                          &scaled_address, &counts_address))
         return NULL;
     int g = 0;
     while (g < bound && gufuncs[g].numpy != numpy)
@@ -374,6 +408,7 @@ static PyObject *bind(PyObject *self, PyObject *args)
         return PyErr_Format(PyExc_ValueError, "bind: expected a gufunc of products, got %s",
                             numpy->name);
     gemm = (void *)(uintptr_t)gemm_address;
+    gemm_scaled = (void *)(uintptr_t)scaled_address;
     counts = (void *)(uintptr_t)counts_address;
 
     gufunc *of = &gufuncs[g];
@@ -487,6 +522,7 @@ static PyMethodDef methods[] = {
     {"reimplement", reimplement, METH_VARARGS, "Have a function of NumPy's call another one."},
     {"make_quick", make_quick, METH_VARARGS, "A function with a short way for plain operands."},
     {"count_fallbacks", count_fallbacks, METH_O, "Count products that NumPy did."},
+    {"gemm", scaled, METH_VARARGS, "C = alpha * A @ B + beta * C, if the engine can do it."},
     {NULL, NULL, 0, NULL},
 };
 

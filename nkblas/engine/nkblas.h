@@ -14,12 +14,21 @@ typedef enum { NK_FLOAT32, NK_FLOAT64 } nk_dtype;
 /* Which dimension of an operand has unit stride: the second, the first, neither. */
 typedef enum { NK_ROW, NK_COL, NK_STRIDED } nk_layout;
 
+/* What becomes of a product on its way into C: nothing, C += A @ B, C = alpha * A @ B + beta * C.
+   (The kernels for the first two are the same.) */
+typedef enum { NK_PLAIN, NK_ADD, NK_SCALE } nk_epilogue;
+
+/* C = alpha * A @ B + beta * C. If beta is 0, C is only written. */
+typedef struct {
+    double alpha, beta;
+} nk_scale;
+
 /* What was asked, as far as a plan depends on it: the key of the plan table. */
 typedef struct {
     int64_t m, n, k;
     int32_t dtype;
     int8_t a, b, c; /* layouts */
-    int8_t reserved;
+    int8_t epilogue;
 } nk_problem;
 
 /* One dimension of C cut into tiles: the first `full` have `size` rows (columns), those after
@@ -31,7 +40,8 @@ typedef struct {
 /* Generated functions; codegen/spec.py has their contracts. */
 typedef void (*nk_microkernel)(int64_t k, const void *a, int64_t lda, const void *b, int64_t ldb,
                                void *c, int64_t ldc, int64_t n, int64_t accumulate,
-                               void *panel, const void *line, int64_t line_step, int64_t lines);
+                               void *panel, const void *line, int64_t line_step, int64_t lines,
+                               const nk_scale *scale);
 typedef void (*nk_pack)(int64_t n, int64_t k, const void *source, int64_t ls, int64_t ps,
                         void *panel);
 typedef void (*nk_copy)(int64_t m, int64_t n, const void *source, int64_t srs, int64_t scs,
@@ -88,9 +98,12 @@ nk_problem nk_describe(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix
 /* C = A @ B for each of `count` matrices of a stack; how many of them were done. */
 int64_t nk_gemm(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
                 nk_matrix c, int64_t count, nk_steps steps);
-/* The same by a given plan and at most so many threads; all of them or none (0). */
+/* C = alpha * A @ B + beta * C as BLAS has it: if alpha is 0, A and B are not read; 0: not done. */
+int64_t nk_gemm_scaled(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
+                       nk_matrix c, nk_scale scale);
+/* The same for a stack, by a given plan and at most so many threads; all of them or none (0). */
 int64_t nk_run(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, int64_t count,
-               nk_steps steps, int32_t threads);
+               nk_steps steps, nk_scale scale, int32_t threads);
 /* How many threads, of `most`, a product that takes one of them so long is done by. */
 int32_t nk_worth_threads(double nanoseconds, int32_t most);
 nk_counters *nk_counts(void);

@@ -1,0 +1,166 @@
+"""`gemm`: a matrix product that is scaled and added, ``C = alpha * op(A) @ op(B) + beta * C``."""
+
+from typing import Any
+
+import numpy as np
+
+from . import _gufunc
+from .matmul import matmul
+
+
+def gemm(
+    a: Any,
+    b: Any,
+    c: Any = None,
+    *,
+    alpha: complex = 1,
+    beta: complex = 0,
+    trans_a: int = False,
+    trans_b: int = False,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Scale a matrix product and add it: ``alpha * op(a) @ op(b) + beta * c``, in one pass.
+
+    float32, float64 and their complex types run on nkblas, all other dtypes on NumPy. Overflow and
+    invalid operations raise no warnings.
+
+    Parameters
+    ----------
+    a, b : array_like
+        Matrices: ``op(a)`` has shape ``(m, k)``, ``op(b)`` has shape ``(k, n)``. No memory layout
+        of them costs a copy, but for complex ones.
+    c : array_like, optional
+        Shape ``(m, n)``. It is not changed, unless it is `out` too. With ``beta=0`` it is not read.
+    alpha, beta : scalar
+        With ``alpha=0``, `a` and `b` are not read.
+    trans_a, trans_b : {False, True, 2}
+        What ``op`` is: nothing, the transpose, the conjugate transpose.
+    out : ndarray, optional
+        Where the result goes: shape ``(m, n)`` and the dtype of the result. It may overlap the
+        other arguments.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(m, n)``; of the dtype that `a`, `b` and `c` promote to, where `alpha` and `beta`
+        are Python's own numbers. It is `out` if that is given. Each element is within
+        ``(k + 2) * eps * (abs(alpha) * abs(op(a)) @ abs(op(b)) + abs(beta * c))`` of the exact
+        one (twice that for complex types).
+
+    Raises
+    ------
+    ValueError
+        A shape does not fit, `out` has another dtype, or there is no `c` for a `beta`.
+
+    Examples
+    --------
+    >>> import numpy as np, nkblas
+    >>> a, c = np.array([[1.0, 2.0], [3.0, 4.0]]), np.ones((2, 2))
+    >>> nkblas.gemm(a, a, c, alpha=2, beta=-1, trans_a=True)
+    array([[19., 27.],
+           [27., 39.]])
+    >>> nkblas.gemm(a, a, c, beta=1, out=c) is c
+    True
+    """
+    alpha, beta = _number("alpha", alpha), _number("beta", beta)
+    arrays = {"a": np.asarray(a), "b": np.asarray(b)}
+    if c is not None:
+        arrays["c"] = np.asarray(c)
+    for name, array in arrays.items():
+        if array.ndim != 2:
+            raise ValueError(f"{name}: got shape {array.shape}, expected a matrix")
+    dtype = np.result_type(*arrays.values(), alpha, beta)
+    left, conj_a = turned(plain(arrays["a"], dtype), _trans("trans_a", trans_a))
+    right, conj_b = turned(plain(arrays["b"], dtype), _trans("trans_b", trans_b))
+    if left.shape[1] != right.shape[0]:
+        raise ValueError(
+            f"b: got op(b) of shape {right.shape}, expected ({left.shape[1]}, n) "
+            f"to multiply op(a) of shape {left.shape}"
+        )
+    shape = left.shape[0], right.shape[1]
+    if c is None and beta != 0:
+        raise ValueError(f"beta: got {beta} and no c, expected c of shape {shape}")
+    if c is not None and arrays["c"].shape != shape:
+        raise ValueError(f"c: got shape {arrays['c'].shape}, expected {shape}")
+    if out is None:
+        out = np.empty(shape, dtype)
+    elif not isinstance(out, np.ndarray) or (out.shape, out.dtype) != (shape, dtype):
+        got = f"{out.dtype} of shape {out.shape}" if isinstance(out, np.ndarray) else repr(out)
+        raise ValueError(f"out: got {got}, expected an array of {dtype} of shape {shape}")
+    elif not out.flags.writeable:
+        raise ValueError("out: got a read-only array, expected one that can be written")
+
+    left, right = apart(left, out), apart(right, out)
+    target = out if is_plain(out, dtype) else np.empty(shape, dtype)
+    if beta != 0 and target is not c:
+        target[...] = arrays["c"]
+    multiply(alpha, left, right, beta, target, conj_a, conj_b)
+    if target is not out:
+        out[...] = target
+    return out
+
+
+def _number(name: str, value: Any) -> Any:
+    """A scalar as Python's own number, which leaves the dtypes of arrays as they are."""
+    try:
+        number = value.item() if hasattr(value, "item") else value
+        number + 0
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: got {value!r}, expected a number") from None
+    return number
+
+
+def _trans(name: str, value: Any) -> int:
+    if value not in (0, 1, 2):
+        raise ValueError(f"{name}: got {value!r}, expected False, True or 2")
+    return int(value)
+
+
+def turned(array: np.ndarray, trans: int) -> tuple[np.ndarray, bool]:
+    """``op(array)``, but for the conjugate; and whether it is that."""
+    return array.T if trans else array, trans == 2 and array.dtype.kind == "c"
+
+
+def is_plain(array: np.ndarray, dtype: Any) -> bool:
+    """Whether an array has this dtype, in the machine's byte order, and is aligned."""
+    return bool(array.dtype == dtype and array.flags.aligned)
+
+
+def plain(array: np.ndarray, dtype: Any) -> np.ndarray:
+    """An array with these properties: itself, or a copy."""
+    return array if is_plain(array, dtype) else array.astype(dtype)
+
+
+def apart(array: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """An array with these values that does not overlap `target`: itself, or a copy."""
+    return array.copy() if np.may_share_memory(array, target) else array
+
+
+def multiply(
+    alpha: Any,
+    a: np.ndarray,
+    b: np.ndarray,
+    beta: Any,
+    c: np.ndarray,
+    conj_a: bool = False,
+    conj_b: bool = False,
+) -> None:
+    """``c = alpha * a @ b + beta * c``, where nothing is left to check.
+
+    Shapes fit, all is of one dtype, aligned and in the machine's byte order, and `c` overlaps
+    neither `a` nor `b`. Of complex matrices, it may be the conjugate that is multiplied.
+    """
+    char = c.dtype.char
+    if char in "fd" and _gufunc.gemm(alpha, a, b, beta, c):
+        return
+    with np.errstate(all="ignore"):
+        if char in "FD":
+            from .complex import multiply_complex
+
+            multiply_complex(alpha, a, b, beta, c, conj_a, conj_b)
+            return
+        scaled = 0 if beta == 0 else c if beta == 1 else beta * c
+        if alpha != 0:
+            product = matmul(a.conj() if conj_a else a, b.conj() if conj_b else b)
+            scaled = (product if alpha == 1 else alpha * product) + scaled
+        c[...] = scaled
