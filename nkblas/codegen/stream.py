@@ -70,11 +70,12 @@ def _loops(
             """Columns from `j` on."""
             nanokernel = FMA(ir.vector_of(lanes, element))
             whole = mask is None and lanes == all_lanes
-            # what comes after the last column is the first one of the next rows
-            ahead = ir.const(PREFETCH // itemsize)
-            if spec.prefetch and whole:
-                beyond = ir.sub(ir.add(ahead, ir.mul(ldb, ir.const(count))), n)
-                ahead = ir.select(ir.less(ir.add(j, ahead), n), ahead, beyond)
+            ahead = ir.add(j, ir.const(PREFETCH // itemsize))
+            if spec.prefetch and whole and spec.mr == 1 and isa.fused:
+                # What comes after the last column is the first one of the next rows. (For more rows
+                # of C, or with a register for products, LLVM's schedule would spill.)
+                beyond = ir.sub(ahead, ir.sub(n, ir.mul(ldb, ir.const(count))))
+                ahead = ir.select(ir.less(ahead, n), ahead, beyond)
             places = [
                 [ir.at(c, element, j, row, v * lanes) for v in range(vectors)] for row in c_rows
             ]
@@ -90,10 +91,11 @@ def _loops(
             sums = [[start_from(place) for place in row] for row in places]
 
             def add_row(sums: list[list[Value]], q: int) -> list[list[Value]]:
-                b_row = ir.at(b_group, element, j, ir.mul(ldb, ir.const(q)))
+                row = ir.mul(ldb, ir.const(q))
+                b_row = ir.at(b_group, element, j, row)
                 if spec.prefetch and whole:
                     for line in range(0, vectors * lanes, max(lanes, LINE // itemsize)):
-                        ir.prefetch(ir.at(b_row, element, ahead, line), ir.L2)
+                        ir.prefetch(ir.at(b_group, element, ahead, row, line), ir.L2)
                 return compose(
                     nanokernel,
                     lambda i: ir.splat(a_tile[q][i], nanokernel.vector_type),
