@@ -16,6 +16,7 @@ import numpy as np
 
 from . import _gufunc, products
 from . import einsum as _einsum  # noqa: F401 (it is one of the replacements)
+from .log import log
 
 _lock = threading.RLock()  # a signal handler may patch, too
 _patched = False  # by `patch`
@@ -35,8 +36,13 @@ def _update(patched: bool | None = None, blocks: int = 0) -> None:
         _gufunc.patch(on)
         for name, function in _functions.items():
             if on and name not in _before:
-                _before[name] = products.implementation(function)
-                _gufunc.reimplement(function, products.replacements[name])
+                had = products.implementation(function)
+                try:
+                    _gufunc.reimplement(function, products.replacements[name])
+                except RuntimeError as why:  # of a NumPy to come: all others are patched
+                    log("warning", f"numpy.{name} stays as it is: {why}", once=True)
+                    continue
+                _before[name] = had
             elif not on and name in _before:
                 _gufunc.reimplement(function, _before.pop(name))
 

@@ -211,6 +211,24 @@ def test_back_to_somebody_elses_loops() -> None:
     assert report["after"] == "other"
 
 
+def test_a_numpy_that_hides_a_function(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That one stays NumPy's, all others are patched, and a warning says so."""
+
+    def hidden(function: Any, implementation: Any) -> None:
+        if function is np.dot:
+            raise RuntimeError("2 places hold what it calls")
+        reimplement(function, implementation)
+
+    reimplement = nkblas._gufunc.reimplement
+    monkeypatch.setattr(nkblas._gufunc, "reimplement", hidden)
+    with nkblas.patched():
+        assert calls(lambda: np.dot(A, B)) == 0
+        assert calls(lambda: A @ B) == calls(lambda: np.inner(A, A)) == 1
+    assert "numpy.dot stays as it is: 2 places" in caplog.text
+
+
 def test_from_many_threads() -> None:
     """Patched and unpatched while others multiply: right results, nothing lost, nothing kept."""
     program = """

@@ -497,7 +497,8 @@ static PyObject *reimplement(PyObject *self, PyObject *args)
     }
     Py_DECREF(had); /* the function has it */
     if (places != 1) {
-        PyErr_Format(PyExc_RuntimeError, "nkblas can't patch %R of this NumPy", function);
+        PyErr_Format(PyExc_RuntimeError, "%d places hold what %R calls, expected 1", places,
+                     function);
         return NULL;
     }
     *place = Py_NewRef(implementation);
