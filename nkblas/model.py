@@ -13,7 +13,7 @@ import numpy as np
 
 from .detect import CPU
 from .isa import ISA
-from .plan import Plan, Schedule, columns_of_dots, dots_fit, make, tiles, widest
+from .plan import STREAM_ROWS, Plan, Schedule, columns_of_dots, dots_fit, make, tiles, widest
 from .problem import ITEMSIZE, Problem
 
 PAGE = 4096
@@ -71,7 +71,8 @@ def _few_rows(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
     m, n, k, lanes = problem.m, problem.n, problem.k, cpu.isa.lanes(problem.itemsize)
     size = k * n * problem.itemsize
     nc = cpu.l2 // (4 * m * problem.itemsize)
-    stream = Schedule("stream", min(m, 4), 16 * lanes, k, m, nc, prefetch=4 * size > cpu.l3)
+    rows = min(m, STREAM_ROWS)
+    stream = Schedule("stream", rows, 16 * lanes, k, m, nc, prefetch=4 * size > cpu.l3)
     # One row of tiles, or two: what the first has brought in, the second finds in the cache.
     most = 8 if cpu.isa.registers > 16 else 6
     mr = -(-m // -(-m // most))
@@ -125,7 +126,7 @@ def _short_k(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
     m, n, k, lanes = problem.m, problem.n, problem.k, cpu.isa.lanes(problem.itemsize)
     far = m * n * problem.itemsize > cpu.l3
     if k == 1:
-        yield Schedule("stream", 4 if far else 2, 16 * lanes, k, m, n, prefetch=far)
+        yield Schedule("stream", STREAM_ROWS if far else 2, 16 * lanes, k, m, n, prefetch=far)
     elif far and 4 < k <= 8:
         yield Schedule("stream", 2, 16 * lanes, k, m, n, prefetch=far)
     for mr in (6, 4):
@@ -163,16 +164,15 @@ def _grid(isa: ISA, dtype: str) -> np.ndarray:
 
 
 # What things cost, in cycles: fitted on Zen 4 to products of 128 to 2048 in each dimension, each
-# measured with 70 to 300 plans, of which the model's choice is 2.7 % slower than the best in the
-# median.
-FEW_TIMES = 64  # rows of C up to which a B beyond L2 may stay in place
+# measured with 70 to 300 plans; KEPT_LINE was estimated afterwards, from what memory costs. On the
+# shapes of the suites "paper" and "square", the model's choice is 1 % slower than the best of four
+# fixed rules (geometric mean).
 LATENCY = 4.0  # a multiply-add's
 B_LINE = (0.0, 0.5, 3.5)  # a vector of B, on its way from L1, L2, beyond
 A_LINE = (0.0, 2.7, 6.3)  # a vector of A
 A_ROW = 0.07  # a k-step on a row of A in place,
 A_ROW_CROWDED = 0.4  # and more where A's rows push each other out of L1
-B_PAGE = 0.0  # a k-step where B's rows lie in place, more than half a page apart,
-B_CROWDED = 0.3  # and for each vector where B's rows push each other out of L1
+B_CROWDED = 0.3  # a vector of B in place, where B's rows push each other out of L1
 OVERLAP = 0.09  # of the shorter of arithmetic and traffic, what the longer does not hide
 TILE = 55.0  # a call of the microkernel
 C_LINE = 11.0  # a vector of a C beyond L2, loaded and stored again for another block of k
@@ -181,6 +181,10 @@ PACKED_ON_THE_WAY = 1.5  # and by the microkernel that reads it first
 KEPT_LINE = 8.0  # and written to memory, with more panels than L2 holds
 REPACKED_LINE = 1.1  # a vector of packed B, fetched again for another block of A
 FAR_LINE = 1.5  # a vector of a B beyond L2 that is read in place, for each block of A
+
+
+FEW_TIMES = 64
+"""Rows of C up to which a B beyond L2 may stay in place."""
 
 
 class Space:
@@ -208,7 +212,7 @@ class Space:
         possible &= ((pack_b == 0) | (problem.m > mr)) if in_place else pack_b == 1
         # A large B in place depends on luck, in where its pages lie: it has to save much.
         few_times = problem.m <= FEW_TIMES or problem.k * problem.n * problem.itemsize <= cpu.l2
-        possible &= (pack_b == 1) | few_times | (not in_place)
+        possible &= (pack_b == 1) | few_times
         possible &= (kc < 2 * problem.k) | (kc == DEPTHS[0])
         possible &= np.where(edge, fits_edge, fits_whole) == 1
         mr, vectors, kc, pack_a, pack_b, part, ir_outside = grid[:7, possible]
@@ -258,7 +262,6 @@ class Space:
         per_row = np.array(A_LINE)[level(np.minimum(a_rows, m), kc)] / lanes
         per_row += (1 - pack_a) * (A_ROW + A_ROW_CROWDED * _crowded(rows, k * itemsize, cpu))
         b_line += (1 - pack_b) * B_CROWDED * _crowded(kc, n * itemsize, cpu)
-        per_step = (1 - pack_b) * B_PAGE * (2 * n * itemsize >= PAGE)
 
         # With jr outside, the first tile of a column packs B while it multiplies.
         can_pack = (self.problem.b == "row") & (ir_outside == 0)
@@ -270,7 +273,7 @@ class Space:
                 # multiply-adds; loads, two a cycle; an accumulator's wait for itself
                 arithmetic = np.maximum(height * vectors / fma_per_cycle, (height + vectors) / 2)
                 arithmetic = np.maximum(arithmetic, LATENCY)
-                traffic = vectors * b_line + height * per_row + per_step
+                traffic = vectors * b_line + height * per_row
                 step = np.maximum(arithmetic, traffic)
                 step += OVERLAP * np.minimum(arithmetic, traffic)
                 cycles += row_count * column_count * k * step

@@ -328,10 +328,8 @@ def make(problem: Problem, cpu: CPU, schedule: Schedule) -> Plan:
     else:
         m = cut_evenly(problem.m, schedule.mr)
         n = cut_whole(problem.n, min(schedule.nr, -(-problem.n // lanes) * lanes))
-    if schedule.kind == "dot":
-        n = cut_whole(problem.n, schedule.nr)
-        if problem.epilogue:  # what is left over is done column by column
-            n = schedule.nr, n[1], 1, n[1] + n[2]
+    if schedule.kind == "dot" and problem.epilogue:  # what is left over is done column by column
+        n = schedule.nr, n[1], 1, n[1] + n[2]
 
     def block(length: int, tiles: int, most: int) -> int:
         return -(-tiles // -(-length // max(1, most)))

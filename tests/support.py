@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import nkblas
@@ -126,6 +127,18 @@ LAYOUTS = {
     "unaligned": Layout(shift=1),
     "swapped bytes": Layout(swapped=True),
 }
+
+
+def layouts(*steps: int) -> st.SearchStrategy[Layout]:
+    """Dense matrices, and those with these distances of rows and columns."""
+    step = st.sampled_from(steps)
+    return st.builds(
+        Layout,
+        order=st.sampled_from(ORDERS),
+        steps=st.tuples(step, step) | st.just((1, 1)),
+        pad=st.integers(0, 3),
+        shift=st.integers(0, 1),
+    )
 
 
 def fenced(values: Array, dtype: str, order: Order, at_end: bool) -> Array:

@@ -23,6 +23,7 @@ from support import (
     exact,
     fenced,
     integers,
+    layouts,
     run,
     tile,
 )
@@ -386,20 +387,20 @@ def test_same_bits_on_every_run(dtype: str) -> None:
     assert elsewhere == digest.hexdigest()
 
 
-steps = st.sampled_from([-3, -2, -1, 1, 2, 3])
-layouts = st.builds(
-    Layout,
-    order=st.sampled_from(ORDERS),
-    steps=st.tuples(steps, steps) | st.just((1, 1)),
-    pad=st.integers(0, 3),
-    shift=st.integers(0, 1),
-)
+any_layout = layouts(-3, -2, -1, 1, 2, 3)
 lengths = st.integers(0, 70)
 
 
 @settings(deadline=None, max_examples=200, derandomize=True)
 @given(
-    lengths, lengths, lengths, layouts, layouts, layouts, st.sampled_from(DTYPES), st.integers(0, 9)
+    lengths,
+    lengths,
+    lengths,
+    any_layout,
+    any_layout,
+    any_layout,
+    st.sampled_from(DTYPES),
+    st.integers(0, 9),
 )
 def test_any_shape_and_strides(
     m: int, n: int, k: int, of_a: Layout, of_b: Layout, of_c: Layout, dtype: str, seed: int

@@ -328,7 +328,7 @@ static void run_chunk(void *argument, int64_t chunk)
                  leading(b, plan->problem.b), c.data, c.rs, plan->problem.n,
                  plan->problem.epilogue == NK_ADD, NULL, NULL, 0, 0, &x->scale);
         else if (!run_tiles(plan, a, b, c, x->scale, m * row / x->rows, m * (row + 1) / x->rows,
-                       n * column / x->columns, n * (column + 1) / x->columns))
+                            n * column / x->columns, n * (column + 1) / x->columns))
             __atomic_store_n(&x->out_of_memory, 1, __ATOMIC_RELAXED);
         a = moved(a, x->steps.a, size);
         b = moved(b, x->steps.b, size);

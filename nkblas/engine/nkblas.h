@@ -146,7 +146,6 @@ extern int (*nk_ask)(const nk_problem *problem);
 /* record.c: how many recordings there are; counts products of a problem for them, and how long these
    took on the clock. */
 extern int32_t nk_recordings;
-int64_t nk_clock(void);
 void nk_note(const nk_problem *problem, int64_t products, int64_t nanoseconds);
 
 /* table.c */
@@ -157,6 +156,7 @@ size_t nk_hash(const nk_problem *problem);
    had done it alone. */
 void nk_parallel(int32_t threads, double nanoseconds, int64_t chunks,
                  void (*work)(void *job, int64_t chunk), void *job);
+int64_t nk_clock(void); /* nanoseconds since some moment */
 
 /* memory.c: this thread's packing buffer, at least `size` bytes; NULL: no memory. */
 void *nk_buffer(size_t size);

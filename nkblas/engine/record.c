@@ -4,7 +4,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "nkblas.h"
 
@@ -50,13 +49,6 @@ static int grow(void)
     records = larger;
     capacity = size;
     return 1;
-}
-
-int64_t nk_clock(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
 void nk_note(const nk_problem *problem, int64_t products, int64_t nanoseconds)

@@ -62,7 +62,7 @@ static void futex(atomic_int *word, int operation, int value)
     syscall(SYS_futex, word, operation | FUTEX_PRIVATE_FLAG, value, NULL, NULL, 0);
 }
 
-static int64_t now(void)
+int64_t nk_clock(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -108,9 +108,9 @@ static void *serve(void *argument)
     int me = (int)(intptr_t)argument;
     uint64_t seen = 0, number;
     while (!atomic_load(&stopping)) {
-        int64_t start = now();
+        int64_t start = nk_clock();
         while ((number = job_number()) == seen) {
-            if (now() - start < SPIN) {
+            if (nk_clock() - start < SPIN) {
                 sched_yield();
                 continue;
             }
@@ -134,9 +134,9 @@ static void wake(int count)
 
 static void wait_for_chunks(void)
 {
-    int64_t start = now();
+    int64_t start = nk_clock();
     for (int n; (n = atomic_load(&left)) > 0;) {
-        if (now() - start < SPIN)
+        if (nk_clock() - start < SPIN)
             sched_yield();
         else
             futex(&left, FUTEX_WAIT, n);
@@ -212,7 +212,7 @@ void nk_parallel(int32_t threads, double nanoseconds, int64_t chunks,
     if (threads > chunks)
         threads = (int32_t)chunks;
     /* Workers are asleep by now, or awake since there were jobs a moment ago. */
-    int asleep = now() - atomic_load(&ended) > SPIN;
+    int asleep = nk_clock() - atomic_load(&ended) > SPIN;
     if (threads > 1 && chunks < CLOSED && !(asleep && nanoseconds < WORTH_WAKING) &&
         !atomic_flag_test_and_set(&busy)) {
         helpers = call_up(threads - 1);
@@ -222,7 +222,7 @@ void nk_parallel(int32_t threads, double nanoseconds, int64_t chunks,
     if (!helpers) {
         for (int64_t chunk = 0; chunk < chunks; chunk++)
             work(argument, chunk);
-        atomic_store(&ended, now());
+        atomic_store(&ended, nk_clock());
         return;
     }
 
@@ -239,7 +239,7 @@ void nk_parallel(int32_t threads, double nanoseconds, int64_t chunks,
     take_chunks(number, -1);
     wait_for_chunks();
     int met = atomic_load(&flags) & ~fetestexcept(FE_ALL_EXCEPT);
-    atomic_store(&ended, now());
+    atomic_store(&ended, nk_clock());
     atomic_flag_clear(&busy);
     if (met)
         feraiseexcept(met);
