@@ -117,7 +117,7 @@ def explain(a: Any, b: Any) -> Explanation:
     """
     from .plans import plan_for
     from .prepare import in_table, plan_for_now, why_numpy
-    from .problem import DTYPES
+    from .prepare import DTYPES
 
     a, b = np.asanyarray(a), np.asanyarray(b)
     if 0 in (a.ndim, b.ndim):
@@ -175,7 +175,7 @@ def duration(nanoseconds: float) -> str:
 def _problem(dtype: np.dtype, a: np.ndarray, b: np.ndarray) -> "Problem":
     """The problem of one pair of matrices, as the engine will see it."""
     from .prepare import from_c
-    from .problem import DTYPES
+    from .prepare import DTYPES
 
     a = a[(None,) * (a.ndim == 1)]
     b = b[(..., *(None,) * (b.ndim == 1))]

@@ -1,7 +1,8 @@
 """The instruction sets that kernels are generated for: one row for each.
 
 A new instruction set is a new row here and, where it multiplies in a new way, a new class in
-`nkblas.codegen.nanokernel`. The rest of the package reads this table and nothing else.
+`nkblas.codegen.nanokernel` and a line in `nkblas.families`. The rest of the package reads these
+tables and nothing else.
 """
 
 from typing import NamedTuple
@@ -22,14 +23,20 @@ class ISA(NamedTuple):
         Whether multiply and add is one instruction. Where it is two, the product needs a
         register of its own.
     masked : bool
-        Whether a vector can be loaded and stored in part, for an edge that is known only at
-        run time.
+        Whether a vector of elements of 4 or 8 bytes can be loaded and stored in part, for an edge
+        that is known only at run time.
     mask_registers : bool
-        Whether masks have registers of their own; otherwise one takes a vector register.
+        Whether masks have registers of their own, and any vector can be loaded in part; otherwise
+        one takes a vector register.
     requires : tuple of str
         The CPU features (as `nkblas.cpu.features` names them) without which it does not run.
     target : str
-        LLVM's name for the target CPU.
+        LLVM's name for the target CPU, and after a comma for features that this one lacks.
+    families : tuple of str
+        The instruction families (`nkblas.families`) that it adds to what it extends.
+    extends : str
+        The row of a set with the same registers that this one adds instructions to, or empty.
+        Kernels that need none of them are that one's.
     """
 
     name: str
@@ -40,42 +47,90 @@ class ISA(NamedTuple):
     mask_registers: bool
     requires: tuple[str, ...]
     target: str
+    families: tuple[str, ...]
+    extends: str = ""
 
     def lanes(self, itemsize: int) -> int:
         """Number of elements of `itemsize` bytes in one vector register."""
         return self.vector_bits // 8 // itemsize
 
-    def registers_needed(self, mr: int, vectors: int, edge: bool = False) -> int:
-        """Vector registers that a tile of `mr` rows by `vectors` vectors needs.
+    def can_mask(self, itemsize: int) -> bool:
+        """Whether vectors of elements of `itemsize` bytes can be loaded and stored in part."""
+        return self.mask_registers or (self.masked and itemsize >= 4)
 
-        The accumulators, the smaller of the two operands' slices of one k-step, and one element
-        of the other (see `nkblas.codegen.nanokernel.compose`); one more for the product where
-        multiply and add are two instructions. The mask of an `edge` takes one, and so does what
-        is blended with it, unless the element's register is still free.
-        """
-        needed = mr * vectors + min(mr, vectors) + 1 + (not self.fused)
-        if edge and self.masked and not self.mask_registers:
-            needed += 1 + (mr < vectors)
-        return needed
+    def row_of(self, family: str) -> "ISA | None":
+        """The least capable row of those that this one extends, or itself, with a family."""
+        below = ISAS[self.extends].row_of(family) if self.extends else None
+        return below or (self if family in self.families else None)
+
+    @property
+    def base(self) -> "ISA":
+        """The row of vectors of this width and nothing more."""
+        return ISAS[self.extends].base if self.extends else self
 
 
 AVX2 = ("avx2", "fma", "bmi1", "bmi2", "f16c", "movbe", "abm")
+AVX512 = ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", *AVX2)
+EVERYWHERE = ("fma", "complex", "madd")
 
 # From the least to the most capable: the last row whose features the CPU has is the one used.
-ISAS = {
-    isa.name: isa
-    for isa in (
-        ISA("sse42", 128, 16, False, False, False, ("sse4_2",), "x86-64-v2"),
-        ISA("avx2", 256, 16, True, True, False, AVX2, "x86-64-v3"),
-        ISA(
-            "avx512",
-            512,
-            32,
-            True,
-            True,
-            True,
-            ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", *AVX2),
-            "x86-64-v4",
-        ),
+ISAS: dict[str, ISA] = {}
+
+
+def _row(
+    name: str,
+    vector_bits: int,
+    registers: int,
+    fused: bool,
+    masked: bool,
+    mask_registers: bool,
+    requires: tuple[str, ...],
+    target: str,
+) -> None:
+    ISAS[name] = ISA(
+        name,
+        vector_bits,
+        registers,
+        fused,
+        masked,
+        mask_registers,
+        requires,
+        target,
+        EVERYWHERE,
     )
-}
+
+
+def _more(extends: str, name: str, requires: str, target: str, families: str) -> None:
+    """A row of instructions added to those of another."""
+    row = ISAS[extends]
+    ISAS[name] = row._replace(
+        name=name,
+        requires=(*row.requires, *requires.split()),
+        target=f"{row.target},{target}",
+        families=tuple(families.split()),
+        extends=extends,
+    )
+
+
+_row("sse42", 128, 16, False, False, False, ("sse4_2",), "x86-64-v2")
+_row("avx2", 256, 16, True, True, False, AVX2, "x86-64-v3")
+_more("avx2", "avx2_vnni", "avx_vnni", "+avxvnni", "vnni")
+_more(
+    "avx2_vnni",
+    "avx_ne_convert",
+    "avx_ne_convert avx_vnni_int8",
+    "+avxneconvert,+avxvnniint8",
+    "ne_convert vnni_int8",
+)
+_row("avx512", 512, 32, True, True, True, AVX512, "x86-64-v4")
+_more("avx512", "avx512_vnni", "avx512_vnni", "+avx512vnni", "vnni")
+_more("avx512_vnni", "avx512_bf16", "avx512_bf16", "+avx512bf16", "bf16")
+_more("avx512_bf16", "avx512_fp16", "avx512_fp16", "+avx512fp16", "fp16")
+_more(
+    "avx512_fp16",
+    "amx",
+    "amx_tile amx_bf16 amx_int8",
+    "+amx-tile,+amx-bf16,+amx-int8",
+    "amx",
+)
+_more("amx", "amx_fp16", "amx_fp16", "+amx-fp16", "amx_fp16")

@@ -13,8 +13,21 @@ import numpy as np
 
 from .detect import CPU
 from .isa import ISA
-from .plan import STREAM_ROWS, Plan, Schedule, columns_of_dots, dots_fit, make, tiles, widest
-from .problem import ITEMSIZE, Problem
+from .families import Family, families, family
+from .plan import (
+    STREAM_ROWS,
+    Plan,
+    Schedule,
+    columns_of_dots,
+    dots_fit,
+    make,
+    reads_a_in_place,
+    reads_b_in_place,
+    tiles,
+    widest,
+)
+from .dtypes import ITEMSIZE
+from .problem import Problem
 
 PAGE = 4096
 """Bytes of a page of memory."""
@@ -43,15 +56,19 @@ def ranked(problem: Problem, cpu: CPU, count: int) -> Iterator[Plan]:
     short = [s for s in for_a_short_dimension(problem, cpu) if not s.why_not(problem, cpu)]
     for schedule in short[:count]:
         yield make(problem, cpu, schedule)._replace(nanoseconds=time_of_reading(problem, cpu))
-    space = Space(problem, cpu)
-    cycles = space.cost()
-    for i in np.argsort(cycles, kind="stable")[: max(0, count - len(short))]:
+    spaces = [Space(problem, cpu, family) for family in families(problem.dtype, cpu.isa)]
+    cycles = np.concatenate([space.cost() for space in spaces])
+    schedules = [(space, i) for space in spaces for i in range(space.count)]
+    for which in np.argsort(cycles, kind="stable")[: max(0, count - len(short))]:
+        space, i = schedules[which]
         plan = make(problem, cpu, space.schedule(i))
-        yield plan._replace(nanoseconds=CYCLE * float(cycles[i]))
+        yield plan._replace(nanoseconds=CYCLE * float(cycles[which]))
 
 
 def for_a_short_dimension(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
     """Schedules that read the large operand of a product once, as it lies; the best first."""
+    if not problem.is_plain:
+        return
     if problem.k <= SHORT < problem.m and problem.b == "row":
         yield from _short_k(problem, cpu)
     elif problem.m <= SHORT and problem.b == "row":
@@ -76,7 +93,7 @@ def _few_rows(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
     # One row of tiles, or two: what the first has brought in, the second finds in the cache.
     most = 8 if cpu.isa.registers > 16 else 6
     mr = -(-m // -(-m // most))
-    vectors = min(widest(cpu.isa, mr), -(-n // lanes))
+    vectors = min(widest(cpu.isa, mr, family(problem.dtype, "fma")), -(-n // lanes))
     far = 4 * size >= cpu.l3
     kc = k if n <= vectors * lanes else 256 if far else 512
     tiles = Schedule("tiles", mr, vectors * lanes, kc, m, n, prefetch=far and m > 1)
@@ -129,8 +146,9 @@ def _short_k(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
         yield Schedule("stream", STREAM_ROWS if far else 2, 16 * lanes, k, m, n, prefetch=far)
     elif far and 4 < k <= 8:
         yield Schedule("stream", 2, 16 * lanes, k, m, n, prefetch=far)
+    plain = family(problem.dtype, "fma")
     for mr in (6, 4):
-        yield Schedule("tiles", mr, widest(cpu.isa, mr) * lanes, k, m, n, ir_outside=True)
+        yield Schedule("tiles", mr, widest(cpu.isa, mr, plain) * lanes, k, m, n, ir_outside=True)
 
 
 def time_of_reading(problem: Problem, cpu: CPU) -> float:
@@ -142,22 +160,22 @@ def time_of_reading(problem: Problem, cpu: CPU) -> float:
 
 
 @cache
-def _grid(isa: ISA, dtype: str) -> np.ndarray:
+def _grid(isa: ISA, family: Family) -> np.ndarray:
     """All combinations, a column for each: mr, vectors of nr, kc, pack_a, pack_b, part, ir_outside;
     and whether the tile fits where the last vector is whole, and where not. A block of A takes one
     `part`-th of L2, or is as large as A (0).
     """
-    lanes = isa.lanes(ITEMSIZE[dtype])
+    lanes = family.lanes(isa)
     # n decides whether there is an edge with a mask, which takes registers
-    found = {tile for n in range(8 * lanes) for tile in tiles(isa, dtype, n)}
+    found = {tile for n in range(8 * lanes) for tile in tiles(isa, family, n)}
     shapes = sorted((mr, nr // lanes) for mr, nr in found)
     loops = ((3, 0), (0, 0), (0, 1))
     fits = {
-        shape: [isa.registers_needed(*shape, edge) <= isa.registers for edge in (False, True)]
+        shape: [family.fits(isa, *shape, edge) for edge in (False, True)]
         for shape in shapes
     }
     columns = [
-        (*shape, kc, pack_a, pack_b, *loop, *fits[shape])
+        (*shape, kc * family.group_b, pack_a, pack_b, *loop, *fits[shape])
         for shape, kc, pack_a, pack_b, loop in product(shapes, DEPTHS, (0, 1), (0, 1), loops)
     ]
     return np.array(columns).T
@@ -183,6 +201,12 @@ REPACKED_LINE = 1.1  # a vector of packed B, fetched again for another block of 
 FAR_LINE = 1.5  # a vector of a B beyond L2 that is read in place, for each block of A
 
 
+SLOW = {("bf16", "GenuineIntel"): 4}
+"""Intel's vdpbf16ps: half as many products in a cycle as of float32."""
+
+SUMS = 8 << 20
+"""Bytes, at most, of the sums that wait for the next block of k."""
+
 FEW_TIMES = 64
 """Rows of C up to which a B beyond L2 may stay in place."""
 
@@ -196,47 +220,60 @@ class Space:
     is for nothing.
     """
 
-    def __init__(self, problem: Problem, cpu: CPU) -> None:
-        self.problem, self.cpu = problem, cpu
-        self.lanes = lanes = cpu.isa.lanes(problem.itemsize)
-        grid = _grid(cpu.isa, problem.dtype)
+    def __init__(self, problem: Problem, cpu: CPU, family: Family) -> None:
+        self.problem, self.cpu, self.family = problem, cpu, family
+        self.lanes = lanes = family.lanes(cpu.isa)
+        size_a, size_b = ITEMSIZE[family.a], ITEMSIZE[family.b]
+        grid = _grid(cpu.isa, family)
         mr, vectors, kc, pack_a, pack_b, part, ir_outside, fits_whole, fits_edge = grid
         edge = problem.n % (vectors * lanes) > (vectors - 1) * lanes
-        in_place = problem.b == "row" and (cpu.isa.masked or problem.n % lanes == 0)
+        in_place = reads_b_in_place(problem, family, cpu.isa)
         few = 4 + (cpu.isa.registers > 16)  # rows below which a tile is too flat
-        possible = (pack_a == (problem.a == "strided")) & (mr >= min(few, problem.m))
+        few = few if family.accumulators == 1 else 2
+        possible = (pack_a == 1) | reads_a_in_place(problem, family)
+        # a packed A may save conversions, and no more
+        possible &= (pack_a == 0) | family.converts | (not reads_a_in_place(problem, family))
+        possible &= mr >= min(few, problem.m)
         # with jr outside, the whole of a long A would go through the cache for each panel of B
-        depth = np.minimum(kc, problem.k) * problem.itemsize
+        depth = np.minimum(kc, problem.k) * size_a
         long = problem.m * depth > 2 * cpu.l2
         possible &= (ir_outside == 1) | ((part > 0) == long)
         possible &= ((pack_b == 0) | (problem.m > mr)) if in_place else pack_b == 1
         # A large B in place depends on luck, in where its pages lie: it has to save much.
-        few_times = problem.m <= FEW_TIMES or problem.k * problem.n * problem.itemsize <= cpu.l2
+        few_times = problem.m <= FEW_TIMES or problem.k * problem.n * size_b <= cpu.l2
         possible &= (pack_b == 1) | few_times
-        possible &= (kc < 2 * problem.k) | (kc == DEPTHS[0])
+        possible &= (kc < 2 * problem.k) | (kc == DEPTHS[0] * family.group_b)
         possible &= np.where(edge, fits_edge, fits_whole) == 1
         mr, vectors, kc, pack_a, pack_b, part, ir_outside = grid[:7, possible]
 
-        depth = np.minimum(kc, problem.k) * problem.itemsize
+        depth = np.minimum(kc, problem.k) * size_a
         # Packed blocks are buffers of this process: they are bounded.
         whole_m = np.where(pack_a == 1, cpu.l2 // depth, problem.m)
         mc = np.where(part > 0, cpu.l2 // (np.maximum(part, 1) * depth), whole_m)
+        depth = np.minimum(kc, problem.k) * size_b
         nc = np.where(pack_b == 1, max(cpu.l3, 8 << 20) // (2 * depth), problem.n)
+        if family.sums != problem.types.c:  # so are sums that C can't hold
+            sums = SUMS // (problem.m * ITEMSIZE[family.sums])
+            nc = np.where(kc < problem.k, np.minimum(nc, max(sums, 1)), nc)
         self.columns = mr, vectors * lanes, kc, mc, nc, pack_a, pack_b, ir_outside
+        self.count = len(mr)
 
     def schedule(self, index: int) -> Schedule:
         mr, nr, kc, mc, nc, *flags = (int(column[index]) for column in self.columns)
-        return Schedule("tiles", mr, nr, kc, mc, nc, *map(bool, flags))
+        return Schedule("tiles", mr, nr, kc, mc, nc, *map(bool, flags), family=self.family.name)
 
     def cost(self) -> Numbers:
         """About how many cycles each schedule takes."""
-        cpu, lanes, itemsize = self.cpu, self.lanes, self.problem.itemsize
+        cpu, lanes, family = self.cpu, self.lanes, self.family
+        size_a, size_b = ITEMSIZE[family.a], ITEMSIZE[family.b]
+        size_c = ITEMSIZE[family.sums]
         m, n, k = self.problem.m, self.problem.n, self.problem.k
         mr, nr, kc, mc, nc, pack_a, pack_b, ir_outside = self.columns
-        fma_per_cycle = 1 if cpu.isa.vector_bits == 512 and cpu.double_pumped else 2
+        per_cycle = 1 if cpu.isa.vector_bits == 512 and cpu.double_pumped else 2
+        per_cycle = per_cycle / (family.cost * slowdown(family, cpu))
         l1, l2 = 0.75 * cpu.l1d, 0.6 * cpu.l2  # the rest is for what else is under way
 
-        def level(rows: Numbers, columns: Numbers) -> Numbers:
+        def level(rows: Numbers, columns: Numbers, itemsize: int) -> Numbers:
             """The cache that a part of an operand stays in: 0 and 1 for L1 and L2, 2 beyond."""
             size = rows * columns * itemsize
             return (size > l1) * 1 + (size > l2)
@@ -257,38 +294,49 @@ class Space:
         # through a block of the other. (A single row of tiles comes back to nothing.)
         a_rows = np.where(ir_outside == 1, rows, m_block * rows)
         b_columns = np.where(ir_outside == 1, n_block * nr, nr)
-        b_level = np.where(m_tiles > 1, level(kc, np.minimum(b_columns, n)), 0)
+        b_level = np.where(m_tiles > 1, level(kc, np.minimum(b_columns, n), size_b), 0)
         b_line = np.array(B_LINE)[b_level]
-        per_row = np.array(A_LINE)[level(np.minimum(a_rows, m), kc)] / lanes
-        per_row += (1 - pack_a) * (A_ROW + A_ROW_CROWDED * _crowded(rows, k * itemsize, cpu))
-        b_line += (1 - pack_b) * B_CROWDED * _crowded(kc, n * itemsize, cpu)
+        per_row = np.array(A_LINE)[level(np.minimum(a_rows, m), kc, size_a)] / lanes
+        per_row += (1 - pack_a) * (A_ROW + A_ROW_CROWDED * _crowded(rows, k * size_a, cpu))
+        b_line += (1 - pack_b) * B_CROWDED * _crowded(kc, n * size_b, cpu)
 
         # With jr outside, the first tile of a column packs B while it multiplies.
-        can_pack = (self.problem.b == "row") & (ir_outside == 0)
+        can_pack = (self.problem.b == "row") & (ir_outside == 0) & (family.step == 1)
 
         cycles = np.zeros(len(mr))
         for height, row_count in ((rows, full_rows), (rows - 1, m_tiles - full_rows)):
             for width, column_count in ((nr, full_columns), (rest_columns, rest_columns > 0)):
                 vectors = -(-width // lanes)
                 # multiply-adds; loads, two a cycle; an accumulator's wait for itself
-                arithmetic = np.maximum(height * vectors / fma_per_cycle, (height + vectors) / 2)
+                loads = height * family.held + vectors
+                if family.converts:  # what is in place is converted again and again
+                    loads = loads + 2 * height * (1 - pack_a) + 2 * vectors * (1 - pack_b)
+                arithmetic = np.maximum(height * vectors / per_cycle, loads / 2)
                 arithmetic = np.maximum(arithmetic, LATENCY)
                 traffic = vectors * b_line + height * per_row
                 step = np.maximum(arithmetic, traffic)
                 step += OVERLAP * np.minimum(arithmetic, traffic)
-                cycles += row_count * column_count * k * step
+                cycles += row_count * column_count * (k / family.step) * step
 
         cycles += TILE * m_tiles * n_tiles * k_blocks
-        if level(m, n) == 2:
+        if level(m, n, size_c) == 2:
             cycles += C_LINE * m * n / lanes * (k_blocks - 1)
         m_blocks = -(-m_tiles // m_block)
         packing = np.where(can_pack, PACKED_ON_THE_WAY, PACKED_LINE)
         # A panel that no other block of A comes back to never leaves the cache.
         kept = (m_blocks > 1) | (ir_outside == 1)
-        packing = packing + KEPT_LINE * kept * (level(kc, np.minimum(n_block * nr, n)) == 2)
+        packing = packing + KEPT_LINE * kept * (level(kc, np.minimum(n_block * nr, n), size_b) == 2)
         packing += REPACKED_LINE * (m_blocks - 1)
-        in_place = FAR_LINE * m_blocks * (level(k, n) == 2)
-        return cycles + k * n / lanes * np.where(pack_b == 1, packing, in_place)
+        in_place = FAR_LINE * m_blocks * (level(k, n, size_b) == 2)
+        vector = cpu.isa.vector_bits // 8
+        cycles += k * n * size_b / vector * np.where(pack_b == 1, packing, in_place)
+        n_blocks = -(-n_tiles // n_block)
+        return cycles + k * m * size_a / vector * pack_a * n_blocks * PACKED_LINE
+
+
+def slowdown(family: Family, cpu: CPU) -> float:
+    """How many multiply-adds take as long as one instruction of a family, where it is not one."""
+    return SLOW.get((family.name, cpu.vendor), 1)
 
 
 def _crowded(rows: Numbers, stride: int, cpu: CPU) -> Numbers:

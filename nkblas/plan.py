@@ -7,11 +7,14 @@ Functionality", ACM TOMS 41, 2015): register tile ``mr`` x ``nr``, cache blocks 
 from functools import cache
 from typing import NamedTuple, TypeAlias
 
+from . import families
 from .codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Small, Stream
 from .cut import Cut, cut_evenly, cut_whole
 from .detect import CPU
 from .isa import ISA
-from .problem import ITEMSIZE, Problem
+from .dtypes import DTYPES, ITEMSIZE, PRODUCTS
+from .families import Family
+from .problem import PLAIN, Problem
 
 SMALL = 64
 """Up to this m, n and k a product has a function of its own."""
@@ -41,6 +44,8 @@ class Schedule(NamedTuple):
     prefetch : bool
         Whether what is read once is fetched ahead (B, for "tiles" in place), or a C that is written
         once goes past the caches: for one beyond L3.
+    family : str
+        The instructions: a name of `nkblas.families`.
     """
 
     kind: str
@@ -53,16 +58,22 @@ class Schedule(NamedTuple):
     pack_b: bool = False
     ir_outside: bool = False
     prefetch: bool = False
+    family: str = "fma"
 
     def why_not(self, problem: Problem, cpu: CPU) -> str:
         """Why a plan of this kind can't be made for a problem; empty if it can."""
         if self.kind not in KINDS:
             return f"kind: got {self.kind}, expected one of {', '.join(KINDS)}"
-        lanes = cpu.isa.lanes(problem.itemsize)
+        if self.family not in [family.name for family in families.families(problem.dtype, cpu.isa)]:
+            return f"family: {cpu.isa.name} has no {self.family} for {problem.dtype}"
+        family = families.family(problem.dtype, self.family)
+        lanes = family.lanes(cpu.isa)
         if min(self.mr, self.nr, self.kc, self.mc, self.nc) < 1:
             return "got a size below 1"
-        if problem.a == "strided" and not self.pack_a:
-            return "A without unit stride has to be packed"
+        if not self.pack_a and not reads_a_in_place(problem, family):
+            return "A has to be packed"
+        if self.kind != "tiles" and not problem.is_plain:
+            return f"kind: {self.kind} is for {', '.join(PLAIN)}"
         if self.kind == "stream":
             fits = problem.b == "row" and not self.pack_a and not self.pack_b
             fits = fits and self.mr <= STREAM_ROWS
@@ -77,10 +88,25 @@ class Schedule(NamedTuple):
         if self.nr % lanes:
             return f"nr {self.nr} is no multiple of {lanes}"
         edge = problem.n % self.nr > self.nr - lanes
-        if cpu.isa.registers_needed(self.mr, self.nr // lanes, edge) > cpu.isa.registers:
+        if not family.fits(cpu.isa, self.mr, self.nr // lanes, edge):
             return f"the tile {self.mr}x{self.nr} needs too many registers"
-        in_place = problem.b == "row" and (cpu.isa.masked or problem.n % lanes == 0)
+        in_place = reads_b_in_place(problem, family, cpu.isa)
         return "" if self.pack_b or in_place else "B has to be packed"
+
+
+def reads_a_in_place(problem: Problem, family: Family) -> bool:
+    """Whether a microkernel can read A where it lies."""
+    as_it_is = family.converts or problem.types.a == family.a
+    whole = problem.k % family.step == 0
+    return as_it_is and whole and problem.a in (("row", "col") if family.group_a == 1 else ("row",))
+
+
+def reads_b_in_place(problem: Problem, family: Family, isa: ISA) -> bool:
+    """Whether a microkernel can read B where it lies."""
+    as_it_is = family.step == 1 and (family.converts or problem.types.b == family.b)
+    edge = problem.n % family.lanes(isa) != 0
+    can_mask = isa.can_mask(ITEMSIZE[problem.types.b])
+    return as_it_is and problem.b == "row" and (can_mask or not edge)
 
 
 class Plan(NamedTuple):
@@ -90,6 +116,7 @@ class Plan(NamedTuple):
     ----------
     problem : Problem
     isa : ISA
+        The least capable one that has the instructions.
     schedule : Schedule
     m, n : Cut
         ``m.size`` is mr, ``n.size`` is nr; a cache block has mc = ``m.block * m.size`` rows and
@@ -113,6 +140,11 @@ class Plan(NamedTuple):
     nanoseconds: float = 0.0
     origin: str = "model"
     standby: bool = False
+
+    @property
+    def family(self) -> Family:
+        """What is to be known of the instructions."""
+        return families.family(self.problem.dtype, self.schedule.family)
 
     @property
     def tile(self) -> tuple[int, int]:
@@ -140,6 +172,10 @@ class Plan(NamedTuple):
         "stream" begins with what is in C, and scales A's elements instead of sums.
         """
         kind = self.schedule.kind
+        if DTYPES[self.family.sums].kind == "integer":
+            return ()
+        if not self.problem.is_plain:
+            return (self.schedule.family, self.kc)
         if kind == "dot":
             return (self.schedule,)
         return (kind, self.kc) if kind == "stream" and self.problem.epilogue else (self.kc,)
@@ -152,20 +188,14 @@ class Plan(NamedTuple):
         if self.schedule.kind == "base":
             if row_rest or column_rest:
                 return None
-            return Microkernel(
-                self.isa.name,
-                self.problem.dtype,
-                *self.tile,
-                "col",
-                epilogue=self.epilogue,
-            )
+            return base_kernel(self.isa, self.problem.dtype, self.family, self.epilogue)
         mr = self.m.rest if row_rest else self.m.size
         columns = self.n.rest if column_rest else self.n.size
         if not self.m.has(row_rest) or not self.n.has(column_rest):
             return None
-        lanes = self.isa.lanes(self.problem.itemsize)
+        lanes = self.family.lanes(self.isa)
         if self.schedule.kind == "stream":
-            width, deep = stream_shape(self.isa, mr)
+            width, deep = stream_shape(self.isa, mr, self.family)
             far, once = self.schedule.prefetch, self.problem.k <= min(deep, self.problem.m)
             return Stream(
                 self.isa.name,
@@ -192,15 +222,19 @@ class Plan(NamedTuple):
                 prefetch,
                 self.epilogue,
             )
+        types, schedule = self.problem.types, self.schedule
         return Microkernel(
             self.isa.name,
             self.problem.dtype,
             mr,
             -(-columns // lanes) * lanes,
-            "col" if self.schedule.pack_a else self.problem.a,
+            "col" if schedule.pack_a else self.problem.a,
             masked=columns % lanes != 0,
             epilogue=self.epilogue,
-            prefetch=self.schedule.prefetch and not self.schedule.pack_b,
+            prefetch=schedule.prefetch and not schedule.pack_b,
+            family=schedule.family,
+            a=self.family.a if schedule.pack_a and self.family.a != types.a else "",
+            b=self.family.b if schedule.pack_b and self.family.b != types.b else "",
         )
 
     def small(self) -> Small | None:
@@ -209,6 +243,8 @@ class Plan(NamedTuple):
         Not beside dots, whose bits are others.
         """
         problem = self.problem
+        if not problem.is_plain:
+            return None
         if self.schedule.kind in ("base", "dot") or max(problem.m, problem.n, problem.k) > SMALL:
             return None
         if problem.epilogue or "strided" in (problem.a, problem.b, problem.c):
@@ -222,9 +258,11 @@ class Plan(NamedTuple):
         main = self.microkernel(False, False)
         if not isinstance(main, Microkernel) or self.schedule.kind != "tiles":
             return None
-        if not self.schedule.pack_b:
+        if not self.schedule.pack_b or self.problem.b != "row":
             return None
-        if self.problem.b != "row" or not has_spare_register(self.isa, main.dtype, *self.tile):
+        if self.family.step > 1 or self.problem.types.b != self.family.b:
+            return None
+        if not has_spare_register(self.isa, self.family, *self.tile):
             return None
         return main._replace(packs_b=True)
 
@@ -237,14 +275,14 @@ class Plan(NamedTuple):
         if not packed or (self.schedule.kind == "dot" and operand == "b"):
             return None
         source = "strided" if layout == "strided" else "along" if layout == along else "across"
-        return Pack(self.isa.name, self.problem.dtype, width, source)
+        return pack_of(self.isa, self.problem.dtype, self.family, operand, width, source)
 
     def copy(self) -> Copy | None:
         """The copy of C's tiles, if some can't be stored in place; and of B's columns, for dots."""
         needed = self.problem.c == "strided" or self.schedule.kind == "base"
         if not needed and not (self.schedule.kind == "dot" and self.schedule.pack_b):
             return None
-        return Copy(self.isa.name, self.problem.dtype)
+        return Copy(self.isa.base.name, self.problem.types.c)
 
     @property
     def kernels(self) -> tuple[KernelSpec, ...]:
@@ -270,10 +308,39 @@ STREAM_ROWS = 4
 """Most rows of C that a "stream" plan takes at once."""
 
 
-def stream_shape(isa: ISA, rows: int) -> tuple[int, int]:
+def pack_of(
+    isa: ISA, dtype: str, family: Family, operand: str, width: int, source: str
+) -> Pack:
+    """The packing routine of operand "a" or "b" of products of a dtype."""
+    held = getattr(PRODUCTS[dtype], operand)
+    wanted, group, compensation = {
+        "a": (family.a, family.group_a, 0),
+        "b": (family.b, family.group_b, family.compensation),
+    }[operand]
+    row = isa if compensation else isa.base
+    to = wanted if wanted != held else ""
+    return Pack(row.name, held, width, source, to, group, family.step, compensation)
+
+
+def base_kernel(isa: ISA, dtype: str, family: Family, epilogue: str) -> Microkernel:
+    """The microkernel of base plans."""
+    types = PRODUCTS[dtype]
+    return Microkernel(
+        isa.name,
+        dtype,
+        *base_tile(isa, family),
+        "col",
+        epilogue=epilogue,
+        family=family.name,
+        a=family.a if family.a != types.a else "",
+        b=family.b if family.b != types.b else "",
+    )
+
+
+def stream_shape(isa: ISA, rows: int, family: Family) -> tuple[int, int]:
     """The vectors of n, and the rows of B, that a `Stream` of so many rows takes at once."""
     vectors = 2 if rows <= 2 else 1
-    others = rows * vectors + min(rows, vectors) + 1 + (not isa.fused)
+    others = rows * vectors + min(rows, vectors) + 1 + family.split(isa)
     others += 2 * (isa.masked and not isa.mask_registers)
     # eight rows that are whole pages apart would fill their place in L1; six of them leave room
     most = 6 if rows == 1 else 8
@@ -285,43 +352,42 @@ def dots_fit(isa: ISA, mr: int, nr: int) -> bool:
     return mr * nr + min(mr, nr) <= isa.registers - 4
 
 
-def tiles(isa: ISA, dtype: str, n: int = 0) -> list[tuple[int, int]]:
+def tiles(isa: ISA, family: Family, n: int = 0) -> list[tuple[int, int]]:
     """The register tiles (mr, nr) worth a thought: for each width, the most rows that fit.
 
     With `n`, so that they fit also where the tile at the edge of `n` columns is as wide and needs
     a mask.
     """
-    lanes = isa.lanes(ITEMSIZE[dtype])
+    lanes = family.lanes(isa)
     found = []
     # Beyond these widths, the compiler's schedule needs more registers than the scheme.
-    for vectors in range(1, isa.registers // 4 + 1):
+    for vectors in range(1, isa.registers // (4 * family.accumulators) + 1):
         last = n % (vectors * lanes)
         edge = last > (vectors - 1) * lanes
-        rows = [
-            mr
-            for mr in range(1, isa.registers)
-            if isa.registers_needed(mr, vectors, edge) <= isa.registers
-        ]
+        rows = [mr for mr in range(1, isa.registers + 1) if family.fits(isa, mr, vectors, edge)]
         if rows:
             found.append((rows[-1], vectors * lanes))
     return found
 
 
-def widest(isa: ISA, mr: int) -> int:
+def widest(isa: ISA, mr: int, family: Family) -> int:
     """The most vectors of n that a tile of so many rows may have, with a mask at its edge."""
     # as in `tiles`, but a single row is a chain of multiply-adds for each vector and no more
     most = isa.registers // 4 if mr > 1 else isa.registers
-    return sum(isa.registers_needed(mr, v, True) <= isa.registers for v in range(1, most + 1))
+    return sum(family.fits(isa, mr, v, True) for v in range(1, most + 1))
 
 
-def has_spare_register(isa: ISA, dtype: str, mr: int, nr: int) -> bool:
+def has_spare_register(isa: ISA, family: Family, mr: int, nr: int) -> bool:
     """Whether a tile leaves a register free: a kernel that packs B on the way needs it."""
-    return isa.registers_needed(mr, nr // isa.lanes(ITEMSIZE[dtype])) < isa.registers
+    return family.registers_needed(isa, mr, nr // family.lanes(isa)) < isa.registers
 
 
 def make(problem: Problem, cpu: CPU, schedule: Schedule) -> Plan:
     """The plan that a schedule makes of a problem, with blocks cut evenly."""
-    lanes = cpu.isa.lanes(problem.itemsize)
+    isa = cpu.isa.row_of(schedule.family)
+    assert isa is not None
+    family = families.family(problem.dtype, schedule.family)
+    lanes = family.lanes(isa)
     if schedule.kind == "base":
         m = cut_whole(problem.m, schedule.mr)
         n = cut_whole(problem.n, schedule.nr)
@@ -334,13 +400,14 @@ def make(problem: Problem, cpu: CPU, schedule: Schedule) -> Plan:
     def block(length: int, tiles: int, most: int) -> int:
         return -(-tiles // -(-length // max(1, most)))
 
+    kc = -(-problem.k // -(-problem.k // schedule.kc))
     return Plan(
         problem,
-        cpu.isa,
+        isa,
         schedule,
         Cut(*m, block(problem.m, m[3], schedule.mc)),
         Cut(*n, block(problem.n, n[3], schedule.nc)),
-        -(-problem.k // -(-problem.k // schedule.kc)),
+        min(problem.k, -(-kc // family.step) * family.step),
     )
 
 
@@ -350,12 +417,15 @@ def base(best: Plan, cpu: CPU) -> Plan | None:
     One microkernel on packed panels, which repeat a line where an operand ends; tiles at the edges
     of C go by way of a tile in memory. None if its panels would be too large.
     """
-    problem, depth = best.problem, best.kc * best.problem.itemsize
-    mr, nr = base_tile(cpu.isa, problem.dtype)
+    problem, family = best.problem, best.family
+    depth = best.kc * ITEMSIZE[family.b]
+    mr, nr = base_tile(best.isa, family)
     mc, nc = cpu.l2 // (4 * depth), max(cpu.l3, 8 << 20) // (2 * depth)
     if nc < nr:
         return None
-    plan = make(problem, cpu, Schedule("base", mr, nr, best.kc, mc, nc, True, True))
+    name = best.schedule.family
+    schedule = Schedule("base", mr, nr, best.kc, mc, nc, True, True, family=name)
+    plan = make(problem, cpu, schedule)
     return plan._replace(nanoseconds=4 * best.nanoseconds, standby=True)
 
 
@@ -364,22 +434,24 @@ def columns_of_dots(isa: ISA) -> tuple[int, ...]:
     return (1, 6, 16) if isa.registers > 16 else (1, 6)
 
 
-def base_kernels(isa: ISA, dtype: str, epilogue: str = "") -> list[KernelSpec]:
-    """The kernels of all base plans of a dtype, and of matrix-vector products along rows."""
-    mr, nr = base_tile(isa, dtype)
+def base_kernels(plan: Plan) -> list[KernelSpec]:
+    """The kernels of all base plans like one, and of matrix-vector products along rows."""
+    isa, dtype, family, epilogue = plan.isa, plan.problem.dtype, plan.family, plan.epilogue
     packs = [
-        Pack(isa.name, dtype, width, source)
-        for width in (mr, nr)
+        pack_of(isa, dtype, family, operand, width, source)
+        for operand, width in zip("ab", base_tile(isa, family), strict=True)
         for source in ("along", "across", "strided")
     ]
-    dots = [
-        Dot(isa.name, dtype, 1, width, "b", epilogue=epilogue) for width in columns_of_dots(isa)
-    ]
-    microkernel = Microkernel(isa.name, dtype, mr, nr, "col", epilogue=epilogue)
-    return [microkernel, *packs, Copy(isa.name, dtype), *dots]
+    dots: list[KernelSpec] = []
+    if plan.problem.is_plain:
+        widths = columns_of_dots(isa)
+        dots = [Dot(isa.name, dtype, 1, width, "b", epilogue=epilogue) for width in widths]
+    microkernel = base_kernel(isa, dtype, family, epilogue)
+    return [microkernel, *packs, Copy(isa.base.name, PRODUCTS[dtype].c), *dots]
 
 
 @cache
-def base_tile(isa: ISA, dtype: str) -> tuple[int, int]:
+def base_tile(isa: ISA, family: Family) -> tuple[int, int]:
     """The tile (mr, nr) of base plans."""
-    return tiles(isa, dtype)[1]
+    found = tiles(isa, family)
+    return found[min(1, len(found) - 1)]

@@ -76,11 +76,11 @@ def from_text(problem: Problem, text: str, cpu: CPU) -> Plan:
     try:
         fields = dict(word.split("=", 1) for word in text.split())
         nanoseconds = float(fields.pop("ns"))
-        kind = fields.pop("kind")
+        kind, family = fields.pop("kind"), fields.pop("family", "fma")
         numbers: dict[str, Any] = {name: int(value) for name, value in fields.items()}
         for name in ("pack_a", "pack_b", "ir_outside", "prefetch"):
             numbers[name] = bool(numbers[name])
-        schedule = Schedule(kind, **numbers)
+        schedule = Schedule(kind, family=family, **numbers)
     except (KeyError, TypeError, ValueError):
         raise ValueError(
             f"expected name=number for each of {', '.join(Schedule._fields)}"

@@ -26,7 +26,8 @@ from .log import log
 from .plan import Plan, base, base_kernels
 from .plans import measured, plan_for
 from .preparing import preparing
-from .problem import DTYPES, EPILOGUES, LAYOUTS, Problem
+from .dtypes import ITEMSIZE, PRODUCTS
+from .problem import EPILOGUES, LAYOUTS, Problem
 from .runtime import cpu, jit
 
 COMPILING = 50e6
@@ -77,7 +78,7 @@ def prepare(problem: Problem) -> bool:
         patience = 0 if jit == "never" else COMPILING * missing / (plan.nanoseconds + CALL)
         _insert(plan, ceil(patience))
         if cold and plan.standby:  # those that the next problem of this dtype may need
-            specs = base_kernels(cpu.isa, problem.dtype, plan.epilogue)
+            specs = base_kernels(plan)
             what = " ".join(("base kernels", problem.dtype, plan.epilogue))
             _in_background(what, partial(kernels.load_aside, specs))
     except KernelsUnavailableError as why:
@@ -188,6 +189,10 @@ def _put(c_plan: Any) -> None:
         raise MemoryError("no memory for a plan")
 
 
+DTYPES = tuple(PRODUCTS)
+"""In the order of the engine's."""
+
+
 def from_c(raw: Any) -> Problem:
     a, b, c = (LAYOUTS[layout] for layout in (raw.a, raw.b, raw.c))
     return Problem(DTYPES[raw.dtype], raw.m, raw.n, raw.k, a, b, c, EPILOGUES[raw.epilogue])
@@ -225,7 +230,11 @@ def to_c_plan(plan: Plan, addresses: dict[KernelSpec, int]) -> Any:
     def cut(part: Cut) -> tuple[int, ...]:
         return part.size, part.full, part.rest, part.tiles, part.block
 
-    schedule = plan.schedule
+    schedule, family = plan.schedule, plan.family
+    c.step = family.step
+    c.panel_a, c.panel_b = ITEMSIZE[family.a], ITEMSIZE[family.b]
+    c.top_b = ITEMSIZE[family.sums] if family.compensation else 0
+    c.sum = ITEMSIZE[family.sums] if family.sums != plan.problem.types.c else 0
     c.nanoseconds = plan.nanoseconds
     c.m, c.n, c.kc = cut(plan.m), cut(plan.n), plan.kc
     c.pack_a, c.pack_b, c.ir_outside = schedule.pack_a, schedule.pack_b, schedule.ir_outside

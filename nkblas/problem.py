@@ -3,11 +3,12 @@
 import re
 from typing import NamedTuple
 
-DTYPES = ("float32", "float64")  # in the order of the engine's nk_dtype
+from .dtypes import ITEMSIZE, PRODUCTS, Types, short
+
 LAYOUTS = ("row", "col", "strided")  # of nk_layout
-ITEMSIZE = {"float32": 4, "float64": 8}
-SHORT = {"float32": "f32", "float64": "f64"}
 EPILOGUES = ("", "add", "scale")  # of nk_epilogue
+
+PLAIN = ("float32", "float64", "int32", "int64")
 
 PATTERN = re.compile(r"(\d+)x(\d+)x(\d+):(\w+?)(?::([rcs])([rcs])([rs]))?(?::(add|scale))?")
 
@@ -22,7 +23,8 @@ class Problem(NamedTuple):
     Attributes
     ----------
     dtype : str
-        NumPy's name of the element type of all three matrices.
+        NumPy's name of the element type of all three matrices, or another name of
+        `nkblas.dtypes.PRODUCTS`.
     m, n, k : int
     a, b, c : {"row", "col", "strided"}
         Which dimension of the matrix has unit stride: the second, the first, neither.
@@ -41,17 +43,28 @@ class Problem(NamedTuple):
     epilogue: str = ""
 
     @property
+    def types(self) -> Types:
+        """The element types."""
+        return PRODUCTS[self.dtype]
+
+    @property
     def itemsize(self) -> int:
-        return ITEMSIZE[self.dtype]
+        """Bytes of an element of C."""
+        return ITEMSIZE[self.types.c]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether an element is multiplied as it is, and summed up in its own type."""
+        return self.dtype in PLAIN
 
     @property
     def flops(self) -> int:
-        """Floating-point operations: a multiply and an add for each of m * n * k."""
-        return 2 * self.m * self.n * self.k
+        """Operations: a multiply and an add for each of m * n * k; of complex numbers, four each."""
+        return (8 if "complex" in self.dtype else 2) * self.m * self.n * self.k
 
     def __str__(self) -> str:
         layouts = "".join(layout[0] for layout in (self.a, self.b, self.c))
-        text = f"{self.m}x{self.n}x{self.k}:{SHORT[self.dtype]}"
+        text = f"{self.m}x{self.n}x{self.k}:{short(self.dtype)}"
         parts = [text, layouts if layouts != "rrr" else "", self.epilogue]
         return ":".join(filter(None, parts))
 
@@ -65,7 +78,7 @@ def parse(text: str) -> Problem:
         It names none.
     """
     found = PATTERN.fullmatch(text)
-    dtypes = {name: dtype for dtype in DTYPES for name in (dtype, SHORT[dtype])}
+    dtypes = {name: dtype for dtype in PRODUCTS for name in (dtype, short(dtype))}
     if found is None or found[4] not in dtypes or 0 in map(int, found.group(1, 2, 3)):
         raise ValueError(
             f"problem: got {text!r}, expected MxNxK:DTYPE such as 128x768x3072:f32 with a dtype "

@@ -57,30 +57,30 @@ def build(spec: KernelSpec, name: str = "") -> Any:
                 types,
                 section=SECTION,
                 attributes={
-                    "target-cpu": isa.target,
-                    "target-features": "",  # and no more: without it, the host's own
+                    "target-cpu": isa.target.partition(",")[0],
+                    # and no more: without it, the host's own
+                    "target-features": isa.target.partition(",")[2],
                     "prefer-vector-width": str(isa.vector_bits),
                     # the engine's wrappers would each be compiled with a copy of it
                     "noinline": None,
                 },
             )
         with mlir.InsertionPoint(entry):
-            element = ir.element_type(spec.dtype)
             arguments = list(entry.arguments)
             if isinstance(spec, Microkernel):
-                microkernel.build(spec, isa, element, arguments)
+                microkernel.build(spec, isa, arguments)
             elif isinstance(spec, Small):
-                small.build(spec, isa, element, arguments)
+                small.build(spec, isa, ir.element_type(spec.dtype), arguments)
             elif isinstance(spec, Stream):
-                stream.build(spec, isa, element, arguments)
+                stream.build(spec, isa, ir.element_type(spec.dtype), arguments)
             elif isinstance(spec, Dot):
-                dot.build(spec, isa, element, arguments)
+                dot.build(spec, isa, ir.element_type(spec.dtype), arguments)
             elif isinstance(spec, Pack):
-                packing.build(spec, isa, element, arguments)
+                packing.build(spec, isa, arguments)
             elif isinstance(spec, Copy):
-                packing.build_copy(element, arguments)
+                packing.build_copy(spec, arguments)
             elif isinstance(spec, Peak):
-                microkernel.build_peak(spec, isa, element, arguments)
+                microkernel.build_peak(spec, isa, arguments)
             ir.return_()
         module.operation.verify()
     return module

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 from nkblas.isa import ISA
-from nkblas.problem import ITEMSIZE
+from nkblas.dtypes import ITEMSIZE
 
 from . import epilogue, ir
 from .ir import LINE, PREFETCH, SEGMENT, Value
-from .nanokernel import FMA, compose
+from .nanokernel import Plain, compose
 from .spec import Dot
 
 CHAINS = 8
@@ -21,7 +21,7 @@ def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
     itemsize = ITEMSIZE[spec.dtype]
     lanes = isa.lanes(itemsize)
     size = spec.mr * spec.nr
-    nanokernel = FMA(ir.vector_of(lanes, element))
+    nanokernel = Plain(ir.vector_of(lanes, element))
     vector = nanokernel.vector_type
     a_lines = [ir.mul(lda, ir.const(i)) for i in range(spec.mr)]
     b_lines = [ir.mul(ldb, ir.const(j)) for j in range(spec.nr)]
@@ -93,7 +93,7 @@ def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
         parts = ir.loop(stop, parts, steps, start=start, step=count * lanes)
         sums = parts[:size]
         for i in range(size, len(parts), size):
-            sums = list(map(ir.float_add, sums, parts[i : i + size]))
+            sums = list(map(ir.plus, sums, parts[i : i + size]))
         start = stop
     sums = edge(start, k, sums)
     if aligned:
@@ -113,7 +113,8 @@ def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
                 row = ir.at(c, element, ir.mul(ldc, ir.const(i)), j)
                 stored.append(ir.shuffle(totals[which], totals[which], chosen))
                 places.append((row, None))
-    epilogue.store(spec.epilogue, stored, places, accumulate, scale, element)
+    dtypes = spec.dtype, spec.dtype
+    epilogue.store(spec.epilogue, isa, dtypes, stored, places, accumulate, scale)
 
 
 def lane_sums(vectors: list[Value], segment: int) -> list[Value]:
@@ -137,7 +138,7 @@ def lane_sums(vectors: list[Value], segment: int) -> list[Value]:
         ]
         upper = [lane + block // 2 for lane in lower]
         other = x if y is None else y
-        return ir.float_add(ir.shuffle(x, other, lower), ir.shuffle(x, other, upper))
+        return ir.plus(ir.shuffle(x, other, lower), ir.shuffle(x, other, upper))
 
     def in_pairs(vectors: list[Value], span: int, block: int) -> list[Value]:
         even = vectors + [ir.zero(vectors[0].type)] * (len(vectors) % 2)

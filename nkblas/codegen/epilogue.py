@@ -3,61 +3,203 @@
 - ``""``: ``C = sums``, or ``C += sums`` where `accumulate` is not 0.
 - ``"scale"``: ``C = alpha * sums + beta * C``; where `accumulate` is not 0, C holds what other
   values of k gave, and it is ``C += alpha * sums``. Where C counts for nothing it is not read.
+
+A C that can't hold sums (it is narrower) gets them once k is through, rounded once; until then they
+are in a tile of their own.
 """
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from nkblas.dtypes import REAL
+from nkblas.isa import ISA
+
 from . import ir
+from .convert import convert
 from .ir import Value
 
 
 class Scale(NamedTuple):
-    """The parameters of ``"scale"``.
+    """The parameters of ``"scale"``, scalars of the sums' type; parts, of a complex one.
 
     Attributes
     ----------
     alpha, beta : Value
-        Scalars of C's type.
+    alpha_i, beta_i : Value
+        Imaginary parts.
+    turn, sign : Value
+        1 or -1: what the products with A's imaginary parts, and then the imaginary parts of all
+        sums, are multiplied by. That makes for conjugate operands.
     """
 
     alpha: Value
     beta: Value
+    alpha_i: Value
+    beta_i: Value
+    turn: Value
+    sign: Value
 
     @classmethod
     def read(cls, scale: Value, element: Any) -> "Scale":
         """From an ``nk_scale``, which holds float64."""
         double = ir.element_type("float64")
         return cls(
-            *(ir.convert(ir.load(double, ir.address(scale, i, double)), element) for i in range(2))
+            *(ir.convert(ir.load(double, ir.address(scale, i, double)), element) for i in range(6))
         )
+
+
+class Partial(NamedTuple):
+    """Where sums are kept from one block of k to the next: after the numbers of ``nk_scale``.
+
+    Attributes
+    ----------
+    tile : Value
+        Their address.
+    first, last : Value
+        Whether the block is the first, and the last one.
+    """
+
+    tile: Value
+    first: Value
+    last: Value
+
+    @classmethod
+    def read(cls, scale: Value) -> "Partial":
+        def word(i: int, type_: Any) -> Value:
+            return ir.load(type_, ir.address(scale, 6 + i, ir.i64()))
+
+        flags = (ir.nonzero(word(i, ir.i64())) for i in (1, 2))
+        return cls(word(0, ir.ptr()), *flags)
 
 
 def store(
     epilogue: str,
+    isa: ISA,
+    dtypes: tuple[str, str],
     sums: Sequence[Value],
     places: Sequence[tuple[Value, Value | None]],
     accumulate: Value,
     scale: Value,
-    element: Any,
 ) -> None:
-    """Emit the end of a kernel: vectors of sums go to places in C, each an address and a mask."""
+    """Emit the end of a kernel: vectors of sums go to places in C.
+
+    Parameters
+    ----------
+    epilogue : str
+    isa : ISA
+    dtypes : (str, str)
+        Of the sums, of C.
+    sums : sequence of Value
+        Vectors; if complex, they are `product`'s already.
+    places : sequence of (address, mask or None)
+    accumulate, scale : Value
+        The kernel's arguments.
+    """
+    held, stored = dtypes
+
+    def finish(sums: Sequence[Value]) -> list[Value]:
+        values = _with_c(epilogue, isa, dtypes, sums, places, accumulate, scale)
+        for value, (place, mask) in zip(values, places, strict=True):
+            ir.store(convert(value, held, stored, isa), place, mask)
+        return []
+
+    if held == stored:
+        finish(sums)
+        return
+    partial = Partial.read(scale)
+    size = sums[0].type.shape[0]
+    tile = [
+        ir.address(partial.tile, i * size, sums[0].type.element_type) for i in range(len(sums))
+    ]
+
+    def added() -> list[Value]:
+        before = zip(sums, tile, strict=True)
+        return [ir.plus(ir.load(value.type, place), value) for value, place in before]
+
+    total = ir.either(partial.first, lambda: sums, added, [value.type for value in sums])
+
+    def keep() -> list[Value]:
+        for value, place in zip(total, tile, strict=True):
+            ir.store(value, place)
+        return []
+
+    ir.either(partial.last, lambda: finish(total), keep)
+
+
+def _with_c(
+    epilogue: str,
+    isa: ISA,
+    dtypes: tuple[str, str],
+    sums: Sequence[Value],
+    places: Sequence[tuple[Value, Value | None]],
+    accumulate: Value,
+    scale: Value,
+) -> Sequence[Value]:
+    """What goes to C, in the type of the sums."""
+    held, stored = dtypes
+    multiply = _complex_times if held in REAL else _times
     whether, factor = ir.nonzero(accumulate), None
     if epilogue == "scale":
-        alpha, beta = Scale.read(scale, element)
-        sums = [ir.float_mul(ir.splat(alpha, value.type), value) for value in sums]
-        factor = ir.select(whether, ir.one(element), beta)
-        whether = ir.float_nonzero(factor)
+        element = sums[0].type.element_type
+        found = Scale.read(scale, element)
+        sums = [multiply(value, found.alpha, found.alpha_i) for value in sums]
+        one, zero = ir.one(element), ir.zero(element)
+        factor = (
+            ir.select(whether, one, found.beta),
+            ir.select(whether, zero, found.beta_i),
+        )
+        whether = ir.either_of(*map(ir.float_nonzero, factor))
+
+    def read(value: Value, place: Value, mask: Value | None) -> Value:
+        element = ir.element_type(REAL.get(stored, stored))
+        c = ir.load(ir.like(value, element), place, mask)
+        return convert(c, stored, held, isa)
 
     def with_c() -> list[Value]:
         found = []
         for value, (place, mask) in zip(sums, places, strict=True):
-            c = ir.load(value.type, place, mask)
+            c = read(value, place, mask)
             if factor is None:
-                found.append(ir.float_add(c, value))
+                found.append(ir.plus(c, value))
+            elif held in REAL:
+                found.append(ir.plus(_complex_times(c, *factor), value))
             else:
-                found.append(ir.fma(ir.splat(factor, value.type), c, value))
+                found.append(ir.fma(ir.splat(factor[0], value.type), c, value))
         return found
 
-    for value, (place, mask) in zip(ir.when(whether, with_c, sums), places, strict=True):
-        ir.store(value, place, mask)
+    return ir.when(whether, with_c, sums)
+
+
+def _times(value: Value, factor: Value, _: Value) -> Value:
+    return ir.times(ir.splat(factor, value.type), value)
+
+
+def product(real: Value, imaginary: Value, epilogue: str, scale: Value) -> Value:
+    """The complex sums made of those with the real and with the imaginary parts of A."""
+    turned = times_i(imaginary)
+    if epilogue != "scale":
+        return ir.plus(real, turned)
+    found = Scale.read(scale, real.type.element_type)
+    whole = ir.fma(ir.splat(found.turn, turned.type), turned, real)
+    signs = ir.splat(found.sign, whole.type)
+    odd = ir.alternating(whole.type, 0, 1)
+    return ir.times(whole, ir.fma(signs, odd, ir.alternating(whole.type, 1, 0)))
+
+
+def times_i(value: Value) -> Value:
+    """A vector of complex numbers times the imaginary unit."""
+    lanes = value.type.shape[0]
+    swapped = ir.shuffle(value, value, [lane ^ 1 for lane in range(lanes)])
+    return ir.times(swapped, ir.alternating(value.type, -1, 1))
+
+
+def _complex_times(value: Value, real: Value, imaginary: Value) -> Value:
+    """Where the factor is real, infinities stay what they are."""
+    scaled = ir.times(ir.splat(real, value.type), value)
+
+    def turned() -> list[Value]:
+        return [ir.fma(ir.splat(imaginary, value.type), times_i(value), scaled)]
+
+    return ir.when(ir.float_nonzero(imaginary), turned, [scaled])[0]
+
+

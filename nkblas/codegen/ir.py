@@ -11,6 +11,8 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import arith, llvm, scf, vector
 
+from nkblas.dtypes import DTYPES, ITEMSIZE, REAL
+
 LINE = 64
 """Bytes of a cache line."""
 
@@ -32,7 +34,30 @@ def ptr() -> Any:
 
 
 def element_type(dtype: str) -> Any:
-    return {"float32": ir.F32Type, "float64": ir.F64Type}[dtype].get()
+    """What an element is in memory: a complex number a vector of two, a bfloat16 its bits.
+
+    (Of bfloat16, LLVM makes calls to a library where it has no instruction.)
+    """
+    if dtype in REAL:
+        return vector_of(2, element_type(REAL[dtype]))
+    if dtype == "bfloat16":
+        return integer(16)
+    if DTYPES[dtype].kind in ("integer", "bool"):
+        return integer(8 * ITEMSIZE[dtype])
+    return {
+        "float32": ir.F32Type,
+        "float64": ir.F64Type,
+        "float16": ir.F16Type,
+    }[dtype].get()
+
+
+def integer(bits: int) -> Any:
+    return ir.IntegerType.get_signless(bits)
+
+
+def is_integer(type_: Any) -> bool:
+    """Whether a scalar, or a vector's elements, are integers."""
+    return isinstance(getattr(type_, "element_type", type_), ir.IntegerType)
 
 
 def function(
@@ -108,12 +133,18 @@ def vector_of(lanes: int, element: Any) -> Any:
     return ir.VectorType.get([lanes], element)
 
 
-def float_add(a: Value, b: Value) -> Value:
-    return arith.addf(a, b)
+def plus(a: Value, b: Value) -> Value:
+    """The sum of two elements, or of the lanes of two vectors; integers wrap."""
+    return (arith.addi if is_integer(a.type) else arith.addf)(a, b)
 
 
-def float_mul(a: Value, b: Value) -> Value:
-    return arith.mulf(a, b)
+def times(a: Value, b: Value) -> Value:
+    """The product of two elements, or of the lanes of two vectors; integers wrap."""
+    return (arith.muli if is_integer(a.type) else arith.mulf)(a, b)
+
+
+def negative(a: Value) -> Value:
+    return arith.negf(a)
 
 
 def float_nonzero(value: Value) -> Value:
@@ -128,16 +159,22 @@ def convert(value: Value, type_: Any) -> Value:
 
 def zero(type_: Any) -> Value:
     """Zero, as a scalar or in every lane of a vector."""
-    return _constant(type_, 0.0)
+    return constant(type_, 0.0)
 
 
 def one(type_: Any) -> Value:
     """One, as a scalar or in every lane of a vector."""
-    return _constant(type_, 1.0)
+    return constant(type_, 1.0)
 
 
-def _constant(type_: Any, number: float) -> Value:
-    value = ir.FloatAttr.get(getattr(type_, "element_type", type_), number)
+def constant(type_: Any, number: float) -> Value:
+    """A number, as a scalar or in every lane of a vector."""
+    element = getattr(type_, "element_type", type_)
+    value: Any
+    if is_integer(element):
+        value = ir.IntegerAttr.get(element, int(number))
+    else:
+        value = ir.FloatAttr.get(element, number)
     if isinstance(type_, ir.VectorType):
         value = ir.DenseElementsAttr.get_splat(type_, value)
     return arith.constant(type_, value)
@@ -167,25 +204,40 @@ def _itemsize(type_: Any) -> int:
     return int(element.width) // 8
 
 
+def call(name: str, result: Any, *operands: Value) -> Value:
+    """Call one of LLVM's intrinsics."""
+    op = ir.Operation.create(
+        "llvm.call_intrinsic",
+        results=[] if result is None else [result],
+        operands=list(operands),
+        attributes={
+            "intrin": ir.StringAttr.get(name),
+            "operandSegmentSizes": ir.DenseI32ArrayAttr.get([len(operands), 0]),
+            "op_bundle_sizes": ir.DenseI32ArrayAttr.get([]),
+        },
+    )
+    return None if result is None else op.result
+
+
 def load(
     type_: Any, source: Value, mask: Value | None = None, otherwise: Value | None = None
 ) -> Value:
-    """Load a scalar or a vector, aligned to an element only.
+    """Load a scalar or a vector, from anywhere.
 
     What `mask` leaves out is not read, and is as in the vector `otherwise`, or 0.
     """
     if mask is None:
-        return llvm.load(type_, source, alignment=_itemsize(type_))
+        return llvm.load(type_, source, alignment=1)
     if otherwise is None:
         otherwise = zero(type_)
-    return llvm.intr_masked_load(type_, source, mask, _itemsize(type_), pass_thru=otherwise)
+    return llvm.intr_masked_load(type_, source, mask, 1, pass_thru=otherwise)
 
 
 def store(value: Value, target: Value, mask: Value | None = None) -> None:
     if mask is None:
-        llvm.store(value, target, alignment=_itemsize(value.type))
+        llvm.store(value, target, alignment=1)
     else:
-        llvm.intr_masked_store(value, target, mask, _itemsize(value.type))
+        llvm.intr_masked_store(value, target, mask, 1)
 
 
 def store_first(value: Value, target: Value, live: int, masked: bool) -> None:
@@ -211,14 +263,7 @@ def store_past_caches(value: Value, target: Value) -> None:
 
 def flush() -> None:
     """See to it that other threads see what went past the caches before whatever comes after."""
-    ir.Operation.create(
-        "llvm.call_intrinsic",
-        attributes={
-            "intrin": ir.StringAttr.get("llvm.x86.sse.sfence"),
-            "operandSegmentSizes": ir.DenseI32ArrayAttr.get([0, 0]),
-            "op_bundle_sizes": ir.DenseI32ArrayAttr.get([]),
-        },
-    )
+    call("llvm.x86.sse.sfence", None)
 
 
 def load_one(type_: Any, source: Value) -> Value:
@@ -244,39 +289,29 @@ def rotate(value: Value, lanes: Value) -> Value:
     of_words = vector_of(words, ir.F32Type.get())
     order = vector_of(words, _i32())
     first = vector.broadcast(order, arith.trunci(_i32(), mul(lanes, const(size // 4))))
-    op = ir.Operation.create(
-        "llvm.call_intrinsic",
-        results=[of_words],
-        operands=[
-            vector.bitcast(of_words, value),
-            # the instruction takes what it needs of each index, and so wraps around
-            arith.addi(_steps(order), first),
-        ],
-        attributes={
-            "intrin": ir.StringAttr.get(
-                {8: "llvm.x86.avx2.permps", 16: "llvm.x86.avx512.permvar.sf.512"}[words]
-            ),
-            "operandSegmentSizes": ir.DenseI32ArrayAttr.get([2, 0]),
-            "op_bundle_sizes": ir.DenseI32ArrayAttr.get([]),
-        },
+    rotated = call(
+        {8: "llvm.x86.avx2.permps", 16: "llvm.x86.avx512.permvar.sf.512"}[words],
+        of_words,
+        vector.bitcast(of_words, value),
+        # the instruction takes what it needs of each index, and so wraps around
+        arith.addi(_steps(order), first),
     )
-    return vector.bitcast(value.type, op.result)
+    return vector.bitcast(value.type, rotated)
 
 
 def opaque(value: Value) -> Value:
     """`value`, of which LLVM does not see what it was made from."""
     lanes, bits = value.type.shape[0], value.type.element_type.width
-    op = ir.Operation.create(
-        "llvm.call_intrinsic",
-        results=[value.type],
-        operands=[value],
-        attributes={
-            "intrin": ir.StringAttr.get(f"llvm.arithmetic.fence.v{lanes}f{bits}"),
-            "operandSegmentSizes": ir.DenseI32ArrayAttr.get([1, 0]),
-            "op_bundle_sizes": ir.DenseI32ArrayAttr.get([]),
-        },
-    )
-    return op.result
+    size = max(bits, 32)
+    lanes = lanes * bits // size
+    floats = vector_of(lanes, {32: ir.F32Type, 64: ir.F64Type}[size].get())
+    fenced = call(f"llvm.arithmetic.fence.v{lanes}f{size}", floats, bitcast(floats, value))
+    return bitcast(value.type, fenced)
+
+
+def bitcast(type_: Any, value: Value) -> Value:
+    """The bits of a vector as one of another type of the same size."""
+    return value if value.type == type_ else vector.bitcast(type_, value)
 
 
 def _i32() -> Any:
@@ -295,7 +330,7 @@ def splat(scalar: Value, vector_type: Any) -> Value:
 
 def fma(a: Value, b: Value, c: Value) -> Value:
     """``a * b + c``, fused where the target can (LLVM splits it where it can't)."""
-    return vector.fma(a, b, c)
+    return plus(times(a, b), c) if is_integer(c.type) else vector.fma(a, b, c)
 
 
 def first_lanes(lanes: int, count: Value) -> Value:
@@ -402,3 +437,113 @@ def concatenate(parts: Sequence[Value]) -> Value:
 def allocate(count: int, element: Any) -> Value:
     """Memory for so many elements, on the stack of the function: at its entry, not in a loop."""
     return llvm.alloca(ptr(), const(count), element, alignment=LINE)
+
+
+def concatenated(a: Value, b: Value) -> Value:
+    """The lanes of one vector, then those of another of the same type."""
+    return shuffle(a, b, range(2 * a.type.shape[0]))
+
+
+def like(value: Value, element: Any) -> Any:
+    """The type of as many elements as `value` has, a scalar or a vector."""
+    return vector_of(value.type.shape[0], element) if is_vector(value) else element
+
+
+def is_vector(value: Value) -> bool:
+    return isinstance(value.type, ir.VectorType)
+
+
+def extend(value: Value, bits: int, signed: bool) -> Value:
+    """Integers as wider ones."""
+    return (arith.extsi if signed else arith.extui)(like(value, integer(bits)), value)
+
+
+def truncate(value: Value, bits: int) -> Value:
+    """The lower bits of integers."""
+    return arith.trunci(like(value, integer(bits)), value)
+
+
+def differs(a: Value, b: Value) -> Value:
+    """Where integers differ."""
+    return arith.cmpi(arith.CmpIPredicate.ne, a, b)
+
+
+def above(a: Value, b: Value) -> Value:
+    """Where an integer is above another one, neither of them signed."""
+    return arith.cmpi(arith.CmpIPredicate.ugt, a, b)
+
+
+def both(a: Value, b: Value) -> Value:
+    return arith.andi(a, b)
+
+
+def any_of(a: Value, b: Value) -> Value:
+    return arith.ori(a, b)
+
+
+def flipped(a: Value, b: Value) -> Value:
+    return arith.xori(a, b)
+
+
+def shift_left(value: Value, bits: int) -> Value:
+    return arith.shli(value, constant(value.type, bits))
+
+
+def shift_right(value: Value, bits: int) -> Value:
+    return arith.shrui(value, constant(value.type, bits))
+
+
+def float_extend(value: Value, element: Any) -> Value:
+    return arith.extf(like(value, element), value)
+
+
+def float_truncate(value: Value, element: Any) -> Value:
+    """Floats as narrower ones, rounded to the nearest, to even in a tie."""
+    return arith.truncf(like(value, element), value)
+
+
+def bfloat16() -> Any:
+    return ir.BF16Type.get()
+
+
+def bits_of(value: Value) -> Value:
+    """Floats as the integers that their bits make."""
+    element = getattr(value.type, "element_type", value.type)
+    type_ = like(value, integer(element.width))
+    return bitcast(type_, value) if is_vector(value) else arith.bitcast(type_, value)
+
+
+def float_of(value: Value, element: Any) -> Value:
+    """The floats that integers are the bits of."""
+    type_ = like(value, element)
+    return bitcast(type_, value) if is_vector(value) else arith.bitcast(type_, value)
+
+
+def either_of(a: Value, b: Value) -> Value:
+    """Whether one of two conditions holds."""
+    return arith.ori(a, b)
+
+
+def alternating(type_: Any, even: float, odd: float) -> Value:
+    """A vector of floats that takes turns between two numbers."""
+    element = type_.element_type
+    numbers = [ir.FloatAttr.get(element, (even, odd)[i % 2]) for i in range(type_.shape[0])]
+    return arith.constant(type_, ir.DenseElementsAttr.get(numbers, type=type_))
+
+
+def operation(name: str, result: Any, *operands: Value) -> Value:
+    """An operation of a dialect that has no class of its own in the bindings."""
+    op = ir.Operation.create(
+        name, results=[] if result is None else [result], operands=list(operands)
+    )
+    return None if result is None else op.result
+
+
+def tile() -> Any:
+    """The type of a tile register."""
+    return ir.Type.parse("!llvm.x86_amx")
+
+
+def short(value: int) -> Value:
+    """An i16 constant."""
+    return arith.constant(integer(16), value)

@@ -1,99 +1,157 @@
 """The k loop over a register tile, built of nanokernels."""
 
-from typing import Any
-
+from nkblas.dtypes import ITEMSIZE
 from nkblas.isa import ISA
-from nkblas.problem import ITEMSIZE
 
 from . import epilogue, ir
 from .ir import LINE, PREFETCH, Value
-from .nanokernel import FMA, compose
+from .nanokernel import NANOKERNELS, Nanokernel, compose
 from .spec import Microkernel, Peak
 
 AHEAD = 16
 """So many k-steps before it is needed, a row of B in place is fetched into L1."""
 
 
-def build(spec: Microkernel, isa: ISA, element: Any, arguments: list[Value]) -> None:
+def _nanokernel(spec: Microkernel | Peak, isa: ISA) -> Nanokernel:
+    types = spec.types
+    return NANOKERNELS[spec.family](isa, spec.facts, types.a, types.b)
+
+
+def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
     """Emit the body of `spec`'s function (its contract is `spec.Microkernel`'s)."""
     k, a, lda, b, ldb, c, ldc, n, accumulate, panel, line, line_step, lines, scale = arguments
-    itemsize = ITEMSIZE[spec.dtype]
-    lanes = isa.lanes(itemsize)
-    rows, vectors = range(spec.mr), range(spec.nr // lanes)
-    nanokernel = FMA(ir.vector_of(lanes, element))
+    nanokernel, facts = _nanokernel(spec, isa), spec.facts
+    of_a, of_b, held, of_c = spec.types
+    a_element, b_element, c_element = map(ir.element_type, (of_a, of_b, of_c))
+    b_size, lanes = ITEMSIZE[of_b], nanokernel.lanes
+    vectors = range(spec.nr // lanes)
+    groups = nanokernel.row_groups(spec.mr)
 
     edge = None
     if spec.masked:
-        edge = ir.first_lanes(lanes, ir.add(n, ir.const(-(len(vectors) - 1) * lanes)))
+        left = ir.add(n, ir.const(-(len(vectors) - 1) * lanes))
+        edge = nanokernel.mask(left)
     c_mask = [None] * (len(vectors) - 1) + [edge]
-    b_mask = c_mask if isa.masked else [None] * len(vectors)
+    # packed panels are whole
+    can_mask = facts.group_b == 1 and isa.can_mask(b_size)
+    b_mask = c_mask if can_mask else [None] * len(vectors)
 
-    c_rows = [ir.address(c, ir.mul(ldc, ir.const(i)), element) for i in rows]
-    c_tile = [[ir.address(row, j * lanes, element) for j in vectors] for row in c_rows]
+    c_rows = [ir.address(c, ir.mul(ldc, ir.const(i)), c_element) for i in range(spec.mr)]
+    c_tile = [[ir.address(row, j * lanes, c_element) for j in vectors] for row in c_rows]
     for row in c_tile:
         for place in row:
             ir.prefetch_for_write(place)
 
     # One k-step a turn, and addresses left to LLVM: it needs two registers for the rows of A in
     # place. Unrolled by hand, its scheduler draws the loads together and spills accumulators.
-    a_rows = [ir.mul(lda, ir.const(i)) if spec.a_layout == "row" else i for i in rows]
-    a_step = 1 if spec.a_layout == "row" else lda
+    in_rows = spec.a_layout == "row"
+    a_rows = [
+        ir.mul(lda, ir.const(first)) if in_rows else first * facts.group_a for first, _ in groups
+    ]
+    a_apart = lda if in_rows else ir.const(facts.group_a)
+    a_next = ir.const(1) if in_rows else lda  # the next k, for families that take them one by one
+    a_step = facts.step if in_rows else ir.mul(lda, ir.const(facts.step))
 
     b_ahead = ir.mul(ldb, ir.const(AHEAD))
+    b_next = ir.mul(ldb, ir.const(facts.step))
 
-    def load_b(b: Value, panel: Value, j: int) -> Value:
-        vector = nanokernel.load_b(ir.address(b, j * lanes, element), b_mask[j])
+    def load_b(b: Value, panel: Value, j: int, turn: int) -> Value:
+        place = ir.address(b, j * lanes * facts.group_b, b_element)
+        vector = nanokernel.load_b(place, b_mask[j], ldb, turn)
         if spec.packs_b:
-            ir.store(vector, ir.address(panel, j * lanes, element))
+            ir.store(vector, ir.address(panel, j * lanes, b_element))
         return vector
 
     def step(_: Value, carried: list[Value]) -> list[Value]:
         a, b, panel, *flat = carried
         if spec.packs_b:
-            row = ir.address(b, b_ahead, element)
-            for column in (*range(0, spec.nr, LINE // itemsize), spec.nr - 1):
-                ir.prefetch(ir.address(row, column, element))
+            row = ir.address(b, b_ahead, b_element)
+            for column in (*range(0, spec.nr, LINE // b_size), spec.nr - 1):
+                ir.prefetch(ir.address(row, column, b_element))
         if spec.prefetch:
-            for column in range(0, spec.nr, max(lanes, LINE // itemsize)):
-                ir.prefetch(ir.address(b, column + PREFETCH // itemsize, element), ir.L2)
-        tile = compose(
-            nanokernel,
-            lambda i: nanokernel.load_a(ir.address(a, a_rows[i], element)),
-            lambda j: load_b(b, panel, j),
-            [flat[i * len(vectors) : (i + 1) * len(vectors)] for i in rows],
-        )
+            for column in range(0, spec.nr, max(lanes, LINE // b_size)):
+                ir.prefetch(ir.address(b, column + PREFETCH // b_size, b_element), ir.L2)
+        tile = unflatten(flat)
+        for turn in range(nanokernel.turns):
+            a_turn = ir.address(a, ir.mul(a_next, ir.const(turn)), a_element) if turn else a
+            tile = compose(
+                nanokernel,
+                lambda i, a=a_turn: nanokernel.load_a(
+                    ir.address(a, a_rows[i], a_element), groups[i][1], a_apart
+                ),
+                lambda j, turn=turn: load_b(b, panel, j, turn),
+                tile,
+            )
         return [
-            ir.address(a, a_step, element),
-            ir.address(b, ldb, element),
-            ir.address(panel, spec.nr, element) if spec.packs_b else panel,
-            *(value for row in tile for value in row),
+            ir.address(a, a_step, a_element),
+            ir.address(b, b_next, b_element),
+            ir.address(panel, spec.nr, b_element) if spec.packs_b else panel,
+            *flatten(tile),
         ]
 
     def step_and_fetch(p: Value, carried: list[Value]) -> list[Value]:
         line, *rest = carried
         ir.prefetch(line, ir.L2)
-        return [ir.address(line, line_step, element), *step(p, rest)]
+        return [ir.address(line, line_step, ir.integer(8)), *step(p, rest)]
 
-    empty = [nanokernel.zero() for _ in rows for _ in vectors]
-    _, *carried = ir.loop(lines, [line, a, b, panel, *empty], step_and_fetch)
-    sums = ir.loop(k, carried, step, start=lines)[3:]
+    def unflatten(flat: list[Value]) -> list[list[tuple[Value, ...]]]:
+        parts = facts.accumulators
+        each = [tuple(flat[i : i + parts]) for i in range(0, len(flat), parts)]
+        return [each[i : i + len(vectors)] for i in range(0, len(each), len(vectors))]
 
+    def flatten(tile: list[list[tuple[Value, ...]]]) -> list[Value]:
+        return [value for row in tile for accumulator in row for value in accumulator]
+
+    empty = [[nanokernel.zero(count) for _ in vectors] for _, count in groups]
+    if facts.compensation:
+        b, empty = _compensated(nanokernel, b, empty)
+    _, *carried = ir.loop(lines, [line, a, b, panel, *flatten(empty)], step_and_fetch)
+    tile = unflatten(ir.loop(k, carried, step, start=lines)[3:])
+
+    sums = nanokernel.sums(tile, spec.mr, spec.epilogue, scale)
     places = [(place, c_mask[j]) for row in c_tile for j, place in enumerate(row)]
-    epilogue.store(spec.epilogue, sums, places, accumulate, scale, element)
+    epilogue.store(spec.epilogue, isa, (held, of_c), sums, places, accumulate, scale)
 
 
-def build_peak(spec: Peak, isa: ISA, element: Any, arguments: list[Value]) -> None:
+def _compensated(
+    nanokernel: Nanokernel, b: Value, tile: list[list[tuple[Value, ...]]]
+) -> tuple[Value, list[list[tuple[Value, ...]]]]:
+    """B beyond the first row of its panel, and accumulators that begin with it."""
+    vector = nanokernel.vector_type
+    width = range(len(tile[0]))
+    places = [ir.address(b, j * nanokernel.lanes, vector.element_type) for j in width]
+    row = [(ir.load(vector, place),) for place in places]
+    after = ir.address(b, len(width) * nanokernel.lanes, vector.element_type)
+    return after, [row for _ in tile]
+
+
+def build_peak(spec: Peak, isa: ISA, arguments: list[Value]) -> None:
     """Emit independent multiply-adds on registers alone."""
     steps, out = arguments
-    nanokernel = FMA(ir.vector_of(isa.lanes(ITEMSIZE[spec.dtype]), element))
-    a = nanokernel.load_a(out)
-    b = nanokernel.load_b(out, None)
-    chains = ir.loop(
-        steps,
-        [nanokernel.zero() for _ in range(spec.chains)],
-        lambda _, sums: [nanokernel.multiply_add(a, b, s) for s in sums],
-    )
+    nanokernel = _nanokernel(spec, isa)
+    rows = nanokernel.family.rows_in_tile or 1
+    one = ir.const(spec.facts.group_a if rows == 1 else 0)
+    parts = spec.facts.accumulators
+
+    a = nanokernel.load_a(out, rows, one)
+    b = nanokernel.load_b(out, None, ir.const(0), 0)
+
+    def step(_: Value, carried: list[Value]) -> list[Value]:
+        # a product that does not change would be done once for all
+        b = ir.opaque(carried[0]) if vectors else carried[0]
+        sums = []
+        for i in range(1, len(carried), parts):
+            sums += nanokernel.multiply_add(a, b, tuple(carried[i : i + parts]))
+        return [b, *sums]
+
+    vectors = not nanokernel.family.rows_in_tile
+    empty = [value for _ in range(spec.chains) for value in nanokernel.zero(rows)]
+    chains = ir.loop(steps, [b, *empty], step)[1:]
+    if not vectors:
+        for chain in chains:
+            nanokernel.sums([[(chain,)]], rows, "", out)
+        return
     total = chains[0]
     for other in chains[1:]:
-        total = ir.float_add(total, other)
+        total = ir.plus(total, other)
     ir.store(total, out)

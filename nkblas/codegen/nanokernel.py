@@ -7,63 +7,346 @@ nothing of the instructions inside. The scheme is that of *Library Liberation* (
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import ir
+from nkblas.dtypes import ITEMSIZE, REAL
+from nkblas.families import Family
+from nkblas.isa import ISA
+
+from . import epilogue, ir
+from .convert import convert, splat
 from .ir import Value
+
+Accumulator = tuple[Value, ...]
 
 
 class Nanokernel:
-    """One instruction family.
+    """One instruction family, on operands of some dtypes.
+
+    Parameters
+    ----------
+    isa : ISA
+    family : Family
+    a, b : str
+        Dtypes of the operands as they are read: those of the family's panels, or, in place, what
+        it converts.
 
     Attributes
     ----------
-    k_step : int
-        How many values of k one step eats (the VNNI factor).
+    turns : int
+        How often a step goes through the tile.
     """
 
-    k_step = 1
+    turns = 1
+
+    def __init__(self, isa: ISA, family: Family, a: str, b: str) -> None:
+        self.isa, self.family, self.a, self.b = isa, family, a, b
+        self.lanes = family.lanes(isa)
+        part = ir.element_type(REAL.get(family.sums, family.sums))
+        parts = 2 if family.sums in REAL else 1
+        self.vector_type = ir.vector_of(parts * self.lanes, part)
+
+    def row_groups(self, rows: int) -> list[tuple[int, int]]:
+        """The rows of C that go together: the first of them, and how many."""
+        return [(i, 1) for i in range(rows)]
+
+    def zero(self, rows: int) -> Accumulator:
+        """An empty accumulator, of some rows that go together."""
+        return (ir.zero(self.vector_type),)
+
+    def mask(self, live: Value) -> Value:
+        """A mask of the first so many columns of a vector."""
+        return ir.first_lanes(self.lanes, live)
+
+    def load_a(self, source: Value, rows: int, apart: Value) -> Value:
+        """A step's values of A, of some rows that go together; `apart` is their distance."""
+        raise NotImplementedError
+
+    def load_b(self, source: Value, mask: Value | None, apart: Value, turn: int) -> Value:
+        """A step's values of B for one vector of C; `mask` always has its first lane.
+
+        `apart` is the distance from one k to the next.
+        """
+        raise NotImplementedError
+
+    def multiply_add(self, a: Value, b: Value, accumulator: Accumulator) -> Accumulator:
+        raise NotImplementedError
+
+    def sums(
+        self, tile: Sequence[Sequence[Accumulator]], rows: int, kind: str, scale: Value
+    ) -> list[Value]:
+        """The vectors of sums that accumulators come to, row by row.
+
+        `kind` and `scale` are the epilogue's.
+        """
+        return [accumulator[0] for row in tile for accumulator in row]
+
+
+def load_masked(vector_type: Any, source: Value, mask: Value | None) -> Value:
+    """A vector, or its first lanes.
+
+    Lanes beyond the edge repeat the first one: with zeros, infinity in the other operand would
+    raise the invalid flag for a product that nobody asked for.
+    """
+    if mask is None:
+        return ir.load(vector_type, source)
+    first = ir.splat(ir.load(vector_type.element_type, source), vector_type)
+    return ir.load(vector_type, source, mask, otherwise=first)
+
+
+class Plain:
+    """Vectors of what is summed up in the same type: all that functions without tiles need."""
 
     def __init__(self, vector_type: Any) -> None:
         self.vector_type = vector_type
 
     def zero(self) -> Value:
-        """An empty accumulator."""
         return ir.zero(self.vector_type)
 
-    def load_a(self, source: Value) -> Value:
-        """One element of A, in every lane."""
-        raise NotImplementedError
-
     def load_b(self, source: Value, mask: Value | None) -> Value:
-        """One vector of B; `mask` always has its first lane."""
-        raise NotImplementedError
-
-    def multiply_add(self, a: Value, b: Value, accumulator: Value) -> Value:
-        raise NotImplementedError
-
-
-class FMA(Nanokernel):
-    """Broadcast an element of A, load a vector of B, multiply and add. float32 and float64."""
-
-    def load_a(self, source: Value) -> Value:
-        return ir.splat(ir.load(self.vector_type.element_type, source), self.vector_type)
-
-    def load_b(self, source: Value, mask: Value | None) -> Value:
-        if mask is None:
-            return ir.load(self.vector_type, source)
-        # Lanes beyond the edge repeat the first one: with zeros, infinity in A would raise the
-        # invalid flag for a product that nobody asked for.
-        return ir.load(self.vector_type, source, mask, otherwise=self.load_a(source))
+        return load_masked(self.vector_type, source, mask)
 
     def multiply_add(self, a: Value, b: Value, accumulator: Value) -> Value:
         return ir.fma(a, b, accumulator)
 
 
+class FMA(Nanokernel):
+    """Broadcast an element of A, load a vector of B, multiply and add.
+
+    float32, float64 and integers of 2, 4 and 8 bytes; what is narrower is converted as it is read.
+    With AVX-512-FP16, one instruction loads, broadcasts and converts a float16.
+    """
+
+    def load_a(self, source: Value, rows: int, apart: Value) -> Value:
+        element = ir.load(ir.element_type(self.a), source)
+        return splat(element, self.lanes, self.a, self.family.sums, self.isa)
+
+    def load_b(self, source: Value, mask: Value | None, apart: Value, turn: int) -> Value:
+        vector = load_masked(ir.vector_of(self.lanes, ir.element_type(self.b)), source, mask)
+        return convert(vector, self.b, self.family.sums, self.isa)
+
+    def multiply_add(self, a: Value, b: Value, accumulator: Accumulator) -> Accumulator:
+        return (ir.fma(a, b, accumulator[0]),)
+
+
+class ComplexFMA(Nanokernel):
+    """The parts of an element of A, each times a vector of B as it lies in memory.
+
+    With A's real and imaginary parts in sums of their own, ``sum(re(a) * b)`` and
+    ``sum(im(a) * b)``, it takes no more instructions than real numbers do: the imaginary unit comes
+    in once, when k is through.
+    """
+
+    def zero(self, rows: int) -> Accumulator:
+        return ir.zero(self.vector_type), ir.zero(self.vector_type)
+
+    def mask(self, live: Value) -> Value:
+        return ir.first_lanes(2 * self.lanes, ir.mul(live, ir.const(2)))
+
+    def load_a(self, source: Value, rows: int, apart: Value) -> Value:
+        part = self.vector_type.element_type
+        parts = (ir.load(part, ir.address(source, i, part)) for i in range(2))
+        return tuple(ir.splat(part, self.vector_type) for part in parts)
+
+    def load_b(self, source: Value, mask: Value | None, apart: Value, turn: int) -> Value:
+        return ir.load(self.vector_type, source, mask)
+
+    def multiply_add(self, a: Value, b: Value, accumulator: Accumulator) -> Accumulator:
+        parts = zip(a, accumulator, strict=True)
+        return tuple(ir.fma(part, b, value) for part, value in parts)
+
+    def sums(
+        self, tile: Sequence[Sequence[Accumulator]], rows: int, kind: str, scale: Value
+    ) -> list[Value]:
+        return [
+            epilogue.product(*accumulator, kind, scale) for row in tile for accumulator in row
+        ]
+
+
+class Dots(Nanokernel):
+    """Lanes that hold a few values of k each: a lane's products are added up into one sum."""
+
+    def __init__(self, isa: ISA, family: Family, a: str, b: str) -> None:
+        super().__init__(isa, family, a, b)
+        bits = 8 * ITEMSIZE[family.sums]
+        self.word = ir.vector_of(self.lanes, ir.integer(bits))
+
+    def operand(self, words: Value, dtype: str) -> Value:
+        """A vector of words as the instruction takes it."""
+        element = ir.bfloat16() if dtype == "bfloat16" else ir.element_type(dtype)
+        type_ = ir.vector_of(self.lanes * self.family.step, element)
+        return ir.bitcast(type_, words)
+
+    def load_a(self, source: Value, rows: int, apart: Value) -> Value:
+        word = ir.load(self.word.element_type, source)
+        return self.operand(ir.splat(word, self.word), self.a)
+
+    def load_b(self, source: Value, mask: Value | None, apart: Value, turn: int) -> Value:
+        return self.operand(ir.load(self.word, source), self.b)
+
+    def multiply_add(self, a: Value, b: Value, accumulator: Accumulator) -> Accumulator:
+        return (self.dot(a, b, accumulator[0]),)
+
+    def dot(self, a: Value, b: Value, sums: Value) -> Value:
+        raise NotImplementedError
+
+    def intrinsic(self, name: str, *operands: Value) -> Value:
+        """Call the one of this vector width."""
+        result = operands[0].type
+        return ir.call(name.format(self.isa.vector_bits), result, *operands)
+
+
+class MultiplyAddPairs(Dots):
+    """``vpmaddwd`` and ``vpaddd``: pairs of 16-bit integers. Every instruction set has it."""
+
+    def dot(self, a: Value, b: Value, sums: Value) -> Value:
+        name = {
+            128: "llvm.x86.sse2.pmadd.wd",
+            256: "llvm.x86.avx2.pmadd.wd",
+            512: "llvm.x86.avx512.pmaddw.d.512",
+        }[self.isa.vector_bits]
+        return ir.plus(ir.call(name, sums.type, a, b), sums)
+
+
+class BFloat16Dots(Dots):
+    """``vdpbf16ps``: pairs of bfloat16. Subnormal numbers count as zero."""
+
+    def dot(self, a: Value, b: Value, sums: Value) -> Value:
+        return self.intrinsic("llvm.x86.avx512bf16.dpbf16ps.{}", sums, a, b)
+
+
+class VNNI(Dots):
+    """``vpdpbusd``: four unsigned bytes times four signed ones; ``vpdpwssd``: pairs.
+
+    Where both operands have the same sign, A's is changed by 128, which the compensation in B's
+    panels (see `nkblas.families`) makes up for.
+    """
+
+    def load_a(self, source: Value, rows: int, apart: Value) -> Value:
+        a = super().load_a(source, rows, apart)
+        if self.family.compensation:
+            a = ir.flipped(a, ir.constant(a.type, -128))
+        return a
+
+    def dot(self, a: Value, b: Value, sums: Value) -> Value:
+        if self.family.step == 2:
+            return self.intrinsic("llvm.x86.avx512.vpdpwssd.{}", sums, a, b)
+        b_unsigned = self.b == "uint8"
+        unsigned, signed = (b, a) if b_unsigned else (a, b)
+        return self.intrinsic("llvm.x86.avx512.vpdpbusd.{}", sums, unsigned, signed)
+
+
+class VNNIInt8(Dots):
+    """``vpdpbssd``, ``vpdpbsud``, ``vpdpbuud``: four bytes of any signs."""
+
+    def dot(self, a: Value, b: Value, sums: Value) -> Value:
+        if (self.a, self.b) == ("uint8", "int8"):
+            a, b = b, a
+        letters = {("int8", "int8"): "ss", ("uint8", "uint8"): "uu"}.get((self.a, self.b), "su")
+        return self.intrinsic(f"llvm.x86.avx2.vpdpb{letters}d.{{}}", sums, a, b)
+
+
+class NEConvert(Nanokernel):
+    """``vbcstne…2ps`` broadcasts and converts a 16-bit float of A, ``vcvtnee…``/``vcvtneo…`` convert
+    the even and the odd ones of B: the first and the second k of pairs. FMA does the rest.
+    """
+
+    turns = 2
+
+    def load_a(self, source: Value, rows: int, apart: Value) -> Value:
+        kind = {"bfloat16": "bf162ps", "float16": "sh2ps"}[self.a]
+        return ir.call(f"llvm.x86.vbcstne{kind}256", self.vector_type, source)
+
+    def load_b(self, source: Value, mask: Value | None, apart: Value, turn: int) -> Value:
+        kind = {"bfloat16": "bf162ps", "float16": "ph2ps"}[self.b]
+        return ir.call(f"llvm.x86.vcvtne{'eo'[turn]}{kind}256", self.vector_type, source)
+
+    def multiply_add(self, a: Value, b: Value, accumulator: Accumulator) -> Accumulator:
+        return (ir.fma(a, b, accumulator[0]),)
+
+
+class AMX(Nanokernel):
+    """Tiles: 16 rows of A and 16 columns of B, 64 bytes of k. ``tdpbf16ps``, ``tdpfp16ps``,
+    ``tdpbssd`` and its like.
+    """
+
+    LINE = 64
+    """Bytes of a tile's row."""
+
+    def row_groups(self, rows: int) -> list[tuple[int, int]]:
+        most = self.family.rows_in_tile
+        count = -(-rows // most)
+        sizes = [rows // count + (i < rows % count) for i in range(count)]
+        return [(sum(sizes[:i]), size) for i, size in enumerate(sizes)]
+
+    def zero(self, rows: int) -> Accumulator:
+        return (self._call("tilezero", ir.tile(), *self._shape(rows)),)
+
+    def load_a(self, source: Value, rows: int, apart: Value) -> Value:
+        return rows, self._load(rows, source, apart, ITEMSIZE[self.a])
+
+    def load_b(self, source: Value, mask: Value | None, apart: Value, turn: int) -> Value:
+        groups = self.family.step // self.family.group_b
+        return self._load(groups, source, apart, ITEMSIZE[self.b] * self.family.group_b)
+
+    def _load(self, rows: int, source: Value, apart: Value, size: int) -> Value:
+        stride = ir.mul(apart, ir.const(size))
+        return self._call("tileloadd64", ir.tile(), *self._shape(rows), source, stride)
+
+    def multiply_add(self, a: Value, b: Value, accumulator: Accumulator) -> Accumulator:
+        rows, tile = a
+        name = {
+            ("bfloat16", "bfloat16"): "tdpbf16ps",
+            ("float16", "float16"): "tdpfp16ps",
+            ("int8", "int8"): "tdpbssd",
+            ("int8", "uint8"): "tdpbsud",
+            ("uint8", "int8"): "tdpbusd",
+            ("uint8", "uint8"): "tdpbuud",
+        }[self.a, self.b]
+        shape = (*self._shape(rows), ir.short(self.LINE))
+        return (self._call(name, ir.tile(), *shape, accumulator[0], tile, b),)
+
+    def sums(
+        self, tile: Sequence[Sequence[Accumulator]], rows: int, kind: str, scale: Value
+    ) -> list[Value]:
+        vectors, element = len(tile[0]), self.vector_type.element_type
+        width = vectors * self.lanes
+        place = ir.allocate(rows * width, element)
+        for (first, count), row in zip(self.row_groups(rows), tile, strict=True):
+            for j, (value,) in enumerate(row):
+                target = ir.address(place, first * width + j * self.lanes, element)
+                stride = ir.const(width * ITEMSIZE[self.family.sums])
+                self._call("tilestored64", None, *self._shape(count), target, stride, value)
+        starts = range(0, rows * width, self.lanes)
+        return [ir.load(self.vector_type, ir.address(place, i, element)) for i in starts]
+
+    def _shape(self, rows: int) -> tuple[Value, Value]:
+        return ir.short(rows), ir.short(self.LINE)
+
+    def _call(self, name: str, result: Any, *operands: Value) -> Value:
+        # LLVM finds the registers for these, and sets the shapes before they are used
+        return ir.call(f"llvm.x86.{name}.internal", result, *operands)
+
+
+NANOKERNELS: dict[str, type[Nanokernel]] = {
+    "fma": FMA,
+    "fp16": FMA,
+    "complex": ComplexFMA,
+    "madd": MultiplyAddPairs,
+    "bf16": BFloat16Dots,
+    "vnni": VNNI,
+    "vnni_int8": VNNIInt8,
+    "ne_convert": NEConvert,
+    "amx": AMX,
+    "amx_fp16": AMX,
+}
+"""By the name of the family."""
+
+
 def compose(
-    nanokernel: Nanokernel,
+    nanokernel: Any,
     load_a: Callable[[int], Value],
     load_b: Callable[[int], Value],
-    tile: Sequence[Sequence[Value]],
-) -> list[list[Value]]:
+    tile: Sequence[Sequence[Any]],
+) -> list[list[Any]]:
     """One k-step of a whole tile, in the order that needs the fewest registers.
 
     The smaller slice of the two operands is held; the other passes through one register. With at

@@ -1,34 +1,96 @@
 """Packing routines: from an operand as it lies in memory to panels that a microkernel streams."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
+from nkblas.dtypes import ITEMSIZE, REAL
 from nkblas.isa import ISA
-from nkblas.problem import ITEMSIZE
 
 from . import ir
+from .convert import convert
 from .ir import Value
-from .spec import Pack
+from .spec import Copy, Pack
+
+WORDS = (4, 8)
+"""Bytes of the cells that are transposed in registers."""
 
 
-def build(spec: Pack, isa: ISA, element: Any, arguments: list[Value]) -> None:
+class Cells(NamedTuple):
+    """What lies together in a panel: `group` values of k of one line.
+
+    Attributes
+    ----------
+    spec : Pack
+    isa : ISA
+    source, target : type
+        An element, in memory and in the panel.
+    size : int
+        Bytes of a cell.
+    lanes : int
+        Cells in a vector.
+    """
+
+    spec: Pack
+    isa: ISA
+    source: Any
+    target: Any
+    size: int
+    lanes: int
+
+    @classmethod
+    def of(cls, spec: Pack, isa: ISA) -> "Cells":
+        size = spec.group * ITEMSIZE[spec.target]
+        source, target = _as_moved(spec.dtype), _as_moved(spec.target)
+        return cls(spec, isa, source, target, size, max(1, isa.lanes(size)))
+
+    def address(self, panel: Value, k: Value | int, line: Value | int) -> Value:
+        """Where the cell of a line is that begins with a k, a multiple of the group."""
+        def times(index: Value | int, factor: int) -> Value | int:
+            return index * factor if isinstance(index, int) else ir.mul(index, ir.const(factor))
+
+        column = times(line, self.spec.group)
+        return ir.at(panel, self.target, times(k, self.spec.width), column)
+
+    def convert(self, value: Value) -> Value:
+        return convert(value, self.spec.dtype, self.spec.target, self.isa)
+
+    def load(self, place: Value, lines: int, mask: Value | None = None) -> Value:
+        """So many elements that follow each other, as those of a panel."""
+        return self.convert(ir.load(ir.vector_of(lines, self.source), place, mask))
+
+
+def _as_moved(dtype: str) -> Any:
+    """An element's type where it is only moved: a complex64 goes as one number of its size."""
+    return ir.element_type("float64" if dtype == "complex64" else dtype)
+
+
+def build(spec: Pack, isa: ISA, arguments: list[Value]) -> None:
     """Emit the body of `spec`'s function (its contract is `spec.Pack`'s)."""
-    lanes = isa.lanes(ITEMSIZE[spec.dtype])
-    n = arguments[0]
+    n, k, source, ls, ps, panel = arguments
+    cells = Cells.of(spec, isa)
+    top = panel
+    if spec.compensation:
+        panel = ir.address(panel, spec.width, ir.integer(32))
+    arguments = [n, k, source, ls, ps, panel]
 
-    def elements() -> list[Value]:
-        _elements(spec, element, arguments)
+    def elements(start: Value | None = None) -> list[Value]:
+        _elements(cells, arguments, start)
         return []
 
     def vectors() -> list[Value]:
-        _vectors(spec, lanes, element, arguments)
-        return []
+        return elements(_vectors(cells, arguments))
 
-    if spec.source == "across":
-        _elements(spec, element, arguments, start=_squares(spec, lanes, element, arguments))
-    elif spec.source == "along":
+    if spec.source == "along" and spec.dtype not in REAL:
         ir.either(ir.less(n, ir.const(spec.width)), elements, vectors)
+    elif spec.source == "across" and cells.size in WORDS:
+        elements(_squares(cells, arguments))
+    elif spec.source == "across" and spec.group > 1:
+        elements(_copies(cells, arguments))
     else:
         elements()
+    if spec.step > 1:
+        _fill(cells, k, panel)
+    if spec.compensation:
+        _compensate(cells, k, panel, top)
 
 
 def _line(i: Value | int, n: Value) -> Value:
@@ -36,74 +98,139 @@ def _line(i: Value | int, n: Value) -> Value:
     return ir.minimum(ir.const(i) if isinstance(i, int) else i, ir.add(n, ir.const(-1)))
 
 
-def _elements(spec: Pack, element: Any, arguments: list[Value], start: Value | None = None) -> None:
+def _elements(cells: Cells, arguments: list[Value], start: Value | None = None) -> None:
     """Copy one element at a time, from k = `start` on: what the faster ways leave over."""
     n, k, source, ls, ps, panel = arguments
 
     def step(p: Value, _: list[Value]) -> list[Value]:
-        read = ir.address(source, ir.mul(p, ps), element)
-        write = ir.address(panel, ir.mul(p, ir.const(spec.width)), element)
+        read = ir.address(source, ir.mul(p, ps), cells.source)
+        group = ir.round_down(p, cells.spec.group)
+        write = ir.address(cells.address(panel, group, 0), ir.sub(p, group), cells.target)
 
         def one(i: Value, _: list[Value]) -> list[Value]:
-            value = ir.load(element, ir.address(read, ir.mul(_line(i, n), ls), element))
-            ir.store(value, ir.address(write, i, element))
+            place = ir.address(read, ir.mul(_line(i, n), ls), cells.source)
+            value = cells.convert(ir.load(cells.source, place))
+            ir.store(value, cells.address(write, 0, i))
             return []
 
-        ir.loop(ir.const(spec.width), [], one)
+        ir.loop(ir.const(cells.spec.width), [], one)
         return []
 
     ir.loop(k, [], step, start=start)
 
 
-def _vectors(spec: Pack, lanes: int, element: Any, arguments: list[Value]) -> None:
-    """Copy `width` elements, contiguous in the source too, for each k."""
+def _fill(cells: Cells, k: Value, panel: Value) -> None:
+    """Zeros from k on, up to a whole step."""
+
+    def step(p: Value, _: list[Value]) -> list[Value]:
+        group = ir.round_down(p, cells.spec.group)
+        write = ir.address(cells.address(panel, group, 0), ir.sub(p, group), cells.target)
+
+        def one(i: Value, _: list[Value]) -> list[Value]:
+            ir.store(ir.zero(cells.target), cells.address(write, 0, i))
+            return []
+
+        ir.loop(ir.const(cells.spec.width), [], one)
+        return []
+
+    ir.loop(_padded(k, cells.spec.step), [], step, start=k)
+
+
+def _padded(k: Value, step: int) -> Value:
+    return ir.round_down(ir.add(k, ir.const(step - 1)), step)
+
+
+def _vectors(cells: Cells, arguments: list[Value]) -> Value:
+    """Copy `width` elements, contiguous in the source too, for each k; the k that it comes to."""
     _, k, source, _, ps, panel = arguments
-    vector_type = ir.vector_of(lanes, element)
+    spec, group = cells.spec, cells.spec.group
+    end = ir.round_down(k, group)
 
-    def step(_: Value, pointers: list[Value]) -> list[Value]:
-        read, write = pointers
-        for start in range(0, spec.width, lanes):
-            left = ir.const(spec.width - start)
-            mask = None if start + lanes <= spec.width else ir.first_lanes(lanes, left)
-            value = ir.load(vector_type, ir.address(read, start, element), mask)
-            ir.store(value, ir.address(write, start, element), mask)
-        return [ir.address(read, ps, element), ir.address(write, spec.width, element)]
+    def step(p: Value, carried: list[Value]) -> list[Value]:
+        (read,) = carried
+        for start in range(0, spec.width, cells.lanes):
+            live = min(cells.lanes, spec.width - start)
+            mask = None
+            if live < cells.lanes:
+                mask = ir.first_lanes(cells.lanes, ir.const(live))
+            rows = [
+                cells.load(
+                    ir.at(read, cells.source, ir.mul(ps, ir.const(q)), start), cells.lanes, mask
+                )
+                for q in range(group)
+            ]
+            if mask is not None and group > 1:
+                mask = ir.first_lanes(cells.lanes * group, ir.const(live * group))
+            ir.store(_zipped(rows), cells.address(panel, p, start), mask)
+        return [ir.address(read, ir.mul(ps, ir.const(group)), cells.source)]
 
-    ir.loop(k, [source, panel], step)
+    ir.loop(end, [source], step, step=group)
+    return end
 
 
-def _squares(spec: Pack, lanes: int, element: Any, arguments: list[Value]) -> Value:
-    """Transpose squares of `lanes` by `lanes` in registers; returns the k that it comes to."""
+def _zipped(vectors: list[Value]) -> Value:
+    """The first lanes of all vectors, then their second ones, and so on."""
+    while len(vectors) > 1:
+        half = len(vectors) // 2
+        lanes = range(vectors[0].type.shape[0])
+        turns = [lane + len(lanes) * which for lane in lanes for which in (0, 1)]
+        # 0 and 2, 1 and 3; and then these two
+        vectors = [ir.shuffle(vectors[i], vectors[i + half], turns) for i in range(half)]
+    return vectors[0]
+
+
+def _copies(cells: Cells, arguments: list[Value]) -> Value:
+    """Copy whole cells, contiguous in the source too; the k that it comes to."""
     n, k, source, ls, _, panel = arguments
-    vector_type = ir.vector_of(lanes, element)
-    end = ir.round_down(k, lanes)
-    whole = spec.width // lanes * lanes
+    group = cells.spec.group
+    end = ir.round_down(k, group)
+
+    def step(p: Value, _: list[Value]) -> list[Value]:
+        def one(i: Value, _: list[Value]) -> list[Value]:
+            place = ir.at(source, cells.source, ir.mul(_line(i, n), ls), p)
+            ir.store(cells.load(place, group), cells.address(panel, p, i))
+            return []
+
+        ir.loop(ir.const(cells.spec.width), [], one)
+        return []
+
+    ir.loop(end, [], step, step=group)
+    return end
+
+
+def _squares(cells: Cells, arguments: list[Value]) -> Value:
+    """Transpose squares of `lanes` by `lanes` cells in registers; the k that it comes to."""
+    n, k, source, ls, _, panel = arguments
+    lanes, group, width = cells.lanes, cells.spec.group, cells.spec.width
+    words = ir.vector_of(lanes, ir.integer(32) if group > 1 else cells.target)
+    end = ir.round_down(k, lanes * group)
+    whole = width // lanes * lanes
 
     def square(p: Value, start: Value, columns: int = lanes) -> list[Value]:
         def read(i: int) -> Value:
             if i >= columns:
-                return ir.zero(vector_type)
+                return ir.zero(words)
             line = ir.mul(_line(ir.add(start, ir.const(i)), n), ls)
-            return ir.load(vector_type, ir.address(ir.address(source, line, element), p, element))
+            place = ir.at(source, cells.source, line, p)
+            return ir.bitcast(words, cells.load(place, lanes * group))
 
-        target = ir.address(panel, ir.mul(p, ir.const(spec.width)), element)
-        target = ir.address(target, start, element)
+        target = cells.address(panel, p, start)
         mask = ir.first_lanes(lanes, ir.const(columns))
         for i, row in enumerate(transposed([read(i) for i in range(lanes)])):
             # Whole stores are faster than masked ones: what is too much is overwritten after
             # this, by the next row or by a square further left; but for the last rows.
-            too_far = (i - lanes) * spec.width + whole + lanes > 0 and columns < lanes
-            place = ir.address(target, i * spec.width, element)
+            too_far = (i - lanes) * width + whole + lanes > 0 and columns < lanes
+            place = cells.address(target, i * group, 0)
             ir.store(row, place, mask if too_far else None)
         return []
 
     def band(p: Value, _: list[Value]) -> list[Value]:
-        if whole < spec.width:
-            square(p, ir.const(whole), spec.width - whole)
+        if whole < width:
+            square(p, ir.const(whole), width - whole)
         ir.loop(ir.const(whole), [], lambda start, _: square(p, start), step=lanes)
         return []
 
-    ir.loop(end, [], band, step=lanes)
+    ir.loop(end, [], band, step=lanes * group)
     return end
 
 
@@ -119,9 +246,34 @@ def transposed(rows: list[Value]) -> list[Value]:
     return rows
 
 
-def build_copy(element: Any, arguments: list[Value]) -> None:
+def _compensate(cells: Cells, k: Value, panel: Value, top: Value) -> None:
+    """The sums of the panel's columns, times `compensation`, before its first row."""
+    spec, lanes = cells.spec, cells.lanes
+    sums = ir.vector_of(lanes, ir.integer(32))
+    four = ir.vector_of(4 * lanes, cells.target)
+    ones = ir.one(four)
+    name = f"llvm.x86.avx512.vpdpbusd.{cells.isa.vector_bits}"
+
+    def add(p: Value, totals: list[Value]) -> list[Value]:
+        new = []
+        for j, total in enumerate(totals):
+            values = ir.load(four, cells.address(panel, p, j * lanes))
+            pair = (values, ones) if spec.target == "uint8" else (ones, values)
+            new.append(ir.call(name, sums, total, *pair))
+        return new
+
+    empty = [ir.zero(sums) for _ in range(0, spec.width, lanes)]
+    totals = ir.loop(_padded(k, spec.step), empty, add, step=spec.group)
+    factor = ir.constant(sums, spec.compensation)
+    for j, total in enumerate(totals):
+        place = ir.address(top, j * lanes, sums.element_type)
+        ir.store(ir.times(total, factor), place)
+
+
+def build_copy(spec: Copy, arguments: list[Value]) -> None:
     """Emit a copy between any two strided matrices (its contract is `spec.Copy`'s)."""
     m, n, source, srs, scs, target, trs, tcs = arguments
+    element = _as_moved(spec.dtype)
 
     def row(_: Value, pointers: list[Value]) -> list[Value]:
         def one(_: Value, places: list[Value]) -> list[Value]:

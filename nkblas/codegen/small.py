@@ -12,12 +12,13 @@ from itertools import groupby, product
 from typing import Any, NamedTuple
 
 from nkblas.cut import cut_evenly
+from nkblas.families import family
 from nkblas.isa import ISA
-from nkblas.problem import ITEMSIZE
+from nkblas.dtypes import ITEMSIZE
 
 from . import ir, tiny
 from .ir import SEGMENT, Value
-from .nanokernel import FMA, compose
+from .nanokernel import Plain, compose
 from .packing import transposed
 from .spec import Small
 
@@ -87,13 +88,14 @@ def tiles(spec: Small, isa: ISA) -> Tiles:
     """Cut C into register tiles, in the way that takes the fewest cycles."""
     columns = pieces(spec.n, isa, ITEMSIZE[spec.dtype])
     most = CROWD * isa.registers if is_straight(spec, isa) else isa.registers
+    plain = family(spec.dtype, "fma")
     edge = any(piece.live < piece.lanes for piece in columns)
 
     def grids() -> Iterator[tuple[float, int, int]]:
         for rows, vectors in product(range(1, spec.m + 1), range(1, len(columns) + 1)):
             size, _, _, down = cut_evenly(spec.m, rows)
             width, _, _, across = cut_evenly(len(columns), vectors)
-            if isa.registers_needed(size, width, edge) > most:
+            if plain.registers_needed(isa, size, width, edge) > most:
                 continue
             # a k-step: multiply-adds, loads at half their price, an accumulator's latency
             step = max(size * width, (size + width) * 0.75, 4)
@@ -134,14 +136,11 @@ class Rows(NamedTuple):
     masks: dict[Piece, Value]
 
 
-class Scalar(FMA):
+class Scalar(Plain):
     """An element of A that feeds vectors of different widths."""
 
     def __init__(self, element: Any) -> None:
         self.element = element
-
-    def load_a(self, source: Value) -> Value:
-        return ir.load(self.element, source)
 
     def multiply_add(self, a: Value, b: Value, accumulator: Value) -> Value:
         a = a if a.type == b.type else ir.splat(a, b.type)
@@ -279,7 +278,7 @@ def _tile(
 ) -> None:
     """Multiply and store one tile, which A, B and C begin with."""
     rows = range(height)
-    vectors = [FMA(ir.vector_of(piece.lanes, element)) for piece in columns]
+    vectors = [Plain(ir.vector_of(piece.lanes, element)) for piece in columns]
     a_row, a_column = (spec.k, 1) if spec.a_layout == "row" else (1, spec.m)
     segments = Segments(spec, element, columns, a) if straight and isa.registers > 16 else None
 

@@ -6,6 +6,10 @@ the rest of nkblas.
 
 from typing import Any, NamedTuple, TypeAlias
 
+from nkblas.dtypes import PRODUCTS
+from nkblas.families import Family
+from nkblas.families import family as family_of
+
 
 def _symbol(spec: "KernelSpec") -> str:
     """The function's name: readable, and different for every spec."""
@@ -15,9 +19,18 @@ def _symbol(spec: "KernelSpec") -> str:
             words.append(field)
         elif field in ("nr", "kr") or (field in "nk" and isinstance(spec, Small)):  # 14x32
             words[-1] += f"x{value}"
-        elif value not in (False, ""):
+        elif value not in (False, "") and (field, value) != ("family", "fma"):
             words.append(str(value))
     return "_".join(words)
+
+
+class Operands(NamedTuple):
+    """The dtypes that a kernel reads, adds up and writes."""
+
+    a: str
+    b: str
+    sums: str
+    c: str
 
 
 class Microkernel(NamedTuple):
@@ -27,16 +40,19 @@ class Microkernel(NamedTuple):
     sizes and leading dimensions are int64, in elements. B and C have unit stride along n. A packed
     panel is an operand like any other: its leading dimension is the panel's width.
 
+    Here k counts steps of the family. Panels hold whole steps, with values of k in groups (see
+    `nkblas.families`); so does what is read in place.
+
     Meanwhile it fetches into L2 what the caller will need next: in each of its first `lines` <= k
-    steps one cache line, those at `line`, ``line + line_step`` and so on. So what is far away comes
-    in bit by bit, and no load has to wait for it.
+    steps one cache line, those at `line`, `line_step` bytes later and so on. So what is far away
+    comes in bit by bit, and no load has to wait for it.
 
     Attributes
     ----------
     isa : str
         A name of `nkblas.isa.ISAS`.
     dtype : str
-        NumPy's name of the element type.
+        A name of `nkblas.dtypes.PRODUCTS`.
     mr, nr : int
         Rows, and columns: a whole number of vectors.
     a_layout : {"row", "col"}
@@ -53,6 +69,10 @@ class Microkernel(NamedTuple):
         of which there are too few tiles in a column to fetch those of the next, line by line.
     epilogue : str
         What becomes of the sums on their way into C: see `nkblas.codegen.epilogue`.
+    family : str
+        The instructions: a name of `nkblas.families`.
+    a, b : str
+        The dtypes that the operands have where they are read, if it is not the product's.
     """
 
     isa: str
@@ -64,10 +84,23 @@ class Microkernel(NamedTuple):
     packs_b: bool = False
     prefetch: bool = False
     epilogue: str = ""
+    family: str = "fma"
+    a: str = ""
+    b: str = ""
 
     @property
     def symbol(self) -> str:
         return _symbol(self)
+
+    @property
+    def facts(self) -> Family:
+        """What is to be known of the family."""
+        return family_of(self.dtype, self.family)
+
+    @property
+    def types(self) -> Operands:
+        a, b, c = PRODUCTS[self.dtype]
+        return Operands(self.a or a, self.b or b, self.facts.sums, c)
 
 
 class Stream(NamedTuple):
@@ -178,29 +211,44 @@ class Small(NamedTuple):
 class Pack(NamedTuple):
     """Copy `n` <= `width` lines of `k` elements into a panel, `width` elements for each k.
 
-    ``void (n, k, source, ls, ps, panel)`` sets ``panel[p * width + i] = source[i * ls + p * ps]``.
-    Columns of the panel beyond `n` repeat the last line, so that a kernel may read whole vectors:
-    what it computes there has the same exceptions as the rest.
+    ``void (n, k, source, ls, ps, panel)`` sets ``panel[p * width + i] = source[i * ls + p * ps]``;
+    or, in groups, ``panel[(p // group * width + i) * group + p % group]``. Columns of the panel
+    beyond `n` repeat the last line, so that a kernel may read whole vectors: what it computes there
+    has the same exceptions as the rest. After the last k come zeros, up to a whole step.
 
     Attributes
     ----------
     isa, dtype : str
-        As in `Microkernel`.
+        As in `Microkernel`; the dtype is the source's.
     width : int
         `mr` or `nr` of the microkernel that reads the panel.
     source : {"along", "across", "strided"}
         Where the source has unit stride: along the panel (`ls` is 1), across it, along k (`ps` is
         1), or nowhere.
+    to : str
+        The panel's dtype, if it is another one.
+    group, step : int
+        As in `nkblas.families.Family`.
+    compensation : int
+        Not 0: before the panel comes a row of int32, so many times the sums of its columns.
     """
 
     isa: str
     dtype: str
     width: int
     source: str
+    to: str = ""
+    group: int = 1
+    step: int = 1
+    compensation: int = 0
 
     @property
     def symbol(self) -> str:
-        return _symbol(self)
+        return _symbol(self).replace("-", "m")
+
+    @property
+    def target(self) -> str:
+        return self.to or self.dtype
 
 
 class Copy(NamedTuple):
@@ -220,16 +268,32 @@ class Copy(NamedTuple):
 class Peak(NamedTuple):
     """As many multiply-adds a cycle as the CPU can do: the yardstick of the benchmarks.
 
-    ``void (steps, out)`` does `chains` independent vector multiply-adds in each of `steps` steps.
+    ``void (steps, out)`` does `chains` independent multiply-adds, of a register each, in each of
+    `steps` steps. `out` has room for a tile, and holds what is multiplied.
+
+    Attributes
+    ----------
+    isa, dtype, family : str
+        As in `Microkernel`.
+    chains : int
     """
 
     isa: str
     dtype: str
     chains: int
+    family: str = "fma"
 
     @property
     def symbol(self) -> str:
         return _symbol(self)
+
+    @property
+    def facts(self) -> Family:
+        return family_of(self.dtype, self.family)
+
+    @property
+    def types(self) -> Operands:
+        return Operands(self.facts.a, self.facts.b, self.facts.sums, self.facts.sums)
 
 
 KernelSpec: TypeAlias = Microkernel | Stream | Dot | Small | Pack | Copy | Peak

@@ -3,12 +3,12 @@
 from typing import Any
 
 from nkblas.isa import ISA
-from nkblas.problem import ITEMSIZE
+from nkblas.dtypes import ITEMSIZE
 
 from . import ir
 from .epilogue import Scale
 from .ir import LINE, PREFETCH, Value
-from .nanokernel import FMA, compose
+from .nanokernel import Plain, compose
 from .spec import Stream
 
 
@@ -35,7 +35,7 @@ def _loops(
     spec: Stream, isa: ISA, element: Any, arguments: list[Value], nontemporal: bool
 ) -> list[Value]:
     k, a, lda, b, ldb, c, ldc, n, accumulate, *_, scale = arguments
-    alpha, beta = Scale.read(scale, element) if spec.epilogue else (None, None)
+    alpha, beta = Scale.read(scale, element)[:2] if spec.epilogue else (None, None)
     itemsize = ITEMSIZE[spec.dtype]
     all_lanes = isa.lanes(itemsize)
     rows = range(spec.mr)
@@ -51,7 +51,7 @@ def _loops(
 
     def element_of_a(place: Value) -> Value:
         value = ir.load(element, place)
-        return value if alpha is None else ir.float_mul(alpha, value)
+        return value if alpha is None else ir.times(alpha, value)
 
     def group(p: Value, count: int, fresh: bool, factor: Value | None = None) -> list[Value]:
         """Rows of B from `p` on; C starts from zero if `fresh`, else from C, times `factor`."""
@@ -68,7 +68,7 @@ def _loops(
 
         def tile(j: Value, vectors: int, lanes: int, mask: Value | None = None) -> list[Value]:
             """Columns from `j` on."""
-            nanokernel = FMA(ir.vector_of(lanes, element))
+            nanokernel = Plain(ir.vector_of(lanes, element))
             whole = mask is None and lanes == all_lanes
             ahead = ir.add(j, ir.const(PREFETCH // itemsize))
             if spec.prefetch and whole and spec.mr == 1 and isa.fused:
@@ -85,7 +85,7 @@ def _loops(
                     return nanokernel.zero()
                 value = ir.load(nanokernel.vector_type, place, mask)
                 return (
-                    value if factor is None else ir.float_mul(ir.splat(factor, value.type), value)
+                    value if factor is None else ir.times(ir.splat(factor, value.type), value)
                 )
 
             sums = [[start_from(place) for place in row] for row in places]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nkblas.isa import ISA
-from nkblas.problem import ITEMSIZE
+from nkblas.dtypes import ITEMSIZE
 
 from . import ir
 from .ir import SEGMENT, Value

@@ -10,7 +10,7 @@ import numpy as np
 
 from nkblas._engine import ffi
 from nkblas.isa import ISAS
-from nkblas.problem import ITEMSIZE
+from nkblas.dtypes import DTYPES, ITEMSIZE
 
 from .spec import Copy, Dot, KernelSpec, Microkernel, Pack, Peak, Small, Stream
 
@@ -41,7 +41,8 @@ def check(spec: KernelSpec, address: int) -> None:
     elif isinstance(spec, Copy):
         _check_copy(spec, ffi.cast("nk_copy", address), generator)
     elif isinstance(spec, Peak):
-        ffi.cast("nk_peak", address)(1, _pointer(np.zeros(64, spec.dtype)))
+        room = np.zeros(2048, np.uint8)
+        ffi.cast("nk_peak", address)(1, _pointer(room))
 
 
 def _pointer(array: np.ndarray) -> object:
@@ -53,7 +54,45 @@ def _strides(array: np.ndarray) -> tuple[int, ...]:
 
 
 def _integers(generator: np.random.Generator, dtype: str, *shape: int) -> np.ndarray:
-    return generator.integers(-9, 10, shape).astype(dtype)
+    """Small integers, as the dtype has them in memory; of bytes, all there are."""
+    if dtype in ("int8", "uint8"):
+        return generator.integers(0, 256, shape).astype(np.uint8).view(dtype)
+    if dtype == "bool":
+        return generator.integers(0, 2, shape).astype(bool)
+    values = generator.integers(-9, 10, shape).astype(np.float64)
+    if DTYPES[dtype].kind == "complex":
+        values = values + 1j * generator.integers(-9, 10, shape)
+    return _encode(values, dtype)
+
+
+def _encode(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Numbers as a dtype has them in memory; of bfloat16, which NumPy lacks, the bits."""
+    if dtype != "bfloat16":
+        return values.astype(dtype)
+    bits = values.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+
+
+def _decode(array: np.ndarray, dtype: str) -> np.ndarray:
+    """The numbers, in a type that holds sums of their products."""
+    if dtype == "bfloat16":
+        array = (array.astype(np.uint32) << 16).view(np.float32)
+    kind = DTYPES[dtype].kind
+    return array.astype({"float": "float64", "complex": "complex128"}.get(kind, "int64"))
+
+
+def _panel(lines: np.ndarray, width: int, group: int, step: int) -> np.ndarray:
+    """Lines of k elements as `nkblas.codegen.spec.Pack` packs them."""
+    count, k = lines.shape
+    whole = np.zeros((width, -(-k // step) * step), lines.dtype)
+    whole[:, :k] = lines[np.minimum(np.arange(width), count - 1)]
+    return np.ascontiguousarray(whole.reshape(width, -1, group).transpose(1, 0, 2)).reshape(-1)
+
+
+def _compensation(panel: np.ndarray, width: int, group: int, factor: int) -> np.ndarray:
+    """The row before a panel."""
+    sums = panel.reshape(-1, width, group).astype(np.int64).sum((0, 2))
+    return (factor * sums).astype(np.int32)
 
 
 def _compare(spec: KernelSpec, got: np.ndarray, expected: np.ndarray, case: str) -> None:
@@ -62,7 +101,7 @@ def _compare(spec: KernelSpec, got: np.ndarray, expected: np.ndarray, case: str)
 
 
 def _check_product(
-    spec: Microkernel | Stream | Dot,
+    spec: Stream | Dot,
     kernel,
     a: np.ndarray,
     b: np.ndarray,
@@ -70,44 +109,140 @@ def _check_product(
     k: int,
     n: int,
     accumulate: int,
-    panel: np.ndarray | None = None,
 ) -> None:
     """`a`, `b` and `c` are the operands as rows, with something to the right of each."""
     before, product = c.copy(), np.einsum("ip,pj->ij", a[:, :k], b[:, :n])
-    if not isinstance(spec, Dot) and spec.a_layout == "col":
+    if isinstance(spec, Stream) and spec.a_layout == "col":
         a = np.ascontiguousarray(np.pad(a, ((0, 4), (0, 0))).T)  # lda is not mr
     if isinstance(spec, Dot):
         b = np.ascontiguousarray(np.pad(b, ((0, 3), (0, 0))).T)
     matrices = [x for matrix in (a, b, c) for x in (_pointer(matrix), matrix.shape[1])]
-    place = ffi.NULL if panel is None else _pointer(panel)
-    fetched = (_pointer(b), 1, min(k, 2))
     for alpha, beta in [(-2.0, 0.5), (3.0, 0.0)] if spec.epilogue else [(1.0, 0.0)]:
         factor = 1.0 if accumulate else beta
         expected = before.copy()
         expected[:, :n] = alpha * product + factor * before[:, :n]
         c[...] = before
         if factor == 0:
-            c[:, :n] = np.nan  # it is not to be read
+            _spoil(c[:, :n])  # it is not to be read
         scale = ffi.new("nk_scale *", (alpha, beta))
-        kernel(k, *matrices, n, accumulate, place, *fetched, scale)
+        kernel(k, *matrices, n, accumulate, ffi.NULL, ffi.NULL, 0, 0, scale)
         _compare(spec, c, expected, f"k={k}, n={n}, accumulate={accumulate}, beta={beta}")
 
 
+def _spoil(c: np.ndarray) -> None:
+    """Fill a matrix with what must not be read: NaN, if it holds floats."""
+    c[...] = np.frombuffer(b"\xff" * c.itemsize, c.dtype)[0]
+
+
 def _check_microkernel(spec: Microkernel, kernel, generator: np.random.Generator) -> None:
-    lanes = ISAS[spec.isa].lanes(ITEMSIZE[spec.dtype])
+    lanes = spec.facts.lanes(ISAS[spec.isa])
     widths = range(spec.nr - lanes + 1, spec.nr + 1) if spec.masked else [spec.nr]
-    for k, n, accumulate in itertools.product((1, 2, 19), widths, (0, 1)):
-        a = _integers(generator, spec.dtype, spec.mr, k + 3)
-        # B's lanes beyond n count for nothing, but where there are no masks they are read
-        b = _integers(generator, spec.dtype, k, spec.nr + 5)
-        c = _integers(generator, spec.dtype, spec.mr, spec.nr + 7)
-        panel = np.full((k + 1, spec.nr), 77, spec.dtype)
-        _check_product(spec, kernel, a, b, c, k, n, accumulate, panel)
-        packed = np.full_like(panel, 77)
-        if spec.packs_b:
-            packed[:k] = b[:, : spec.nr]
-            packed[:k, n:] = panel[:k, n:]  # means nothing
-        _compare(spec, panel, packed, f"k={k}, n={n}: the panel")
+    for steps, n, accumulate in itertools.product((1, 2, 19), widths, (0, 1)):
+        case = _Case(spec, generator, steps, n)
+        for alpha, beta, turn, sign in case.scales():
+            case.run(kernel, accumulate, alpha, beta, turn, sign)
+        if spec.types.sums != spec.types.c and n == widths[-1]:
+            case.run_in_blocks(kernel, accumulate)
+
+
+class _Case:
+    """Operands of a microkernel, as it reads them, and what it makes of them."""
+
+    def __init__(
+        self, spec: Microkernel, generator: np.random.Generator, steps: int, n: int
+    ) -> None:
+        self.spec, self.steps, self.n = spec, steps, n
+        facts, types = spec.facts, spec.types
+        k, width = steps * facts.step, spec.nr
+        a, b = _integers(generator, types.a, spec.mr, k), _integers(generator, types.b, k, width)
+        self.a, self.b = _decode(a, types.a), _decode(b[:, :n], types.b)
+        if spec.a_layout == "row":
+            place_a = np.pad(a, ((0, 0), (0, 3)))
+            self.lda = k + 3
+        elif facts.group_a == 1:
+            place_a = np.ascontiguousarray(np.pad(a, ((0, 4), (0, 0))).T)
+            self.lda = spec.mr + 4
+        else:
+            place_a, self.lda = _panel(a, spec.mr, facts.group_a, facts.step), spec.mr
+        if facts.group_b == 1:
+            # B's lanes beyond n count for nothing, but where there are no masks they are read
+            place_b, self.ldb = np.pad(b, ((0, 0), (0, 5))), width + 5
+            self.packed = b
+        else:
+            place_b, self.ldb = _panel(b.T, width, facts.group_b, facts.step), width
+        if facts.compensation:
+            row = _compensation(place_b, width, facts.group_b, facts.compensation)
+            place_b = np.concatenate((row.view(place_b.dtype), place_b))
+        self.places = place_a, place_b
+        self.c = _integers(generator, types.c, spec.mr, width + 7)
+        self.row_of_panel = np.zeros(width, b.dtype)
+
+    def scales(self) -> list[tuple]:
+        if not self.spec.epilogue:
+            return [(1, 0, 1, 1)]
+        if DTYPES[self.spec.types.sums].kind != "complex":
+            return [(-2, 0.5, 1, 1), (3, 0, 1, 1)]
+        return [(2 - 1j, 1 + 3j, 1, 1), (3, 0, -1, 1), (1j, 0.5, 1, -1), (1, 2j, -1, -1)]
+
+    def product(self, turn: float = 1, sign: float = 1) -> np.ndarray:
+        if np.iscomplexobj(self.a):
+            a = self.a.real + 1j * turn * self.a.imag
+            product = np.einsum("ip,pj->ij", a, self.b)
+            return product.real + 1j * sign * product.imag
+        return np.einsum("ip,pj->ij", self.a, self.b)
+
+    def expected(self, product: np.ndarray, factor: complex) -> np.ndarray:
+        """C after `product` has come to it."""
+        c = self.c.copy()
+        dtype = self.spec.types.c
+        if factor:
+            product = product + factor * _decode(c[:, : self.n], dtype)
+        c[:, : self.n] = _encode(product, dtype)
+        return c
+
+    def call(self, kernel, c: np.ndarray, accumulate: int, scale: tuple) -> None:
+        (a, b), spec = self.places, self.spec
+        self.panel = np.full((self.steps + 1, spec.nr), self.row_of_panel)
+        self.panel.view(np.uint8)[...] = 77
+        self.untouched = self.panel.copy()
+        kernel(
+            self.steps, _pointer(a), self.lda, _pointer(b), self.ldb, _pointer(c), c.shape[1],
+            self.n, accumulate, _pointer(self.panel), _pointer(b), 1, min(self.steps, 2),
+            ffi.new("nk_scale *", scale),
+        )  # fmt: skip
+
+    def run(
+        self, kernel, accumulate: int, alpha: complex, beta: complex, turn: float, sign: float
+    ) -> None:
+        factor = 1 if accumulate else beta
+        c = self.c.copy()
+        if factor == 0:
+            _spoil(c[:, : self.n])  # it is not to be read
+        partial = ffi.NULL, 1, 1
+        parts = alpha.real, beta.real, alpha.imag, beta.imag, turn, sign
+        self.call(kernel, c, accumulate, (*parts, *partial))
+        case = f"k={self.steps}, n={self.n}, accumulate={accumulate}, beta={beta}"
+        product = self.product(turn, sign) if self.spec.epilogue else self.product()
+        _compare(self.spec, c, self.expected(alpha * product, factor), case)
+        packed = self.untouched.copy()
+        if self.spec.packs_b:
+            packed[:-1, : self.n] = self.packed[:, : self.n]
+            packed[:-1, self.n :] = self.panel[:-1, self.n :]  # means nothing
+        _compare(self.spec, self.panel, packed, f"{case}: the panel")
+
+    def run_in_blocks(self, kernel, accumulate: int) -> None:
+        """The same k twice: once to keep the sums, once to add to them."""
+        spec, c = self.spec, self.c.copy()
+        tile = np.full((spec.mr, spec.nr), np.nan) + np.nan  # 8 bytes each: enough
+        for first in (1, 0):
+            scale = (1, 0, 0, 0, 1, 1, _pointer(tile), first, 1 - first)
+            if first:
+                before = c.copy()
+            self.call(kernel, c, accumulate, scale)
+            if first:
+                _compare(spec, c, before, f"k={self.steps}: sums to keep")
+        expected = self.expected(2 * self.product(), accumulate)
+        _compare(spec, c, expected, f"k={self.steps}, accumulate={accumulate}: in blocks")
 
 
 def _check_stream(spec: Stream, kernel, generator: np.random.Generator) -> None:
@@ -150,16 +285,23 @@ def _check_small(spec: Small, kernel, generator: np.random.Generator) -> None:
 
 def _check_pack(spec: Pack, kernel, generator: np.random.Generator) -> None:
     width = spec.width
-    for n, k in itertools.product({1, (width + 1) // 2, width}, (1, 15, 33)):
+    for n, k in itertools.product({1, (width + 1) // 2, width}, (1, 15, 33, 131)):
         whole = _integers(generator, spec.dtype, 2 * n, 3 * k)
         source = whole[::2, ::3]
         if spec.source == "across":
             source = np.ascontiguousarray(source)
         elif spec.source == "along":
             source = np.asfortranarray(source)
-        expected = np.full((k + 1, width), 77, spec.dtype)
-        panel = expected.copy()
-        expected[:k] = source[np.minimum(np.arange(width), n - 1)].T
+        lines = source
+        if spec.target != spec.dtype:
+            lines = _encode(_decode(source, spec.dtype), spec.target)
+        expected = _panel(lines, width, spec.group, spec.step)
+        if spec.compensation:
+            row = _compensation(expected, width, spec.group, spec.compensation)
+            expected = np.concatenate((row.view(expected.dtype), expected))
+        after = np.full(width, 77).astype(expected.dtype)
+        expected = np.concatenate((expected, after))
+        panel = np.full(expected.size, 77).astype(expected.dtype)
         kernel(n, k, _pointer(source), *_strides(source), _pointer(panel))
         _compare(spec, panel, expected, f"n={n}, k={k}")
 

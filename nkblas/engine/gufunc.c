@@ -3,6 +3,7 @@
    `out`, subclasses, overrides and errors are NumPy's; a short way in front of all that takes two
    plain matrices. And the way of nkblas.gemm to the engine. */
 #include <fenv.h>
+#include <math.h>
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -20,11 +21,12 @@ static int64_t (*gemm_scaled)(int32_t, int64_t, int64_t, int64_t, nk_matrix, nk_
                               nk_scale);
 static nk_counters *counts;
 
-/* One of NumPy's loops. */
+/* One of NumPy's loops, or one for types that NumPy has none for. */
 typedef struct {
-    PyUFuncGenericFunction function;
+    PyUFuncGenericFunction function; /* NULL: it is one of the latter */
     void *data;
-    int dtype; /* nk_dtype, or -1: the engine does not do it */
+    int dtype;     /* nk_dtype, or -1: the engine does not do it */
+    nk_sizes size; /* bytes of its elements */
 } loop;
 
 enum { MAX_GUFUNCS = 4, MAX_LOOPS = 32 };
@@ -34,6 +36,8 @@ typedef struct {
     PyUFuncObject *numpy;
     int rows, columns; /* whether the left operand has rows, the right one columns */
     loop loops[MAX_LOOPS];
+    char types[MAX_LOOPS][3];
+    loop bfloat16[2]; /* of the same type, and with sums in float32 */
     PyUFuncGenericFunction before[MAX_LOOPS]; /* what was there when it was patched */
 } gufunc;
 
@@ -41,6 +45,118 @@ static gufunc gufuncs[MAX_GUFUNCS];
 static int bound;
 
 enum { WORTH_THE_GIL = 1 << 14 }; /* multiply-adds */
+
+static int bfloat16_type = -1; /* its number, once there is one */
+
+/* The nk_dtype of products whose matrices are all of one type of NumPy's; -1: there is none. */
+static int dtype_of(int type)
+{
+    static const int integers[] = {-1, NK_INT8, NK_INT16, -1, NK_INT32, -1, -1, -1, NK_INT64};
+    if (type == bfloat16_type)
+        return NK_BFLOAT16;
+    switch (type) {
+    case NPY_FLOAT: return NK_FLOAT32;
+    case NPY_DOUBLE: return NK_FLOAT64;
+    case NPY_CFLOAT: return NK_COMPLEX64;
+    case NPY_CDOUBLE: return NK_COMPLEX128;
+    case NPY_HALF: return NK_FLOAT16;
+    case NPY_BOOL: return NK_BOOL;
+    case NPY_BYTE: case NPY_UBYTE: return NK_INT8;
+    case NPY_SHORT: case NPY_USHORT: return NK_INT16;
+    case NPY_INT: case NPY_UINT: return integers[sizeof(int)];
+    case NPY_LONG: case NPY_ULONG: return integers[sizeof(long)];
+    case NPY_LONGLONG: case NPY_ULONGLONG: return integers[sizeof(long long)];
+    default: return -1;
+    }
+}
+
+/* Products with wider results than operands: the types, and what they make. */
+static const struct {
+    char a, b, c;
+    int dtype;
+} mixed[] = {
+    {NPY_BYTE, NPY_BYTE, NPY_INT, NK_INT8_INT32},
+    {NPY_UBYTE, NPY_UBYTE, NPY_INT, NK_UINT8_INT32},
+    {NPY_UBYTE, NPY_UBYTE, NPY_UINT, NK_UINT8_INT32},
+    {NPY_UBYTE, NPY_BYTE, NPY_INT, NK_UINT8_INT8_INT32},
+    {NPY_BYTE, NPY_UBYTE, NPY_INT, NK_INT8_UINT8_INT32},
+    {NPY_HALF, NPY_HALF, NPY_FLOAT, NK_FLOAT16_FLOAT32},
+};
+enum { MIXED = sizeof mixed / sizeof *mixed };
+
+/* The nk_dtype of products of these types of NumPy's; -1: there is none. */
+static int dtype_for(int a, int b, int c)
+{
+    if (a == b && b == c)
+        return dtype_of(a);
+    if (a == bfloat16_type && b == a && c == NPY_FLOAT)
+        return NK_BFLOAT16_FLOAT32;
+    for (int i = 0; i < MIXED; i++)
+        if (mixed[i].a == a && mixed[i].b == b && mixed[i].c == c)
+            return mixed[i].dtype;
+    return -1;
+}
+
+static npy_intp size_of(int type)
+{
+    PyArray_Descr *descr = PyArray_DescrFromType(type);
+    npy_intp size = PyDataType_ELSIZE(descr);
+    Py_DECREF(descr);
+    return size;
+}
+
+static loop make_loop(int a, int b, int c, PyUFuncGenericFunction function, void *data)
+{
+    return (loop){function, data, dtype_for(a, b, c), {size_of(a), size_of(b), size_of(c)}};
+}
+
+/* An element of a mixed product's operand. */
+static double number(const char *x, int dtype, int left)
+{
+    uint16_t half;
+    uint32_t bits;
+    float value;
+    switch (dtype) {
+    case NK_INT8_INT32: return *(const int8_t *)x;
+    case NK_UINT8_INT32: return *(const uint8_t *)x;
+    case NK_UINT8_INT8_INT32: return left ? *(const uint8_t *)x : *(const int8_t *)x;
+    case NK_INT8_UINT8_INT32: return left ? *(const int8_t *)x : *(const uint8_t *)x;
+    }
+    memcpy(&half, x, sizeof half);
+    if (dtype == NK_FLOAT16_FLOAT32) {
+        int exponent = half >> 10 & 31, mantissa = half & 1023;
+        double size = exponent == 31 ? (mantissa ? NAN : INFINITY)
+                      : exponent     ? ldexp(1024 + mantissa, exponent - 25)
+                                     : ldexp(mantissa, -24);
+        return half >> 15 ? -size : size;
+    }
+    bits = (uint32_t)half << 16;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* What the engine can't do now and NumPy has no loop for: element by element. */
+static void by_elements(int dtype, npy_intp m, npy_intp n, npy_intp k, nk_matrix a, nk_matrix b,
+                        nk_matrix c)
+{
+    for (npy_intp i = 0; i < m; i++)
+        for (npy_intp j = 0; j < n; j++) {
+            double sum = 0;
+            int64_t whole = 0;
+            for (npy_intp p = 0; p < k; p++) {
+                double product = number(a.data + i * a.rs + p * a.cs, dtype, 1) *
+                                 number(b.data + p * b.rs + j * b.cs, dtype, 0);
+                sum += product;
+                if (dtype >= NK_INT8_INT32)
+                    whole += (int64_t)product;
+            }
+            char *place = c.data + i * c.rs + j * c.cs;
+            if (dtype >= NK_INT8_INT32)
+                memcpy(place, &(int32_t){(int32_t)(uint32_t)whole}, 4);
+            else
+                memcpy(place, &(float){(float)sum}, 4);
+        }
+}
 
 static void left_to_numpy(npy_intp products)
 {
@@ -50,25 +166,41 @@ static void left_to_numpy(npy_intp products)
 
 /* The loop of a gufunc for one dtype. The dimensions are the stack's, then those of (m, k, n) that
    there are; the steps are the operands', then those of their dimensions. */
-static void run(const gufunc *of, int type, char **args, const npy_intp *dimensions,
+static void run(const gufunc *of, const loop *numpy, char **args, const npy_intp *dimensions,
                 const npy_intp *steps)
 {
-    const loop *numpy = &of->loops[type];
-    if (numpy->dtype < 0) {
-        left_to_numpy(dimensions[0]);
-    } else {
-        npy_intp size = numpy->dtype == NK_FLOAT32 ? 4 : 8;
-        const npy_intp *length = dimensions + 1, *step = steps + 3;
-        npy_intp m = of->rows ? *length++ : 1, k = *length++, n = of->columns ? *length : 1;
-        nk_matrix a = {args[0], 0, 0}, b = {args[1], 0, 0}, c = {args[2], 0, 0};
-        a.rs = of->rows ? *step++ / size : 0, a.cs = *step++ / size;
-        b.rs = *step++ / size, b.cs = of->columns ? *step++ / size : 0;
-        c.rs = of->rows ? *step++ / size : 0, c.cs = of->columns ? *step / size : 0;
-        nk_steps apart = {steps[0] / size, steps[1] / size, steps[2] / size};
-        if (gemm(numpy->dtype, m, n, k, a, b, c, dimensions[0], apart))
+    const npy_intp *length = dimensions + 1, *step = steps + 3, count = dimensions[0];
+    npy_intp m = of->rows ? *length++ : 1, k = *length++, n = of->columns ? *length : 1;
+    nk_matrix a = {args[0], 0, 0}, b = {args[1], 0, 0}, c = {args[2], 0, 0};
+    a.rs = of->rows ? *step++ : 0, a.cs = *step++;
+    b.rs = *step++, b.cs = of->columns ? *step++ : 0;
+    c.rs = of->rows ? *step++ : 0, c.cs = of->columns ? *step : 0;
+    nk_matrix in_bytes[] = {a, b, c};
+
+    if (numpy->dtype >= 0) {
+        const nk_sizes *size = &numpy->size;
+        /* a complex number may be aligned to its parts alone */
+        int whole = !((a.rs | a.cs | steps[0]) % size->a || (b.rs | b.cs | steps[1]) % size->b ||
+                      (c.rs | c.cs | steps[2]) % size->c);
+        a.rs /= size->a, a.cs /= size->a, b.rs /= size->b, b.cs /= size->b;
+        c.rs /= size->c, c.cs /= size->c;
+        nk_steps apart = {steps[0] / size->a, steps[1] / size->b, steps[2] / size->c};
+        if (whole && gemm(numpy->dtype, m, n, k, a, b, c, count, apart))
             return;
+        if (!whole)
+            left_to_numpy(count);
+    } else {
+        left_to_numpy(count);
     }
-    numpy->function(args, dimensions, steps, numpy->data);
+    if (numpy->function) {
+        numpy->function(args, dimensions, steps, numpy->data);
+        return;
+    }
+    for (npy_intp i = 0; i < count; i++) {
+        by_elements(numpy->dtype, m, n, k, in_bytes[0], in_bytes[1], in_bytes[2]);
+        for (int j = 0; j < 3; j++)
+            in_bytes[j].data += steps[j];
+    }
 }
 
 /* NumPy's loops can be replaced, but not what is handed to them: there is a function for each loop
@@ -83,7 +215,7 @@ static void run(const gufunc *of, int type, char **args, const npy_intp *dimensi
                                void *data)                                                         \
     {                                                                                              \
         (void)data;                                                                                \
-        run(&gufuncs[g], i, args, dimensions, steps);                                              \
+        run(&gufuncs[g], &gufuncs[g].loops[i], args, dimensions, steps);                           \
     }
 #define NAME(g, i) loop_##g##_##i,
 EACH_LOOP(DEFINE, 0)
@@ -93,18 +225,35 @@ EACH_LOOP(DEFINE, 3)
 static PyUFuncGenericFunction engine_loops[MAX_GUFUNCS][MAX_LOOPS] = {
     {EACH_LOOP(NAME, 0)}, {EACH_LOOP(NAME, 1)}, {EACH_LOOP(NAME, 2)}, {EACH_LOOP(NAME, 3)}};
 
+/* A loop for bfloat16; what is handed to it is that of a gufunc. */
+static void bfloat16_loop(char **args, const npy_intp *dimensions, const npy_intp *steps, void *data)
+{
+    const gufunc *of = data;
+    run(of, &of->bfloat16[0], args, dimensions, steps);
+}
+
+static void bfloat16_float32_loop(char **args, const npy_intp *dimensions, const npy_intp *steps,
+                                  void *data)
+{
+    const gufunc *of = data;
+    run(of, &of->bfloat16[1], args, dimensions, steps);
+}
+
 /* The way into every ufunc of NumPy's. */
 static vectorcallfunc general_call;
 
-/* Whether the engine can take `x` as it is: NumPy's own array of float32 or float64. */
+/* Whether the engine can take `x` as it is: NumPy's own array of a type that it knows. */
 static int is_plain(PyObject *x)
 {
     if (!PyArray_CheckExact(x))
         return 0;
     PyArrayObject *array = (PyArrayObject *)x;
-    int type = PyArray_TYPE(array), ndim = PyArray_NDIM(array);
-    return (type == NPY_FLOAT || type == NPY_DOUBLE) && (ndim == 1 || ndim == 2) &&
-           PyArray_ISBEHAVED_RO(array);
+    int ndim = PyArray_NDIM(array);
+    if ((ndim != 1 && ndim != 2) || dtype_of(PyArray_TYPE(array)) < 0 ||
+        !PyArray_ISBEHAVED_RO(array))
+        return 0;
+    npy_intp size = PyArray_ITEMSIZE(array);
+    return PyArray_STRIDE(array, 0) % size == 0 && PyArray_STRIDE(array, ndim - 1) % size == 0;
 }
 
 /* An array as a matrix; a vector is a row (on the left) or a column (on the right), and what has
@@ -112,7 +261,7 @@ static int is_plain(PyObject *x)
 static nk_matrix as_matrix(PyArrayObject *x, int column, npy_intp *rows, npy_intp *columns)
 {
     npy_intp *shape = PyArray_DIMS(x), *strides = PyArray_STRIDES(x);
-    npy_intp size = PyArray_TYPE(x) == NPY_FLOAT ? 4 : 8;
+    npy_intp size = PyArray_ITEMSIZE(x);
     nk_matrix matrix = {PyArray_BYTES(x), 1, 1};
     *rows = *columns = 1;
     if (PyArray_NDIM(x) == 2) {
@@ -220,7 +369,7 @@ static PyObject *plain_product(const char *name, rule asked, PyObject *const *ar
 
     if (fetestexcept(FLAGS))
         feclearexcept(FLAGS);
-    int dtype = type == NPY_FLOAT ? NK_FLOAT32 : NK_FLOAT64;
+    int dtype = dtype_of(type);
     int64_t done;
     if (m * n > WORTH_THE_GIL / (k ? k : 1)) {
         Py_BEGIN_ALLOW_THREADS
@@ -357,25 +506,26 @@ static PyObject *make_quick(PyObject *self, PyObject *args)
     return (PyObject *)function;
 }
 
-/* gemm(alpha, a, b, beta, c): C = alpha * A @ B + beta * C for matrices of one dtype, aligned and
-   in the machine's byte order, whose shapes fit and of which C overlaps no other; whether it was
-   done. */
+/* gemm(alpha, a, b, beta, c, turn, sign): C = alpha * A @ B + beta * C for matrices aligned and in
+   the machine's byte order, whose shapes fit and of which C overlaps no other and m, n, k and alpha
+   are not 0; whether it was done. `turn` and `sign` are nk_scale's. */
 static PyObject *scaled(PyObject *self, PyObject *args)
 {
     PyArrayObject *a, *b, *c;
     npy_intp m, n, k;
-    nk_scale scale;
+    Py_complex alpha, beta;
+    nk_scale scale = {0};
 
     (void)self;
-    if (!PyArg_ParseTuple(args, "dO!O!dO!", &scale.alpha, &PyArray_Type, &a, &PyArray_Type, &b,
-                          &scale.beta, &PyArray_Type, &c))
+    if (!PyArg_ParseTuple(args, "DO!O!DO!dd", &alpha, &PyArray_Type, &a, &PyArray_Type, &b, &beta,
+                          &PyArray_Type, &c, &scale.turn, &scale.sign))
         return NULL;
-    int type = PyArray_TYPE(c);
-    if ((type != NPY_FLOAT && type != NPY_DOUBLE) || PyArray_TYPE(a) != type ||
-        PyArray_TYPE(b) != type)
+    scale.alpha = alpha.real, scale.alpha_i = alpha.imag;
+    scale.beta = beta.real, scale.beta_i = beta.imag;
+    int dtype = dtype_for(PyArray_TYPE(a), PyArray_TYPE(b), PyArray_TYPE(c));
+    if (dtype < 0)
         Py_RETURN_FALSE;
     nk_matrix x = as_matrix(a, 0, &m, &k), y = as_matrix(b, 1, &k, &n), z = as_matrix(c, 0, &m, &n);
-    int dtype = type == NPY_FLOAT ? NK_FLOAT32 : NK_FLOAT64;
     int64_t done;
     if (m * n > WORTH_THE_GIL / (k ? k : 1)) {
         Py_BEGIN_ALLOW_THREADS
@@ -403,7 +553,7 @@ static PyObject *bind(PyObject *self, PyObject *args)
     int g = 0;
     while (g < bound && gufuncs[g].numpy != numpy)
         g++;
-    if (g == MAX_GUFUNCS || numpy->ntypes > MAX_LOOPS || numpy->nin != 2 || numpy->nout != 1 ||
+    if (g == MAX_GUFUNCS || numpy->ntypes + MIXED > MAX_LOOPS || numpy->nin != 2 || numpy->nout != 1 ||
         !numpy->core_enabled)
         return PyErr_Format(PyExc_ValueError, "bind: expected a gufunc of products, got %s",
                             numpy->name);
@@ -414,18 +564,22 @@ static PyObject *bind(PyObject *self, PyObject *args)
     gufunc *of = &gufuncs[g];
     of->rows = numpy->core_num_dims[0] == 2;
     of->columns = numpy->core_num_dims[1] == 2;
-    for (int i = 0; i < numpy->ntypes; i++) {
-        char type = numpy->types[3 * i];
-        of->loops[i] = (loop){numpy->functions[i], numpy->data ? numpy->data[i] : NULL,
-                              type == NPY_FLOAT    ? NK_FLOAT32
-                              : type == NPY_DOUBLE ? NK_FLOAT64
-                                                   : -1};
+    int count = numpy->ntypes;
+    for (int i = 0; i < count; i++) {
+        const char *type = &numpy->types[3 * i];
+        of->loops[i] = make_loop(type[0], type[1], type[2], numpy->functions[i],
+                                 numpy->data ? numpy->data[i] : NULL);
+        memcpy(of->types[i], type, 3);
+    }
+    for (int i = 0; i < MIXED; i++, count++) {
+        of->loops[count] = make_loop(mixed[i].a, mixed[i].b, mixed[i].c, NULL, NULL);
+        memcpy(of->types[count], (char[]){mixed[i].a, mixed[i].b, mixed[i].c}, 3);
     }
     const char *name_text = PyUnicode_AsUTF8(name), *doc_text = PyUnicode_AsUTF8(doc);
     if (!name_text || !doc_text)
         return NULL;
     PyUFuncObject *ours = (PyUFuncObject *)PyUFunc_FromFuncAndDataAndSignature(
-        engine_loops[g], data, numpy->types, numpy->ntypes, 2, 1, PyUFunc_None, name_text, doc_text,
+        engine_loops[g], data, &of->types[0][0], count, 2, 1, PyUFunc_None, name_text, doc_text,
         0, numpy->core_signature);
     if (!ours)
         return NULL;

@@ -9,7 +9,21 @@
 /* Shared with Python (build.py hands this part to cffi as it stands). */
 /* cffi: begin */
 
-typedef enum { NK_FLOAT32, NK_FLOAT64 } nk_dtype;
+/* The types of A, B and C; those of C alone where all are the same. (dtypes.py has the same list.)
+   Unsigned integers are signed ones, where a result wraps. */
+typedef enum {
+    NK_FLOAT32, NK_FLOAT64, NK_COMPLEX64, NK_COMPLEX128, NK_FLOAT16, NK_BFLOAT16,
+    NK_BOOL, NK_INT8, NK_INT16, NK_INT32, NK_INT64,
+    NK_FLOAT16_FLOAT32, NK_BFLOAT16_FLOAT32,
+    NK_INT8_INT32, NK_UINT8_INT32, NK_UINT8_INT8_INT32, NK_INT8_UINT8_INT32,
+    NK_DTYPES
+} nk_dtype;
+
+/* Bytes of an element of A, B and C. */
+typedef struct {
+    int64_t a, b, c;
+} nk_sizes;
+const nk_sizes *nk_sizes_of(int32_t dtype);
 
 /* Which dimension of an operand has unit stride: the second, the first, neither. */
 typedef enum { NK_ROW, NK_COL, NK_STRIDED } nk_layout;
@@ -21,6 +35,10 @@ typedef enum { NK_PLAIN, NK_ADD, NK_SCALE } nk_epilogue;
 /* C = alpha * A @ B + beta * C. If beta is 0, C is only written. */
 typedef struct {
     double alpha, beta;
+    double alpha_i, beta_i; /* imaginary parts */
+    double turn, sign;      /* 1 or -1: codegen/epilogue.py has what they do for conjugates */
+    void *partial;          /* where a C that is too narrow for sums has them between blocks of k */
+    int64_t first, last;    /* whether this block is the first, the last one */
 } nk_scale;
 
 /* What was asked, as far as a plan depends on it: the key of the plan table. */
@@ -57,6 +75,10 @@ typedef struct {
     nk_small small;     /* does all of it if the operands are dense, or NULL */
     nk_cut m, n;
     int64_t kc;         /* 0: the problem is left to NumPy */
+    int64_t step;       /* values of k in a step of the microkernel; panels hold whole steps */
+    int64_t panel_a, panel_b; /* bytes of an element in a panel */
+    int64_t top_b;      /* bytes before the first step of a panel of B, for each column */
+    int64_t sum;        /* bytes of a sum that C can't hold; 0: it can */
     int32_t pack_a, pack_b;
     int32_t b_along_k;  /* panels of B hold columns, each along k; `copy` packs them */
     int32_t redo_columns; /* the last tile of columns is as wide as the others: some are done twice */
@@ -98,7 +120,7 @@ nk_problem nk_describe(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix
 /* C = A @ B for each of `count` matrices of a stack; how many of them were done. */
 int64_t nk_gemm(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
                 nk_matrix c, int64_t count, nk_steps steps);
-/* C = alpha * A @ B + beta * C as BLAS has it: if alpha is 0, A and B are not read; 0: not done. */
+/* C = alpha * A @ B + beta * C, where m, n, k and alpha are not 0; 0: not done. */
 int64_t nk_gemm_scaled(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
                        nk_matrix c, nk_scale scale);
 /* The same for a stack, by a given plan and at most so many threads; all of them or none (0). */
@@ -107,6 +129,7 @@ int64_t nk_run(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, int64
 /* How many threads, of `most`, a product that takes one of them so long is done by. */
 int32_t nk_worth_threads(double nanoseconds, int32_t most);
 nk_counters *nk_counts(void);
+extern const nk_scale nk_once; /* C = A @ B */
 
 /* threads.c: how many threads a product may use. */
 void nk_set_num_threads(int32_t threads);
@@ -160,7 +183,5 @@ int64_t nk_clock(void); /* nanoseconds since some moment */
 
 /* memory.c: this thread's packing buffer, at least `size` bytes; NULL: no memory. */
 void *nk_buffer(size_t size);
-
-extern const int64_t nk_itemsize[];
 
 #endif

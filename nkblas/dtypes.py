@@ -1,0 +1,70 @@
+"""Element types, and the combinations of them that products have.
+
+Signed and unsigned integers of a size are one type where results wrap: their bits are the same.
+"""
+
+from typing import NamedTuple
+
+
+class DType(NamedTuple):
+    """An element type.
+
+    Attributes
+    ----------
+    short : str
+        Its name in texts.
+    itemsize : int
+        Bytes.
+    kind : {"float", "complex", "integer", "bool"}
+    """
+
+    short: str
+    itemsize: int
+    kind: str
+
+
+DTYPES = {
+    "float32": DType("f32", 4, "float"),
+    "float64": DType("f64", 8, "float"),
+    "complex64": DType("c64", 8, "complex"),
+    "complex128": DType("c128", 16, "complex"),
+    "float16": DType("f16", 2, "float"),
+    "bfloat16": DType("bf16", 2, "float"),
+    "bool": DType("bool", 1, "bool"),
+    "int8": DType("i8", 1, "integer"),
+    "uint8": DType("u8", 1, "integer"),
+    "int16": DType("i16", 2, "integer"),
+    "int32": DType("i32", 4, "integer"),
+    "int64": DType("i64", 8, "integer"),
+}
+
+ITEMSIZE = {name: dtype.itemsize for name, dtype in DTYPES.items()}
+SHORT = {name: dtype.short for name, dtype in DTYPES.items()}
+REAL = {"complex64": "float32", "complex128": "float64"}
+"""What a part of a complex number is."""
+
+
+class Types(NamedTuple):
+    """The element types of a product's three matrices."""
+
+    a: str
+    b: str
+    c: str
+
+
+# In the order of the engine's nk_dtype.
+PRODUCTS = {
+    **{name: Types(name, name, name) for name in DTYPES if name != "uint8"},
+    "float16_float32": Types("float16", "float16", "float32"),
+    "bfloat16_float32": Types("bfloat16", "bfloat16", "float32"),
+    "int8_int32": Types("int8", "int8", "int32"),
+    "uint8_int32": Types("uint8", "uint8", "int32"),
+    "uint8_int8_int32": Types("uint8", "int8", "int32"),
+    "int8_uint8_int32": Types("int8", "uint8", "int32"),
+}
+"""The products that there are kernels for: `nkblas.problem.Problem.dtype` is one of the names."""
+
+
+def short(name: str) -> str:
+    """A name of `PRODUCTS` in short: "f32", "u8_i8_i32"."""
+    return "_".join(SHORT[part] for part in name.split("_"))
