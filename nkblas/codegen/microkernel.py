@@ -137,16 +137,17 @@ def build_peak(spec: Peak, isa: ISA, arguments: list[Value]) -> None:
     b = nanokernel.load_b(out, None, ir.const(0), 0)
 
     def step(_: Value, carried: list[Value]) -> list[Value]:
-        # a product that does not change would be done once for all
-        b = ir.opaque(carried[0]) if vectors else carried[0]
         sums = []
-        for i in range(1, len(carried), parts):
-            sums += nanokernel.multiply_add(a, b, tuple(carried[i : i + parts]))
-        return [b, *sums]
+        for i in range(0, len(carried), parts):
+            chain = tuple(carried[i : i + parts])
+            # a product that is the same for all would be done once
+            x = ir.bitcast(a.type, chain[0]) if spec.facts.split(isa) else a
+            sums += nanokernel.multiply_add(x, b, chain)
+        return sums
 
     vectors = not nanokernel.family.rows_in_tile
     empty = [value for _ in range(spec.chains) for value in nanokernel.zero(rows)]
-    chains = ir.loop(steps, [b, *empty], step)[1:]
+    chains = ir.loop(steps, empty, step)
     if not vectors:
         for chain in chains:
             nanokernel.sums([[(chain,)]], rows, "", out)

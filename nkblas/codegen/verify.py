@@ -155,6 +155,8 @@ class _Case:
         facts, types = spec.facts, spec.types
         k, width = steps * facts.step, spec.nr
         a, b = _integers(generator, types.a, spec.mr, k), _integers(generator, types.b, k, width)
+        if types.c == "bool":
+            a, b = a & 1, b & 1  # as it is packed
         self.a, self.b = _decode(a, types.a), _decode(b[:, :n], types.b)
         if spec.a_layout == "row":
             place_a = np.pad(a, ((0, 0), (0, 3)))
