@@ -146,8 +146,11 @@ def build_peak(spec: Peak, isa: ISA, arguments: list[Value]) -> None:
         return sums
 
     vectors = not nanokernel.family.rows_in_tile
-    empty = [value for _ in range(spec.chains) for value in nanokernel.zero(rows)]
-    chains = ir.loop(steps, empty, step)
+    chains = [value for _ in range(spec.chains) for value in nanokernel.zero(rows)]
+    if spec.facts.split(isa):  # equal ones would be one
+        places = [ir.address(out, i, nanokernel.vector_type) for i in range(len(chains))]
+        chains = [ir.load(nanokernel.vector_type, place) for place in places]
+    chains = ir.loop(steps, chains, step)
     if not vectors:
         for chain in chains:
             nanokernel.sums([[(chain,)]], rows, "", out)

@@ -269,7 +269,7 @@ class Peak(NamedTuple):
     """As many multiply-adds a cycle as the CPU can do: the yardstick of the benchmarks.
 
     ``void (steps, out)`` does `chains` independent multiply-adds, of a register each, in each of
-    `steps` steps. `out` has room for a tile, and holds what is multiplied.
+    `steps` steps. `out` has room for 4 KB, and holds what is multiplied.
 
     Attributes
     ----------

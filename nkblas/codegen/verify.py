@@ -41,7 +41,7 @@ def check(spec: KernelSpec, address: int) -> None:
     elif isinstance(spec, Copy):
         _check_copy(spec, ffi.cast("nk_copy", address), generator)
     elif isinstance(spec, Peak):
-        room = np.zeros(2048, np.uint8)
+        room = np.zeros(4096, np.uint8)
         ffi.cast("nk_peak", address)(1, _pointer(room))
 
 
