@@ -141,7 +141,7 @@ def build_peak(spec: Peak, isa: ISA, arguments: list[Value]) -> None:
         for i in range(0, len(carried), parts):
             chain = tuple(carried[i : i + parts])
             # a product that is the same for all would be done once
-            x = ir.bitcast(a.type, chain[0]) if spec.facts.split(isa) else a
+            x = ir.bitcast(a.type, carried[i - 1]) if spec.facts.split(isa) else a
             sums += nanokernel.multiply_add(x, b, chain)
         return sums
 
