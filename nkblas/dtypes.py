@@ -65,6 +65,18 @@ PRODUCTS = {
 """The products that there are kernels for: `nkblas.problem.Problem.dtype` is one of the names."""
 
 
+_NAMES = {types: name for name, types in PRODUCTS.items()}
+
+
+def product(a: str, b: str, c: str) -> str | None:
+    """The name in `PRODUCTS` for matrices of NumPy's types of these names, if there is one."""
+    if (a, b, c) == ("uint8", "uint8", "uint32"):
+        c = "int32"
+    if a == b == c and a.startswith("uint"):
+        a = b = c = a.removeprefix("u")
+    return _NAMES.get(Types(a, b, c))
+
+
 def short(name: str) -> str:
     """A name of `PRODUCTS` in short: "f32", "u8_i8_i32"."""
     return "_".join(SHORT[part] for part in name.split("_"))

@@ -9,7 +9,8 @@ import numpy as np
 from . import runtime
 from ._engine import ffi, lib
 from .isa import ISAS
-from .matmul import matmul
+from .dtypes import product
+from .matmul import adopt_new_types, matmul
 from .threads import get_num_threads
 
 # Imported where they are used: `import nkblas` does not need them.
@@ -117,15 +118,16 @@ def explain(a: Any, b: Any) -> Explanation:
     """
     from .plans import plan_for
     from .prepare import in_table, plan_for_now, why_numpy
-    from .prepare import DTYPES
 
     a, b = np.asanyarray(a), np.asanyarray(b)
     if 0 in (a.ndim, b.ndim):
         raise ValueError("explain: expected arrays of at least one dimension, got a scalar")
-    dtype = matmul.resolve_dtypes((a.dtype, b.dtype, None))[2]
-    if dtype.name not in DTYPES:
-        return Explanation("numpy", f"dtype {dtype.name} has no generated kernels")
-    problem = _problem(dtype, a, b)
+    adopt_new_types()
+    types = matmul.resolve_dtypes((a.dtype, b.dtype, None))
+    name = product(*(dtype.name for dtype in types))
+    if name is None:
+        return Explanation("numpy", f"dtype {types[2].name} has no generated kernels")
+    problem = _problem(name, types, a, b)
     if 0 in (problem.m, problem.n, problem.k):
         return Explanation("nkblas", "nothing to multiply", problem)
     plan = in_table.get(problem) or plan_for_now(problem)
@@ -172,7 +174,9 @@ def duration(nanoseconds: float) -> str:
     return f"{nanoseconds:.3g} s"
 
 
-def _problem(dtype: np.dtype, a: np.ndarray, b: np.ndarray) -> "Problem":
+def _problem(
+    name: str, types: tuple[np.dtype, ...], a: np.ndarray, b: np.ndarray
+) -> "Problem":
     """The problem of one pair of matrices, as the engine will see it."""
     from .prepare import from_c
     from .prepare import DTYPES
@@ -184,15 +188,18 @@ def _problem(dtype: np.dtype, a: np.ndarray, b: np.ndarray) -> "Problem":
         raise ValueError(f"explain: expected inner dimensions that agree, got {k} and {k_of_b}")
     np.broadcast_shapes(a.shape[:-2], b.shape[:-2])  # raises as matmul does
 
-    def matrix(columns: int, strides: tuple[int, ...] | None) -> Any:
+    def matrix(columns: int, strides: tuple[int, ...] | None, dtype: np.dtype) -> Any:
         size = dtype.itemsize
         rs, cs = strides[-2:] if strides else (columns * size, size)
         return ffi.new("nk_matrix *", (ffi.NULL, rs // size, cs // size))
 
     # What NumPy casts, it casts to row-major copies.
-    operands = [matrix(x.shape[-1], x.strides if x.dtype == dtype else None) for x in (a, b)]
-    operands += [matrix(n, None), ffi.new("nk_steps *")]
-    return from_c(lib.nk_describe(DTYPES.index(dtype.name), m, n, k, *operands))
+    operands = [
+        matrix(x.shape[-1], x.strides if x.dtype == dtype else None, dtype)
+        for x, dtype in zip((a, b), types, strict=False)
+    ]
+    operands += [matrix(n, None, types[2]), ffi.new("nk_steps *")]
+    return from_c(lib.nk_describe(DTYPES.index(name), m, n, k, *operands))
 
 
 def show_config() -> None:

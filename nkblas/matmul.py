@@ -1,11 +1,13 @@
 """NumPy's gufuncs of products on the engine (see engine/gufunc.c)."""
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import _gufunc
 from ._engine import ffi, lib
+from .dtypes import PRODUCTS, product
 
 _ENGINE = (
     int(ffi.cast("uintptr_t", ffi.addressof(lib, "nk_gemm"))),
@@ -15,7 +17,8 @@ _ENGINE = (
 
 _GUFUNC = """
 Parameters, result, broadcasting, casting and errors are those of `numpy.{name}`.
-float32 and float64 products run on nkblas; NumPy's own loops do every other dtype.
+All types of numbers run on nkblas but for longdouble and clongdouble, bool among them; NumPy's own
+loops do the others. {more}
 
 Parameters
 ----------
@@ -41,6 +44,13 @@ Examples
 --------
 >>> import numpy as np, nkblas
 """
+
+_TYPES = """
+
+Results that are wider than the operands are made without a copy of these in the wider type: with
+``dtype=numpy.int32`` those of 8-bit integers of any signs, with ``dtype=numpy.float32`` those of
+float16. Products of `ml_dtypes.bfloat16` are float32, as NumPy has it; with ``dtype=bfloat16`` the
+sums, in float32, are rounded once."""
 
 _DOCS = {
     "matmul": (
@@ -74,7 +84,8 @@ _DOCS = {
 
 def _bind(name: str) -> np.ufunc:
     summary, operands, result, example = _DOCS[name]
-    doc = summary + _GUFUNC.format(name=name, operands=operands, result=result) + example
+    more = _TYPES if name == "matmul" else ""
+    doc = summary + _GUFUNC.format(name=name, operands=operands, result=result, more=more) + example
     return _gufunc.bind(getattr(np, name), name, doc, *_ENGINE)
 
 
@@ -86,3 +97,48 @@ if TYPE_CHECKING or hasattr(np, "matvec"):  # NumPy 2.2 has them
 
 # As `matmul`, for `nkblas.products`: under this name NumPy tells of overflow in `dot`.
 stacked_dot = _gufunc.bind(np.matmul, "dot", "", *_ENGINE)
+
+_mixed = _gufunc.make_mixed()
+
+
+def _of_given_types(*args: Any, dtype: Any = None, signature: Any = None, **kwargs: Any) -> Any:
+    """The product of two arrays as `dtype` or `signature` ask for it, if no operand is cast."""
+    operands = args[:2]
+    if signature is None:
+        signature = kwargs.pop("sig", None)
+    if not all(isinstance(x, np.ndarray) for x in operands) or len(operands) < 2:
+        return NotImplemented
+    types = [x.dtype for x in operands]
+    if isinstance(signature, str):
+        signature = tuple(signature.replace("->", ""))
+    wanted = (None, None, dtype) if signature is None else signature
+    try:
+        wanted = [None if x is None else np.dtype(x) for x in wanted]
+    except TypeError:
+        return NotImplemented
+    if len(wanted) != 3 or any(x not in (None, y) for x, y in zip(wanted, types, strict=False)):
+        return NotImplemented
+    names = [x.name for x in (*types, wanted[2]) if x is not None]
+    if len(names) < 3 or not _is_mixed(*names):
+        return NotImplemented
+    return _mixed(*args, dtype=wanted[2], **kwargs)
+
+
+def _is_mixed(a: str, b: str, c: str) -> bool:
+    """Whether a product is one of those that `matmul` does not make where nobody asks."""
+    name = product(a, b, c)
+    if name in (None, "bfloat16_float32"):
+        return False
+    return name == "bfloat16" or len(set(PRODUCTS[name])) > 1
+
+
+def adopt_new_types() -> None:
+    """Have the engine do the products of `ml_dtypes.bfloat16`, once a program has it."""
+    module = sys.modules.get("ml_dtypes")
+    if module is not None:
+        ours = [globals().get(name) for name in (*_DOCS, "stacked_dot")]
+        _gufunc.adopt_bfloat16(np.dtype(module.bfloat16).num, tuple(filter(None, ours)))
+
+
+_gufunc.asked_for_types(_of_given_types)
+_gufunc.when_new_types_come(adopt_new_types)

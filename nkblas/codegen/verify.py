@@ -310,7 +310,7 @@ def _check_pack(spec: Pack, kernel, generator: np.random.Generator) -> None:
 
 def _check_copy(spec: Copy, kernel, generator: np.random.Generator) -> None:
     source = _integers(generator, spec.dtype, 14, 22)[::2, ::-2]
-    target = np.zeros((30, 20), spec.dtype)
+    target = _encode(np.zeros((30, 20)), spec.dtype)
     expected = target.copy()
     expected.T[4:18:2, 5:27:2] = source
     view = target.T[4:18:2, 5:27:2]

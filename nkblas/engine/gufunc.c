@@ -36,8 +36,6 @@ typedef struct {
     PyUFuncObject *numpy;
     int rows, columns; /* whether the left operand has rows, the right one columns */
     loop loops[MAX_LOOPS];
-    char types[MAX_LOOPS][3];
-    loop bfloat16[2]; /* of the same type, and with sums in float32 */
     PyUFuncGenericFunction before[MAX_LOOPS]; /* what was there when it was patched */
 } gufunc;
 
@@ -135,6 +133,19 @@ static double number(const char *x, int dtype, int left)
     return value;
 }
 
+/* A sum as an element of a mixed product's result, or as a bfloat16: to the nearest, ties to even. */
+static void store_float(float sum, char *place, int dtype)
+{
+    uint32_t bits;
+    memcpy(&bits, &sum, sizeof bits);
+    if (dtype != NK_BFLOAT16) {
+        memcpy(place, &bits, sizeof bits);
+        return;
+    }
+    bits = sum == sum ? bits + 0x7fff + (bits >> 16 & 1) : bits | 0x400000;
+    memcpy(place, &(uint16_t){(uint16_t)(bits >> 16)}, 2);
+}
+
 /* What the engine can't do now and NumPy has no loop for: element by element. */
 static void by_elements(int dtype, npy_intp m, npy_intp n, npy_intp k, nk_matrix a, nk_matrix b,
                         nk_matrix c)
@@ -154,7 +165,7 @@ static void by_elements(int dtype, npy_intp m, npy_intp n, npy_intp k, nk_matrix
             if (dtype >= NK_INT8_INT32)
                 memcpy(place, &(int32_t){(int32_t)(uint32_t)whole}, 4);
             else
-                memcpy(place, &(float){(float)sum}, 4);
+                store_float((float)sum, place, dtype);
         }
 }
 
@@ -225,18 +236,16 @@ EACH_LOOP(DEFINE, 3)
 static PyUFuncGenericFunction engine_loops[MAX_GUFUNCS][MAX_LOOPS] = {
     {EACH_LOOP(NAME, 0)}, {EACH_LOOP(NAME, 1)}, {EACH_LOOP(NAME, 2)}, {EACH_LOOP(NAME, 3)}};
 
-/* A loop for bfloat16; what is handed to it is that of a gufunc. */
-static void bfloat16_loop(char **args, const npy_intp *dimensions, const npy_intp *steps, void *data)
-{
-    const gufunc *of = data;
-    run(of, &of->bfloat16[0], args, dimensions, steps);
-}
+/* A loop that is no loop of NumPy's: what is handed to it is the loop, in its gufunc. */
+typedef struct {
+    const gufunc *of;
+    loop loop;
+} own_loop;
 
-static void bfloat16_float32_loop(char **args, const npy_intp *dimensions, const npy_intp *steps,
-                                  void *data)
+static void run_own_loop(char **args, const npy_intp *dimensions, const npy_intp *steps, void *data)
 {
-    const gufunc *of = data;
-    run(of, &of->bfloat16[1], args, dimensions, steps);
+    const own_loop *own = data;
+    run(own->of, &own->loop, args, dimensions, steps);
 }
 
 /* The way into every ufunc of NumPy's. */
@@ -294,10 +303,10 @@ static int may_overlap(PyArrayObject *x, PyArrayObject *y)
 /* The `out` of a call, as an array that `shape` fits and that no operand lies in; NULL if there is
    something else about it. */
 static PyArrayObject *plain_out(PyObject *out, PyArrayObject *a, PyArrayObject *b, int ndim,
-                                const npy_intp *shape)
+                                const npy_intp *shape, int type)
 {
     PyArrayObject *array = (PyArrayObject *)out;
-    if (!is_plain(out) || PyArray_NDIM(array) != ndim || PyArray_TYPE(array) != PyArray_TYPE(a) ||
+    if (!is_plain(out) || PyArray_NDIM(array) != ndim || PyArray_TYPE(array) != type ||
         !PyArray_CompareLists(PyArray_DIMS(array), shape, ndim) || !PyArray_ISWRITEABLE(array) ||
         may_overlap(array, a) || may_overlap(array, b))
         return NULL;
@@ -345,7 +354,9 @@ static PyObject *plain_product(const char *name, rule asked, PyObject *const *ar
         k_of_b = n, n = rows;
         y = (nk_matrix){y.data, y.cs, y.rs};
     }
-    int ndim = PyArray_NDIM(a) + PyArray_NDIM(b) - 2, type = PyArray_TYPE(a);
+    int ndim = PyArray_NDIM(a) + PyArray_NDIM(b) - 2, type = PyArray_TYPE(a), result = type;
+    if (type == bfloat16_type && asked == AS_MATMUL)
+        result = NPY_FLOAT; /* as NumPy has it */
     if (asked == AS_VDOT && ndim) {
         if (!PyArray_IS_C_CONTIGUOUS(a) || !PyArray_IS_C_CONTIGUOUS(b))
             return NULL;
@@ -357,11 +368,11 @@ static PyObject *plain_product(const char *name, rule asked, PyObject *const *ar
     shape[0] = PyArray_NDIM(a) == 2 ? m : n;
     shape[1] = n;
     if (with_out && args[2] != Py_None) {
-        c = ndim ? plain_out(args[2], a, b, ndim, shape) : NULL;
+        c = ndim ? plain_out(args[2], a, b, ndim, shape, result) : NULL;
         if (c && asked == AS_DOT && !PyArray_IS_C_CONTIGUOUS(c))
             Py_CLEAR(c);
     } else {
-        c = (PyArrayObject *)PyArray_SimpleNew(ndim, shape, type);
+        c = (PyArrayObject *)PyArray_SimpleNew(ndim, shape, result);
     }
     if (!c)
         return NULL;
@@ -369,7 +380,7 @@ static PyObject *plain_product(const char *name, rule asked, PyObject *const *ar
 
     if (fetestexcept(FLAGS))
         feclearexcept(FLAGS);
-    int dtype = dtype_of(type);
+    int dtype = dtype_for(type, type, result);
     int64_t done;
     if (m * n > WORTH_THE_GIL / (k ? k : 1)) {
         Py_BEGIN_ALLOW_THREADS
@@ -391,12 +402,48 @@ static PyObject *plain_product(const char *name, rule asked, PyObject *const *ar
     return PyArray_Return(c);
 }
 
+/* Called when types turn up that are not NumPy's own; it may know them (see matmul.py). */
+static PyObject *on_new_types;
+
+/* Called where a type is asked for. */
+static PyObject *on_given_types;
+
+static int names_a_type(PyObject *names)
+{
+    for (Py_ssize_t i = 0; names && i < PyTuple_GET_SIZE(names); i++) {
+        PyObject *name = PyTuple_GET_ITEM(names, i);
+        if (!PyUnicode_CompareWithASCIIString(name, "dtype") ||
+            !PyUnicode_CompareWithASCIIString(name, "signature") ||
+            !PyUnicode_CompareWithASCIIString(name, "sig"))
+            return 1;
+    }
+    return 0;
+}
+
+static int is_of_new_type(PyObject *x)
+{
+    return PyArray_Check(x) && PyTypeNum_ISUSERDEF(PyArray_TYPE((PyArrayObject *)x)) &&
+           PyArray_TYPE((PyArrayObject *)x) != bfloat16_type;
+}
+
 /* matmul(...), nkblas's or NumPy's. */
 static PyObject *call_matmul(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
 {
     const char *name = ((PyUFuncObject *)self)->name;
-    PyObject *product =
-        plain_product(name, AS_MATMUL, args, PyVectorcall_NARGS(nargsf), names);
+    Py_ssize_t given = PyVectorcall_NARGS(nargsf);
+    if (given >= 2 && on_new_types && (is_of_new_type(args[0]) || is_of_new_type(args[1]))) {
+        PyObject *none = PyObject_CallNoArgs(on_new_types);
+        if (!none)
+            return NULL;
+        Py_DECREF(none);
+    }
+    if (on_given_types && names_a_type(names)) {
+        PyObject *done = PyObject_Vectorcall(on_given_types, args, nargsf, names);
+        if (done != Py_NotImplemented)
+            return done;
+        Py_DECREF(done);
+    }
+    PyObject *product = plain_product(name, AS_MATMUL, args, given, names);
     if (product || PyErr_Occurred())
         return product;
     return general_call(self, args, nargsf, names);
@@ -553,7 +600,7 @@ static PyObject *bind(PyObject *self, PyObject *args)
     int g = 0;
     while (g < bound && gufuncs[g].numpy != numpy)
         g++;
-    if (g == MAX_GUFUNCS || numpy->ntypes + MIXED > MAX_LOOPS || numpy->nin != 2 || numpy->nout != 1 ||
+    if (g == MAX_GUFUNCS || numpy->ntypes > MAX_LOOPS || numpy->nin != 2 || numpy->nout != 1 ||
         !numpy->core_enabled)
         return PyErr_Format(PyExc_ValueError, "bind: expected a gufunc of products, got %s",
                             numpy->name);
@@ -564,22 +611,16 @@ static PyObject *bind(PyObject *self, PyObject *args)
     gufunc *of = &gufuncs[g];
     of->rows = numpy->core_num_dims[0] == 2;
     of->columns = numpy->core_num_dims[1] == 2;
-    int count = numpy->ntypes;
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < numpy->ntypes; i++) {
         const char *type = &numpy->types[3 * i];
         of->loops[i] = make_loop(type[0], type[1], type[2], numpy->functions[i],
                                  numpy->data ? numpy->data[i] : NULL);
-        memcpy(of->types[i], type, 3);
-    }
-    for (int i = 0; i < MIXED; i++, count++) {
-        of->loops[count] = make_loop(mixed[i].a, mixed[i].b, mixed[i].c, NULL, NULL);
-        memcpy(of->types[count], (char[]){mixed[i].a, mixed[i].b, mixed[i].c}, 3);
     }
     const char *name_text = PyUnicode_AsUTF8(name), *doc_text = PyUnicode_AsUTF8(doc);
     if (!name_text || !doc_text)
         return NULL;
     PyUFuncObject *ours = (PyUFuncObject *)PyUFunc_FromFuncAndDataAndSignature(
-        engine_loops[g], data, &of->types[0][0], count, 2, 1, PyUFunc_None, name_text, doc_text,
+        engine_loops[g], data, numpy->types, numpy->ntypes, 2, 1, PyUFunc_None, name_text, doc_text,
         0, numpy->core_signature);
     if (!ours)
         return NULL;
@@ -601,6 +642,90 @@ static PyObject *bind(PyObject *self, PyObject *args)
         ours->vectorcall = call_matmul;
     }
     return (PyObject *)ours;
+}
+
+/* Products with operands of one type and a result of another, for who asks for them. (Beside the
+   loops of matmul they would change what it makes where nobody asks.) */
+static gufunc mixed_gufunc = {.rows = 1, .columns = 1};
+static PyUFuncObject *mixed_products;
+
+/* make_mixed() -> the gufunc of products with another type of result than of operands */
+static PyObject *make_mixed(PyObject *self, PyObject *none)
+{
+    static PyUFuncGenericFunction functions[MIXED];
+    static own_loop loops[MIXED];
+    static void *data[MIXED];
+    static char types[MIXED][3];
+    (void)self, (void)none;
+    for (int i = 0; i < MIXED; i++) {
+        char type[] = {mixed[i].a, mixed[i].b, mixed[i].c};
+        loops[i] = (own_loop){&mixed_gufunc, make_loop(type[0], type[1], type[2], NULL, NULL)};
+        functions[i] = run_own_loop;
+        data[i] = &loops[i];
+        memcpy(types[i], type, sizeof type);
+    }
+    mixed_products = (PyUFuncObject *)PyUFunc_FromFuncAndDataAndSignature(
+        functions, data, &types[0][0], MIXED, 2, 1, PyUFunc_None, "matmul",
+        "Products whose results are of another type than their operands.", 0,
+        "(n?,k),(k,m?)->(n?,m?)");
+    if (!mixed_products)
+        return NULL;
+    mixed_products->iter_flags = gufuncs[0].numpy->iter_flags;
+    for (int i = 0; i < 3; i++)
+        mixed_products->op_flags[i] = gufuncs[0].numpy->op_flags[i];
+    return Py_NewRef(mixed_products);
+}
+
+static int add_bfloat16(PyUFuncObject *to, own_loop *own, const gufunc *of, int result)
+{
+    const int types[] = {bfloat16_type, bfloat16_type, result};
+    *own = (own_loop){of, make_loop(types[0], types[1], types[2], NULL, NULL)};
+    return PyUFunc_RegisterLoopForType(to, bfloat16_type, run_own_loop, types, own);
+}
+
+/* adopt_bfloat16(type number, gufuncs): from now on it is one of the engine's. NumPy's gufuncs
+   make float32 of it, and so do these. */
+static PyObject *adopt_bfloat16(PyObject *self, PyObject *args)
+{
+    static own_loop same, wider[MAX_GUFUNCS + 1];
+    PyObject *ours;
+    int type;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iO!", &type, &PyTuple_Type, &ours))
+        return NULL;
+    if (bfloat16_type >= 0)
+        Py_RETURN_NONE;
+    if (PyTuple_GET_SIZE(ours) > MAX_GUFUNCS + 1)
+        return PyErr_Format(PyExc_ValueError, "gufuncs: got more than %d", MAX_GUFUNCS + 1);
+    bfloat16_type = type;
+    for (int i = 0; i < (int)PyTuple_GET_SIZE(ours); i++) {
+        PyUFuncObject *to = (PyUFuncObject *)PyTuple_GET_ITEM(ours, i);
+        int g = 0;
+        while (g < bound && strcmp(gufuncs[g].numpy->core_signature, to->core_signature))
+            g++;
+        if (g < bound && add_bfloat16(to, &wider[i], &gufuncs[g], NPY_FLOAT) < 0)
+            return NULL;
+    }
+    if (mixed_products && add_bfloat16(mixed_products, &same, &mixed_gufunc, type) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* asked_for_types(function): it does the products of given types that it can, and returns
+   NotImplemented for others. */
+static PyObject *asked_for_types(PyObject *self, PyObject *function)
+{
+    (void)self;
+    Py_XSETREF(on_given_types, Py_NewRef(function));
+    Py_RETURN_NONE;
+}
+
+/* when_new_types_come(function) */
+static PyObject *when_new_types_come(PyObject *self, PyObject *function)
+{
+    (void)self;
+    Py_XSETREF(on_new_types, Py_NewRef(function));
+    Py_RETURN_NONE;
 }
 
 /* patch(on): have the loops of NumPy's gufuncs run on the engine; or as they were. */
@@ -674,6 +799,10 @@ static PyObject *count_fallbacks(PyObject *self, PyObject *products)
 static PyMethodDef methods[] = {
     {"bind", bind, METH_VARARGS, "Make nkblas's gufunc from one of NumPy's and the engine."},
     {"patch", patch, METH_VARARGS, "Put the engine under NumPy's gufuncs that are bound, or not."},
+    {"make_mixed", make_mixed, METH_NOARGS, "Products with another type of result."},
+    {"asked_for_types", asked_for_types, METH_O, "Who does products of a given type."},
+    {"adopt_bfloat16", adopt_bfloat16, METH_VARARGS, "Have the engine do a type's products."},
+    {"when_new_types_come", when_new_types_come, METH_O, "Whom to call about unknown types."},
     {"reimplement", reimplement, METH_VARARGS, "Have a function of NumPy's call another one."},
     {"make_quick", make_quick, METH_VARARGS, "A function with a short way for plain operands."},
     {"count_fallbacks", count_fallbacks, METH_O, "Count products that NumPy did."},
