@@ -229,7 +229,7 @@ def _make(
     asked: Contraction, a: Array, b: Array, out: Any, dtype: Any, order: Any, casting: Any
 ) -> Recipe | str:
     dtype = engine_dtype(a.dtype, b.dtype) if dtype is None else np.dtype(dtype)
-    if dtype is None or dtype.char not in "fd":
+    if dtype is None or dtype.isbuiltin != 1 or engine_dtype(dtype, dtype) is None:
         return NO_KERNELS
     if not all(np.can_cast(x.dtype, dtype, casting) for x in (a, b)):
         return f"an operand can't be cast to {dtype}"
@@ -310,7 +310,7 @@ def einsum(*operands: Any, out: Any = None, optimize: Any = False, **kwargs: Any
     """Sums of products in Einstein's notation: `numpy.einsum`, on generated kernels.
 
     Parameters, result and errors are those of `numpy.einsum`. Contractions of two operands of
-    float32 or float64 that sum over a common label run on nkblas as stacks of matrix products.
+    dtypes that `matmul` does, which sum over a common label, run on nkblas as stacks of products.
     NumPy does the others; among them are all of more than two operands, unless `optimize` says to
     contract them two at a time.
 

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from . import _gufunc
-from .matmul import matmul
+from .dtypes import product
+from .matmul import adopt_new_types, matmul
 
 
 def gemm(
@@ -18,11 +19,12 @@ def gemm(
     trans_a: int = False,
     trans_b: int = False,
     out: np.ndarray | None = None,
+    out_dtype: Any = None,
 ) -> np.ndarray:
     """Scale a matrix product and add it: ``alpha * op(a) @ op(b) + beta * c``, in one pass.
 
-    float32, float64 and their complex types run on nkblas, all other dtypes on NumPy. Overflow and
-    invalid operations raise no warnings.
+    All types of numbers run on nkblas but for longdouble and clongdouble. Overflow and invalid
+    operations raise no warnings.
 
     Parameters
     ----------
@@ -38,19 +40,26 @@ def gemm(
     out : ndarray, optional
         Where the result goes: shape ``(m, n)`` and the dtype of the result. It may overlap the
         other arguments.
+    out_dtype : dtype, optional
+        The result's dtype. The product is made with it: of 8-bit integers and int32 it is exact,
+        of float16 or bfloat16 and float32 it is not rounded in between, and the operands are not
+        copied for that.
 
     Returns
     -------
     ndarray
         Shape ``(m, n)``; of the dtype that `a`, `b` and `c` promote to, where `alpha` and `beta`
-        are Python's own numbers. It is `out` if that is given. Each element is within
-        ``(k + 2) * eps * (abs(alpha) * abs(op(a)) @ abs(op(b)) + abs(beta * c))`` of the exact
-        one (twice that for complex types).
+        are Python's own numbers, or `out_dtype`. It is `out` if that is given. Each element is
+        within ``(k + 2) * eps * (abs(alpha) * abs(op(a)) @ abs(op(b)) + abs(beta * c))`` of the
+        exact one (twice that for complex types; float16 and bfloat16 are summed up in float32, and
+        rounded once).
 
     Raises
     ------
     ValueError
         A shape does not fit, `out` has another dtype, or there is no `c` for a `beta`.
+    TypeError
+        What `a` and `b` promote to can't be cast to `out_dtype` (``casting="same_kind"``).
 
     Examples
     --------
@@ -69,9 +78,17 @@ def gemm(
     for name, array in arrays.items():
         if array.ndim != 2:
             raise ValueError(f"{name}: got shape {array.shape}, expected a matrix")
+    adopt_new_types()
     dtype = np.result_type(*arrays.values(), alpha, beta)
-    left, conj_a = turned(plain(arrays["a"], dtype), _trans("trans_a", trans_a))
-    right, conj_b = turned(plain(arrays["b"], dtype), _trans("trans_b", trans_b))
+    if out_dtype is not None:
+        dtype = _out_dtype(out_dtype, dtype)
+    # where there are kernels for the operands as they are, they need not be of the result's type
+    types = arrays["a"].dtype, arrays["b"].dtype
+    if product(*(x.name for x in (*types, dtype))) is None:
+        types = (np.result_type(dtype, *types),) * 2
+    work = dtype if product(*(x.name for x in (*types, dtype))) else types[0]
+    left, conj_a = turned(plain(arrays["a"], types[0]), _trans("trans_a", trans_a))
+    right, conj_b = turned(plain(arrays["b"], types[1]), _trans("trans_b", trans_b))
     if left.shape[1] != right.shape[0]:
         raise ValueError(
             f"b: got op(b) of shape {right.shape}, expected ({left.shape[1]}, n) "
@@ -91,13 +108,26 @@ def gemm(
         raise ValueError("out: got a read-only array, expected one that can be written")
 
     left, right = apart(left, out), apart(right, out)
-    target = out if is_plain(out, dtype) else np.empty(shape, dtype)
+    target = out if is_plain(out, work) else np.empty(shape, work)
     if beta != 0 and target is not c:
         target[...] = arrays["c"]
     multiply(alpha, left, right, beta, target, conj_a, conj_b)
     if target is not out:
-        out[...] = target
+        np.copyto(out, target, casting="unsafe")
     return out
+
+
+def _out_dtype(value: Any, natural: np.dtype[Any]) -> np.dtype[Any]:
+    try:
+        dtype: np.dtype[Any] = np.dtype(value)
+    except TypeError:
+        raise TypeError(f"out_dtype: got {value!r}, expected a dtype") from None
+    if not np.can_cast(natural, dtype, "same_kind"):
+        raise TypeError(
+            f"out_dtype: got {dtype}, expected one that {natural}, the type of the product, can "
+            "be cast to (same_kind)"
+        )
+    return dtype
 
 
 def _number(name: str, value: Any) -> Any:

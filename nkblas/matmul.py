@@ -98,7 +98,7 @@ if TYPE_CHECKING or hasattr(np, "matvec"):  # NumPy 2.2 has them
 # As `matmul`, for `nkblas.products`: under this name NumPy tells of overflow in `dot`.
 stacked_dot = _gufunc.bind(np.matmul, "dot", "", *_ENGINE)
 
-_mixed = _gufunc.make_mixed()
+mixed_products = _gufunc.make_mixed()
 
 
 def _of_given_types(*args: Any, dtype: Any = None, signature: Any = None, **kwargs: Any) -> Any:
@@ -121,7 +121,7 @@ def _of_given_types(*args: Any, dtype: Any = None, signature: Any = None, **kwar
     names = [x.name for x in (*types, wanted[2]) if x is not None]
     if len(names) < 3 or not _is_mixed(*names):
         return NotImplemented
-    return _mixed(*args, dtype=wanted[2], **kwargs)
+    return mixed_products(*args, dtype=wanted[2], **kwargs)
 
 
 def _is_mixed(a: str, b: str, c: str) -> bool:

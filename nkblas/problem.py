@@ -79,10 +79,12 @@ def parse(text: str) -> Problem:
     """
     found = PATTERN.fullmatch(text)
     dtypes = {name: dtype for dtype in PRODUCTS for name in (dtype, short(dtype))}
+    for bits in (8, 16, 32, 64):
+        dtypes[f"uint{bits}"] = dtypes[f"u{bits}"] = f"int{bits}"
     if found is None or found[4] not in dtypes or 0 in map(int, found.group(1, 2, 3)):
         raise ValueError(
             f"problem: got {text!r}, expected MxNxK:DTYPE such as 128x768x3072:f32 with a dtype "
-            f"of {', '.join(dtypes)}"
+            f"of {', '.join(PRODUCTS)}"
         )
     letters = {layout[0]: layout for layout in LAYOUTS}
     a, b, c = (letters[letter or "r"] for letter in found.group(5, 6, 7))

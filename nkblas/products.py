@@ -14,7 +14,8 @@ import numpy as np
 
 from . import _gufunc
 from .log import log
-from .matmul import matmul, stacked_dot
+from .dtypes import product as product_of
+from .matmul import adopt_new_types, matmul, mixed_products, stacked_dot
 
 Array = np.ndarray[Any, Any]
 P = ParamSpec("P")
@@ -89,7 +90,16 @@ def engine_dtype(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any] | None:
         dtype = np.result_type(a, b)
     except TypeError:
         return None
-    return dtype if dtype.char in "fd" else None
+    return dtype if product_of(dtype.name, dtype.name, dtype.name) else None
+
+
+@functools.lru_cache
+def wider_dtype(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any] | None:
+    """For types of `ml_dtypes` without kernels, the one of NumPy's that holds them all."""
+    if a != b or a.isbuiltin == 1:
+        return None
+    wider = (np.dtype(name) for name in ("int8", "uint8", "float32"))
+    return next((dtype for dtype in wider if np.can_cast(a, dtype)), None)
 
 
 NO_KERNELS = "there are no generated kernels for its dtype"
@@ -118,7 +128,10 @@ def _sums(name: str, a: Any, b: Any, out: Any = None) -> Any:
         return numpys[name](a, b, *extra)  # scales: it is no product
     dtype = engine_dtype(x.dtype, y.dtype)
     if dtype is None:
-        return left_to_numpy(name, NO_KERNELS, a, b, *extra)
+        wider = wider_dtype(x.dtype, y.dtype)
+        if wider is None or out is not None:
+            return left_to_numpy(name, NO_KERNELS, a, b, *extra)
+        return _sums(name, x.astype(wider), y.astype(wider)).astype(x.dtype)
     axis = max(y.ndim - 2, 0) if name == "dot" else y.ndim - 1
     before, depth, after = y.shape[:axis], y.shape[axis], y.shape[axis + 1 :]
     shape = x.shape[:-1] + before + after
@@ -141,16 +154,27 @@ def _sums(name: str, a: Any, b: Any, out: Any = None) -> Any:
     else:  # a stack of matrices: each makes its own columns of the result
         y = _plain(y)
         target = target.transpose(*range(1, len(before) + 1), 0, len(before) + 1)
-    stacked_dot(x, y, out=target)
+    multiply_stacks(x, y, target)
     return result if result.ndim else _plain(result)[()]
+
+
+def multiply_stacks(x: Array, y: Array, target: Array) -> None:
+    """``target = x @ y``; all are of one dtype, or can be cast to target's."""
+    if target.dtype.isbuiltin != 1:  # bfloat16, of which matmul makes float32
+        adopt_new_types()
+        dtype = target.dtype
+        x, y = x.astype(dtype, copy=False), y.astype(dtype, copy=False)
+        mixed_products(x, y, out=target, dtype=dtype)
+    else:
+        stacked_dot(x, y, out=target)
 
 
 @like(np.dot)
 def dot(a: Any, b: Any, out: Any = None) -> Any:
     """Dot product of two arrays: `numpy.dot`, on generated kernels.
 
-    Parameters, result and errors are those of `numpy.dot`. float32 and float64 products run on
-    nkblas; NumPy does every other dtype, and scalars.
+    Parameters, result and errors are those of `numpy.dot`. NumPy does scalars, and what
+    `matmul` leaves to it.
 
     Parameters
     ----------
@@ -184,8 +208,8 @@ def dot(a: Any, b: Any, out: Any = None) -> Any:
 def inner(a: Any, b: Any, /) -> Any:
     """Inner product of two arrays: `numpy.inner`, on generated kernels.
 
-    Parameters, result and errors are those of `numpy.inner`. float32 and float64 products run on
-    nkblas; NumPy does every other dtype, and scalars.
+    Parameters, result and errors are those of `numpy.inner`. NumPy does scalars, and what
+    `matmul` leaves to it.
 
     Parameters
     ----------
@@ -216,8 +240,8 @@ def inner(a: Any, b: Any, /) -> Any:
 def vdot(a: Any, b: Any, /) -> Any:
     """Dot product of the elements of two arrays: `numpy.vdot`, on generated kernels.
 
-    Parameters, result and errors are those of `numpy.vdot`. float32 and float64 products run on
-    nkblas; NumPy does every other dtype, and scalars.
+    Parameters, result and errors are those of `numpy.vdot`. NumPy does scalars, and what
+    `matmul` leaves to it.
 
     Parameters
     ----------

@@ -18,6 +18,8 @@ import numpy as np
 
 from . import model
 from ._engine import ffi, lib
+from .dtypes import DTYPES, ITEMSIZE, PRODUCTS
+from .families import families
 from .kernels import KernelsUnavailableError, kernels
 from .plan import Plan, make, tiles
 from .plans import measured, plan_for
@@ -63,23 +65,29 @@ class Track:
     def __init__(self, problem: Problem) -> None:
         generator = np.random.default_rng(0)
 
-        def matrix(rows: int, columns: int, layout: str) -> tuple[np.ndarray, Any]:
+        def matrix(rows: int, columns: int, layout: str, dtype: str) -> tuple[np.ndarray, Any]:
             # as dense as the layout allows, at the distances that its user has most likely
             apart = 2 if layout == "strided" else 1
-            whole = generator.uniform(-1, 1, (rows, columns * apart)).astype(problem.dtype)
+            whole = _random(generator, dtype, rows, columns * apart)
             view = whole[:, ::apart]
             if layout == "col":
                 view = np.asfortranarray(view)
-            rs, cs = (stride // problem.itemsize for stride in view.strides)
+            rs, cs = (stride // view.itemsize for stride in view.strides)
             return view, (ffi.cast("char *", view.ctypes.data), rs, cs)
 
         m, n, k = problem.m, problem.n, problem.k
-        size = (m * k + k * n + m * n) * problem.itemsize
+        types = problem.types
+        size = (m * k + k * n) * ITEMSIZE[types.a] + m * n * problem.itemsize
         self._sets = [
-            [matrix(m, k, problem.a), matrix(k, n, problem.b), matrix(m, n, problem.c)]
+            [
+                matrix(m, k, problem.a, types.a),
+                matrix(k, n, problem.b, types.b),
+                matrix(m, n, problem.c, types.c),
+            ]
             for _ in range(max(1, min(PLACES, MEMORY // size)))
         ]
-        self._scale = {"": (1, 0), "add": (1, 1), "scale": (0.5, 0.5)}[problem.epilogue]
+        alpha, beta = {"": (1, 0), "add": (1, 1), "scale": (0.5, 0.5)}[problem.epilogue]
+        self._scale = (alpha, beta, 0, 0, 1, 1)
         self._plans: dict[Plan, Any] = {}
 
     def move(self, plan: Plan) -> None:
@@ -102,6 +110,18 @@ class Track:
             if taken >= least:
                 return taken / count
             count = max(2 * count, int(1.2 * count * least / max(taken, 1e-9)))
+
+
+def _random(generator: np.random.Generator, dtype: str, rows: int, columns: int) -> np.ndarray:
+    """A matrix of numbers from -1 to 1, or of all that integers can be."""
+    kind = DTYPES[dtype].kind
+    if kind in ("integer", "bool"):
+        whole = generator.integers(0, 256, (rows, columns * ITEMSIZE[dtype]), np.uint8)
+        return whole & 1 if kind == "bool" else whole.view(dtype)
+    values = generator.uniform(-1, 1, (rows, columns)).astype(np.float32)
+    if dtype == "bfloat16":
+        return (values.view(np.uint32) >> 16).astype(np.uint16)
+    return values.astype(dtype)
 
 
 def race(track: Track, runners: list[Plan], deadline: float) -> list[Plan]:
@@ -149,7 +169,13 @@ def neighbours(plan: Plan) -> Iterator[Plan]:
         for factor in (0.5, 2):
             changes += [{"mc": max(1, round(factor * plan.m.block * plan.m.size))}]
             changes += [{"nc": max(1, round(factor * plan.n.block * plan.n.size))}]
-        changes += [{"mr": mr, "nr": nr} for mr, nr in tiles(cpu.isa, problem.dtype, problem.n)]
+        sizes = tiles(plan.isa, plan.family, problem.n)
+        changes += [{"mr": mr, "nr": nr} for mr, nr in sizes]
+        others = [family for family in families(problem.dtype, cpu.isa) if family != plan.family]
+        for family in others:
+            for mr, nr in tiles(cpu.isa.row_of(family.name), family, problem.n):
+                packed = {"pack_a": True, "pack_b": True}
+                changes += [{"family": family.name, "mr": mr, "nr": nr, **packed}]
     elif schedule.kind == "dot":
         changes += [{"nr": nr} for nr in (4, 6, 8, 12, 16) if not schedule.pack_b]
         changes += [{"mr": mr} for mr in (2, 4, 6, 8) if mr <= problem.m]
@@ -288,7 +314,8 @@ def to_problem(value: Any) -> Problem:
         return canonical(value)
     try:
         m, n, k, dtype = value
-        return canonical(parse(f"{m}x{n}x{k}:{np.dtype(dtype).name}"))
+        name = dtype if dtype in PRODUCTS else np.dtype(dtype).name
+        return canonical(parse(f"{m}x{n}x{k}:{name}"))
     except TypeError:
         raise TypeError(
             f"problems: got {value!r}, expected a text such as '128x768x3072:f32', "
