@@ -20,6 +20,8 @@ from nkblas.codegen import compile, spec, verify
 from nkblas.codegen.small import pieces
 from nkblas.codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Peak, Small, Stream
 from nkblas.isa import ISAS
+from nkblas.families import Family
+from nkblas.families import family as family_of
 from nkblas.plan import has_spare_register, stream_shape, tiles, widest
 
 FAMILIES = list(itertools.product(ISAS, DTYPES))
@@ -161,20 +163,24 @@ def libraries(specs: Iterable[KernelSpec], folder: Path) -> list[Path]:
     return paths
 
 
+def fma(dtype: str) -> Family:
+    return family_of(dtype, "fma")
+
+
 def family(isa: str, dtype: str, a_layout: str) -> list[Microkernel]:
     """Every main tile, also packing B, and for every width the widest edges of any plan.
 
     And those for few rows of C.
     """
     lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
-    main = [Microkernel(isa, dtype, mr, nr, a_layout) for mr, nr in tiles(ISAS[isa], dtype)]
-    spare = [each for each in main if has_spare_register(ISAS[isa], dtype, each.mr, each.nr)]
+    main = [Microkernel(isa, dtype, mr, nr, a_layout) for mr, nr in tiles(ISAS[isa], fma(dtype))]
+    spare = [each for each in main if has_spare_register(ISAS[isa], fma(dtype), each.mr, each.nr)]
     found = {*main, *(each._replace(packs_b=True) for each in spare)}
-    flat = [(mr, widest(ISAS[isa], mr) * lanes) for mr in range(1, 9)]
+    flat = [(mr, widest(ISAS[isa], mr, fma(dtype)) * lanes) for mr in range(1, 9)]
     found |= {Microkernel(isa, dtype, *tile, a_layout, prefetch=True) for tile in flat}
     found |= {each._replace(epilogue="scale") for each in found}
     for n in range(lanes - 1, max(each.nr for each in found), lanes):  # one less than whole
-        for mr, nr in tiles(ISAS[isa], dtype, n):
+        for mr, nr in tiles(ISAS[isa], fma(dtype), n):
             columns = -(-(n % nr) // lanes) * lanes
             for rows in {mr, max(1, mr - 1)}:
                 found.add(Microkernel(isa, dtype, rows, columns, a_layout, masked=True))
@@ -207,7 +213,7 @@ def streams(isa: str, dtype: str, a_layout: str = "row") -> list[Stream]:
     lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
     found = []
     for mr in range(1, 7):
-        vectors, kr = stream_shape(ISAS[isa], mr)
+        vectors, kr = stream_shape(ISAS[isa], mr, fma(dtype))
         found.append(Stream(isa, dtype, mr, vectors * lanes, kr, a_layout))
     return found
 
@@ -217,7 +223,7 @@ def dots(isa: str, dtype: str) -> list[Dot]:
     row = ISAS[isa]
     found = {Dot(isa, dtype, 1, nr, "b") for nr in range(1, 10)}
     for mr in (2, 3, 4):
-        fitting = [n for n in range(mr, 9) if row.registers_needed(mr, n) <= row.registers]
+        fitting = [n for n in range(mr, 9) if fma(dtype).registers_needed(row, mr, n) <= row.registers]
         for nr in fitting[-1:]:
             found |= {Dot(isa, dtype, mr, nr, "b"), Dot(isa, dtype, nr, mr, "a")}
     return sorted(found)
@@ -286,7 +292,7 @@ def test_what_a_k_loop_does_besides(isa: str, dtype: str, tmp_path: Path) -> Non
     more of them than it fills. One that fetches B ahead takes as many as a row fills.
     """
     lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
-    mr, nr = tiles(ISAS[isa], dtype)[1]
+    mr, nr = tiles(ISAS[isa], fma(dtype))[1]
     plain = Microkernel(isa, dtype, mr, nr, "row")
     packing, ahead = plain._replace(packs_b=True), plain._replace(prefetch=True)
     functions = disassemble(libraries([plain, packing, ahead], tmp_path))
@@ -302,13 +308,13 @@ def test_tiles_fit_the_registers(isa: str, dtype: str) -> None:
     """By an independent count, and none could have one row more."""
     row = ISAS[isa]
     lanes = row.vector_bits // 8 // np.dtype(dtype).itemsize
-    found = tiles(row, dtype)
+    found = tiles(row, fma(dtype))
     assert len(found) == len(set(found)) > 1
     for mr, nr in found:
         vectors, rest = divmod(nr, lanes)
         assert rest == 0
         needed = mr * vectors + min(mr, vectors) + (1 if row.fused else 2)
-        assert needed == row.registers_needed(mr, vectors) <= row.registers
+        assert needed == fma(dtype).registers_needed(row, mr, vectors) <= row.registers
 
 
 def test_a_library_exports_its_function_alone(tmp_path: Path) -> None:
@@ -375,7 +381,7 @@ def test_a_kernel_is_checked_against_its_spec(isa: str) -> None:
 def test_every_tile_multiplies_right(isa: str, dtype: str) -> None:
     if isa not in RUNNABLE:
         pytest.skip(f"nkblas.cpu lacks {isa}")
-    for mr, nr in tiles(ISAS[isa], dtype):
+    for mr, nr in tiles(ISAS[isa], fma(dtype)):
         for a_layout in ("row", "col"):
             each = Microkernel(isa, dtype, mr, nr, a_layout, True, packs_b=True)
             verify.check(each, loader.open_library(each, compile.shared_library(each)))

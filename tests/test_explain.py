@@ -40,7 +40,7 @@ def test_explain(
     assert found.threads >= 1
     mr, nr = found.tile
     vectors = -(-nr // nkblas.cpu.isa.lanes(np.dtype(dtype).itemsize))
-    assert nkblas.cpu.isa.registers_needed(mr, vectors) <= nkblas.cpu.isa.registers
+    assert found.plan.family.fits(nkblas.cpu.isa, mr, vectors)
 
     text = str(found)
     said = [found.backend, dtype, f"{mr}x{nr}", *found.kernels]

@@ -2,6 +2,7 @@
 
 from itertools import product
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,9 +12,11 @@ import nkblas
 from nkblas import prepare
 from nkblas._engine import ffi, lib
 from nkblas.cut import cut_evenly, cut_whole
+from nkblas.dtypes import DTYPES, PRODUCTS
+from nkblas.families import families
 from nkblas.kernels import kernels
 from nkblas.model import plan_for, ranked
-from nkblas.plan import Schedule, base, make, tiles
+from nkblas.plan import Schedule, base, base_tile, make
 from nkblas.problem import EPILOGUES, Problem
 
 lengths = st.integers(1, 5000)
@@ -35,17 +38,24 @@ def test_whole_cuts(length: int, size: int) -> None:
     assert rest < size
 
 
-def strided(shape: tuple[int, int], layout: str, seed: int) -> np.ndarray:
+def strided(shape: tuple[int, int], layout: str, seed: int, dtype: str = "float32") -> np.ndarray:
     """A matrix of small integers in the given layout."""
     m, n = shape
-    whole = np.random.default_rng(seed).integers(-9, 10, (2 * m, 3 * n)).astype("float32")
-    view = whole[::2, ::3]
+    whole = np.random.default_rng(seed).integers(-9, 10, (2 * m, 3 * n))
+    if dtype == "bool":
+        whole = whole > 4
+    view = whole.astype(NUMPY.get(dtype, dtype))[::2, ::3]
     if layout == "strided":
         return view
     return np.array(view, order="C" if layout == "row" else "F")
 
 
+NUMPY = {"bfloat16": ml_dtypes.bfloat16}
+
+
 def run(plan, a: np.ndarray, b: np.ndarray, c: np.ndarray, scale=(1, 0)) -> None:
+    scale = (*scale, 0, 0, 1, 1)
+
     def matrix(x: np.ndarray):
         rs, cs = (stride // x.itemsize for stride in x.strides)
         return (ffi.cast("char *", x.ctypes.data), rs, cs)
@@ -54,16 +64,17 @@ def run(plan, a: np.ndarray, b: np.ndarray, c: np.ndarray, scale=(1, 0)) -> None
     assert lib.nk_run(c_plan, matrix(a), matrix(b), matrix(c), 1, (0, 0, 0), scale, 1) == 1
 
 
-TILE = tiles(nkblas.cpu.isa, "float32")[1]
 LAYOUTS = st.sampled_from(["row", "col", "strided"])
 EPILOGUE = {(1, 0): "", (1, 1): "add"}  # of alpha and beta
+WAYS = [(dtype, found) for dtype in PRODUCTS for found in families(dtype, nkblas.cpu.isa)]
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(deadline=None, max_examples=300, derandomize=True)
 @given(
+    way=st.sampled_from(WAYS),
     m=st.integers(1, 60),
     n=st.integers(1, 120),
-    k=st.integers(1, 40),
+    k=st.integers(1, 40) | st.integers(1, 10).map(lambda steps: 16 * steps),
     a=LAYOUTS,
     b=LAYOUTS,
     c=st.sampled_from(["row", "strided"]),
@@ -72,25 +83,45 @@ EPILOGUE = {(1, 0): "", (1, 1): "add"}  # of alpha and beta
     ir_outside=st.booleans(),
     scale=st.sampled_from([(1, 0), (1, 1), (-2, 0), (3, 1), (-1, 2)]),
 )
-def test_any_plan_is_right(m, n, k, a, b, c, pack, blocks, ir_outside, scale) -> None:
-    """Many blocks in every dimension, both loop orders, everything packed or not."""
-    pack_a = pack[0] or a == "strided"
-    pack_b = pack[1] or b != "row" or not nkblas.cpu.isa.masked
-    problem = Problem("float32", m, n, k, a, b, c, EPILOGUE.get(scale, "scale"))
+def test_any_plan_is_right(way, m, n, k, a, b, c, pack, blocks, ir_outside, scale) -> None:
+    """Many blocks in every dimension, both loop orders, everything packed or not, every way to
+    multiply."""
+    dtype, family = way
+    types = PRODUCTS[dtype]
+    if DTYPES[types.c].kind in ("integer", "bool"):
+        scale = (1, min(scale[1], 1))
+    problem = Problem(dtype, m, n, k, a, b, c, EPILOGUE.get(scale, "scale"))
+    isa = nkblas.cpu.isa.row_of(family.name)
+    mr, nr = base_tile(isa, family)
     kc, mc, nc = blocks
-    schedule = Schedule("tiles", *TILE, kc, mc, nc, pack_a, pack_b, ir_outside)
+    schedule = Schedule("tiles", mr, nr, kc, mc, nc, *pack, ir_outside, family=family.name)
+    if schedule.why_not(problem, nkblas.cpu):
+        schedule = schedule._replace(pack_a=True, pack_b=True)
+    if schedule.why_not(problem, nkblas.cpu):  # of an edge that needs one register more
+        schedule = schedule._replace(mr=mr - 1)
     plan = make(problem, nkblas.cpu, schedule)
-    x, y = strided((m, k), a, 0), strided((k, n), b, 1)
-    whole = np.full((m, 2 * n), 77, "float32")
+    x, y = strided((m, k), a, 0, types.a), strided((k, n), b, 1, types.b)
+    whole = np.full((m, 2 * n), 77).astype(NUMPY.get(types.c, types.c))
     out = whole[:, ::2] if c == "strided" else whole[:, :n]
     alpha, beta = scale
-    before = strided((m, n), c, 2) if beta else np.nan  # which is not read
-    out[...] = before
+    exact = alpha * (x.astype(complex) @ y.astype(complex))  # of small integers
+    if beta:
+        before = strided((m, n), c, 2, types.c)
+        exact += beta * before.astype(complex)
+        out[...] = before
+    else:
+        out[...] = np.frombuffer(b"\xff" * out.itemsize, out.dtype)[0]  # NaN; it is not read
     run(plan, x, y, out, scale)
-    product = alpha * (x.astype(int) @ y.astype(int))
-    assert np.array_equal(out, product + beta * before if beta else product)
-    out[...] = 77
-    assert (whole == 77).all()  # nothing beside it was touched
+    if types.c == "bool":
+        expected = exact != 0
+    elif DTYPES[types.c].kind == "integer":
+        expected = exact.real.astype(np.int64).astype(types.c)
+    else:
+        part = exact if DTYPES[types.c].kind == "complex" else exact.real
+        expected = part.astype(NUMPY.get(types.c, types.c))
+    assert np.array_equal(out, expected), plan
+    out[...] = np.array(77).astype(whole.dtype)
+    assert (whole == np.array(77).astype(whole.dtype)).all()  # nothing beside it was touched
 
 
 @pytest.mark.parametrize("layouts", list(product(("row", "col"), repeat=2)))
@@ -124,11 +155,17 @@ def test_bits_of_small_sizes(dtype: str, layouts: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize("epilogue", EPILOGUES)
 @pytest.mark.parametrize("shape", [(50, 60, 70), (300, 200, 1500), (3, 500, 70), (1, 700, 1100)])
-def test_what_stands_by_has_the_same_bits(shape: tuple[int, int, int], epilogue: str) -> None:
+@pytest.mark.parametrize("dtype", ["float64", "complex64", "float16", "bfloat16"])
+def test_what_stands_by_has_the_same_bits(
+    dtype: str, shape: tuple[int, int, int], epilogue: str
+) -> None:
     """Of plans of one problem that claim it, among them the one that does every problem."""
-    problem = Problem("float64", *shape, epilogue=epilogue)
+    problem = Problem(dtype, *shape, epilogue=epilogue)
     (m, n, k), generator = shape, np.random.default_rng(0)
-    a, b, c = (generator.standard_normal(size) for size in ((m, k), (k, n), (m, n)))
+    a, b, c = (
+        generator.standard_normal(size).astype(NUMPY.get(dtype, dtype))
+        for size in ((m, k), (k, n), (m, n))
+    )
     found: dict[object, set[bytes]] = {}
     plans = list(ranked(problem, nkblas.cpu, 6))
     last = base(plans[0], nkblas.cpu)
