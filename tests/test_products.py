@@ -280,7 +280,7 @@ def test_runs_on_the_engine(name: str, case: str) -> None:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_what_is_left_to_numpy_counts(name: str) -> None:
-    a = Q.astype("i")
+    a = Q.astype("g")
     calls: dict[str, Callable[[], Any]] = {
         "multi_dot": lambda: nkblas.multi_dot([a, a]),
         "matrix_power": lambda: nkblas.matrix_power(a, 2),
@@ -299,7 +299,7 @@ def test_mistakes_do_not_count() -> None:
         with pytest.raises(ValueError, match="not aligned"):
             nkblas.dot(A, A)
         with pytest.raises(ValueError, match="not aligned"):
-            nkblas.dot(A.astype("i"), A.astype("i"))
+            nkblas.dot(A.astype("g"), A.astype("g"))
 
     assert products(mistake) == (0, 0)
 

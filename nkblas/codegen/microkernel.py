@@ -104,7 +104,7 @@ def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
 
     empty = [[nanokernel.zero(count) for _ in vectors] for _, count in groups]
     if facts.compensation:
-        b, empty = _compensated(nanokernel, b, empty)
+        b, empty = _compensated(nanokernel, b, ldb, empty)
     _, *carried = ir.loop(lines, [line, a, b, panel, *flatten(empty)], step_and_fetch)
     tile = unflatten(ir.loop(k, carried, step, start=lines)[3:])
 
@@ -114,14 +114,14 @@ def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
 
 
 def _compensated(
-    nanokernel: Nanokernel, b: Value, tile: list[list[tuple[Value, ...]]]
+    nanokernel: Nanokernel, b: Value, ldb: Value, tile: list[list[tuple[Value, ...]]]
 ) -> tuple[Value, list[list[tuple[Value, ...]]]]:
     """B beyond the first row of its panel, and accumulators that begin with it."""
     vector = nanokernel.vector_type
     width = range(len(tile[0]))
     places = [ir.address(b, j * nanokernel.lanes, vector.element_type) for j in width]
     row = [(ir.load(vector, place),) for place in places]
-    after = ir.address(b, len(width) * nanokernel.lanes, vector.element_type)
+    after = ir.address(b, ldb, vector.element_type)  # which may be wider than the tile
     return after, [row for _ in tile]
 
 
