@@ -21,6 +21,7 @@ static const nk_sizes sizes[NK_DTYPES] = {
     [NK_UINT8_INT32] = {1, 1, 4},
     [NK_UINT8_INT8_INT32] = {1, 1, 4},
     [NK_INT8_UINT8_INT32] = {1, 1, 4},
+    [NK_FLOAT8_FLOAT32 ... NK_DTYPES - 1] = {1, 1, 4},
 };
 
 const nk_sizes *nk_sizes_of(int32_t dtype) { return &sizes[dtype]; }

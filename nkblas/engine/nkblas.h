@@ -16,7 +16,8 @@ typedef enum {
     NK_BOOL, NK_INT8, NK_INT16, NK_INT32, NK_INT64,
     NK_FLOAT16_FLOAT32, NK_BFLOAT16_FLOAT32,
     NK_INT8_INT32, NK_UINT8_INT32, NK_UINT8_INT8_INT32, NK_INT8_UINT8_INT32,
-    NK_DTYPES
+    NK_FLOAT8_FLOAT32, /* the first of several, one for each format */
+    NK_DTYPES = NK_FLOAT8_FLOAT32 + 7
 } nk_dtype;
 
 /* Bytes of an element of A, B and C. */
