@@ -169,6 +169,7 @@ static void store_float(float sum, char *place, int dtype)
 static void by_elements(int dtype, npy_intp m, npy_intp n, npy_intp k, nk_matrix a, nk_matrix b,
                         nk_matrix c)
 {
+    int integer = dtype >= NK_INT8_INT32 && dtype < NK_FLOAT8_FLOAT32;
     for (npy_intp i = 0; i < m; i++)
         for (npy_intp j = 0; j < n; j++) {
             double sum = 0;
@@ -177,11 +178,11 @@ static void by_elements(int dtype, npy_intp m, npy_intp n, npy_intp k, nk_matrix
                 double product = number(a.data + i * a.rs + p * a.cs, dtype, 1) *
                                  number(b.data + p * b.rs + j * b.cs, dtype, 0);
                 sum += product;
-                if (dtype >= NK_INT8_INT32)
+                if (integer)
                     whole += (int64_t)product;
             }
             char *place = c.data + i * c.rs + j * c.cs;
-            if (dtype >= NK_INT8_INT32)
+            if (integer)
                 memcpy(place, &(int32_t){(int32_t)(uint32_t)whole}, 4);
             else
                 store_float((float)sum, place, dtype);
