@@ -132,6 +132,7 @@ def build_peak(spec: Peak, isa: ISA, arguments: list[Value]) -> None:
     rows = nanokernel.family.rows_in_tile or 1
     one = ir.const(spec.facts.group_a if rows == 1 else 0)
     parts = spec.facts.accumulators
+    integers = spec.facts.split(isa) and ir.is_integer(nanokernel.vector_type)
 
     a = nanokernel.load_a(out, rows, one)
     b = nanokernel.load_b(out, None, ir.const(0), 0)
@@ -141,13 +142,13 @@ def build_peak(spec: Peak, isa: ISA, arguments: list[Value]) -> None:
         for i in range(0, len(carried), parts):
             chain = tuple(carried[i : i + parts])
             # a product that is the same for all would be done once
-            x = ir.bitcast(a.type, carried[i - 1]) if spec.facts.split(isa) else a
+            x = ir.bitcast(a.type, carried[i - 1]) if integers else a
             sums += nanokernel.multiply_add(x, b, chain)
         return sums
 
     vectors = not nanokernel.family.rows_in_tile
     chains = [value for _ in range(spec.chains) for value in nanokernel.zero(rows)]
-    if spec.facts.split(isa):  # equal ones would be one
+    if integers:  # equal ones would be one
         places = [ir.address(out, i, nanokernel.vector_type) for i in range(len(chains))]
         chains = [ir.load(nanokernel.vector_type, place) for place in places]
     chains = ir.loop(steps, chains, step)
