@@ -11,7 +11,6 @@ from .dtypes import FLOAT8, PRODUCTS, product
 
 _ENGINE = (
     int(ffi.cast("uintptr_t", ffi.addressof(lib, "nk_gemm"))),
-    int(ffi.cast("uintptr_t", ffi.addressof(lib, "nk_gemm_scaled"))),
     int(ffi.cast("uintptr_t", lib.nk_counts())),
 )
 

@@ -319,6 +319,32 @@ def test_layouts(left: str, right: str, dtype: str) -> None:
         assert_within_bound(np.reshape(nkblas.vdot(a[0], b[:, 0]), (1, 1)), a[:1], b[:, :1])
 
 
+CONJUGATES = {"vdot": "k,k", "vecdot": "xk,xk->x", "matvec": "mk,xk->xm", "vecmat": "xk,kn->xn"}
+"""Their left operand is conjugate in NumPy, if it is a vector."""
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+@pytest.mark.parametrize("name", [name for name in CONJUGATES if name in FUNCTIONS])
+def test_conjugates(name: str, dtype: str) -> None:
+    random = np.random.default_rng(0)
+    left, right = CONJUGATES[name].partition("->")[0].split(",")
+    for k, x, m, n in ((1, 1, 1, 1), (3, 2, 4, 5), (70, 9, 3, 33), (700, 1, 21, 1), (40, 1, 1, 90)):
+        lengths = {"k": k, "x": x, "m": m, "n": n}
+        for layout in (Layout(), Layout("F"), Layout(steps=(-2, 3))):
+            operands = []
+            for term in (left, right):
+                shape = 1, *(lengths[label] for label in term)
+                values = random.integers(-9, 10, (2, *shape[-2:]))
+                operand = layout.arrange(values[0] + 1j * values[1], dtype)
+                operands.append(operand.reshape(shape[1:]) if len(term) == 1 else operand)
+            a, b = operands
+            wide = [z.astype("complex128") for z in operands]
+            wide[0] = wide[0] if left == "mk" else wide[0].conj()
+            function = getattr(nkblas, name)
+            assert np.array_equal(function(a, b), np.einsum(CONJUGATES[name], *wide)), lengths
+            assert products(lambda: function(a, b))[1] == 0  # noqa: B023
+
+
 @pytest.mark.skipif("matvec" not in FUNCTIONS, reason="NumPy 2.2 has matvec")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_stacks_of_vectors(dtype: str) -> None:

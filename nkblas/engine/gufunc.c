@@ -16,9 +16,7 @@
 
 /* The engine is another extension module: these are handed over by `bind`. */
 static int64_t (*gemm)(int32_t, int64_t, int64_t, int64_t, nk_matrix, nk_matrix, nk_matrix, int64_t,
-                       nk_steps);
-static int64_t (*gemm_scaled)(int32_t, int64_t, int64_t, int64_t, nk_matrix, nk_matrix, nk_matrix,
-                              nk_scale);
+                       nk_steps, nk_scale);
 static nk_counters *counts;
 
 /* One of NumPy's loops, or one for types that NumPy has none for. */
@@ -189,6 +187,13 @@ static void by_elements(int dtype, npy_intp m, npy_intp n, npy_intp k, nk_matrix
         }
 }
 
+/* The product alone: of A's conjugate, if NumPy's rules have it so and it is complex. */
+static nk_scale product_of(int dtype, int conjugate)
+{
+    int conjugated = conjugate && (dtype == NK_COMPLEX64 || dtype == NK_COMPLEX128);
+    return (nk_scale){.alpha = 1, .turn = conjugated ? -1 : 1, .sign = 1};
+}
+
 static void left_to_numpy(npy_intp products)
 {
     __atomic_add_fetch(&counts->calls, (uint64_t)products, __ATOMIC_RELAXED);
@@ -216,7 +221,8 @@ static void run(const gufunc *of, const loop *numpy, char **args, const npy_intp
         a.rs /= size->a, a.cs /= size->a, b.rs /= size->b, b.cs /= size->b;
         c.rs /= size->c, c.cs /= size->c;
         nk_steps apart = {steps[0] / size->a, steps[1] / size->b, steps[2] / size->c};
-        if (whole && gemm(numpy->dtype, m, n, k, a, b, c, count, apart))
+        nk_scale scale = product_of(numpy->dtype, !of->rows); /* vecdot and vecmat */
+        if (whole && gemm(numpy->dtype, m, n, k, a, b, c, count, apart, scale))
             return;
         if (!whole)
             left_to_numpy(count);
@@ -403,13 +409,14 @@ static PyObject *plain_product(const char *name, rule asked, PyObject *const *ar
     if (fetestexcept(FLAGS))
         feclearexcept(FLAGS);
     int dtype = dtype_for(type, type, result);
+    nk_scale scale = product_of(dtype, asked == AS_VDOT);
     int64_t done;
     if (m * n > WORTH_THE_GIL / (k ? k : 1)) {
         Py_BEGIN_ALLOW_THREADS
-        done = gemm(dtype, m, n, k, x, y, z, 1, (nk_steps){0, 0, 0});
+        done = gemm(dtype, m, n, k, x, y, z, 1, (nk_steps){0, 0, 0}, scale);
         Py_END_ALLOW_THREADS
     } else {
-        done = gemm(dtype, m, n, k, x, y, z, 1, (nk_steps){0, 0, 0});
+        done = gemm(dtype, m, n, k, x, y, z, 1, (nk_steps){0, 0, 0}, scale);
     }
     if (!done) {
         Py_DECREF(c);
@@ -598,26 +605,25 @@ static PyObject *scaled(PyObject *self, PyObject *args)
     int64_t done;
     if (m * n > WORTH_THE_GIL / (k ? k : 1)) {
         Py_BEGIN_ALLOW_THREADS
-        done = gemm_scaled(dtype, m, n, k, x, y, z, scale);
+        done = gemm(dtype, m, n, k, x, y, z, 1, (nk_steps){0, 0, 0}, scale);
         Py_END_ALLOW_THREADS
     } else {
-        done = gemm_scaled(dtype, m, n, k, x, y, z, scale);
+        done = gemm(dtype, m, n, k, x, y, z, 1, (nk_steps){0, 0, 0}, scale);
     }
     return PyBool_FromLong(done != 0);
 }
 
-/* bind(gufunc of NumPy's, name, doc, addresses of nk_gemm, nk_gemm_scaled, the
-   counters) -> nkblas's */
+/* bind(gufunc of NumPy's, name, doc, addresses of nk_gemm, the counters) -> nkblas's */
 static PyObject *bind(PyObject *self, PyObject *args)
 {
     PyUFuncObject *numpy;
     PyObject *name, *doc;
-    unsigned long long gemm_address, scaled_address, counts_address;
+    unsigned long long gemm_address, counts_address;
     static void *data[MAX_LOOPS];
 
     (void)self;
-    if (!PyArg_ParseTuple(args, "O!UUKKK", &PyUFunc_Type, &numpy, &name, &doc, &gemm_address,
-                          &scaled_address, &counts_address))
+    if (!PyArg_ParseTuple(args, "O!UUKK", &PyUFunc_Type, &numpy, &name, &doc, &gemm_address,
+                          &counts_address))
         return NULL;
     int g = 0;
     while (g < bound && gufuncs[g].numpy != numpy)
@@ -627,7 +633,6 @@ static PyObject *bind(PyObject *self, PyObject *args)
         return PyErr_Format(PyExc_ValueError, "bind: expected a gufunc of products, got %s",
                             numpy->name);
     gemm = (void *)(uintptr_t)gemm_address;
-    gemm_scaled = (void *)(uintptr_t)scaled_address;
     counts = (void *)(uintptr_t)counts_address;
 
     gufunc *of = &gufuncs[g];
