@@ -113,7 +113,8 @@ def gemm(
         target[...] = arrays["c"]
     multiply(alpha, left, right, beta, target, conj_a, conj_b)
     if target is not out:
-        np.copyto(out, target, casting="unsafe")
+        with np.errstate(all="ignore"):
+            np.copyto(out, target, casting="unsafe")
     return out
 
 
