@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -48,9 +49,7 @@ def element(name: str) -> np.dtype:
     try:
         return np.dtype(name)
     except TypeError:
-        import ml_dtypes
-
-        return np.dtype(getattr(ml_dtypes, name))
+        return np.dtype(getattr(import_module("ml_dtypes"), name))
 
 
 def draw(generator: np.random.Generator, dtype: np.dtype, shape: tuple[int, ...], k: int) -> Array:
@@ -59,12 +58,9 @@ def draw(generator: np.random.Generator, dtype: np.dtype, shape: tuple[int, ...]
     if dtype.kind == "b":
         return generator.random(shape) < math.sqrt(math.log(2) / k)
     if dtype.kind in "iu":
-        return generator.integers(*_ends(dtype), shape, dtype, endpoint=True)
+        ends = np.iinfo(dtype)
+        return generator.integers(ends.min, ends.max, shape, dtype, endpoint=True)
     values = generator.uniform(-1, 1, shape)
     if dtype.kind == "c":
         return (values + 1j * generator.uniform(-1, 1, shape)).astype(dtype)
     return values.astype(dtype, copy=False)
-
-
-def _ends(dtype: np.dtype) -> tuple[int, int]:
-    return np.iinfo(dtype).min, np.iinfo(dtype).max
