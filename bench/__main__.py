@@ -13,7 +13,7 @@ from itertools import chain, product
 
 from .record import Record, Result
 from .report import print_header, print_tiles, show, tables
-from .suites import SUITES
+from .suites import DTYPES, PEERS, REAL, SUITES, Case
 
 OVERRIDES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 """Settings that make OpenBLAS run other kernels or block sizes than those for this CPU."""
@@ -27,10 +27,10 @@ SHORT_WAITS = {
 and so many turns, about 1 ms (PyTorch; else 10 ms). Longer than between two calls of a sample,
 shorter than `bench.measure.REST`."""
 
+ML_DTYPES = find_spec("ml_dtypes") is not None
+
 TILES = "tiles"
 """The register tiles by themselves, beside the suites of products."""
-
-PEERS = ("openblas", "mkl", "torch")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -40,9 +40,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     names = (*SUITES, TILES)
     add("suites", nargs="*", metavar="SUITE", help=f"{', '.join(names)} (default: all)")
     add("--only", default="", metavar="TEXT", help="cases whose label has it, as 768x3072 or a.T")
-    add("--dtype", nargs="+", choices=["float32", "float64"], default=["float32", "float64"])
+    add("--dtype", nargs="+", choices=DTYPES, metavar="D", help="(default: each suite's own)")
     add("--threads", nargs="+", type=int, default=[1], metavar="N", help="(default: 1)")
-    add("--peers", nargs="*", choices=PEERS, default=PEERS)
+    add("--peers", nargs="*", choices=PEERS, metavar="P", help="(default: each suite's own)")
     add("--seconds", type=float, default=0.5, metavar="S", help="for each case (default: 0.5)")
     add("--out", action=yes_no, help="write to a given array (default: all suites but small do)")
     add("--tune", action=yes_no, default=True, help="measure plans before a case is timed")
@@ -77,6 +77,21 @@ def prepare_environment() -> list[str]:
     return cleared
 
 
+def runs(options: argparse.Namespace) -> Iterator[tuple[str, Case, str, int]]:
+    """What is measured, table by table: suite, case, dtype and number of threads."""
+    for name, suite in SUITES.items():
+        if name not in options.suites:
+            continue
+        cases = [case for case in suite.cases if options.only in str(case)]
+        dtypes = [x for x in options.dtype or suite.dtypes if "bfloat16" not in x or ML_DTYPES]
+        if suite.by_dtype:
+            for case, threads, dtype in product(cases, options.threads, dtypes):
+                yield name, case, dtype, threads
+        else:
+            for dtype, threads, case in product(dtypes, options.threads, cases):
+                yield name, case, dtype, threads
+
+
 def run(options: argparse.Namespace, record: Record) -> None:
     """Measure into `record`, and print everything as soon as it is there."""
     cleared = prepare_environment()
@@ -95,36 +110,41 @@ def run(options: argparse.Namespace, record: Record) -> None:
     header["threads"] = " ".join(map(str, options.threads))
     header["load"] = f"{os.getloadavg()[0]:.1f} before the run"
     header["nkblas"] = contenders[0].version
+    chosen = {
+        name: suite.peers if options.peers is None else options.peers
+        for name, suite in SUITES.items()
+        if name in options.suites
+    }
     unmeasured: list[peers.Contender] = []
     for name, peer in peers.PEERS.items():
         try:
-            if name in options.peers:
+            if any(name in names for names in chosen.values()):
                 contenders.append(peer(most))
                 header[name] = contenders[-1].version
-            elif name == "openblas":
+            elif name == "numpy":
                 unmeasured.append(peer(most))  # its threads read memory for `measure.Read`
         except peers.AbsentError as why:
             header[name] = f"absent: {why}"
+    if not ML_DTYPES:
+        header["bfloat16"] = "absent: the package ml_dtypes is not installed"
     if cleared:
         header["unset"] = f"{', '.join(cleared)}, for this run"
     print_header(header)
 
     def results() -> Iterator[Result]:
-        for suite, dtype, threads in product(SUITES, options.dtype, options.threads):
-            if suite not in options.suites:
-                continue
-            for contender in contenders + unmeasured:
-                contender.use(threads)
-            for case in SUITES[suite].cases:
-                if options.only in str(case):
-                    yield measure(
-                        suite, case, dtype, threads, contenders, options.seconds, options.out
-                    )
+        in_use = 0
+        for suite, case, dtype, threads in runs(options):
+            if threads != in_use:
+                for contender in contenders + unmeasured:
+                    contender.use(threads)
+                in_use = threads
+            measured = [c for c in contenders if c.name in ("nkblas", *chosen[suite])]
+            yield measure(suite, case, dtype, threads, measured, options.seconds, options.out)
 
     for result in tables(results()):
         record.results.append(result)
     if TILES in options.suites:
-        for dtype in options.dtype:
+        for dtype in [x for x in options.dtype or REAL if x in REAL]:
             for tile in print_tiles(
                 chain(measure_tiles(dtype, options.seconds), measure_small(dtype, options.seconds))
             ):

@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from timeit import Timer
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,8 +18,9 @@ import nkblas
 from nkblas import _engine, kernels
 from nkblas.codegen import spec
 
+from .check import Expected
 from .operands import Array, operands
-from .peers import Call, Contender
+from .peers import AbsentError, Call, Contender, uniform
 from .record import Result
 from .suites import SUITES, Case
 
@@ -27,6 +29,14 @@ SAMPLE = 200e-6
 
 ROUNDS = 15
 """Rounds at least; more where they fit into the time given."""
+
+SLOW = 50e-3
+"""Seconds from which on a call is slow, if the fastest contender's takes less than 1 / `TIMES` of
+that. It is timed in the first `FEWEST` rounds only."""
+
+TIMES = 20
+
+FEWEST = 3
 
 REST = 5e-3
 """Seconds between samples with more than one thread: the workers of the library before it wait
@@ -61,6 +71,15 @@ class Peak:
     def __call__(self) -> None:
         self._buffer.fill(1e-3)  # the kernel leaves its sums there, and they would grow
         self._kernel(self._steps, self._pointer)
+
+
+FMA = {"float32": "float32", "float64": "float64", "complex64": "float32", "complex128": "float64"}
+"""By dtype: in what type its multiply-adds are."""
+
+
+def peak_of(dtype: str, flops: int) -> Peak | None:
+    """The peak of the instruction that multiplies these types best; None where no kernel has it."""
+    return Peak(FMA[dtype], flops) if dtype in FMA else None
 
 
 class Read:
@@ -118,12 +137,15 @@ def measure(
     """
     into = SUITES[suite].out if into is None else into
     a, b, out = operands(case, dtype)
-    calls = {c.name: c.bind(a, b, out, into) for c in contenders}
+    flops = case.flops(dtype)
     fallbacks = nkblas.stats()["fallbacks"]
-    check(calls, case, a, b, out)
-    peak = Peak(dtype, case.flops)
-    yardsticks: dict[str, Call] = {"peak": peak}
+    calls, absent = bind(contenders, a, b, out, into)
+    fallback = nkblas.stats()["fallbacks"] > fallbacks
+    peak = peak_of(dtype, flops)
     read = Read(max(a, b, out, key=np.size)) if SUITES[suite].in_memory else None
+    yardsticks: dict[str, Call] = {}
+    if peak:
+        yardsticks["peak"] = peak
     if read:
         yardsticks["read"] = read
     times = interleave({**calls, **yardsticks}, seconds, REST if threads > 1 else 0)
@@ -140,60 +162,73 @@ def measure(
         dtype=dtype,
         threads=threads,
         out=into,
-        plan=str(nkblas.explain(a, b).plan),
-        fallback=nkblas.stats()["fallbacks"] > fallbacks,
-        peak=peak.flops / medians["peak"] / 1e9,
+        plan=str(nkblas.explain(a, b).plan) if uniform(a, b, out) and not fallback else "",
+        fallback=fallback,
+        absent=absent,
+        peak=peak.flops / medians["peak"] / 1e9 if peak else 0,
         bandwidth=read.bytes / medians["read"] / 1e9 if read else 0,
-        gflops={name: case.flops / medians[name] / 1e9 for name in calls},
-        of_peak=share("peak", case.flops / (peak.flops * threads)),
-        of_bandwidth=share("read", case.elements * a.itemsize / read.bytes) if read else {},
+        gflops={name: flops / medians[name] / 1e9 for name in calls},
+        of_peak=share("peak", flops / (peak.flops * threads)) if peak else {},
+        of_bandwidth=share("read", (a.nbytes + b.nbytes + out.nbytes) / read.bytes) if read else {},
         ratios={name: paired(times[name], times["nkblas"]) for name in calls if name != "nkblas"},
         medians=medians,
         seconds=times,
     )
 
 
-def paired(numerator: list[float], denominator: list[float]) -> float:
-    """Median of the ratios within each round."""
-    return statistics.median(x / y for x, y in zip(numerator, denominator, strict=True))
-
-
-def check(calls: Mapping[str, Call], case: Case, a: Array, b: Array, out: Array) -> None:
-    """See to it that every contender's result is within ``k eps (|A| |B|)`` of a float64 one.
-
-    That leaves room for a float64 reference's own error: each of the two is within half of it.
+def bind(
+    contenders: Sequence[Contender], a: Array, b: Array, out: Array, into: bool
+) -> tuple[dict[str, Call], dict[str, str]]:
+    """The calls of those whose product is right, and why each of the others is absent.
 
     Raises
     ------
     ArithmeticError
-        A result is not.
+        It is nkblas whose product is wrong.
     """
-    wide_a, wide_b = (x.astype(np.float64, copy=False) for x in (a, b))
-    reference = wide_a @ wide_b
-    bound = case.k * np.finfo(a.dtype).eps * (abs(wide_a) @ abs(wide_b))
-    for name, call in calls.items():
-        out[...] = np.nan  # what a call leaves out fails
-        returned = call()
-        result = out if returned is None else np.asarray(returned)
-        if not (abs(result - reference) <= bound).all():
-            raise ArithmeticError(f"{name}: {case}, {a.dtype}, is outside of the error bound")
+    calls: dict[str, Call] = {}
+    absent: dict[str, str] = {}
+    expected = Expected(a, b, out)
+    for contender in contenders:
+        try:
+            call = contender.bind(a, b, out, into)
+            expected.verify(call)
+            calls[contender.name] = call
+        except AbsentError as why:
+            absent[contender.name] = str(why)
+        except ArithmeticError as why:
+            if contender.name == "nkblas":
+                raise
+            absent[contender.name] = f"its product is {why}"
+    return calls, absent
+
+
+def paired(numerator: list[float], denominator: list[float]) -> float:
+    """Median of the ratios within each round in which both were timed."""
+    return statistics.median(x / y for x, y in zip(numerator, denominator, strict=False))
 
 
 def interleave(calls: Mapping[str, Call], seconds: float, rest: float) -> dict[str, list[float]]:
     """Seconds that one call takes, for each round; the rounds fill `seconds`."""
     timers = {name: Timer(call) for name, call in calls.items()}
-    numbers = {name: fill(timer) for name, timer in timers.items()}
+    samples = {name: fill(timer) for name, timer in timers.items()}
+    slow = max(SLOW, TIMES * min(sample.seconds for sample in samples.values()))
     times: dict[str, list[float]] = {name: [] for name in calls}
     order = list(calls)
     shuffle = random.Random(0).shuffle
     start = time.perf_counter()
-    while len(times[order[0]]) < ROUNDS or time.perf_counter() - start < seconds:
+    rounds = 0
+    while rounds < ROUNDS or time.perf_counter() - start < seconds:
+        if rounds == FEWEST:
+            order = [name for name in order if samples[name].seconds < slow]
         shuffle(order)  # in a fixed order each would always find the same leftovers in the caches
         for name in order:
+            number = samples[name].number
             if rest:
                 pause(rest)
-                timers[name].timeit(numbers[name])  # wakes this one's own workers
-            times[name].append(timers[name].timeit(numbers[name]) / numbers[name])
+                timers[name].timeit(number)  # wakes this one's own workers
+            times[name].append(timers[name].timeit(number) / number)
+        rounds += 1
     return times
 
 
@@ -204,9 +239,18 @@ def pause(seconds: float) -> None:
         pass
 
 
-def fill(timer: Timer) -> int:
-    """How many calls fill a sample. Finding it warms up: clock, caches, thread pools."""
-    number = 1
-    while min(timer.repeat(3, number)) < SAMPLE:
+class Sample(NamedTuple):
+    """How many calls it has, and how long it takes."""
+
+    number: int
+    seconds: float
+
+
+def fill(timer: Timer) -> Sample:
+    """The sample that takes long enough. Finding it warms up: clock, caches, thread pools."""
+    number, seconds = 1, timer.timeit(1)
+    if seconds > SLOW:
+        return Sample(number, seconds)
+    while (seconds := min(timer.repeat(3, number))) < SAMPLE:
         number *= 2
-    return number
+    return Sample(number, seconds)

@@ -1,11 +1,13 @@
 """The operands of a case, laid out as its label says."""
 
+import math
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from .suites import Case
+from .suites import Case, types
 
 Array = np.ndarray[Any, Any]
 
@@ -19,18 +21,46 @@ LAYOUTS: dict[str, Callable[[Array], Array]] = {
 
 
 def operands(case: Case, dtype: str) -> tuple[Array, Array, Array]:
-    """A, B, and a C to write the product to."""
+    """A, B, and a C to write the product to.
+
+    Raises
+    ------
+    ImportError
+        NumPy has no such type, and the package ml_dtypes is not installed.
+    """
+    of_a, of_b, of_c = map(element, types(dtype))
     generator = np.random.default_rng(case.elements)
     stack = (case.batch,) if case.batch else ()
 
-    def matrix(rows: int, columns: int, layout: str) -> Array:
-        values = generator.uniform(-1, 1, (*stack, rows, columns)).astype(dtype, copy=False)
-        return LAYOUTS[layout](values)
+    def matrix(dtype: np.dtype, rows: int, columns: int, layout: str) -> Array:
+        return LAYOUTS[layout](draw(generator, dtype, (*stack, rows, columns), case.k))
 
-    a, b = matrix(case.m, case.k, case.a), matrix(case.k, case.n, case.b)
-    out = np.empty((*stack, case.m, case.n), dtype)
+    a, b = matrix(of_a, case.m, case.k, case.a), matrix(of_b, case.k, case.n, case.b)
+    out = np.empty((*stack, case.m, case.n), of_c)
     if case.m == 1:
         a, out = a[..., 0, :], out[..., 0, :]
     if case.n == 1:
         b, out = b[..., 0], out[..., 0]
     return a, b, out
+
+
+def element(name: str) -> np.dtype:
+    """The type of that name, NumPy's or one of ml_dtypes."""
+    try:
+        return np.dtype(name)
+    except TypeError:
+        return np.dtype(getattr(import_module("ml_dtypes"), name))
+
+
+def draw(generator: np.random.Generator, dtype: np.dtype, shape: tuple[int, ...], k: int) -> Array:
+    """Values from -1 to 1, of both parts if complex; all integers; as many True as leave a product
+    over `k` half False."""
+    if dtype.kind == "b":
+        return generator.random(shape) < math.sqrt(math.log(2) / k)
+    if dtype.kind in "iu":
+        ends = np.iinfo(dtype)
+        return generator.integers(ends.min, ends.max, shape, dtype, endpoint=True)
+    values = generator.uniform(-1, 1, shape)
+    if dtype.kind == "c":
+        return (values + 1j * generator.uniform(-1, 1, shape)).astype(dtype)
+    return values.astype(dtype, copy=False)

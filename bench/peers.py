@@ -1,16 +1,18 @@
 """The contenders: nkblas and the libraries it is measured against, one class for each.
 
-A contender is made for a number of threads, at most, and raises `AbsentError` if it can't be had.
+A contender is made for a number of threads, at most, and raises `AbsentError` if it can't be had;
+so does `bind` for a product that it doesn't have.
 `bind` prepares one product as a call without arguments: the call that someone who knows the
 library would make. What has to be done for every product is inside of it, a copy included where
 the library takes no such operand; what can be done once for a shape is done by `bind`.
 """
 
 import ctypes
+import os
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module, metadata
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -22,7 +24,7 @@ Call = Callable[[], object]
 
 
 class AbsentError(RuntimeError):
-    """A contender is not to be had here; the message says why."""
+    """A contender is not to be had here, or not for this product; the message says why."""
 
 
 class Contender(Protocol):
@@ -47,8 +49,29 @@ class Contender(Protocol):
 
         With `into` it writes to `out`. Without, it makes an array for the result and returns it,
         unless the library has no such call.
+
+        Raises
+        ------
+        AbsentError
+            The library has no call for these operands.
         """
         ...
+
+
+def uniform(*arrays: Array) -> bool:
+    """Whether all have the same type."""
+    return len({x.dtype for x in arrays}) == 1
+
+
+def as_numpy(matmul: Any, a: Array, b: Array, out: Array, into: bool) -> Call:
+    """A call of ``numpy.matmul`` or what has its arguments."""
+    options: dict[str, Any] = {} if uniform(a, b, out) else {"dtype": out.dtype}
+    if into:
+        options["out"] = out
+    # as it is written, for products of so small matrices that keywords in a dict count
+    if options.keys() == {"out"}:
+        return lambda: matmul(a, b, out=out)
+    return (lambda: matmul(a, b, **options)) if options else (lambda: matmul(a, b))
 
 
 class NKBLAS:
@@ -78,8 +101,7 @@ class NKBLAS:
             self._library.set_num_threads(threads)
 
     def bind(self, a: Array, b: Array, out: Array, into: bool) -> Call:
-        matmul = nkblas.matmul
-        call: Call = (lambda: matmul(a, b, out=out)) if into else (lambda: matmul(a, b))
+        call = as_numpy(nkblas.matmul, a, b, out, into)
         if self._warms_up:
             with self._library.record() as shapes:
                 call()
@@ -87,10 +109,13 @@ class NKBLAS:
         return call
 
 
-class OpenBLAS:
-    """The BLAS inside NumPy's wheels, called as most people call it: by ``numpy.matmul``."""
+class NumPy:
+    """``numpy.matmul``: the BLAS inside NumPy's wheels, or loops where that hasn't the type."""
 
-    name = "openblas"
+    name = "numpy"
+
+    LOOPS = 10**9
+    """Operations up to which a product without a BLAS is worth the wait: seconds."""
 
     def __init__(self, threads: int) -> None:
         pools = _module("threadpoolctl").ThreadpoolController().select(internal_api="openblas")
@@ -99,14 +124,16 @@ class OpenBLAS:
         self._pools = pools
         info = pools.info()[0]
         kernels = f"{info['architecture']} kernels"
-        self.version = f"{info['version']}, {kernels}, in numpy {np.__version__}"
+        self.version = f"{np.__version__}, OpenBLAS {info['version']}, {kernels}"
 
     def use(self, threads: int) -> None:
         self._pools.limit(limits=threads)
 
     def bind(self, a: Array, b: Array, out: Array, into: bool) -> Call:
-        matmul = np.matmul
-        return (lambda: matmul(a, b, out=out)) if into else (lambda: matmul(a, b))
+        has_blas = out.dtype.name in ("bfloat16", "float32", "float64", "complex64", "complex128")
+        if not has_blas and 2 * out.size * a.shape[-1] > self.LOOPS:
+            raise AbsentError("takes seconds, without a BLAS for the type")
+        return as_numpy(np.matmul, a, b, out, into)
 
 
 class MKL:
@@ -115,11 +142,22 @@ class MKL:
     ``cblas_?gemm``, ``cblas_?gemv`` for vectors, ``cblas_?gemm_batch_strided`` for stacks, and for
     small matrices what ``mkl_jit_create_?gemm`` gives: a kernel made for the shape, or
     ``cblas_?gemm`` with fewer arguments where it makes none (on this CPU's vendor, perhaps).
+    Half precision and integers have a gemm only.
     """
 
     name = "mkl"
 
-    ROW_MAJOR, NO_TRANS, TRANS = 101, 111, 112
+    LETTERS: ClassVar = {"float32": "s", "float64": "d", "complex64": "c", "complex128": "z"}
+    GEMMS: ClassVar = {
+        ("float16", "float16", "float16"): "cblas_hgemm",
+        ("float16", "float16", "float32"): "cblas_gemm_f16f16f32",
+        ("bfloat16", "bfloat16", "float32"): "cblas_gemm_bf16bf16f32",
+        ("uint8", "int8", "int32"): "cblas_gemm_s8u8s32",  # in column-major order, that is
+        ("int8", "int8", "int32"): "cblas_gemm_s8u8s32",
+    }
+    """By the types of A, B and C: the functions that have no kin for vectors and stacks."""
+
+    ROW_MAJOR, NO_TRANS, TRANS, ONE_OFFSET = 101, 111, 112, 173
     LP64, SEQUENTIAL, GNU = 0, 1, 3
     SMALL = 64
     """Sides up to which a kernel is asked for."""
@@ -143,16 +181,23 @@ class MKL:
         self._library.MKL_Set_Num_Threads(threads)
 
     def bind(self, a: Array, b: Array, out: Array, into: bool) -> Call:
-        copies: list[tuple[Array, Array]] = []
+        copies: list[Call] = []
 
         def with_unit_stride(x: Array) -> Array:
             if x.itemsize in x.strides[-2:]:
                 return x
-            copies.append((np.empty(x.shape, x.dtype), x))  # no argument describes it
-            return copies[-1][0]
+            buffer = np.empty(x.shape, x.dtype)  # no argument describes it
+            copies.append(partial(np.copyto, buffer, x))
+            return buffer
 
+        shift = 0
+        if (a.dtype, out.dtype) == (np.int8, np.int32):
+            signed, a, shift = a.view(np.uint8), np.empty_like(a, np.uint8), -128
+            copies.append(partial(np.bitwise_xor, signed, np.uint8(128), out=a))  # adds 128
         a, b = with_unit_stride(a), with_unit_stride(b)
-        if out.ndim == 1:
+        if not (uniform(a, b, out) and out.dtype.name in self.LETTERS):
+            call = self._gemm_only(a, b, out, shift)
+        elif out.ndim == 1:
             # x @ B is B.T @ x
             call = self._gemv(a, b, out) if b.ndim == 1 else self._gemv(b.T, a, out)
         elif out.ndim == 3:
@@ -165,11 +210,29 @@ class MKL:
             return call
 
         def copy_and_call() -> None:
-            for buffer, x in copies:
-                np.copyto(buffer, x)
+            for copy in copies:
+                copy()
             call()
 
         return copy_and_call
+
+    def _gemm_only(self, a: Array, b: Array, out: Array, shift: int) -> Call:
+        name = self.GEMMS.get((a.dtype.name, b.dtype.name, out.dtype.name))
+        if name is None or out.ndim == 3:
+            raise AbsentError("has no function for that")
+        if out.ndim == 1:
+            a, b = (a.reshape(1, -1), b) if a.ndim == 1 else (a, b.reshape(-1, 1))
+            out = out.reshape(len(a), b.shape[1])
+        (trans_a, lda), (trans_b, ldb) = self._describe(a), self._describe(b)
+        (m, n), k = out.shape, a.shape[1]
+        head = (self.ROW_MAJOR, trans_a, trans_b)
+        if out.dtype != np.int32:
+            return self._prepare(name, out.dtype, *head, m, n, k, 1.0, a, lda, b, ldb, 0.0, out, n)
+        offset = np.zeros(1, np.int32)
+        return self._prepare(
+            name, np.dtype(np.float32), *head, self.ONE_OFFSET, m, n, k,
+            1.0, a, lda, shift, b, ldb, 0, 0.0, out, n, offset,
+        )  # fmt: skip
 
     def _gemv(self, a: Array, x: Array, out: Array) -> Call:
         trans, lda = self._describe(a)
@@ -214,28 +277,44 @@ class MKL:
         rows, columns = (stride // x.itemsize for stride in x.strides[-2:])
         return (self.NO_TRANS, rows) if columns == 1 else (self.TRANS, columns)
 
-    def _function(self, name: str, dtype: Any) -> Any:
-        function = getattr(self._library, name.replace("?", "sd"[dtype == np.float64]))
+    def _function(self, name: str, dtype: np.dtype) -> Any:
+        letter = self.LETTERS.get(dtype.name, "")
+        try:
+            function = getattr(self._library, name.replace("?", letter))
+        except AttributeError as why:
+            raise AbsentError(str(why)) from None
         function.restype = None
         return function
 
-    def _prepare(self, name: str, dtype: Any, *arguments: Any) -> Call:
+    def _prepare(self, name: str, dtype: np.dtype, *arguments: Any) -> Call:
         """A call of a function, its arguments converted once: float, int, array, or C's already.
 
-        It then costs about what numpy.matmul's dispatch costs.
+        It then costs about what numpy.matmul's dispatch costs. A float is of type `dtype`.
         """
-        scalar = ctypes.c_double if dtype == np.float64 else ctypes.c_float
+
+        def scalar(x: float) -> Any:
+            value = np.array(x, dtype)
+            if dtype.kind == "c":
+                return value.ctypes.data_as(ctypes.c_void_p)  # keeps the array, too
+            if dtype == np.float16:
+                return ctypes.c_ushort(int(value.view(np.uint16)))
+            return np.ctypeslib.as_ctypes_type(dtype)(x)
 
         def convert(x: Any) -> Any:
             if isinstance(x, np.ndarray):
-                return ctypes.c_void_p(x.ctypes.data)
-            return {float: scalar, int: ctypes.c_int}.get(type(x), lambda x: x)(x)
+                return x.ctypes.data_as(ctypes.c_void_p)
+            if isinstance(x, float):
+                return scalar(x)
+            return ctypes.c_int(x) if isinstance(x, int) else x
 
         return partial(self._function(name, dtype), *map(convert, arguments))
 
 
 class Torch:
-    """``torch.mm``, ``mv`` and ``bmm`` on views of the same arrays."""
+    """``torch.mm``, ``mv`` and ``bmm`` on views of the same arrays; ``_int_mm`` for int8 -> int32.
+
+    A wider result of other types is asked for by ``out_dtype``.
+    """
 
     name = "torch"
 
@@ -249,17 +328,79 @@ class Torch:
         self._torch.set_num_threads(threads)
 
     def bind(self, a: Array, b: Array, out: Array, into: bool) -> Call:
-        x, y, z = (self._torch.from_numpy(array) for array in (a, b, out))
-        if out.ndim == 1:
-            function = self._torch.mv
-            if a.ndim == 1:
-                x, y = y.T, x
+        if not into and out.dtype.name == "bfloat16":
+            raise AbsentError("NumPy can't read the result that it makes")
+        x, y, z = map(self._tensor, (a, b, out))
+        if uniform(a, b, out):
+            if out.ndim == 1:
+                function = self._torch.mv
+                if a.ndim == 1:
+                    x, y = y.T, x
+            else:
+                function = self._torch.bmm if out.ndim == 3 else self._torch.mm
         else:
-            function = self._torch.bmm if out.ndim == 3 else self._torch.mm
+            if out.ndim == 1:
+                x, y = (x[None], y) if a.ndim == 1 else (x, y[:, None])
+                z = z.reshape(len(x), y.shape[1])
+            if a.dtype == b.dtype == np.int8 and out.ndim < 3:
+                function = self._torch._int_mm
+            else:
+                function = partial(
+                    self._torch.bmm if out.ndim == 3 else self._torch.mm, out_dtype=z.dtype
+                )
+        try:
+            function(x, y, out=z)
+        except RuntimeError as why:
+            raise AbsentError(str(why).partition(". ")[0]) from None
         return (lambda: function(x, y, out=z)) if into else (lambda: function(x, y))
 
+    def _tensor(self, x: Array) -> Any:
+        if x.dtype.name == "bfloat16":
+            return self._torch.from_numpy(x.view(np.int16)).view(self._torch.bfloat16)
+        return self._torch.from_numpy(x)
 
-PEERS: dict[str, Callable[[int], Contender]] = {peer.name: peer for peer in (OpenBLAS, MKL, Torch)}
+
+class JAX:
+    """``jax.numpy.matmul``, compiled, on the CPU. Operands are copied into arrays of its own, once.
+
+    It has neither strided arrays nor ``out=``: each call makes a new array, and waits for it.
+    """
+
+    name = "jax"
+
+    def __init__(self, threads: int) -> None:
+        self._jax = _module("jax")
+        self._backend = _module("jax.extend.backend")
+        self._jax.config.update("jax_platforms", "cpu")
+        self._jax.config.update("jax_enable_x64", True)
+        self.version = f"{self._jax.__version__}, jit of jax.numpy.matmul"
+
+    def use(self, threads: int) -> None:
+        """The number is read from the environment when its pool of threads is made."""
+        if os.environ.get("PJRT_NPROC") != str(threads):
+            os.environ["PJRT_NPROC"] = str(threads)
+            self._backend.clear_backends()
+
+    def bind(self, a: Array, b: Array, out: Array, into: bool) -> Call:
+        jnp = self._jax.numpy
+        turn_a, turn_b = (not x.flags.c_contiguous for x in (a, b))
+        a, b = (a.mT if turn_a else a), (b.mT if turn_b else b)
+        if not (a.flags.c_contiguous and b.flags.c_contiguous):
+            raise AbsentError("has no strided arrays")
+        x, y = jnp.array(a), jnp.array(b)
+        wider = None if uniform(a, b, out) else out.dtype
+
+        @self._jax.jit  # type: ignore[misc, unused-ignore]
+        def product(x: Any, y: Any) -> Any:
+            x, y = (x.mT if turn_a else x), (y.mT if turn_b else y)
+            return jnp.matmul(x, y, preferred_element_type=wider)
+
+        return lambda: product(x, y).block_until_ready()
+
+
+PEERS: dict[str, Callable[[int], Contender]] = {
+    peer.name: peer for peer in (NumPy, MKL, Torch, JAX)
+}
 
 
 def _module(name: str) -> Any:

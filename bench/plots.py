@@ -14,10 +14,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from .record import Record, Result
-from .report import geometric_mean, of_roof, ratio, title
+from .report import geometric_mean, of_roof, peers, ratio, row, speed, table, title
 from .suites import SUITES, Case
 
-NAMES = {"nkblas": "nkblas", "openblas": "OpenBLAS", "mkl": "MKL", "torch": "PyTorch"}
+NAMES = {"nkblas": "nkblas", "numpy": "NumPy", "mkl": "MKL", "torch": "PyTorch", "jax": "JAX"}
 
 LINE: dict[str, Any] = {
     "linewidth": 1,
@@ -30,9 +30,10 @@ LINE: dict[str, Any] = {
 
 LINES: dict[str, dict[str, Any]] = {
     "nkblas": LINE | {"color": "#d55e00", "marker": "o", "markersize": 6, "zorder": 4},
-    "openblas": LINE | {"color": "#0072b2", "marker": "s"},
+    "numpy": LINE | {"color": "#0072b2", "marker": "s"},
     "mkl": LINE | {"color": "#009e73", "marker": "^"},
     "torch": LINE | {"color": "#9467bd", "marker": "D", "markersize": 4},
+    "jax": LINE | {"color": "#56b4e9", "marker": "v"},
 }
 """Colours that the colour-blind can tell apart, and markers for print in grey."""
 
@@ -50,42 +51,45 @@ TICKS = (
 def plot(record: Record, folder: str) -> Iterator[Path]:
     """Draw every table of `record` into `folder`; yields the files as they are written."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    tables = groupby(
-        record.results, key=lambda result: (result.suite, result.dtype, result.threads)
-    )
-    for (suite, dtype, threads), table in tables:
-        path = Path(folder, f"{suite}-{dtype}-{threads}.png")
-        figure = draw(list(table), record.header)
+    for parts, results in groupby(record.results, key=table):
+        path = Path(folder, "-".join(map(str, parts)).replace(" ", "-") + ".png")
+        figure = draw(list(results), record.header)
         figure.savefig(path, dpi=180, bbox_inches="tight", pad_inches=0.1)
         yield path
 
 
 def draw(results: Sequence[Result], header: dict[str, str]) -> Figure:
-    """One table: shares of what bounds the cases above, speed-ups below."""
+    """One table: above, shares of what bounds the cases, or speeds; below, speed-ups."""
     figure = Figure(figsize=(9, 5.4))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(6, 5))
     figure.subplots_adjust(hspace=0.26)
     first, groups = results[0], in_groups(results)
+    names = ["nkblas", *peers(first)]
     for axes in (above, below):
         axes.grid(axis="y", color="#dddddd", linewidth=0.6)
         axes.tick_params(length=0, labelsize=8.5, colors=GREY["color"])
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
 
-    for name in first.gflops:
-        _lines(above, name, NAMES[name], groups, partial(of_roof, name))
-    shares = [of_roof(name, result) for result in results for name in first.gflops]
-    if median(shares) < 0.1:
-        _logarithmic(above, shares)
+    suite = SUITES[first.suite]
+    value = speed if suite.by_dtype else of_roof
+    for name in names:
+        _lines(above, name, NAMES[name], groups, partial(value, name))
+    values = [value(name, result) for result in results for name in names if name in result.gflops]
+    if suite.by_dtype or median(values) < 0.1:
+        _logarithmic(above, values)
     else:
-        above.set_ylim(0, max(1, *shares) if max(shares) > 0.6 else max(shares))
-    above.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
-    in_memory = SUITES[first.suite].in_memory
-    above.set_ylabel("of FMA peak or bandwidth" if in_memory else "of the FMA peak", **GREY)
+        above.set_ylim(0, max(1, *values) if max(values) > 0.6 else max(values))
+    if suite.by_dtype:
+        above.set_ylabel("$10^9$ operations a second", **GREY)
+    else:
+        above.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+        roof = "of FMA peak or bandwidth" if suite.in_memory else "of the FMA peak"
+        above.set_ylabel(roof, **GREY)
 
     below.axhline(1, color="black", linewidth=1, zorder=2)
-    for name in first.ratios:
-        mean = geometric_mean([result.ratios[name] for result in results])
+    for name in names[1:]:
+        mean = geometric_mean([ratio(name, result) for result in results])
         _lines(below, name, f"over {NAMES[name]}: {mean:.2f}", groups, partial(ratio, name))
     _logarithmic(below, [1, *(ratio for result in results for ratio in result.ratios.values())])
     below.set_ylabel("speed-up of nkblas", **GREY)
@@ -118,6 +122,8 @@ class Group(NamedTuple):
     @property
     def labels(self) -> list[str]:
         """For each case what tells it from the others of the group, and a bit more."""
+        if SUITES[self.results[0].suite].by_dtype:
+            return [row(result) for result in self.results]
         cases = [result.case for result in self.results]
         if all(case == Case(case.m, case.m, case.m) for case in cases):
             return [str(case.m) for case in cases]
@@ -147,9 +153,13 @@ def _lines(
     groups: Sequence[Group],
     value: Callable[[Result], float],
 ) -> None:
+    look, shift = LINES[contender], 0.0
+    if SUITES[groups[0].results[0].suite].by_dtype:
+        look = look | {"linewidth": 0}  # nothing lies between two dtypes: room for side by side
+        shift = 0.14 * (list(LINES).index(contender) - len(LINES) // 2)
     for group in groups:
         values = [value(result) for result in group.results]
-        axes.plot(group.places, values, label=label, **LINES[contender])
+        axes.plot([place + shift for place in group.places], values, label=label, **look)
         label = ""  # in the legend once
 
 
@@ -188,5 +198,5 @@ def _legend(axes: Axes, points: float) -> None:
 def _machine(first: Result, header: dict[str, str]) -> list[str]:
     """The machine and the versions, in lines that fit."""
     threads = f"{first.threads} thread" + "s" * (first.threads > 1)
-    versions = [f"{NAMES[name]} {header[name]}" for name in first.gflops]
+    versions = [f"{NAMES[name]} {header[name]}" for name in ("nkblas", *peers(first))]
     return textwrap.wrap(" · ".join([header["cpu"], header["isa"], threads, *versions]), 120)

@@ -15,21 +15,26 @@ class Result(NamedTuple):
     suite : str
     case : Case
     dtype : str
+        As for `bench.suites.types`.
     threads : int
     out : bool
         Whether the result went into a given array.
     plan : str
-        How nkblas does it.
+        How nkblas does it, where `nkblas.explain` knows.
     fallback : bool
         Whether nkblas left the product to NumPy.
+    absent : dict of str to str
+        By contender that has no such product: why.
     peak : float
-        GFLOP/s of multiply-adds alone, on one core, in the same rounds.
+        GFLOP/s of multiply-adds alone, on one core, in the same rounds; 0 where no kernel
+        measures it for this dtype.
     bandwidth : float
         GB/s at which the largest operand is read, in the same rounds; 0 where nobody asked.
     gflops : dict of str to float
         By contender.
     of_peak : dict of str to float
-        By contender: the fraction it reaches of `peak` times the number of threads.
+        By contender: the fraction it reaches of `peak` times the number of threads. Empty where
+        there is none.
     of_bandwidth : dict of str to float
         By contender: the fraction of `bandwidth` at which it goes once through A, B and C. Empty
         where nobody asked.
@@ -38,7 +43,7 @@ class Result(NamedTuple):
     medians : dict of str to float
         By contender, and "peak", "read": seconds of one call.
     seconds : dict of str to list of float
-        The same in each round.
+        The same in each round; for those who are very slow, in the first few.
     """
 
     suite: str
@@ -48,6 +53,7 @@ class Result(NamedTuple):
     out: bool
     plan: str
     fallback: bool
+    absent: dict[str, str]
     peak: float
     bandwidth: float
     gflops: dict[str, float]

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from .record import Record, Result, Tile
-from .suites import SUITES, Case
+from .suites import PEERS, SUITES, types
 
 
 class Column(NamedTuple):
@@ -30,6 +30,8 @@ class Column(NamedTuple):
     form: str = "6.2f"
 
     def cell(self, result: Result) -> str:
+        if self.contender in result.absent:
+            return "-"
         speed = f"{result.gflops[self.contender]:.4g} " if self.contender else ""
         return speed + self.number(self.value(result))
 
@@ -53,66 +55,104 @@ def print_header(header: dict[str, str]) -> None:
 
 def tables(results: Iterable[Result]) -> Iterator[Result]:
     """Print results as they come, and hand them on."""
-    fewest: dict[tuple[str, str], dict[Case, Result]] = {}
-    groups = groupby(results, key=lambda result: (result.suite, result.dtype, result.threads))
-    for (suite, dtype, _), group in groups:
+    fewest: dict[tuple[str, str], dict[str, Result]] = {}
+    for (suite, constant, _), group in groupby(results, key=table):
         seen: list[Result] = []
         for result in group:
             if not seen:
-                columns = begin(result, fewest.get((suite, dtype), {}))
+                columns = begin(result, fewest.get((suite, constant), {}))
             seen.append(result)
             note = "  a fallback: done by NumPy" if result.fallback else ""
-            _line(str(result.case), (column.cell(result) for column in columns), note)
+            _line(row(result), (column.cell(result) for column in columns), note)
             yield result
-        for name, summarize in (("geometric mean", geometric_mean), ("minimum", min)):
+        for name, summarize in (("geometric mean", geometric_mean), ("minimum", minimum)):
             numbers = (c.number(summarize([c.value(r) for r in seen])) for c in columns)
             _line(name, numbers)
-        fewest.setdefault((suite, dtype), {result.case: result for result in seen})
+        for line in reasons(seen):
+            print(line)
+        fewest.setdefault((suite, constant), {row(result): result for result in seen})
 
 
-def begin(first: Result, fewest: dict[Case, Result]) -> list[Column]:
+def table(result: Result) -> tuple[str, str, int]:
+    """What the results of one table, or one figure, have in common."""
+    by_dtype = SUITES[result.suite].by_dtype
+    return result.suite, result.case.size if by_dtype else result.dtype, result.threads
+
+
+def row(result: Result) -> str:
+    """What tells a result from the others of its table."""
+    return str(types(result.dtype) if SUITES[result.suite].by_dtype else result.case)
+
+
+def peers(result: Result) -> list[str]:
+    """Who was to be compared with nkblas, the absent ones as well."""
+    return [peer for peer in PEERS if peer in result.ratios or peer in result.absent]
+
+
+def reasons(results: Sequence[Result]) -> list[str]:
+    """For each dash in a table, why."""
+    found: dict[str, list[str]] = {}
+    for result in results:
+        for name, why in result.absent.items():
+            found.setdefault(f"{name}: {why}", []).append(row(result))
+    return [f"{reason} ({'; '.join(rows)})" for reason, rows in found.items()]
+
+
+def begin(first: Result, fewest: dict[str, Result]) -> list[Column]:
     """Print the head of a table, and return its columns.
 
     Parameters
     ----------
     first : Result
         Says what the table is about.
-    fewest : dict of Case to Result
-        The same cases on the fewest threads, if that was before.
+    fewest : dict of str to Result
+        The same rows on the fewest threads, if that was before.
     """
     share = "its share of the FMA peak"
     if SUITES[first.suite].in_memory:
         share += ", or of the bandwidth where it is more of that"
-    print(f"\n{title(first)}\nGFLOP/s of each; for nkblas, {share}; for peers, its speed-up")
+    unit = "10^9 operations a second" if SUITES[first.suite].by_dtype else "GFLOP/s"
+    print(f"\n{title(first)}\n{unit} of each; for nkblas, {share}; for peers, its speed-up")
     if SUITES[first.suite].note:
         print(SUITES[first.suite].note)
     columns = [Column("nkblas", "nkblas", partial(of_roof, "nkblas"), "6.1%")]
-    columns += (Column(peer, peer, partial(ratio, peer)) for peer in first.ratios)
+    columns += (Column(peer, peer, partial(ratio, peer)) for peer in peers(first))
     columns.append(Column("best peer", "", best))
     if fewest:
         one = next(iter(fewest.values())).threads
         heading = f"{one} thread{'s' * (one > 1)}"
         columns.append(Column(heading, "", partial(scaling, fewest)))
-    _line("m x n x k", (column.heading for column in columns))
+    _line(
+        "" if SUITES[first.suite].by_dtype else "m x n x k", (column.heading for column in columns)
+    )
     return columns
 
 
 def title(result: Result) -> str:
     """What a table or a figure is about."""
     suite = SUITES[result.suite]
-    words = f"{result.suite}: {suite.about}, {result.dtype}, {result.threads} thread"
+    words = f"{result.suite}: {suite.about}, {table(result)[1]}, {result.threads} thread"
     words += "s" * (result.threads > 1)
     return words if result.out else f"{words}, without out="
 
 
 def of_roof(contender: str, result: Result) -> float:
-    """Fraction that a contender reaches of what bounds the case: arithmetic or memory."""
-    return max(result.of_peak[contender], result.of_bandwidth.get(contender, 0))
+    """Fraction that a contender reaches of what bounds the case: arithmetic or memory.
+
+    NaN if it is absent, or nothing that bounds the case was measured.
+    """
+    fractions = (result.of_peak, result.of_bandwidth)
+    return max((x[contender] for x in fractions if contender in x), default=math.nan)
+
+
+def speed(contender: str, result: Result) -> float:
+    """Billions of operations a second; NaN if the contender is absent."""
+    return result.gflops.get(contender, math.nan)
 
 
 def ratio(peer: str, result: Result) -> float:
-    """nkblas's speed-up over a peer."""
-    return result.ratios[peer]
+    """nkblas's speed-up over a peer; NaN if that is absent."""
+    return result.ratios.get(peer, math.nan)
 
 
 def best(result: Result) -> float:
@@ -120,11 +160,13 @@ def best(result: Result) -> float:
     return min(result.ratios.values(), default=math.nan)
 
 
-def scaling(fewest: dict[Case, Result], result: Result) -> float:
-    """nkblas's speed-up over fewer threads, each related to the peak at its time."""
-    before = fewest.get(result.case)
+def scaling(fewest: dict[str, Result], result: Result) -> float:
+    """nkblas's speed-up over fewer threads, each related to the peak at its time, if known."""
+    before = fewest.get(row(result))
     if before is None:
         return math.nan
+    if not result.of_peak:
+        return result.gflops["nkblas"] / before.gflops["nkblas"]
     now, then = (x.of_peak["nkblas"] * x.threads for x in (result, before))
     return now / then
 
@@ -139,7 +181,14 @@ def print_tiles(tiles: Iterable[Tile]) -> Iterator[Tile]:
 
 
 def geometric_mean(values: Sequence[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values))
+    """Of those that are numbers; NaN if none is."""
+    logs = [math.log(value) for value in values if not math.isnan(value)]
+    return math.exp(sum(logs) / len(logs)) if logs else math.nan
+
+
+def minimum(values: Sequence[float]) -> float:
+    """Of those that are numbers; NaN if none is."""
+    return min((value for value in values if not math.isnan(value)), default=math.nan)
 
 
 def _line(head: str, cells: Iterable[str], note: str = "") -> None:

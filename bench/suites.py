@@ -3,6 +3,38 @@
 from itertools import chain
 from typing import NamedTuple, TypeAlias
 
+PEERS = ("numpy", "mkl", "torch", "jax")
+"""In the order in which they are shown."""
+
+REAL = ("float32", "float64")
+
+DTYPES = (
+    *REAL,
+    *("complex64", "complex128"),
+    *("float16", "bfloat16", "float16_float32", "bfloat16_float32"),
+    *("int8", "uint8", "int8_int32", "uint8_int8_int32"),
+    *("int16", "int32", "int64", "bool"),
+)
+"""What `types` takes apart, as far as it is measured."""
+
+
+class Types(NamedTuple):
+    """The element types of A, B and C."""
+
+    a: str
+    b: str
+    c: str
+
+    def __str__(self) -> str:
+        operands = self.a if self.a == self.b else f"{self.a}, {self.b}"
+        return operands if self.a == self.b == self.c else f"{operands} -> {self.c}"
+
+
+def types(dtype: str) -> Types:
+    """The types that a text names: "int8", "int8_int32" (C's last), "uint8_int8_int32"."""
+    names = dtype.split("_")
+    return Types(names[0], names[1] if len(names) == 3 else names[0], names[-1])
+
 
 class Case(NamedTuple):
     """One product ``C[m, n] = A[m, k] @ B[k, n]``, or a stack of them.
@@ -26,10 +58,10 @@ class Case(NamedTuple):
     a: str = ""
     b: str = ""
 
-    @property
-    def flops(self) -> int:
-        """Operations of floating point: a multiply and an add for each of m * n * k."""
-        return 2 * (self.batch or 1) * self.m * self.n * self.k
+    def flops(self, dtype: str) -> int:
+        """Operations: a multiply and an add for each of m * n * k; four of each if complex."""
+        each = 8 if dtype.startswith("complex") else 2
+        return each * (self.batch or 1) * self.m * self.n * self.k
 
     @property
     def elements(self) -> int:
@@ -71,6 +103,13 @@ class Suite(NamedTuple):
         Whether memory may be what bounds the cases: its bandwidth is measured as well.
     note : str
         What one has to know to read the figures.
+    dtypes : tuple of str
+        As for `types`.
+    peers : tuple of str
+        Of `PEERS`.
+    by_dtype : bool
+        Whether a table has a row for each dtype of one case, rather than for each case of one
+        dtype.
     """
 
     about: str
@@ -78,6 +117,9 @@ class Suite(NamedTuple):
     out: bool = True
     in_memory: bool = False
     note: str = ""
+    dtypes: tuple[str, ...] = REAL
+    peers: tuple[str, ...] = ("numpy", "mkl", "torch")
+    by_dtype: bool = False
 
     @property
     def cases(self) -> Cases:
@@ -205,5 +247,19 @@ SUITES = {
         },
         note="No call of MKL takes a[:, ::2]: it is copied inside of the timed call, into a buffer "
         "that is there. NumPy and PyTorch copy by themselves.",
+    ),
+    "dtypes": Suite(
+        "every type of element",
+        {
+            "": (
+                *squares(128, 256, 512, 1024),
+                *cases((128, 768, 3072), (16, 4096, 1024), (1, 4096, 4096)),
+            )
+        },
+        note="MKL has int8 only as uint8 x int8: where A is int8, the call shifts it. JAX has "
+        "arrays of its own, and makes a new one for each result.",
+        dtypes=DTYPES,
+        peers=PEERS,
+        by_dtype=True,
     ),
 }

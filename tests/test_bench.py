@@ -4,23 +4,28 @@ import json
 import math
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import pytest
-from support import DTYPES, environment
+from support import environment
 
 import nkblas
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # bench is not installed
 
+from bench import __main__ as command  # noqa: E402
 from bench import measure, peers, record, report  # noqa: E402
-from bench.operands import operands  # noqa: E402
-from bench.suites import SUITES, Case  # noqa: E402
+from bench.check import Expected, approximate, eps, exact  # noqa: E402
+from bench.operands import element, operands  # noqa: E402
+from bench.suites import DTYPES, REAL, SUITES, Case, types  # noqa: E402
 
 KINDS = (
     Case(7, 9, 8),
@@ -43,6 +48,28 @@ KINDS = (
     Case(1, 90, 80, b=".T"),
 )
 """One small case of everything that a contender has to tell apart."""
+
+HERE = [x for x in DTYPES if "bfloat16" not in x or find_spec("ml_dtypes")]
+OTHERS = [x for x in HERE if x not in REAL]
+
+OTHER_KINDS = (
+    Case(70, 90, 80),
+    Case(7, 9, 8, a=".T", b=".T"),
+    Case(70, 90, 80, a="[:, ::2]"),
+    Case(7, 9, 8, batch=5),
+    Case(70, 1, 80),
+    Case(1, 90, 80, b=".T"),
+)
+"""The same for dtypes beyond float32 and float64."""
+
+HAVE = {
+    "nkblas": set(HERE),
+    "numpy": set(HERE),
+    "mkl": {"complex64", "complex128", "float16", "float16_float32", "bfloat16_float32"},
+    "torch": {"complex64", "complex128", "float16", "bfloat16", "int8_int32", "int16", "int64"},
+    "jax": set(HERE),
+}
+"""By contender: dtypes of single products without strides for which it must not be absent."""
 
 
 @pytest.fixture(scope="module", params=["nkblas", *peers.PEERS])
@@ -73,7 +100,7 @@ def strides_of(rows: int, columns: int, layout: str) -> tuple[int, int]:
     }[layout]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", HERE)
 @pytest.mark.parametrize("suite", SUITES)
 def test_operands(suite: str, dtype: str) -> None:
     cases = SUITES[suite].cases
@@ -82,10 +109,11 @@ def test_operands(suite: str, dtype: str) -> None:
     for case in set(map(shrunk, cases)):
         m, n, k, batch = case[:4]
         a, b, out = operands(case, dtype)
-        assert {a.dtype, b.dtype, out.dtype} == {np.dtype(dtype)}
+        assert tuple(x.dtype.name for x in (a, b, out)) == types(dtype)
         assert a.size + b.size + out.size == case.elements
         assert out.shape == (a @ b).shape
-        assert case.flops == 2 * m * n * k * max(1, batch)
+        each = 8 if "complex" in dtype else 2  # real ones
+        assert case.flops(dtype) == each * m * n * k * max(1, batch)
         stack = (batch,) if batch else ()
         for x, rows, columns, layout, vector in (
             (a, m, k, case.a, m == 1),
@@ -98,7 +126,27 @@ def test_operands(suite: str, dtype: str) -> None:
             else:
                 assert x.shape == (*stack, rows, columns)
                 assert x.strides[-2:] == tuple(s * x.itemsize for s in strides)
-                assert abs(x).max() <= 1
+                if x.dtype.kind not in "iub":
+                    assert abs(x).max() <= 2**0.5
+
+
+def test_types() -> None:
+    assert types("int8") == ("int8", "int8", "int8")
+    assert types("int8_int32") == ("int8", "int8", "int32")
+    assert types("uint8_int8_int32") == ("uint8", "int8", "int32")
+    assert [str(types(x)) for x in ("int8", "int8_int32", "uint8_int8_int32")] == [
+        "int8",
+        "int8 -> int32",
+        "uint8, int8 -> int32",
+    ]
+    assert len(set(DTYPES)) == len(DTYPES)
+
+
+def test_integers_have_their_whole_range() -> None:
+    a, b, _ = operands(Case(50, 60, 70), "uint8_int8_int32")
+    assert (a.min(), a.max(), b.min(), b.max()) == (0, 255, -128, 127)
+    a, b, _ = operands(Case(50, 60, 70), "bool")
+    assert 0.4 < (a @ b).mean() < 0.6
 
 
 def test_suites_cover_what_they_say() -> None:
@@ -114,22 +162,29 @@ def test_suites_cover_what_they_say() -> None:
 
 
 @pytest.mark.parametrize("into", [True, False])
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", REAL)
 @pytest.mark.parametrize("case", KINDS, ids=str)
 def test_contender(contender: peers.Contender, case: Case, dtype: str, into: bool) -> None:
     a, b, out = operands(case, dtype)
     before = a.copy(), b.copy()
-    call = contender.bind(a, b, out, into)
-    measure.check({contender.name: call}, case, a, b, out)
+    try:
+        call = contender.bind(a, b, out, into)
+    except peers.AbsentError as why:
+        assert (contender.name, str(why)) == ("jax", "has no strided arrays")
+        assert "::2" in str(case)
+        return
+    verify(contender, call, a, b, out)
     for x, y in zip((a, b), before, strict=True):
         assert np.array_equal(x, y)
     out[...] = 77
     returned = call()
-    if into or contender.name == "mkl":
+    if contender.name == "mkl" or (into and contender.name != "jax"):
         assert not (out == 77).any()
     else:
         assert (out == 77).all()
         assert not np.shares_memory(np.asarray(returned), out)
+    if contender.name == "jax":  # has copies
+        return
     # it is the operands' values at the time of the call that count
     a[...] = 0
     call()
@@ -137,9 +192,34 @@ def test_contender(contender: peers.Contender, case: Case, dtype: str, into: boo
     assert not result.any()
 
 
+@pytest.mark.parametrize("dtype", OTHERS)
+@pytest.mark.parametrize("case", OTHER_KINDS, ids=str)
+def test_contender_of_other_dtypes(contender: peers.Contender, case: Case, dtype: str) -> None:
+    a, b, out = operands(case, dtype)
+    try:
+        call = contender.bind(a, b, out, True)
+    except peers.AbsentError:
+        assert dtype not in HAVE[contender.name] or case.batch or "::2" in str(case)
+        return
+    verify(contender, call, a, b, out)
+    if contender.name != "jax":
+        a[...] = 0
+        call()
+        assert not out.any()
+
+
+def verify(contender: peers.Contender, call: peers.Call, a: Any, b: Any, out: Any) -> None:
+    try:
+        Expected(a, b, out).verify(call)
+    except ArithmeticError:  # where 16 bits are too few for sums of two products, MKL saturates
+        saturates = contender.name == "mkl" and out.dtype == np.int32
+        if not saturates or {"avx512_vnni", "avx_vnni"} & set(nkblas.cpu.features):
+            raise
+
+
 def test_wrong_results_are_found() -> None:
-    case = Case(20, 30, 40)
-    a, b, out = operands(case, "float32")
+    a, b, out = operands(Case(20, 30, 40), "float32")
+    expected = Expected(a, b, out)
 
     def wrong() -> None:
         np.matmul(a, b, out=out)
@@ -149,11 +229,88 @@ def test_wrong_results_are_found() -> None:
         np.matmul(a[:-1], b, out=out[:-1])
 
     for call in (wrong, incomplete, lambda: a @ b + 1e-3, lambda: None):
-        with pytest.raises(ArithmeticError, match="somebody: 20x30x40"):
-            measure.check({"somebody": call}, case, a, b, out)
-    measure.check({"somebody": lambda: a @ b}, case, a, b, out)
+        with pytest.raises(ArithmeticError, match="bound"):
+            expected.verify(call)
+    expected.verify(lambda: a @ b)
+    with pytest.raises(ArithmeticError, match="type float64, expected float32"):
+        expected.verify(lambda: (a @ b).astype(np.float64))
     with pytest.raises(ArithmeticError):  # zero is what it would have to write
-        measure.check({"nobody": lambda: None}, case, 0 * a, b, out)
+        Expected(0 * a, b, out).verify(lambda: None)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bool", "uint8_int8_int32", "int64"])
+def test_wrong_integers_are_found(dtype: str) -> None:
+    a, b, out = operands(Case(20, 30, 40), dtype)
+    expected = Expected(a, b, out)
+
+    def right() -> None:
+        np.matmul(a, b, out=out, dtype=out.dtype)
+
+    def wrong() -> None:
+        right()
+        out[3, 4] ^= 1
+
+    def incomplete() -> None:
+        np.matmul(a[:-1], b, out=out[:-1], dtype=out.dtype)
+
+    expected.verify(right)
+    for call in (wrong, incomplete, lambda: None):
+        with pytest.raises(ArithmeticError, match="exact"):
+            expected.verify(call)
+
+
+@pytest.mark.parametrize("dtype", [x for x in HERE if "int" in x] + ["uint16", "uint32", "uint64"])
+@pytest.mark.parametrize("values", ["random", "least", "greatest", "opposite"])
+def test_exact(dtype: str, values: str) -> None:
+    """Beside Python's own integers."""
+    a, b, out = operands(Case(5, 7, 3000), dtype)
+    if values != "random":
+        a[...] = np.iinfo(a.dtype).max if values == "greatest" else np.iinfo(a.dtype).min
+        b[...] = np.iinfo(b.dtype).min if values == "least" else np.iinfo(b.dtype).max
+    bits = 8 * out.dtype.itemsize
+    product = (a.astype(object) @ b.astype(object)) % 2**bits
+    if out.dtype.kind == "i":
+        product = (product + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1)
+    result = exact(a, b, out.dtype)
+    assert result.dtype == out.dtype
+    assert result.tolist() == product.tolist()
+
+
+def test_exact_truth() -> None:
+    a, b, out = operands(Case(50, 60, 70), "bool")
+    assert np.array_equal(exact(a, b, out.dtype), (a[:, :, None] & b).any(axis=1))
+
+
+@pytest.mark.parametrize("dtype", [x for x in HERE if "int" not in x and x != "bool"])
+def test_bound(dtype: str) -> None:
+    """A product that is rounded once passes; one that is rounded at each step does not."""
+    a, b, out = operands(Case(10, 20, 50), dtype)
+    product, bound = approximate(a, b, out.dtype)
+    is_complex = out.dtype.kind == "c"
+    wide = np.clongdouble if is_complex else np.longdouble
+    once = (a.astype(wide) @ b.astype(wide)).astype(out.dtype)
+    assert (abs(once.astype(wide) - product) <= bound).all()
+
+    narrower = {"float64": "float32", "float32": "float16"}
+    parts = np.empty(0, a.dtype).real.dtype
+    narrow = np.dtype(narrower.get(parts.name, parts))
+
+    def rounded(x: Any) -> Any:
+        if is_complex:
+            return x.real.astype(narrow) + 1j * x.imag.astype(narrow)
+        return x.astype(narrow).astype(np.float64)
+
+    total = np.zeros((10, 20))
+    for i in range(50):
+        total = rounded(total + a[:, i : i + 1].astype(product.dtype) * b[i].astype(product.dtype))
+    assert (abs(total - product) > bound).any()
+
+
+def test_eps() -> None:
+    for name in ("float16", "float32", "float64"):
+        assert eps(element(name)) == np.finfo(name).eps
+    if "bfloat16" in HERE:
+        assert eps(element("bfloat16")) == 2**-7
 
 
 @pytest.mark.parametrize("tune", [True, False])
@@ -195,12 +352,33 @@ def test_read_reads_the_operand(monkeypatch: pytest.MonkeyPatch) -> None:
             assert np.array_equal(values, largest.ravel(order="K")[: values.size], equal_nan=True)
 
 
+class Fake:
+    """A contender that does what the test says."""
+
+    version = "1"
+
+    def __init__(self, name: str, bind: Any) -> None:
+        self.name = name
+        self.bind = bind
+
+    def use(self, threads: int) -> None:
+        pass
+
+
+def unable(*_: object) -> peers.Call:
+    raise peers.AbsentError("has no such thing")
+
+
+UNABLE = Fake("mkl", unable)
+WRONG = Fake("torch", lambda a, b, out, into: lambda: out.fill(0))
+
+
 def results(peers_too: bool = True) -> list[record.Result]:
     """Short measurements of one case of each suite's first group and one of its last."""
     contenders: list[peers.Contender] = [peers.NKBLAS(1)]
     if peers_too:
         try:
-            contenders.append(peers.OpenBLAS(1))
+            contenders.append(peers.NumPy(1))
         except peers.AbsentError as why:
             pytest.skip(str(why))
     found = []
@@ -215,14 +393,103 @@ def test_measure() -> None:
     for result in results():
         assert result.plan
         assert not result.fallback
+        assert not result.absent
         assert result.out == SUITES[result.suite].out
-        assert set(result.gflops) == {"nkblas", "openblas"}
+        assert set(result.gflops) == {"nkblas", "numpy"}
         in_memory = SUITES[result.suite].in_memory
         assert set(result.seconds) == {*result.gflops, "peak", *(["read"] if in_memory else [])}
         assert all(len(times) >= measure.ROUNDS for times in result.seconds.values())
         assert result.medians == {name: median(times) for name, times in result.seconds.items()}
-        assert report.best(result) == result.ratios["openblas"]
+        assert report.best(result) == result.ratios["numpy"]
         consistent(result)
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "int8", "uint8_int8_int32", "bool"])
+def test_measure_dtypes(dtype: str) -> None:
+    contenders = [peers.NKBLAS(1), Fake("numpy", peers.NumPy.bind.__get__(peers.NumPy))]
+    result = measure.measure("dtypes", Case(70, 90, 80), dtype, 1, contenders, seconds=0)
+    assert set(result.ratios) == {"numpy"}
+    assert ("peak" in result.seconds) == (dtype == "complex64")
+    consistent(result)
+
+
+def test_the_absent_are_dashes(capsys: pytest.CaptureFixture[str]) -> None:
+    contenders = [peers.NKBLAS(1), UNABLE, WRONG]
+    case = Case(7, 9, 8)
+    found = [measure.measure("dtypes", case, x, 1, contenders, seconds=0) for x in ("int8", "bool")]
+    for result in found:
+        assert result.absent == {
+            "mkl": "has no such thing",
+            "torch": "its product is not the exact product",
+        }
+        assert set(result.gflops) == {"nkblas"}
+        assert math.isnan(report.ratio("mkl", result))
+        assert math.isnan(report.of_roof("nkblas", result))
+    assert list(report.tables(found)) == found
+    printed = capsys.readouterr().out
+    assert "mkl: has no such thing (int8; bool)" in printed
+    (line,) = [line for line in printed.splitlines() if line.split()[:1] == ["int8"]]
+    assert line.split()[2:6] == ["-", "-", "-", "-"]  # nkblas's share, two peers, the best of them
+    with pytest.raises(ArithmeticError, match="exact"):
+        measure.measure("dtypes", case, "int8", 1, [Fake("nkblas", WRONG.bind)], seconds=0)
+
+
+@pytest.mark.parametrize("dtype", HERE)
+def test_numpy_has_its_limit(dtype: str) -> None:
+    """A product without a BLAS is not waited for if it is large."""
+    bind = peers.NumPy.bind.__get__(peers.NumPy)
+    a, b, out = operands(Case(1, 2, 1 << 19), dtype)
+    large = np.broadcast_to(out[:1], (1 << 10,))
+    bind(a, b, out, False)
+    if "float32" in dtype or dtype in ("float64", "complex64", "complex128", "bfloat16"):
+        bind(a, b, large, False)
+    else:
+        with pytest.raises(peers.AbsentError, match="BLAS"):
+            bind(a, b, large, False)
+
+
+def test_slow_contenders_are_timed_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "SLOW", 5e-3)
+    calls = {"fast": 0, "slow": 0}
+
+    def fast() -> None:
+        calls["fast"] += 1
+        measure.pause(3e-4)
+
+    def slow() -> None:
+        calls["slow"] += 1
+        time.sleep(2e-2)
+
+    times = measure.interleave({"slow": slow, "fast": fast}, seconds=0, rest=0)
+    assert len(times["slow"]) == measure.FEWEST
+    assert calls["slow"] == measure.FEWEST + 1
+    assert len(times["fast"]) == measure.ROUNDS
+    assert measure.paired(times["slow"], times["fast"]) == median(
+        times["slow"][i] / times["fast"][i] for i in range(measure.FEWEST)
+    )
+    # where all are slow, none is
+    times = measure.interleave({"slow": slow, "other": slow}, seconds=0, rest=0)
+    assert {len(values) for values in times.values()} == {measure.ROUNDS}
+
+
+@pytest.mark.parametrize("arguments", [[], ["--dtype", "int8", "float32", "--threads", "1", "2"]])
+def test_runs_are_ordered_by_table(arguments: list[str]) -> None:
+    options = command.parse(arguments)
+    found = list(command.runs(options))
+    assert len(set(found)) == len(found)
+    tables = [
+        table
+        for table, _ in groupby(
+            (suite, case.size if SUITES[suite].by_dtype else dtype, threads)
+            for suite, case, dtype, threads in found
+        )
+    ]
+    assert len(set(tables)) == len(tables)
+    assert {suite for suite, *_ in found} == set(SUITES)
+    dtypes = {dtype for suite, _, dtype, _ in found if suite == "square"}
+    assert dtypes == (set(REAL) if not arguments else {"int8", "float32"})
+    if not arguments:
+        assert {dtype for suite, _, dtype, _ in found if suite == "dtypes"} == set(HERE)
 
 
 def test_threads_share_the_peak() -> None:
@@ -234,24 +501,28 @@ def test_threads_share_the_peak() -> None:
     consistent(two)
     assert math.isnan(report.best(one))
     scaling = 2 * two.of_peak["nkblas"] / one.of_peak["nkblas"]
-    assert math.isclose(report.scaling({case: one}, two), scaling)
+    assert math.isclose(report.scaling({str(case): one}, two), scaling)
     assert math.isnan(report.scaling({}, two))
 
 
 def consistent(result: record.Result) -> None:
     """Each figure follows from the seconds: fractions and ratios from those of the same rounds."""
-    seconds, medians, case = result.seconds, result.medians, result.case
-    size = np.dtype(result.dtype).itemsize
+    seconds, medians = result.seconds, result.medians
+    flops = result.case.flops(result.dtype)
 
     def ratio(x: str, y: str) -> float:
-        return median(p / q for p, q in zip(seconds[x], seconds[y], strict=True))
+        return median(p / q for p, q in zip(seconds[x], seconds[y], strict=False))
 
-    at_peak = result.peak * 1e9 * medians["peak"] * result.threads
     for name, speed in result.gflops.items():
-        assert math.isclose(speed, case.flops / medians[name] / 1e9)
-        assert math.isclose(result.of_peak[name], ratio("peak", name) * case.flops / at_peak)
+        assert math.isclose(speed, flops / medians[name] / 1e9)
+        if "peak" in seconds:
+            at_peak = result.peak * 1e9 * medians["peak"] * result.threads
+            assert math.isclose(result.of_peak[name], ratio("peak", name) * flops / at_peak)
+        else:
+            assert not result.peak
+            assert not result.of_peak
         if "read" in seconds:
-            share = ratio("read", name) * case.elements * size
+            share = ratio("read", name) * sum(x.nbytes for x in operands(result.case, result.dtype))
             share /= result.bandwidth * 1e9 * medians["read"]
             assert math.isclose(result.of_bandwidth[name], share)
         else:
@@ -273,7 +544,7 @@ def test_record_and_plots(tmp_path: Path, peers_too: bool) -> None:
     pytest.importorskip("matplotlib")
     from bench.plots import draw, plot
 
-    header = {"cpu": "a CPU", "isa": "avx2", "nkblas": "1.2", "openblas": "3.4", "mkl": "absent"}
+    header = {"cpu": "a CPU", "isa": "avx2", "nkblas": "1.2", "numpy": "3.4", "mkl": "absent"}
     tiles = [record.Tile("float32", 14, 32, 100, 0.5)]
     kept = record.Record(header, results(peers_too), tiles)
     kept.save(str(tmp_path / "new" / "run.json"))
@@ -281,19 +552,37 @@ def test_record_and_plots(tmp_path: Path, peers_too: bool) -> None:
     assert loaded == kept
 
     paths = list(plot(loaded, str(tmp_path / "plots")))
-    assert [path.name for path in paths] == [f"{suite}-float32-1.png" for suite in SUITES]
+    assert [path.name for path in paths] == [
+        *(f"{suite}-float32-1.png" for suite in SUITES if suite != "dtypes"),
+        *(f"dtypes-{size}-1.png" for size in ("30x40x50", "1x40x50")),
+    ]
     for path in paths:
         width, height = png_size(path)
         assert 1200 < width < 2000
         assert 700 < height < 1600
 
-    figure = draw(loaded.results[-2:], header)
+    figure = draw([x for x in loaded.results if x.suite == "transposed"], header)
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert any("transposed" in text and "float32" in text for text in texts)
     assert any("a CPU" in text and "avx2" in text and "nkblas 1.2" in text for text in texts)
-    assert any("OpenBLAS 3.4" in text for text in texts) == peers_too
+    assert any("NumPy 3.4" in text for text in texts) == peers_too
     names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert names == ["nkblas", "OpenBLAS"][: 1 + peers_too]
+    assert names == ["nkblas", "NumPy"][: 1 + peers_too]
+
+
+def test_plot_of_dtypes() -> None:
+    pytest.importorskip("matplotlib")
+    from bench.plots import draw
+
+    contenders = [peers.NKBLAS(1), UNABLE]
+    dtypes = ["float32", "int8_int32"]
+    found = [measure.measure("dtypes", Case(7, 9, 8), x, 1, contenders, seconds=0) for x in dtypes]
+    figure = draw(found, {"cpu": "a CPU", "isa": "avx2", "nkblas": "1.2", "mkl": "3"})
+    above, below = figure.axes
+    assert [text.get_text() for text in below.get_xticklabels()] == ["float32", "int8 -> int32"]
+    line = above.get_lines()[0]
+    assert line.get_label() == "nkblas"
+    assert list(line.get_ydata()) == [result.gflops["nkblas"] for result in found]
 
 
 def bench(*arguments: str, **changes: str) -> "subprocess.CompletedProcess[str]":
@@ -325,7 +614,7 @@ def test_command(tmp_path: Path) -> None:
     [
         (["squares"], "got squares, expected some of square"),
         (["--threads", "0"], "got 0, expected 1 or more"),
-        (["--dtype", "int8"], "invalid choice"),
+        (["--dtype", "int7"], "invalid choice"),
     ],
 )
 def test_command_refuses(arguments: list[str], message: str) -> None:

@@ -1,0 +1,95 @@
+"""What a product has to be, computed apart from every contender, and what error it may have."""
+
+import numpy as np
+
+from .operands import Array
+from .peers import Call
+
+DIGIT = 16
+"""Bits of an integer's digit: sums of 2**21 products of two are exact in float64."""
+
+
+class Expected:
+    """The product of two operands: integers exactly, modulo their range; others in float64.
+
+    Parameters
+    ----------
+    a, b : ndarray
+    out : ndarray
+        Where contenders write to; its type is the product's.
+    """
+
+    def __init__(self, a: Array, b: Array, out: Array) -> None:
+        self._out = out
+        if out.dtype.kind in "iub":
+            self._product, self._bound = exact(a, b, out.dtype), np.zeros(())
+            self._poison = ~self._product
+        else:
+            self._product, self._bound = approximate(a, b, out.dtype)
+            self._poison = np.full(out.shape, np.nan).astype(out.dtype)
+
+    def verify(self, call: Call) -> None:
+        """Make the call and look at what it wrote, or at what it returned if it wrote nothing.
+
+        Raises
+        ------
+        ArithmeticError
+            It is not the product.
+        """
+        self._out[...] = self._poison  # what a call leaves out fails
+        result = call()
+        if result is None or self._out.tobytes() != self._poison.tobytes():
+            result = self._out
+        result = np.asarray(result)
+        if result.dtype != self._out.dtype:
+            raise ArithmeticError(f"of type {result.dtype}, expected {self._out.dtype}")
+        if not self._bound.ndim:
+            if not np.array_equal(result, self._product):
+                raise ArithmeticError("not the exact product")
+        elif not (abs(result.astype(self._product.dtype) - self._product) <= self._bound).all():
+            raise ArithmeticError("outside of the error bound")
+
+
+def exact(a: Array, b: Array, dtype: np.dtype) -> Array:
+    """Product of integers, modulo the range of `dtype`, or of truth values.
+
+    Digit by digit in float64, where every sum of up to 2**21 products is exact.
+    """
+    if dtype.kind == "b":
+        return a.astype(np.float64) @ b.astype(np.float64) > 0
+    places = range(0, 8 * dtype.itemsize, DIGIT)
+
+    def digits(x: Array) -> list[Array]:
+        unsigned = x.astype(np.uint64)
+        return [(unsigned >> p & ((1 << DIGIT) - 1)).astype(np.float64) for p in places]
+
+    digits_a, digits_b = digits(a), digits(b)
+    total = np.zeros((), np.uint64)
+    for i, x in enumerate(digits_a):
+        for j, y in enumerate(digits_b[: len(places) - i]):  # beyond is beyond the range
+            total = total + ((x @ y).astype(np.uint64) << DIGIT * (i + j))
+    return total.astype(dtype)
+
+
+def approximate(a: Array, b: Array, dtype: np.dtype) -> tuple[Array, Array]:
+    """Product in float64 or complex128, and the error that one in `dtype` may have.
+
+    That is ``k eps (|A| |B|)``, with the eps of the sums, whose type is float32 at least, and one
+    rounding to `dtype` where that is narrower. A sum over k complex products is one over 2 k real
+    ones. It leaves room for this product's own error: each of the two is within half of it.
+    """
+    wide = np.dtype(np.complex128 if dtype.kind == "c" else np.float64)
+    a, b = (x.astype(wide, copy=False) for x in (a, b))
+    product = a @ b
+    real = np.empty(0, dtype).real.dtype
+    sums = np.promote_types(real, np.float32)
+    k = a.shape[-1] * (2 if dtype.kind == "c" else 1)
+    bound = k * eps(sums) * (abs(a) @ abs(b))
+    if sums != real:
+        bound += eps(real) * abs(product) + float(np.nextafter(real.type(0), real.type(1)))
+    return product, bound
+
+
+def eps(dtype: np.dtype) -> float:
+    """From 1 to the next number of a type, one of ml_dtypes too."""
+    return float(np.nextafter(dtype.type(1), dtype.type(2))) - 1

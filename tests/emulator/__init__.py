@@ -1,0 +1,113 @@
+"""Instructions that the CPU lacks, carried out by a program: so that every kernel can be run.
+
+A shared library (its sources are beside this file) catches the signal of an illegal instruction,
+carries out the instruction on the registers that were saved, and steps over it. Loaded into a
+process before anything else it does so for that process and those that it starts::
+
+    subprocess.run(command, env={**os.environ, **emulated("amx_tile", "amx_bf16")})
+
+What the CPU has runs on the CPU. `Machine` is for tests of the emulator itself.
+"""
+
+import ctypes
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FEATURES = (
+    "amx_bf16",
+    "amx_fp16",
+    "amx_int8",
+    "amx_tile",
+    "avx10_2",
+    "avx512_bf16",
+    "avx512_fp16",
+    "avx512_vnni",
+    "avx_ne_convert",
+    "avx_vnni",
+    "avx_vnni_int8",
+    "avx_vnni_int16",
+)
+"""The features, as `nkblas.cpu.features` names them, whose instructions are known; of avx10_2 and
+avx512_fp16 those that kernels use."""
+
+SOURCES = sorted(Path(__file__).parent.glob("*.c"))
+
+# The library is for this machine alone: `native` makes a multiply-add one instruction.
+COMMAND = ["-std=gnu11", "-O3", "-march=native", "-ffp-contract=off", "-fPIC", "-shared"]
+
+_folder: Any = None  # a temporary folder; it goes with the process
+
+
+@functools.cache
+def library() -> Path:
+    """The shared library, compiled once in each process.
+
+    Raises
+    ------
+    RuntimeError
+        There is no C compiler, or it fails.
+    """
+    global _folder
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        raise RuntimeError("the emulator needs a C compiler: none of cc, gcc, clang is in PATH")
+    _folder = tempfile.TemporaryDirectory(prefix="nkblas-emulator-")
+    path = Path(_folder.name, "emulator.so")
+    command = [compiler, *COMMAND, *map(str, SOURCES), "-o", str(path), "-lm", "-ldl"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+    return path
+
+
+def emulated(*features: str, **changes: Any) -> dict[str, str]:
+    """Changes of the environment with which a program can use instructions that the CPU lacks.
+
+    Parameters
+    ----------
+    *features : str
+        What ``NKBLAS_EMULATED`` says to whoever detects the CPU; all of `FEATURES` if none is
+        given. The instructions of the others run all the same.
+    **changes
+        More changes.
+    """
+    unknown = set(features) - set(FEATURES)
+    if unknown:
+        raise ValueError(f"features: got {sorted(unknown)}, expected some of {FEATURES}")
+    preload = " ".join(filter(None, (str(library()), os.environ.get("LD_PRELOAD"))))
+    return {
+        "LD_PRELOAD": preload,
+        "NKBLAS_EMULATED": ",".join(features or FEATURES),
+        **{name: str(value) for name, value in changes.items()},
+    }
+
+
+class Machine(ctypes.Structure):
+    """The registers on which the emulator works, as emulator.h has them."""
+
+    _fields_ = [
+        ("_zmm", ctypes.c_uint8 * (32 * 64)),
+        ("k", ctypes.c_uint64 * 8),
+        ("gpr", ctypes.c_uint64 * 16),  # rax rcx rdx rbx rsp rbp rsi rdi r8 ...
+        ("rip", ctypes.c_uint64),
+        ("rflags", ctypes.c_uint64),
+        ("_changed", ctypes.c_uint32 * 2),
+    ]
+
+    @property
+    def zmm(self) -> NDArray[np.uint8]:
+        """The vector registers: a view, of shape (32, 64)."""
+        return np.ctypeslib.as_array(self._zmm).reshape(32, 64)
+
+    def emulate(self, address: int) -> bool:
+        """Carry out the instruction at an address, without executing it; False if not known."""
+        self.rip = address
+        return bool(ctypes.CDLL(str(library())).emulate(ctypes.byref(self)))

@@ -1,0 +1,56 @@
+/* Moves of a word or a doubleword. */
+#include <string.h>
+
+#include "emulator.h"
+
+static void store(const machine *m, const instruction *i, int element)
+{
+    memcpy((void *)(uintptr_t)(i->address + i->index), &m->zmm[i->reg], (size_t)element);
+}
+
+static void set(machine *m, int number, uint64_t value)
+{
+    set_vector(m, number, (vector){.u64 = {value}});
+}
+
+/* vmovw between a vector register (`variant` 1: from it) and a general one or memory. */
+int move_word(machine *m, const instruction *i)
+{
+    if (i->row->variant == 0)
+        set(m, i->reg, i->memory ? source(m, i).u16[0] : (uint16_t)m->gpr[i->rm & 15]);
+    else if (i->memory)
+        store(m, i, 2);
+    else
+        m->gpr[i->rm & 15] = m->zmm[i->reg].u16[0];
+    return 1;
+}
+
+/* vmovw, vmovd from a vector register or memory; `variant` 1: the other way round. */
+int move_xmm(machine *m, const instruction *i)
+{
+    int element = i->row->element;
+    vector from = i->row->variant ? m->zmm[i->reg] : source(m, i);
+    if (i->row->variant && i->memory)
+        store(m, i, element);
+    else
+        set(m, i->row->variant ? i->rm : i->reg, element == 2 ? from.u16[0] : from.u32[0]);
+    return 1;
+}
+
+/* vmovsh: a load, a store (`variant` 1), or an element of one register with the rest of another. */
+int move_half(machine *m, const instruction *i)
+{
+    int chosen = (int)(mask_of(m, i) & 1);
+    if (!i->memory) {
+        instruction forward = *i;
+        if (i->row->variant == 1)
+            forward.reg = i->rm, forward.rm = i->reg;
+        write_scalar(m, &forward, m->zmm[forward.rm].u16[0], 2);
+    } else if (i->row->variant == 0) {
+        vector old = m->zmm[i->reg];
+        set(m, i->reg, chosen ? source(m, i).u16[0] : i->zeroing ? 0 : old.u16[0]);
+    } else if (chosen) {
+        store(m, i, 2);
+    }
+    return 1;
+}

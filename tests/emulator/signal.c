@@ -1,0 +1,182 @@
+/* The handler of illegal instructions: registers come from the signal's frame, and go back there.
+
+   Loaded before a program (LD_PRELOAD) it goes first, whoever installs a handler later; what it does
+   not know goes on to that one, or ends the process as without it. */
+#define _GNU_SOURCE
+#include <cpuid.h>
+#include <dlfcn.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ucontext.h>
+#include <ucontext.h>
+
+#include "emulator.h"
+
+/* ---- the frame: general registers, then the memory of XSAVE in its standard form */
+
+enum { X87, SSE, AVX, OPMASK = 5, ZMM_HIGH, ZMM_16_TO_31, COMPONENTS };
+enum { XMM = 160, XSAVE_HEADER = 512, MAGIC = 0x46505853 };
+static uint32_t offset[COMPONENTS], size[COMPONENTS];
+
+static const int general[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP,
+                                REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11,
+                                REG_R12, REG_R13, REG_R14, REG_R15};
+
+enum { FOR_EVEX = 1 << OPMASK | 1 << ZMM_HIGH | 1 << ZMM_16_TO_31 };
+
+typedef struct {
+    uint8_t *base;
+    uint64_t present; /* components that the frame has */
+    uint64_t *in_use; /* those of them that are not in their first state: all zeros */
+} frame;
+
+static void find_components(void)
+{
+    uint32_t c, d;
+    offset[SSE] = XMM, size[SSE] = 256;
+    for (uint32_t n = AVX; n < COMPONENTS; n++)
+        if (!__get_cpuid_count(0xD, n, &size[n], &offset[n], &c, &d))
+            size[n] = 0;
+}
+
+static frame frame_of(const ucontext_t *context)
+{
+    uint8_t *base = (uint8_t *)context->uc_mcontext.fpregs;
+    const struct _fpx_sw_bytes *software = (const void *)(base + 464);
+    uint64_t present = software->magic1 == MAGIC ? software->xstate_bv : 0;
+    return (frame){base, present, (uint64_t *)(void *)(base + XSAVE_HEADER)};
+}
+
+/* Bytes of a component; NULL if there are none, or they are zeros. */
+static uint8_t *component(const frame *f, int n)
+{
+    return f->present >> n & *f->in_use >> n & 1 ? f->base + offset[n] : NULL;
+}
+
+/* The same, to be written. */
+static uint8_t *writable(const frame *f, int n)
+{
+    if (!(f->present >> n & 1))
+        return NULL;
+    if (!(*f->in_use >> n & 1)) {
+        memset(f->base + offset[n], 0, size[n]);
+        *f->in_use |= (uint64_t)1 << n;
+    }
+    return f->base + offset[n];
+}
+
+/* A register's bytes, in parts. */
+static const struct part {
+    int component, first, last, from, bytes;
+} parts[] = {
+    {SSE, 0, 15, 0, 16},
+    {AVX, 0, 15, 16, 16},
+    {ZMM_HIGH, 0, 15, 32, 32},
+    {ZMM_16_TO_31, 16, 31, 0, 64},
+};
+
+static void load(machine *m, const ucontext_t *context, const frame *f)
+{
+    memset(m, 0, sizeof *m);
+    for (const struct part *p = parts; p < parts + 4; p++) {
+        const uint8_t *from = component(f, p->component);
+        for (int r = p->first; from && r <= p->last; r++, from += p->bytes)
+            memcpy(&m->zmm[r].u8[p->from], from, (size_t)p->bytes);
+    }
+    const uint8_t *masks = component(f, OPMASK);
+    if (masks)
+        memcpy(m->k, masks, sizeof m->k);
+    const greg_t *registers = context->uc_mcontext.gregs;
+    for (int n = 0; n < 16; n++)
+        m->gpr[n] = (uint64_t)registers[general[n]];
+    m->rip = (uint64_t)registers[REG_RIP];
+    m->rflags = (uint64_t)registers[REG_EFL];
+}
+
+static void store(const machine *m, ucontext_t *context, const frame *f)
+{
+    for (const struct part *p = parts; p < parts + 4; p++)
+        for (int r = p->first; r <= p->last; r++) {
+            uint8_t *to = m->changed >> r & 1 ? writable(f, p->component) : NULL;
+            if (to)
+                memcpy(to + (r - p->first) * p->bytes, &m->zmm[r].u8[p->from], (size_t)p->bytes);
+        }
+    uint8_t *masks = m->masks_changed ? writable(f, OPMASK) : NULL;
+    if (masks)
+        memcpy(masks, m->k, sizeof m->k);
+    greg_t *registers = context->uc_mcontext.gregs;
+    for (int n = 0; n < 16; n++)
+        registers[general[n]] = (greg_t)m->gpr[n];
+    registers[REG_RIP] = (greg_t)m->rip;
+    registers[REG_EFL] = (greg_t)m->rflags;
+}
+
+/* ---- the handler */
+
+/* What there was before ours, or was installed since. */
+static struct sigaction next;
+
+static int system_sigaction(int number, const struct sigaction *wanted, struct sigaction *old)
+{
+    static int (*function)(int, const struct sigaction *, struct sigaction *);
+    if (!function)
+        *(void **)&function = dlsym(RTLD_NEXT, "sigaction");
+    return function(number, wanted, old);
+}
+
+/* An instruction that isn't ours. What has no handler ends the process, at that instruction. */
+static void pass_on(int number, siginfo_t *info, void *context)
+{
+    if (next.sa_handler == SIG_DFL || next.sa_handler == SIG_IGN) {
+        struct sigaction none = {.sa_handler = SIG_DFL};
+        if (next.sa_handler == SIG_IGN && info->si_code <= 0) /* sent, and ignored */
+            return;
+        system_sigaction(number, &none, NULL);
+        if (info->si_code <= 0) /* sent: nothing raises it again */
+            raise(number);
+    } else if (next.sa_flags & SA_SIGINFO) {
+        next.sa_sigaction(number, info, context);
+    } else {
+        next.sa_handler(number);
+    }
+}
+
+static void handle(int number, siginfo_t *info, void *argument)
+{
+    ucontext_t *context = argument;
+    frame f = frame_of(context);
+    machine m;
+    load(&m, context, &f);
+    int has_registers = f.present && ((f.present & FOR_EVEX) == FOR_EVEX ||
+                                      *(const uint8_t *)(uintptr_t)m.rip != 0x62);
+    if (info->si_code > 0 && has_registers && emulate(&m))
+        store(&m, context, &f);
+    else
+        pass_on(number, info, argument);
+}
+
+__attribute__((constructor)) static void install(void)
+{
+    struct sigaction ours = {.sa_sigaction = handle, .sa_flags = SA_SIGINFO | SA_NODEFER};
+    find_components();
+    system_sigaction(SIGILL, &ours, &next);
+}
+
+/* In place of the system's: a handler that a program installs comes after ours. */
+int sigaction(int number, const struct sigaction *wanted, struct sigaction *old)
+{
+    if (number != SIGILL)
+        return system_sigaction(number, wanted, old);
+    struct sigaction before = next;
+    if (wanted)
+        next = *wanted;
+    if (old)
+        *old = before;
+    return 0;
+}
+
+void (*signal(int number, void (*handler)(int)))(int)
+{
+    struct sigaction wanted = {.sa_handler = handler, .sa_flags = SA_RESTART}, old;
+    return sigaction(number, &wanted, &old) ? SIG_ERR : old.sa_handler;
+}

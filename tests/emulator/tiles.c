@@ -1,0 +1,158 @@
+/* AMX: eight tiles of up to 16 rows of 64 bytes, for each thread. */
+#include <string.h>
+
+#include "emulator.h"
+
+enum { TILES = 8, ROWS = 16, ROW = 64 };
+
+/* In memory as ldtilecfg reads it. */
+typedef struct {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t bytes_per_row[16];
+    uint8_t rows[16];
+} configuration;
+
+static __thread struct {
+    configuration is;
+    uint8_t data[TILES][ROWS][ROW];
+} tiles;
+
+static int bytes(int tile) { return tiles.is.bytes_per_row[tile]; }
+
+static int rows(int tile) { return tiles.is.rows[tile]; }
+
+static int configured(int tile) { return tile < TILES && rows(tile) > 0; }
+
+/* What the CPU answers by a general protection fault is an illegal instruction here. A row to start
+   at, which is for what an interrupt left undone, isn't known either. */
+int configure_tiles(machine *m, const instruction *i)
+{
+    (void)m;
+    static const configuration none;
+    configuration wanted;
+    memcpy(&wanted, (const void *)(uintptr_t)(i->address + i->index), sizeof wanted);
+    if (wanted.palette == 0) {
+        memset(&tiles, 0, sizeof tiles);
+        return 1;
+    }
+    if (wanted.palette != 1 || wanted.start_row ||
+        memcmp(wanted.reserved, none.reserved, sizeof none.reserved))
+        return 0;
+    for (int t = 0; t < 16; t++) {
+        int columns = wanted.bytes_per_row[t], height = wanted.rows[t];
+        if (columns > ROW || height > ROWS || !columns != !height || (t >= TILES && columns))
+            return 0;
+    }
+    memset(&tiles, 0, sizeof tiles);
+    tiles.is = wanted;
+    return 1;
+}
+
+int store_configuration(machine *m, const instruction *i)
+{
+    (void)m;
+    memcpy((void *)(uintptr_t)(i->address + i->index), &tiles.is, sizeof tiles.is);
+    return 1;
+}
+
+int release_tiles(machine *m, const instruction *i)
+{
+    (void)m;
+    if (i->reg != 0 || i->rm != 0)
+        return 0;
+    memset(&tiles, 0, sizeof tiles);
+    return 1;
+}
+
+int zero_tile(machine *m, const instruction *i)
+{
+    (void)m;
+    if (!configured(i->reg) || i->rm != 0)
+        return 0;
+    memset(tiles.data[i->reg], 0, sizeof *tiles.data);
+    return 1;
+}
+
+/* The index register is the distance of rows. */
+int load_tile(machine *m, const instruction *i)
+{
+    (void)m;
+    if (!configured(i->reg) || !i->has_index_byte || bytes(i->reg) % 4)
+        return 0;
+    memset(tiles.data[i->reg], 0, sizeof *tiles.data);
+    for (uint64_t r = 0; r < (uint64_t)rows(i->reg); r++)
+        memcpy(tiles.data[i->reg][r], (const void *)(uintptr_t)(i->address + r * i->index),
+               (size_t)bytes(i->reg));
+    return 1;
+}
+
+int store_tile(machine *m, const instruction *i)
+{
+    (void)m;
+    if (!configured(i->reg) || !i->has_index_byte || bytes(i->reg) % 4)
+        return 0;
+    for (uint64_t r = 0; r < (uint64_t)rows(i->reg); r++)
+        memcpy((void *)(uintptr_t)(i->address + r * i->index), tiles.data[i->reg][r],
+               (size_t)bytes(i->reg));
+    return 1;
+}
+
+/* C (m by n) += A (m by k) B (k by n), where an element of A and B is 4 bytes: ModRM.reg is C,
+   ModRM.rm is A, VEX.vvvv is B. */
+static int can_multiply(const instruction *i)
+{
+    int c = i->reg, a = i->rm, b = i->vvvv;
+    return configured(a) && configured(b) && configured(c) && a != b && a != c && b != c &&
+           bytes(a) % 4 == 0 && bytes(b) % 4 == 0 && bytes(c) % 4 == 0 && bytes(c) == bytes(b) &&
+           rows(c) == rows(a) && bytes(a) == 4 * rows(b);
+}
+
+/* tdpb{s,u}{s,u}d: sums wrap. */
+int multiply_tiles_of_bytes(machine *m, const instruction *i)
+{
+    (void)m;
+    if (!can_multiply(i))
+        return 0;
+    int variant = i->row->variant;
+    for (int r = 0; r < rows(i->reg); r++)
+        for (int p = 0; p < rows(i->vvvv); p++) {
+            const uint8_t *a = &tiles.data[i->rm][r][4 * p], *b = tiles.data[i->vvvv][p];
+            uint32_t *c = (uint32_t *)(void *)tiles.data[i->reg][r];
+            for (int n = 0; n < bytes(i->reg); n++) {
+                int left = variant & SIGNED_A ? (int8_t)a[n % 4] : a[n % 4];
+                int right = variant & SIGNED_B ? (int8_t)b[n] : b[n];
+                c[n / 4] += (uint32_t)(left * right);
+            }
+        }
+    return 1;
+}
+
+/* tdpbf16ps, tdpfp16ps: sums over the even and over the odd elements, which are then added, and
+   that to C. Denormal numbers of float16 count as what they are, those of float32 as zero. */
+int multiply_tiles_of_floats(machine *m, const instruction *i)
+{
+    (void)m;
+    if (!can_multiply(i))
+        return 0;
+    int kind = i->row->variant, columns = bytes(i->reg) / 4, depth = rows(i->vvvv);
+    float wide_b[2][ROWS][16];
+    for (int which = EVEN; which <= ODD; which++)
+        for (int p = 0; p < depth; p++)
+            widen((const uint16_t *)(const void *)tiles.data[i->vvvv][p], kind, which,
+                  wide_b[which][p], columns);
+    uint32_t before = flush_denormals();
+    for (int r = 0; r < rows(i->reg); r++) {
+        float sums[2][16] = {0}, wide_a[16], factor[16];
+        for (int which = EVEN; which <= ODD; which++) {
+            widen((const uint16_t *)(const void *)tiles.data[i->rm][r], kind, which, wide_a, depth);
+            for (int p = 0; p < depth; p++) {
+                for (int n = 0; n < columns; n++)
+                    factor[n] = wide_a[p];
+                multiply_add(factor, wide_b[which][p], sums[which], columns);
+            }
+        }
+        add_sum(sums[EVEN], sums[ODD], (float *)(void *)tiles.data[i->reg][r], columns);
+    }
+    restore_denormals(before);
+    return 1;
+}

@@ -1,0 +1,955 @@
+"""The emulator does what the CPU does, wherever the CPU can, and otherwise what the manual says."""
+
+import ctypes
+import importlib.util
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from emulator import Machine, emulated, library
+from numpy.typing import NDArray
+
+import nkblas
+
+Array = NDArray[Any]
+
+SIZES = {"word": 2, "dword": 4, "qword": 8, "xmmword": 16, "ymmword": 32, "zmmword": 64}
+POINTERS = {size: name for name, size in SIZES.items()}
+NAMES = ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16))]
+
+
+class Form(NamedTuple):
+    """One instruction's encodings, as an assembler takes them.
+
+    Attributes
+    ----------
+    name : str
+    feature : str
+        What a CPU needs to have for it.
+    evex : bool
+        Whether it has 32 registers, masks and broadcasts.
+    lengths : tuple of int
+        Bytes of a vector.
+    operands : str
+        What each operand is, the last one being a register or memory: "v" a vector, "h" a half of
+        one, "q" a quarter, "x" 16 bytes of which one element counts, "k" a mask.
+    element : int
+        Bytes of an element of the last operand.
+    kind : str
+        What the registers hold: "integer", "bf16" or "half".
+    memory, register : bool
+        Whether the last operand may be that.
+    immediates : tuple of int
+    """
+
+    name: str
+    feature: str
+    evex: bool
+    lengths: tuple[int, ...]
+    operands: str
+    element: int
+    kind: str
+    memory: bool = True
+    register: bool = True
+    immediates: tuple[int, ...] = ()
+
+
+VEX_LENGTHS, EVEX_LENGTHS = (16, 32), (16, 32, 64)
+
+
+def forms() -> Iterator[Form]:
+    for name in ("vpdpbusd", "vpdpbusds", "vpdpwssd", "vpdpwssds"):
+        yield Form(name, "avx_vnni", False, VEX_LENGTHS, "vvv", 4, "integer")
+        yield Form(name, "avx512_vnni", True, EVEX_LENGTHS, "vvv", 4, "integer")
+    for size, signs in [("b", ("ss", "su", "uu")), ("w", ("us", "su", "uu"))]:
+        for sign, end in itertools.product(signs, ("d", "ds")):
+            feature = "avx_vnni_int8" if size == "b" else "avx_vnni_int16"
+            name = f"vpdp{size}{sign}{end}"
+            yield Form(name, feature, False, VEX_LENGTHS, "vvv", 4, "integer")
+            yield Form(name, "avx10_2", True, EVEX_LENGTHS, "vvv", 4, "integer")
+
+    convert = "avx_ne_convert"
+    for name in ("vcvtneebf162ps", "vcvtneobf162ps"):
+        yield Form(name, convert, False, VEX_LENGTHS, "vv", 2, "bf16", register=False)
+    for name in ("vcvtneeph2ps", "vcvtneoph2ps"):
+        yield Form(name, convert, False, VEX_LENGTHS, "vv", 2, "half", register=False)
+    yield Form("vbcstnebf162ps", convert, False, VEX_LENGTHS, "vx", 2, "bf16", register=False)
+    yield Form("vbcstnesh2ps", convert, False, VEX_LENGTHS, "vx", 2, "half", register=False)
+    yield Form("vcvtneps2bf16", convert, False, VEX_LENGTHS, "hv", 4, "bf16")
+    yield Form("vcvtneps2bf16", "avx512_bf16", True, EVEX_LENGTHS, "hv", 4, "bf16")
+    yield Form("vcvtne2ps2bf16", "avx512_bf16", True, EVEX_LENGTHS, "vvv", 4, "bf16")
+    yield Form("vdpbf16ps", "avx512_bf16", True, EVEX_LENGTHS, "vvv", 4, "bf16")
+    yield Form("vdpphps", "avx10_2", True, EVEX_LENGTHS, "vvv", 4, "half")
+
+    fp16 = "avx512_fp16"
+    fused = [f"vf{n}m{o}{i}" for n in ("", "n") for o in ("add", "sub") for i in (132, 213, 231)]
+    for name in (*fused, "vadd", "vsub", "vmul", "vdiv", "vmin", "vmax"):
+        yield Form(f"{name}ph", fp16, True, EVEX_LENGTHS, "vvv", 2, "half")
+        yield Form(f"{name}sh", fp16, True, (16,), "xxx", 2, "half")
+    yield Form("vsqrtph", fp16, True, EVEX_LENGTHS, "vv", 2, "half")
+    yield Form("vsqrtsh", fp16, True, (16,), "xxx", 2, "half")
+    predicates = tuple(range(0, 32, 3))
+    yield Form("vcmpph", fp16, True, EVEX_LENGTHS, "kvv", 2, "half", immediates=predicates)
+    yield Form("vcmpsh", fp16, True, (16,), "kxx", 2, "half", immediates=predicates)
+    yield Form("vcvtph2psx", fp16, True, EVEX_LENGTHS, "vh", 2, "half")
+    yield Form("vcvtph2pd", fp16, True, EVEX_LENGTHS, "vq", 2, "half")
+    yield Form("vcvtps2phx", fp16, True, EVEX_LENGTHS, "hv", 4, "half")
+    yield Form("vcvtpd2ph", fp16, True, EVEX_LENGTHS, "qv", 8, "half")
+    for name, element in [("sh2ss", 2), ("sh2sd", 2), ("ss2sh", 4), ("sd2sh", 8)]:
+        yield Form(f"vcvt{name}", fp16, True, (16,), "xxx", element, "half")
+
+
+class Address(NamedTuple):
+    """Memory as an assembler writes it, and where in the buffer that is."""
+
+    text: str
+    offset: int
+
+
+BUFFER = 16384
+# Byte 8192 of the buffer; the others are indices
+BASES = ("rax", "rbx", "rcx", "rbp", "rsi", "r8", "r13")
+INDICES = {"r9": 24, "r12": -40, "r15": 3}
+ADDRESSES = [
+    Address("rax", 8192),
+    Address("rbp - 128", 8064),  # a short displacement, which EVEX multiplies
+    Address("rcx + 64", 8256),
+    Address("r8 + 4093", 12285),
+    Address("rbx + 8*r9", 8384),
+    Address("r13 + 4*r12 + 12", 8044),
+    Address("rsi + r15 - 192", 8003),
+    Address("2*r10 + 64", 8256),  # no base: r10 is half of a pointer
+    Address("rip + data + 5", 5),  # the buffer's contents, beside the code
+]
+
+
+class Case(NamedTuple):
+    """One encoding of a form; `address` is None where the last operand is register `source`."""
+
+    form: Form
+    length: int
+    target: int
+    second: int
+    source: int
+    address: Address | None = None
+    broadcast: bool = False
+    mask: int = 0
+    zeroing: bool = False
+    immediate: int = 0
+
+    @property
+    def text(self) -> str:
+        """Intel's syntax."""
+        form, operands = self.form, []
+        for kind, number in zip(
+            form.operands, (self.target, self.second, self.source), strict=False
+        ):
+            operands.append(f"k{number % 8}" if kind == "k" else self.register(kind, number))
+        if len(form.operands) == 2:
+            operands[1] = self.register(form.operands[1], self.source)
+        if self.mask:
+            operands[0] += f"{{k{self.mask}}}" + "{z}" * self.zeroing
+        if self.address:
+            size = form.element if self.broadcast else self.size
+            operands[-1] = f"{POINTERS[size]} ptr [{self.address.text}]"
+            if self.broadcast:
+                operands[-1] += f"{{1to{self.size // size}}}"
+        if form.immediates:
+            operands.append(str(self.immediate))
+        return f"{'' if form.evex else '{vex} '}{form.name} {', '.join(operands)}"
+
+    def bytes(self, kind: str) -> int:
+        return {"v": self.length, "h": self.length // 2, "q": self.length // 4}.get(kind, 16)
+
+    def register(self, kind: str, number: int) -> str:
+        if kind == "k":
+            return f"k{number % 8}"
+        name = {16: "xmm", 32: "ymm", 64: "zmm"}[max(16, self.bytes(kind))]
+        return f"{name}{number}"
+
+    @property
+    def size(self) -> int:
+        """Bytes of the last operand."""
+        kind = self.form.operands[-1]
+        return self.form.element if kind == "x" else self.bytes(kind)
+
+
+def cases(form: Form) -> Iterator[Case]:
+    """Every length, kind of operand and mask; registers and addresses in turn."""
+    registers = itertools.cycle(EVEX_REGISTERS if form.evex else VEX_REGISTERS)
+    addresses = itertools.cycle(ADDRESSES)
+    immediates = itertools.cycle(form.immediates or (0,))
+    masks = [(0, False)]
+    if form.evex:
+        masks += [(1, False), (6, False)] + [(7, True)] * ("k" not in form.operands)
+    broadcasts = form.evex and form.operands[-1] != "x"
+    for length, (mask, zeroing) in itertools.product(form.lengths, masks):
+
+        def case(address: Address | None = None, broadcast: bool = False) -> Case:
+            numbers = next(registers)
+            rest = (mask, zeroing, next(immediates))  # noqa: B023
+            return Case(form, length, *numbers, address, broadcast, *rest)  # noqa: B023
+
+        if form.register:
+            yield from (case(), case())
+        if form.memory:
+            yield from (case(next(addresses)) for _ in range(3))
+        if broadcasts:
+            yield from (case(next(addresses), True) for _ in range(2))
+
+
+VEX_REGISTERS = [(1, 2, 3), (9, 15, 12), (14, 6, 8), (7, 7, 7)]
+EVEX_REGISTERS = [(1, 2, 3), (17, 30, 25), (5, 13, 20), (31, 8, 15), (22, 22, 22)]
+FORMS = list(forms())
+
+
+# ---- assembling and running
+
+VECTORS, VECTOR, MASKED = (32, 64, True) if "avx512bw" in nkblas.cpu.features else (16, 32, False)
+SLOT = 128  # bytes for each piece of code
+
+
+def stub() -> str:
+    """``void run(Machine *, const void *code)``: call code with the registers of a machine."""
+    kept = ["rbx", "rbp", "r12", "r13", "r14", "r15"]
+    vectors = [(f"{64 * n}", ("zmm" if MASKED else "ymm") + str(n)) for n in range(VECTORS)]
+    move = "vmovdqu64" if MASKED else "vmovdqu"
+    masks = [(2048 + 8 * n, f"k{n}") for n in range(8) if MASKED]
+    general = [(2112 + 8 * n, name) for n, name in enumerate(NAMES) if name not in ("rsp", "rdi")]
+    lines = [f"push {name}" for name in kept]
+    lines += ["push rsi", "push rdi"]
+    lines += [f"{move} {register}, [rdi + {at}]" for at, register in vectors]
+    lines += [f"kmovq {register}, [rdi + {at}]" for at, register in masks]
+    lines += [f"mov {name}, [rdi + {at}]" for at, name in general]
+    lines += [f"mov rdi, [rdi + {2112 + 8 * 7}]"]
+    lines += ["call [rsp + 8]"]
+    lines += ["xchg rdi, [rsp]"]
+    lines += [f"mov [rdi + {at}], {name}" for at, name in general]
+    lines += ["pop rax", f"mov [rdi + {2112 + 8 * 7}], rax"]
+    lines += ["pushfq", "pop rax", f"mov [rdi + {2112 + 8 * 17}], rax", "pop rax"]
+    lines += [f"{move} [rdi + {at}], {register}" for at, register in vectors]
+    lines += [f"kmovq [rdi + {at}], {register}" for at, register in masks]
+    lines += [f"pop {name}" for name in reversed(kept)]
+    return "\n".join([*lines, "vzeroupper", "ret"])
+
+
+def assembler() -> str:
+    """LLVM's, which knows them all."""
+    found = importlib.util.find_spec("llvm")
+    assert found is not None and found.submodule_search_locations
+    return str(Path(found.submodule_search_locations[0], "bin", "llvm-mc"))
+
+
+class Code:
+    """Pieces of assembly, in memory where they can be executed; what they read by RIP is `data`."""
+
+    def __init__(self, folder: Path, pieces: list[str], data: bytes) -> None:
+        source, objects, library = (folder / f"code.{end}" for end in ("s", "o", "so"))
+        lines = [".intel_syntax noprefix", ".text", ".globl run, pieces", "run:", stub()]
+        lines += [".balign 16", "data:", ".byte " + ",".join(map(str, data))]
+        lines += [f".balign {SLOT}", "pieces:"]
+        for piece in pieces:
+            lines += [piece, "ret", f".balign {SLOT}, 0xCC"]
+        source.write_text("\n".join(lines) + "\n")
+        features = "-mattr=" + ",".join(f"+{name}" for name in LLVM_FEATURES)
+        command = [assembler(), "-triple=x86_64", "-filetype=obj", "-mcpu=diamondrapids", features]
+        subprocess.run([*command, source, "-o", objects], check=True)
+        subprocess.run(["cc", "-shared", "-nostdlib", objects, "-o", library], check=True)
+        self._library = ctypes.CDLL(str(library))
+        first = ctypes.addressof(ctypes.c_char.in_dll(self._library, "pieces"))
+        self._addresses = {piece: first + SLOT * n for n, piece in enumerate(pieces)}
+
+    def execute(self, piece: str, machine: Machine) -> None:
+        """On the CPU, as far as that has the instructions."""
+        self._library.run(ctypes.byref(machine), ctypes.c_void_p(self._addresses[piece]))
+
+    def emulate(self, piece: str, machine: Machine) -> None:
+        """With the emulator, instruction by instruction."""
+        address = self._addresses[piece]
+        while ctypes.c_uint8.from_address(address).value != 0xC3:
+            assert machine.emulate(address), piece
+            assert address < machine.rip <= address + 15
+            address = machine.rip
+
+
+LLVM_FEATURES = ("amx-fp16", "avxneconvert", "avxvnni", "avxvnniint8", "avxvnniint16")
+
+
+# ---- the definitions, for arrays of the operands' bytes: target, second, source
+
+
+def widened(x: Array, kind: str) -> Array:
+    """bfloat16 or float16 to float32: exact."""
+    bits = x.view("u2")
+    return (bits.astype("u4") << 16).view("f4") if kind == "bf16" else bits.view("f2").astype("f4")
+
+
+def flushed(x: Array) -> Array:
+    """Denormal float32 numbers as zero, with their signs."""
+    return np.where(abs(x) < np.finfo("f4").smallest_normal, np.copysign(np.float32(0), x), x)
+
+
+def fused(x: Array, y: Array, z: Array) -> Array:
+    """``x y + z`` of float32, rounded once; what is denormal is zero, before and after.
+
+    Extended precision holds the exact sum wherever it is near to the middle of two numbers.
+    """
+    exact = flushed(x).astype("g") * flushed(y) + flushed(z)
+    tiny = abs(exact) < np.finfo("f4").smallest_normal * (1 - np.longdouble(2) ** -25)
+    return np.where(tiny, np.copysign(0, exact), exact).astype("f4")
+
+
+def dot_integers(name: str, c: Array, a: Array, b: Array) -> Array:
+    """The exact sum of 2 or 4 products and the accumulator, which then wraps or saturates."""
+    parts = 4 if name[4] == "b" else 2
+    left, right = (
+        x.view(f"{'i' if sign == 's' else 'u'}{4 // parts}").astype("i8")
+        for x, sign in zip((a, b), name[5:7], strict=True)
+    )
+    total = "i4" if "s" in name[5:7] else "u4"
+    sums = c.view(total).astype("i8") + (left * right).reshape(-1, parts).sum(1)
+    if name.endswith("ds"):
+        sums = sums.clip(np.iinfo(total).min, np.iinfo(total).max)
+    return sums.astype("u4")
+
+
+def dot_floats(kind: str, c: Array, a: Array, b: Array) -> Array:
+    """The product of the odd elements is added first, then that of the even ones."""
+    wide_a, wide_b, sums = widened(a, kind), widened(b, kind), c.view("f4")
+    for which in (1, 0):
+        sums = fused(wide_a[which::2], wide_b[which::2], sums)
+    return sums
+
+
+def to_bf16(x: Array) -> Array:
+    """To nearest, ties to even; denormals are zero; a NaN becomes quiet."""
+    bits = flushed(x.view("f4")).view("u4").astype("u8")
+    rounded = bits + 0x7FFF + (bits >> 16 & 1)
+    return np.where(np.isnan(x.view("f4")), bits | 0x400000, rounded) >> 16
+
+
+def fma_half(name: str, c: Array, a: Array, b: Array) -> Array:
+    """``+-x y +- z`` of float16, rounded once; the digits give the order of the operands."""
+    one, two, three = (x.view("f2").astype("g") for x in (c, a, b))
+    order = next(digits for digits in ("132", "213", "231") if digits in name)
+    x, y, z = {
+        "132": (one, three, two),
+        "213": (two, one, three),
+        "231": (two, three, one),
+    }[order]
+    product = -(x * y) if name.startswith("vfn") else x * y
+    return (product - z if "sub" in name else product + z).astype("f2")
+
+
+ARITHMETIC = {
+    "vadd": np.add,
+    "vsub": np.subtract,
+    "vmul": np.multiply,
+    "vdiv": np.divide,
+    "vmin": lambda a, b: np.where(a < b, a, b),
+    "vmax": lambda a, b: np.where(a > b, a, b),
+}
+ORDERED = [
+    np.equal,
+    np.less,
+    np.less_equal,
+    lambda a, b: np.isnan(a) | np.isnan(b),
+    np.not_equal,
+    lambda a, b: ~(a < b),
+    lambda a, b: ~(a <= b),
+    lambda a, b: ~(np.isnan(a) | np.isnan(b)),
+    lambda a, b: ~((a < b) | (a > b)),
+    lambda a, b: ~(a >= b),
+    lambda a, b: ~(a > b),
+    lambda a, b: np.zeros(a.shape, bool),
+    lambda a, b: (a < b) | (a > b),
+    np.greater_equal,
+    np.greater,
+    lambda a, b: np.ones(a.shape, bool),
+]
+
+
+def define(case: Case, c: Array, a: Array, b: Array) -> Array:
+    """The elements that an instruction computes."""
+    name, kind = case.form.name, case.form.kind
+    stem = name.removesuffix("ph").removesuffix("sh")
+    if kind == "integer":
+        return dot_integers(name, c, a, b)
+    if name in ("vdpbf16ps", "vdpphps"):
+        return dot_floats(kind, c, a, b)
+    if name == "vcvtneps2bf16":
+        return to_bf16(b).astype("u2")
+    if name == "vcvtne2ps2bf16":
+        return np.concatenate([to_bf16(b), to_bf16(a)]).astype("u2")
+    if name.startswith("vbcst"):
+        return widened(np.tile(b, case.length // 4), kind)
+    if name.startswith("vcvtne"):
+        return widened(b, kind)["o" in name[6:8] :: 2]
+    if name.startswith("vcvt"):
+        letters = {"ph": "f2", "sh": "f2", "ps": "f4", "ss": "f4", "pd": "f8", "sd": "f8"}
+        return b.view(letters[name[4:6]]).astype(letters[name[7:9]])
+    if name.startswith("vf"):
+        return fma_half(name, c, a, b)
+    x, y = a.view("f2"), b.view("f2")
+    if stem == "vsqrt":
+        return np.sqrt(y)
+    if stem == "vcmp":
+        return ORDERED[case.immediate % 16](x, y)
+    return ARITHMETIC[stem](x, y).astype("f2")
+
+
+def expected(case: Case, before: Machine, memory: Array) -> tuple[Array, Array]:
+    """The target's elements, and which of them may be any NaN: those computed to be one."""
+    form, registers = case.form, before.zmm
+    scalar = form.operands[-1] == "x" and form.evex
+    size = form.element if scalar else case.size
+    if case.address is None:
+        source = registers[case.source, :size]
+    elif case.broadcast:
+        one = memory[case.address.offset :][: form.element]
+        source = np.tile(one, size // form.element)
+    else:
+        source = memory[case.address.offset :][:size]
+    length = form.element if scalar else case.length
+    target, second = (registers[n, :length] for n in (case.target, case.second))
+    with np.errstate(all="ignore"):
+        elements = define(case, target.copy(), second.copy(), source.copy())
+    active = np.ones(elements.size, bool)
+    if case.mask:
+        active = np.array([before.k[case.mask] >> n & 1 for n in range(elements.size)], bool)
+    if form.operands[0] == "k":
+        return elements & active, np.zeros(elements.size, bool)
+    result = np.zeros(64, "u1").view(elements.dtype)
+    if scalar:  # the rest is the second operand's, or the target's where that is an addend
+        rest = case.target if form.name.startswith("vf") else case.second
+        result.view("u1")[:16] = registers[rest, :16]
+    old = registers[case.target].view(elements.dtype)[: elements.size]
+    inactive = np.zeros_like(old) if case.zeroing else old
+    result[: elements.size] = np.where(active, elements, inactive)
+    free = np.zeros(result.size, bool)
+    if elements.dtype.kind == "f":
+        free[: elements.size] = active & np.isnan(elements)
+    return result, free
+
+
+# ---- every encoding
+
+
+def contents(generator: np.random.Generator, kind: str, size: int) -> Array:
+    """Bytes: of numbers that are near to each other, of far ones, and of any."""
+    bits = generator.integers(0, 1 << 16, size // 2, "u2")
+    if kind == "integer":
+        extremes = generator.choice(np.array([0, 0x7F, 0x80, 0xFF], "u1"), size)
+        return np.where(generator.random(size) < 0.5, extremes, bits.view("u1"))
+    fraction, exponent = (0x7F, 7) if kind == "bf16" else (0x3FF, 10)
+    least = {"bf16": [126, 90, 0], "half": [14, 8, 0]}[kind]
+    spread = {"bf16": [3, 60, 80], "half": [3, 16, 16]}[kind]
+    which = generator.integers(0, 4)
+    if which < 3:
+        exponents = least[which] + generator.integers(0, spread[which], bits.size, "u2")
+        bits = (bits & (0x8000 | fraction)) | exponents << exponent
+    return bits.astype("u2").view("u1")
+
+
+def machine_of(registers: Array, masks: Array, memory: Array) -> Machine:
+    machine = Machine()
+    machine.zmm[:] = registers
+    machine.k[:] = masks.tolist()
+    for number, name in enumerate(NAMES):
+        machine.gpr[number] = 0x1000 + number
+        if name in BASES:
+            machine.gpr[number] = memory.ctypes.data + 8192
+        if name in INDICES:
+            machine.gpr[number] = INDICES[name] % (1 << 64)
+    machine.gpr[NAMES.index("r10")] = memory.ctypes.data // 2 + 4096
+    return machine
+
+
+DATA = np.random.default_rng(7).integers(0, 256, 128, "u1")
+
+
+@pytest.fixture(scope="module")
+def code(tmp_path_factory: pytest.TempPathFactory) -> Code:
+    ctypes.CDLL(str(library()))  # catches illegal instructions from here on
+    pieces = [case.text for form in FORMS for case in cases(form)]
+    pieces += [*MOVES, *FLAGS, *map(tiles, TILES), *(known.text for known in KNOWN), "ud2"]
+    return Code(tmp_path_factory.mktemp("code"), list(dict.fromkeys(pieces)), DATA.tobytes())
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name + "-evex" * form.evex)
+def test_encodings(form: Form, code: Code) -> None:
+    """Emulated, executed (on the CPU, or by way of the signal) and defined: all the same."""
+    generator = np.random.default_rng(0)
+    buffer = np.zeros(BUFFER + 64, "u1")
+    start = -buffer.ctypes.data % 64
+    memory = buffer[start : start + BUFFER]
+    for case in cases(form):
+        registers = np.stack([contents(generator, form.kind, 64) for _ in range(32)])
+        registers[VECTORS:] = 0
+        registers[:, 2 * VECTORS :] = 0
+        masks = generator.integers(0, 1 << 64, 8, "u8") if MASKED else np.zeros(8, "u8")
+        memory[:] = contents(generator, form.kind, BUFFER)
+        memory[: DATA.size] = DATA
+        kept = memory.copy()
+        before, emulated, executed = (machine_of(registers, masks, memory) for _ in range(3))
+        code.emulate(case.text, emulated)
+        code.execute(case.text, executed)
+        assert np.array_equal(emulated.zmm, executed.zmm), case.text
+        assert list(emulated.k) == list(executed.k), case.text
+        assert list(emulated.gpr) == list(executed.gpr), case.text
+        assert np.array_equal(memory, kept), case.text
+
+        values, free = expected(case, before, memory)
+        others = np.arange(32) != case.target
+        if form.operands[0] == "k":
+            bits = sum(int(bit) << n for n, bit in enumerate(values))
+            assert emulated.k[case.target % 8] == bits, case.text
+            others[:] = True
+        else:
+            got = emulated.zmm[case.target].view(values.dtype)
+            bits = f"u{values.dtype.itemsize}"
+            same = (got.view(bits) == values.view(bits)) | (free & (got != got))
+            assert same.all(), (case.text, got[~same], values[~same])
+        assert np.array_equal(emulated.zmm[others], before.zmm[others]), case.text
+
+
+# ---- moves, and flags
+
+
+def low(machine: Machine, register: int, size: int = 2) -> Array:
+    return machine.zmm[register, :size].copy()
+
+
+def put(machine: Machine, register: int, values: Array, rest: int | None = None) -> None:
+    """Set the first elements, 16 bytes as they are in another register, and zeros beyond."""
+    others = np.zeros(16, "u1") if rest is None else low(machine, rest, 16)
+    machine.zmm[register] = 0
+    machine.zmm[register, :16] = others
+    machine.zmm[register, : values.size] = values
+
+
+def merged(values: Array, otherwise: Array, chosen: int) -> Array:
+    return values if chosen else otherwise
+
+
+ZEROS = np.zeros(2, "u1")
+MOVES = {
+    "vmovw xmm20, ecx": lambda m, x, k: put(m, 20, np.array([m.gpr[1] & 0xFFFF], "u2").view("u1")),
+    "vmovw xmm2, r9d": lambda m, x, k: put(m, 2, np.array([m.gpr[9] & 0xFFFF], "u2").view("u1")),
+    "vmovw edx, xmm25": lambda m, x, k: m.gpr.__setitem__(2, int(low(m, 25).view("u2")[0])),
+    "vmovw xmm20, word ptr [r13 + 2]": lambda m, x, k: put(m, 20, x[8194:8196]),
+    "vmovw word ptr [rax - 2], xmm19": lambda m, x, k: x.__setitem__(slice(8190, 8192), low(m, 19)),
+    "vmovw xmm17, xmm3": lambda m, x, k: put(m, 17, low(m, 3)),
+    "vmovd xmm4, xmm18": lambda m, x, k: put(m, 4, low(m, 18, 4)),
+    "vmovsh xmm1, xmm2, xmm30": lambda m, x, k: put(m, 1, low(m, 30), 2),
+    # the form with source and target exchanged
+    ".byte 0x62,0xf5,0x6e,0x08,0x11,0xd9  # vmovsh xmm1, xmm2, xmm3": (
+        lambda m, x, k: put(m, 1, low(m, 3), 2)
+    ),
+    "vmovsh xmm21{k1}, xmm2, xmm3": (
+        lambda m, x, k: put(m, 21, merged(low(m, 3), low(m, 21), k), 2)
+    ),
+    "vmovsh xmm21{k1}{z}, xmm22, xmm3": (
+        lambda m, x, k: put(m, 21, merged(low(m, 3), ZEROS, k), 22)
+    ),
+    "vmovsh xmm9, word ptr [rax + 6]": lambda m, x, k: put(m, 9, x[8198:8200]),
+    "vmovsh xmm9{k1}, word ptr [rax + 6]": (
+        lambda m, x, k: put(m, 9, merged(x[8198:8200], low(m, 9), k))
+    ),
+    "vmovsh xmm9{k1}{z}, word ptr [rip + data]": (
+        lambda m, x, k: put(m, 9, merged(x[:2], ZEROS, k))
+    ),
+    "vmovsh word ptr [rbx + 8*r9], xmm29": (
+        lambda m, x, k: x.__setitem__(slice(8384, 8386), low(m, 29))
+    ),
+    "vmovsh word ptr [rcx]{k1}, xmm9": (
+        lambda m, x, k: x.__setitem__(slice(8192, 8194), merged(low(m, 9), x[8192:8194].copy(), k))
+    ),
+}
+"""What a move does with a machine, its memory and the first bit of k1."""
+
+
+@pytest.mark.skipif(not MASKED, reason="the CPU lacks AVX-512's registers")
+@pytest.mark.parametrize("chosen", [0, 1])
+@pytest.mark.parametrize("text", MOVES)
+def test_moves(text: str, chosen: int, code: Code) -> None:
+    generator = np.random.default_rng(0)
+    registers = generator.integers(0, 256, (32, 64), "u1")
+    masks = np.full(8, 2 + chosen, "u8")
+    start = generator.integers(0, 256, BUFFER, "u1")
+    start[: DATA.size] = DATA
+    memory = start.copy()
+    results = []
+    for run in (
+        code.emulate,
+        code.execute,
+        lambda text, machine: MOVES[text](machine, memory, chosen),
+    ):
+        memory[:] = start
+        machine = machine_of(registers, masks, memory)
+        run(text, machine)
+        results.append(
+            [machine.zmm.copy(), *map(np.array, (machine.k, machine.gpr)), memory.copy()]
+        )
+    for others in zip(*results, strict=True):
+        assert np.array_equal(others[0], others[1])
+        assert np.array_equal(others[0], others[2])
+
+
+CARRY, PARITY, ZERO = 1, 4, 64
+ALL_FLAGS = 1 << 11 | 1 << 7 | ZERO | 1 << 4 | PARITY | CARRY
+FLAGS = ("vucomish xmm17, xmm2", "vcomish xmm3, word ptr [rax]")
+ONE, TWO, NAN = 0x3C00, 0x4000, 0x7E00
+
+
+@pytest.mark.skipif(not MASKED, reason="the CPU lacks AVX-512's registers")
+@pytest.mark.parametrize("text", FLAGS)
+def test_flags(text: str, code: Code) -> None:
+    pairs = {(ONE, ONE): ZERO, (ONE, TWO): CARRY, (TWO, ONE): 0, (0, 0x8000): ZERO}
+    pairs |= {(ONE, NAN): ZERO | PARITY | CARRY, (NAN, ONE): ZERO | PARITY | CARRY}
+    memory = np.zeros(BUFFER, "u1")
+    for (x, y), flags in pairs.items():
+        for run in (code.emulate, code.execute):
+            machine = machine_of(np.zeros((32, 64), "u1"), np.zeros(8, "u8"), memory)
+            machine.rflags = ALL_FLAGS
+            machine.zmm.view("u2")[[17, 3], 0] = x
+            machine.zmm.view("u2")[2, 0] = memory[8192:].view("u2")[0] = y
+            run(text, machine)
+            assert machine.rflags & ALL_FLAGS == flags
+
+
+# ---- vectors that are worked out by hand
+
+
+class Known(NamedTuple):
+    """The first doubleword of xmm0 (the target), xmm1, xmm2, and of xmm0 afterwards."""
+
+    text: str
+    target: int
+    second: int
+    source: int
+    result: int
+
+
+def pair(high: int, low: int) -> int:
+    return high << 16 | low
+
+
+THREE = "xmm0, xmm1, xmm2"
+B_1, B_2_127, B_2_64, B_TINY, B_DENORMAL = 0x3F80, 0x7F00, 0x5F80, 0x3980, 0x0001
+F_1, F_MAX, F_INFINITY = 0x3F800000, 0x7F7FFFFF, 0x7F800000
+KNOWN = [
+    # bytes, words: 4 * 255 * -128 = -130560, of which wraps or saturates what goes below -2^31
+    Known(f"{{vex}} vpdpbusd {THREE}", 0x80000000, 0xFFFFFFFF, 0x80808080, 0x7FFE0200),
+    Known(f"{{vex}} vpdpbusds {THREE}", 0x80000000, 0xFFFFFFFF, 0x80808080, 0x80000000),
+    Known(f"vpdpbsud {THREE}", 0, 0x80808080, 0xFFFFFFFF, 0xFFFE0200),
+    Known(f"vpdpbssd {THREE}", 0, 0x80808080, 0x80808080, 0x00010000),
+    # 4 * 255 * 255 = 260100 = 0x3F804; with two unsigned operands the sum is unsigned
+    Known(f"vpdpbuud {THREE}", 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0x0003F803),
+    Known(f"vpdpbuuds {THREE}", 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF),
+    # 2 * -2^15 * -2^15 = 2^31
+    Known(f"{{vex}} vpdpwssd {THREE}", 0, 0x80008000, 0x80008000, 0x80000000),
+    Known(f"{{vex}} vpdpwssds {THREE}", 0, 0x80008000, 0x80008000, 0x7FFFFFFF),
+    # 1 + 2^-24 is a tie, which goes to the even 1, twice: products are not added to each other
+    Known(f"vdpbf16ps {THREE}", F_1, pair(B_TINY, B_TINY), pair(B_TINY, B_TINY), F_1),
+    # the odd one first: max + 2^127 is infinite, and so it stays; max - 2^127 would not be
+    Known(f"vdpbf16ps {THREE}", F_MAX, pair(B_2_127, 0xFF00), pair(B_1, B_1), F_INFINITY),
+    # fused: 2^64 2^64 - max = 2^104, while the product alone is infinite
+    Known(f"vdpbf16ps {THREE}", 0xFF7FFFFF, pair(0, B_2_64), pair(0, B_2_64), 0x73800000),
+    # denormal: an input, the accumulator, a result (2^-126 2^-1)
+    Known(f"vdpbf16ps {THREE}", F_1, pair(B_DENORMAL, 0), pair(B_2_127, 0), F_1),
+    Known(f"vdpbf16ps {THREE}", 0x00000001, 0, 0, 0),
+    Known(f"vdpbf16ps {THREE}", 0, pair(0, 0x0080), pair(0, 0x3F00), 0),
+    # the same of float16 (2^-12 is 0x0C00), where an input that is denormal counts: 2^-24 1
+    Known(f"vdpphps {THREE}", F_1, pair(0x0C00, 0x0C00), pair(0x0C00, 0x0C00), F_1),
+    Known(f"vdpphps {THREE}", 0, pair(0, 0x0001), pair(0, 0x3C00), 0x33800000),
+    # to bfloat16: ties to even; past the largest, infinity; denormal, zero; a NaN becomes quiet
+    Known("{vex} vcvtneps2bf16 xmm0, xmm2", 0, 0, 0x3F808000, 0x3F80),
+    Known("{vex} vcvtneps2bf16 xmm0, xmm2", 0, 0, 0x3F818000, 0x3F82),
+    Known("{vex} vcvtneps2bf16 xmm0, xmm2", 0, 0, 0x3F808001, 0x3F81),
+    Known("{vex} vcvtneps2bf16 xmm0, xmm2", 0, 0, F_MAX, 0x7F80),
+    Known("{vex} vcvtneps2bf16 xmm0, xmm2", 0, 0, 0x807FFFFF, 0x8000),
+    Known("{vex} vcvtneps2bf16 xmm0, xmm2", 0, 0, 0x7F800001, 0x7FC0),
+    # to float16: 65520 is the first that is infinite; 2^-25 a tie with zero; 1 + 2^-11, 1 + 3 2^-11
+    Known("vcvtps2phx xmm0, xmm2", 0, 0, 0x477FF000, 0x7C00),
+    Known("vcvtps2phx xmm0, xmm2", 0, 0, 0x477FEFFF, 0x7BFF),
+    Known("vcvtps2phx xmm0, xmm2", 0, 0, 0x33000000, 0x0000),
+    Known("vcvtps2phx xmm0, xmm2", 0, 0, 0x33000001, 0x0001),
+    Known("vcvtps2phx xmm0, xmm2", 0, 0, 0x3F801000, 0x3C00),
+    Known("vcvtps2phx xmm0, xmm2", 0, 0, 0x3F803000, 0x3C02),
+    # (1 + 2^-10) (1 - 2^-10) - 1 = -2^-20, rounded once; the product alone would be 1
+    Known(f"vfmadd231ph {THREE}", 0xBC00, 0x3C01, 0x3BFE, 0x8010),
+]
+
+
+@pytest.mark.parametrize("known", KNOWN, ids=lambda known: known.text)
+def test_known_vectors(known: Known, code: Code) -> None:
+    if "{vex}" not in known.text and not MASKED:
+        pytest.skip("the CPU lacks AVX-512's registers")
+    for run in (code.emulate, code.execute):
+        machine = Machine()
+        machine.zmm.view("u4")[:3, 0] = known[1:4]
+        run(known.text, machine)
+        assert machine.zmm.view("u4")[0, 0] == known.result
+
+
+# ---- tiles
+
+TILES = ("tdpbssd", "tdpbsud", "tdpbusd", "tdpbuud", "tdpbf16ps", "tdpfp16ps")
+
+
+def tiles(name: str) -> str:
+    """``void (configuration, A, B, C, stride of A, stride of B and C)``: C += A B."""
+    return f"""
+        ldtilecfg [rdi]
+        tileloadd tmm5, [rsi + r8]
+        tileloaddt1 tmm2, [rdx + 2*r9 - 4]
+        tileloadd tmm7, [rcx + 2*r9]
+        {name} tmm7, tmm5, tmm2
+        tilestored [rcx + 2*r9], tmm7
+        tilerelease"""
+
+
+def configuration(m: int, n: int, k: int) -> Array:
+    """For C (`m` by `n` doublewords) in tile 7, A (`m` by `k`) in 5, B (`k` by `n`) in 2."""
+    data = np.zeros(64, "u1")
+    data[0] = 1
+    bytes_per_row, rows = data[16:48].view("u2"), data[48:]
+    for tile, height, width in [(7, m, n), (5, m, k), (2, k, n)]:
+        bytes_per_row[tile], rows[tile] = 4 * width, height
+    return data
+
+
+def multiplied(name: str, c: Array, a: Array, b: Array) -> Array:
+    """C + A B, of bytes as doublewords: what stands in the manual."""
+    k = b.shape[0]
+    if name.endswith("d"):
+        signed_a, signed_b = (np.dtype("i1" if sign == "s" else "u1") for sign in name[4:6])
+        left = a.view(signed_a).astype("i8")
+        right = b.view(signed_b).astype("i8").reshape(k, -1, 4)
+        right = right.transpose(0, 2, 1).reshape(4 * k, -1)
+        return (c.view("u4").astype("i8") + left @ right).astype("u4")
+    kind = "bf16" if "bf16" in name else "half"
+    sums = []
+    for which in (0, 1):
+        left, right = widened(a, kind)[:, which::2], widened(b, kind)[:, which::2]
+        total = np.zeros((a.shape[0], right.shape[1]), "f4")
+        for p in range(k):
+            total = fused(left[:, p : p + 1], right[p], total)
+        sums.append(total)
+    return flushed(flushed(c.view("f4")) + flushed(sums[0] + sums[1]))
+
+
+SHAPES = [(16, 16, 16), (16, 16, 1), (1, 16, 16), (16, 1, 16), (1, 1, 1), (5, 7, 11), (13, 16, 3)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
+@pytest.mark.parametrize("name", TILES)
+def test_tiles(name: str, shape: tuple[int, int, int], code: Code) -> None:
+    generator = np.random.default_rng(0)
+    m, n, k = shape
+    wide, wider = 4 * k + 12, 4 * n + 24
+    kind = {"tdpbf16ps": "bf16", "tdpfp16ps": "half"}.get(name, "integer")
+    wanted = configuration(m, n, k)
+    for _ in range(8):
+        a, b = contents(generator, kind, 16 * wide), contents(generator, kind, 16 * wider)
+        results = []
+        c = contents(generator, "bf16" if kind == "half" else kind, 16 * wider)
+        for run in (code.emulate, code.execute):
+            result = c.copy()
+            machine = Machine()
+            addresses = [x.ctypes.data for x in (wanted, a, b, result)]
+            arguments = dict(zip(("rdi", "rsi", "rdx", "rcx"), addresses, strict=True))
+            arguments |= {"rdx": addresses[2] + 4, "r8": wide, "r9": wider // 2}
+            for register, value in arguments.items():
+                machine.gpr[NAMES.index(register)] = value
+            run(tiles(name), machine)
+            results.append(result)
+        assert np.array_equal(*results)
+        rows_a, rows_b = a.reshape(16, wide)[:m, : 4 * k], b.reshape(16, wider)[:k, : 4 * n]
+        rows_c, got = c.reshape(16, wider), results[0].reshape(16, wider)
+        with np.errstate(all="ignore"):
+            product = multiplied(
+                name, *map(np.ascontiguousarray, (rows_c[:m, : 4 * n], rows_a, rows_b))
+            )
+        inside = np.ascontiguousarray(got[:m, : 4 * n]).view(product.dtype)
+        assert (
+            (inside.view("u4") == product.view("u4")) | (inside != inside) & (product != product)
+        ).all()
+        got[:m, : 4 * n] = rows_c[:m, : 4 * n]
+        assert np.array_equal(got, rows_c)  # and nothing beside it
+
+
+KNOWN_TILES = [
+    # unlike vdpbf16ps: 2^-24 + 2^-24, and then 1 + 2^-23
+    ("tdpbf16ps", F_1, pair(B_TINY, B_TINY), pair(B_TINY, B_TINY), F_1 + 1),
+    ("tdpbf16ps", F_1, pair(B_DENORMAL, 0), pair(B_2_127, 0), F_1),
+    ("tdpbf16ps", 0x00000001, 0, 0, 0),
+    # fused to what is there, which is zero: an infinite product is one
+    ("tdpbf16ps", 0xFF7FFFFF, pair(0, B_2_64), pair(0, B_2_64), F_INFINITY),
+    ("tdpfp16ps", 0, pair(0, 0x0001), pair(0, 0x3C00), 0x33800000),
+    ("tdpfp16ps", 0x00000001, 0, 0, 0),
+    ("tdpbusd", 0x80000000, 0xFFFFFFFF, 0x80808080, 0x7FFE0200),
+    ("tdpbsud", 0, 0x80808080, 0xFFFFFFFF, 0xFFFE0200),
+    ("tdpbssd", 0, 0x80808080, 0x80808080, 0x00010000),
+    ("tdpbuud", 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0x0003F803),
+]
+
+
+@pytest.mark.parametrize("name, target, a, b, result", KNOWN_TILES)
+def test_known_tiles(name: str, target: int, a: int, b: int, result: int, code: Code) -> None:
+    wanted = configuration(1, 1, 1)
+    operands = [np.array([x], "u4") for x in (a, b, target)]
+    machine = Machine()
+    for register, array in zip(("rdi", "rsi", "rdx", "rcx"), (wanted, *operands), strict=True):
+        machine.gpr[NAMES.index(register)] = array.ctypes.data
+    machine.gpr[NAMES.index("rdx")] += 4
+    code.execute(tiles(name), machine)
+    assert operands[2][0] == result
+
+
+def test_refused(code: Code) -> None:
+    """What the CPU would refuse: tiles that are not configured, or do not fit each other."""
+    none, wanted, operand = Machine(), configuration(3, 4, 5), np.zeros(1 << 12, "u1")
+    for number, array in [(7, wanted), (6, operand), (2, operand), (1, operand)]:
+        none.gpr[number] = array.ctypes.data
+    with pytest.raises(AssertionError):
+        code.emulate("ud2", none)
+    for place, value in [(0, 2), (1, 1), (5, 1), (26, 65), (26, 0), (53, 17), (56, 1)]:
+        bad = wanted.copy()
+        bad[place] = value
+        none.gpr[7] = bad.ctypes.data
+        with pytest.raises(AssertionError, match="tdpbssd"):
+            code.emulate(tiles("tdpbssd"), none)
+    odd = wanted.copy()
+    odd[50] = 4  # one row fewer in B
+    none.gpr[7] = odd.ctypes.data
+    with pytest.raises(AssertionError, match="tdpbssd"):
+        code.emulate(tiles("tdpbssd"), none)
+
+
+# ---- processes
+
+PROGRAM = """
+import ctypes, faulthandler, os, signal, subprocess, sys, threading
+import numpy as np
+
+code = ctypes.CDLL(sys.argv[1])
+tiles = ctypes.addressof(ctypes.c_char.in_dll(code, "pieces")) + int(sys.argv[2])
+tiles = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 6)(tiles)
+illegal = ctypes.addressof(ctypes.c_char.in_dll(code, "pieces")) + int(sys.argv[3])
+illegal = ctypes.CFUNCTYPE(None)(illegal)
+
+def multiply(size, rounds=1):
+    wanted = np.zeros(64, "u1")
+    wanted[0] = 1
+    for tile in (2, 5, 7):
+        wanted[16:48].view("u2")[tile], wanted[48 + tile] = 4 * size, size
+    random = np.random.default_rng(size)
+    a = random.integers(-128, 128, (size, 4 * size), "i1")
+    b = random.integers(-128, 128, (4 * size, size), "i1")
+    packed = b.reshape(size, 4, size).transpose(0, 2, 1).copy()
+    for _ in range(rounds):
+        c = np.zeros((size, size), "i4")
+        addresses = [x.ctypes.data for x in (wanted, a, packed, c)]
+        addresses[2] += 4
+        tiles(*addresses, 4 * size, 2 * size)
+        assert (c == a.astype("i4") @ b).all()
+"""
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The command line of a program that multiplies tiles, but for what it does."""
+    folder = tmp_path_factory.mktemp("program")
+    Code(folder, [tiles("tdpbssd"), "ud2"], b"0")
+    return [sys.executable, "-c", PROGRAM, str(folder / "code.so"), "0", str(SLOT)]
+
+
+def run(program: list[str], ending: str, **changes: Any) -> "subprocess.CompletedProcess[str]":
+    command = program.copy()
+    command[2] += ending
+    environment = {**os.environ, **emulated("amx_int8", "amx_tile", **changes)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+COMPLETES = {
+    "once": "multiply(16)",
+    "threads, each with its own tiles": """
+threads = [threading.Thread(target=multiply, args=(size, 300)) for size in (3, 8, 15, 16)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+""",
+    "a fork": """
+multiply(5)
+child = os.fork()
+multiply(6)
+if not child:
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+""",
+    "a program that another one starts": """
+if "again" not in sys.argv:
+    subprocess.run([sys.executable, *sys.orig_argv[1:], "again"], check=True)
+multiply(4)
+""",
+    "a handler that the program installs": """
+faulthandler.enable()
+multiply(4)
+signal.signal(signal.SIGILL, lambda *arguments: caught.append(arguments))
+caught = []
+multiply(5)
+os.kill(os.getpid(), signal.SIGILL)
+assert len(caught) == 1
+""",
+}
+
+
+@pytest.mark.parametrize("what", COMPLETES)
+def test_program_completes(what: str, program: list[str]) -> None:
+    done = run(program, COMPLETES[what] + "\nprint('done')")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("done\n")
+
+
+DIES = {
+    "an illegal instruction": "multiply(3); illegal()",
+    "a signal that is sent": "multiply(3); os.kill(os.getpid(), signal.SIGILL)",
+    "an illegal instruction that is ignored": """
+signal.signal(signal.SIGILL, signal.SIG_IGN)
+os.kill(os.getpid(), signal.SIGILL)
+illegal()
+""",
+    "an illegal instruction with a handler": "faulthandler.enable(); multiply(3); illegal()",
+}
+
+
+@pytest.mark.parametrize("what", DIES)
+def test_program_dies(what: str, program: list[str]) -> None:
+    done = run(program, DIES[what] + "\nprint('still there')")
+    assert (done.returncode, done.stdout) == (-signal.SIGILL, "")
+    assert ("Fatal Python error: Illegal instruction" in done.stderr) == ("handler" in what)
+
+
+def test_harmless() -> None:
+    """To a program that has no use for it."""
+    done = subprocess.run(
+        ["uname", "-s"], env={**os.environ, **emulated()}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Linux\n", "")
+
+
+def test_environment() -> None:
+    changes = emulated("amx_tile", "amx_bf16", NKBLAS_NUM_THREADS=1)
+    assert changes["NKBLAS_EMULATED"] == "amx_tile,amx_bf16"
+    assert changes["NKBLAS_NUM_THREADS"] == "1"
+    assert Path(changes["LD_PRELOAD"].split()[0]) == library()
+    with pytest.raises(ValueError, match="mmx"):
+        emulated("mmx")
