@@ -74,7 +74,7 @@ class Family(NamedTuple):
         multiply and add are two instructions. The mask of an `edge` takes one, and so does what
         is blended with it, unless the element's register is still free.
         """
-        by_rows = mr >= vectors
+        by_rows = mr * self.held >= vectors
         operands = vectors + self.held if by_rows else mr * self.held + 1
         needed = mr * vectors * self.accumulators + operands + self.spare + self.split(isa)
         if edge and isa.masked and not isa.mask_registers:

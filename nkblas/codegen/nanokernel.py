@@ -39,6 +39,7 @@ class Nanokernel:
 
     def __init__(self, isa: ISA, family: Family, a: str, b: str) -> None:
         self.isa, self.family, self.a, self.b = isa, family, a, b
+        self.held = family.held
         self.lanes = family.lanes(isa)
         part = ir.element_type(REAL.get(family.sums, family.sums))
         parts = 2 if family.sums in REAL else 1
@@ -94,6 +95,8 @@ def load_masked(vector_type: Any, source: Value, mask: Value | None) -> Value:
 
 class Plain:
     """Vectors of what is summed up in the same type: all that functions without tiles need."""
+
+    held = 1
 
     def __init__(self, vector_type: Any) -> None:
         self.vector_type = vector_type
@@ -365,7 +368,7 @@ def compose(
     """
     rows, vectors = range(len(tile)), range(len(tile[0]))
     new = [list(row) for row in tile]
-    if len(rows) >= len(vectors):
+    if len(rows) * nanokernel.held >= len(vectors):
         held = [load_b(j) for j in vectors]
         for i in rows:
             a = load_a(i)
