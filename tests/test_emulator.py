@@ -837,15 +837,16 @@ def test_refused(code: Code) -> None:
 
 # ---- processes
 
+UNKNOWN = ".byte 0x62, 0xf6, 0x7d, 0x48, 0xff, 0xc0"  # no CPU has it
 PROGRAM = """
 import ctypes, faulthandler, os, signal, subprocess, sys, threading
 import numpy as np
 
-code = ctypes.CDLL(sys.argv[1])
-tiles = ctypes.addressof(ctypes.c_char.in_dll(code, "pieces")) + int(sys.argv[2])
-tiles = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 6)(tiles)
-illegal = ctypes.addressof(ctypes.c_char.in_dll(code, "pieces")) + int(sys.argv[3])
-illegal = ctypes.CFUNCTYPE(None)(illegal)
+code, slot = ctypes.CDLL(sys.argv[1]), int(sys.argv[2])
+first = ctypes.addressof(ctypes.c_char.in_dll(code, "pieces"))
+tiles = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 6)(first)
+illegal = ctypes.CFUNCTYPE(None)(first + slot)
+unknown = ctypes.CFUNCTYPE(None)(first + 2 * slot)
 
 def multiply(size, rounds=1):
     wanted = np.zeros(64, "u1")
@@ -869,8 +870,8 @@ def multiply(size, rounds=1):
 def program(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The command line of a program that multiplies tiles, but for what it does."""
     folder = tmp_path_factory.mktemp("program")
-    Code(folder, [tiles("tdpbssd"), "ud2"], b"0")
-    return [sys.executable, "-c", PROGRAM, str(folder / "code.so"), "0", str(SLOT)]
+    Code(folder, [tiles("tdpbssd"), "ud2", UNKNOWN], b"0")
+    return [sys.executable, "-c", PROGRAM, str(folder / "code.so"), str(SLOT)]
 
 
 def run(program: list[str], ending: str, **changes: Any) -> "subprocess.CompletedProcess[str]":
@@ -921,6 +922,7 @@ def test_program_completes(what: str, program: list[str]) -> None:
 
 DIES = {
     "an illegal instruction": "multiply(3); illegal()",
+    "an instruction that is not known": "multiply(3); unknown()",
     "a signal that is sent": "multiply(3); os.kill(os.getpid(), signal.SIGILL)",
     "an illegal instruction that is ignored": """
 signal.signal(signal.SIGILL, signal.SIG_IGN)
@@ -936,6 +938,7 @@ def test_program_dies(what: str, program: list[str]) -> None:
     done = run(program, DIES[what] + "\nprint('still there')")
     assert (done.returncode, done.stdout) == (-signal.SIGILL, "")
     assert ("Fatal Python error: Illegal instruction" in done.stderr) == ("handler" in what)
+    assert ("not known: 62 f6 7d 48 ff\n" in done.stderr) == ("not known" in what)
 
 
 def test_harmless() -> None:
