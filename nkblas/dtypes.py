@@ -38,6 +38,42 @@ DTYPES = {
     "int64": DType("i64", 8, "integer"),
 }
 
+
+
+class Float8(NamedTuple):
+    """A format of 8-bit floats; the sign is the first bit.
+
+    Attributes
+    ----------
+    mantissa : int
+        Bits of the mantissa.
+    bias : int
+        Of the exponent.
+    special : {"ieee", "fn", "fnuz"}
+        What is no number: as in IEEE 754; nothing infinite, and NaN where all other bits are set;
+        nothing infinite, and NaN in the place of -0.
+    """
+
+    mantissa: int
+    bias: int
+    special: str
+
+
+FLOAT8 = {
+    "float8_e3m4": Float8(4, 3, "ieee"),
+    "float8_e4m3": Float8(3, 7, "ieee"),
+    "float8_e4m3b11fnuz": Float8(3, 11, "fnuz"),
+    "float8_e4m3fn": Float8(3, 7, "fn"),
+    "float8_e4m3fnuz": Float8(3, 8, "fnuz"),
+    "float8_e5m2": Float8(2, 15, "ieee"),
+    "float8_e5m2fnuz": Float8(2, 16, "fnuz"),
+}
+"""Those of the package `ml_dtypes` that NumPy takes for floats."""
+
+DTYPES.update(
+    {name: DType(name.replace("float8_", "f8"), 1, "float") for name in FLOAT8}
+)
+
 ITEMSIZE = {name: dtype.itemsize for name, dtype in DTYPES.items()}
 SHORT = {name: dtype.short for name, dtype in DTYPES.items()}
 REAL = {"complex64": "float32", "complex128": "float64"}
@@ -54,13 +90,14 @@ class Types(NamedTuple):
 
 # In the order of the engine's nk_dtype.
 PRODUCTS = {
-    **{name: Types(name, name, name) for name in DTYPES if name != "uint8"},
+    **{name: Types(name, name, name) for name in DTYPES if ITEMSIZE[name] > 1 or name in ("bool", "int8")},
     "float16_float32": Types("float16", "float16", "float32"),
     "bfloat16_float32": Types("bfloat16", "bfloat16", "float32"),
     "int8_int32": Types("int8", "int8", "int32"),
     "uint8_int32": Types("uint8", "uint8", "int32"),
     "uint8_int8_int32": Types("uint8", "int8", "int32"),
     "int8_uint8_int32": Types("int8", "uint8", "int32"),
+    **{f"{name}_float32": Types(name, name, "float32") for name in FLOAT8},
 }
 """The products that there are kernels for: `nkblas.problem.Problem.dtype` is one of the names."""
 
@@ -79,4 +116,6 @@ def product(a: str, b: str, c: str) -> str | None:
 
 def short(name: str) -> str:
     """A name of `PRODUCTS` in short: "f32", "u8_i8_i32"."""
-    return "_".join(SHORT[part] for part in name.split("_"))
+    types = PRODUCTS[name]
+    parts = types if types.a != types.b else (types.a, types.c) if types.a != types.c else types[:1]
+    return "_".join(SHORT[part] for part in parts)

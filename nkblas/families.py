@@ -5,7 +5,7 @@ The instructions themselves are in `nkblas.codegen.nanokernel`, a class for each
 
 from typing import NamedTuple
 
-from .dtypes import DTYPES, ITEMSIZE, PRODUCTS
+from .dtypes import DTYPES, FLOAT8, ITEMSIZE, PRODUCTS
 from .isa import ISA
 
 
@@ -148,6 +148,7 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
     "float16_float32": _halves("float16"),
     "bfloat16": _halves("bfloat16"),
     "bfloat16_float32": _halves("bfloat16"),
+    **{f"{name}_float32": (_fma(name, "float32"),) for name in FLOAT8},
     "bool": _bytes("int8", "int8", exact=False),
     "int8": _bytes("int8", "int8", exact=False),
     "int16": (_dots("vnni", "int16", "int16", "int32", 2), PAIRS),

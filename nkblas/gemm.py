@@ -30,7 +30,7 @@ def gemm(
     ----------
     a, b : array_like
         Matrices: ``op(a)`` has shape ``(m, k)``, ``op(b)`` has shape ``(k, n)``. No memory layout
-        of them costs a copy, but for complex ones.
+        of them costs a copy.
     c : array_like, optional
         Shape ``(m, n)``. It is not changed, unless it is `out` too. With ``beta=0`` it is not read.
     alpha, beta : scalar
@@ -83,7 +83,7 @@ def gemm(
     if out_dtype is not None:
         dtype = _out_dtype(out_dtype, dtype)
     # where there are kernels for the operands as they are, they need not be of the result's type
-    types = arrays["a"].dtype, arrays["b"].dtype
+    types = np.result_type(arrays["a"]), np.result_type(arrays["b"])  # in native byte order
     if product(*(x.name for x in (*types, dtype))) is None:
         types = (np.result_type(dtype, *types),) * 2
     work = dtype if product(*(x.name for x in (*types, dtype))) else types[0]
@@ -152,8 +152,13 @@ def turned(array: np.ndarray, trans: int) -> tuple[np.ndarray, bool]:
 
 
 def is_plain(array: np.ndarray, dtype: Any) -> bool:
-    """Whether an array has this dtype, in the machine's byte order, and is aligned."""
-    return bool(array.dtype == dtype and array.flags.aligned)
+    """Whether an array has this dtype, in the machine's byte order, and is aligned.
+
+    Elements lie whole elements apart: complex numbers may be aligned without that.
+    """
+    if array.dtype != dtype or not array.flags.aligned:
+        return False
+    return not any(stride % array.itemsize for stride in array.strides)
 
 
 def plain(array: np.ndarray, dtype: Any) -> np.ndarray:
@@ -177,20 +182,31 @@ def multiply(
 ) -> None:
     """``c = alpha * a @ b + beta * c``, where nothing is left to check.
 
-    Shapes fit, all is of one dtype, aligned and in the machine's byte order, and `c` overlaps
-    neither `a` nor `b`. Of complex matrices, it may be the conjugate that is multiplied.
+    Shapes fit, there are kernels for the dtypes, or all are the same; all is aligned and in the
+    machine's byte order, and `c` overlaps neither `a` nor `b`. Of complex matrices, it may be the
+    conjugate that is multiplied.
     """
-    char = c.dtype.char
-    if char in "fd" and _gufunc.gemm(alpha, a, b, beta, c):
-        return
     with np.errstate(all="ignore"):
-        if char in "FD":
-            from .complex import multiply_complex
-
-            multiply_complex(alpha, a, b, beta, c, conj_a, conj_b)
+        if alpha == 0 or 0 in (*c.shape, a.shape[1]):
+            _scale(c, beta)
             return
+        # kernels scale by floats: what they do with integers is to add
+        scales = c.dtype.kind in "fc" or (alpha == 1 and beta in (0, 1))
+        turn, sign = (1 - 2 * conj for conj in (conj_a != conj_b, conj_b))
+        if scales and _gufunc.gemm(alpha, a, b, beta, c, turn, sign):
+            return
+        left, right = (x.conj() if conj else x for x, conj in ((a, conj_a), (b, conj_b)))
+        product = matmul(left, right, dtype=c.dtype, casting="unsafe")
         scaled = 0 if beta == 0 else c if beta == 1 else beta * c
-        if alpha != 0:
-            product = matmul(a.conj() if conj_a else a, b.conj() if conj_b else b)
-            scaled = (product if alpha == 1 else alpha * product) + scaled
-        c[...] = scaled
+        c[...] = (product if alpha == 1 else alpha * product) + scaled
+
+
+def _scale(x: np.ndarray, factor: Any) -> None:
+    """``x *= factor``; 0 clears, and a real factor leaves infinities alone."""
+    if factor == 0:
+        x[...] = 0
+    elif x.dtype.kind == "c" and factor.imag == 0:
+        _scale(x.real, factor.real)
+        _scale(x.imag, factor.real)
+    elif factor != 1:
+        x *= factor

@@ -7,11 +7,10 @@ import numpy as np
 
 from . import _gufunc
 from ._engine import ffi, lib
-from .dtypes import PRODUCTS, product
+from .dtypes import FLOAT8, PRODUCTS, product
 
 _ENGINE = (
     int(ffi.cast("uintptr_t", ffi.addressof(lib, "nk_gemm"))),
-    int(ffi.cast("uintptr_t", ffi.addressof(lib, "nk_gemm_scaled"))),
     int(ffi.cast("uintptr_t", lib.nk_counts())),
 )
 
@@ -127,17 +126,27 @@ def _of_given_types(*args: Any, dtype: Any = None, signature: Any = None, **kwar
 def _is_mixed(a: str, b: str, c: str) -> bool:
     """Whether a product is one of those that `matmul` does not make where nobody asks."""
     name = product(a, b, c)
-    if name in (None, "bfloat16_float32"):
+    if name is None or (c == "float32" and a != "float16"):
         return False
     return name == "bfloat16" or len(set(PRODUCTS[name])) > 1
 
 
 def adopt_new_types() -> None:
-    """Have the engine do the products of `ml_dtypes.bfloat16`, once a program has it."""
+    """Have the engine do the products of `ml_dtypes`' floats, once a program has them."""
+    global _adopted
     module = sys.modules.get("ml_dtypes")
-    if module is not None:
-        ours = [globals().get(name) for name in (*_DOCS, "stacked_dot")]
-        _gufunc.adopt_bfloat16(np.dtype(module.bfloat16).num, tuple(filter(None, ours)))
+    if module is None or _adopted:
+        return
+    _adopted = True
+    ours = [globals().get(name) for name in (*_DOCS, "stacked_dot")]
+    types = [np.dtype(getattr(module, name)) for name in ("bfloat16", *FLOAT8)]
+    numbers = [np.arange(256, dtype=np.uint8).view(x).astype(np.float32) for x in types[1:]]
+    _gufunc.adopt_new_types(
+        tuple(x.num for x in types), np.stack(numbers).tobytes(), tuple(filter(None, ours))
+    )
+
+
+_adopted = False
 
 
 _gufunc.asked_for_types(_of_given_types)

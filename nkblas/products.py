@@ -15,7 +15,7 @@ import numpy as np
 from . import _gufunc
 from .log import log
 from .dtypes import product as product_of
-from .matmul import adopt_new_types, matmul, mixed_products, stacked_dot
+from .matmul import adopt_new_types, matmul, mixed_products, stacked_dot, vecdot
 
 Array = np.ndarray[Any, Any]
 P = ParamSpec("P")
@@ -271,7 +271,7 @@ def vdot(a: Any, b: Any, /) -> Any:
     if not type(x) is type(y) is np.ndarray:
         return left_to_numpy("vdot", "its operands are of a subclass", a, b)
     with np.errstate(all="ignore"):  # as NumPy's
-        return matmul(x.ravel(), y.ravel())
+        return vecdot(x.ravel(), y.ravel())
 
 
 def rebuilt(function: Any, *helpers: str, **more: Callable[..., Any]) -> Callable[..., Any]:

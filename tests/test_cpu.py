@@ -123,7 +123,8 @@ def test_lower_isa(name: str) -> None:
     assert report["isa"] == [name, ISAS[name].vector_bits, ISAS[name].registers]
     assert report["fallbacks"] == 0
     assert report["kernels"]
-    assert all(f"_{name}_" in kernel for kernel in report["kernels"])
+    base = ISAS[name].base.name  # float32 needs no more
+    assert all(f"_{base}_" in kernel for kernel in report["kernels"])
 
 
 def test_the_best_isa_is_the_default() -> None:

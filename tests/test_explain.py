@@ -57,7 +57,7 @@ def test_explain_sees_layouts() -> None:
     assert len(problems) == 3
 
 
-@pytest.mark.parametrize("dtype", ["int32", "complex64", "float16", "object", "bool", "longdouble"])
+@pytest.mark.parametrize("dtype", ["object", "longdouble", "clongdouble"])
 def test_explain_numpy(dtype: str) -> None:
     found = nkblas.explain(ones(3, 4, dtype=dtype), ones(4, 5, dtype=dtype))
     assert found.backend == "numpy"
@@ -69,8 +69,8 @@ def test_explain_numpy(dtype: str) -> None:
 
 def test_explain_agrees_with_matmul() -> None:
     """In who does a product, whatever the pair of dtypes."""
-    for x in "bifdDeg":
-        for y in "bifdDeg":
+    for x in "?bBHifdDegG":
+        for y in "?bBHifdDegG":
             a, b = ones(3, 4, dtype=x), ones(4, 5, dtype=y)
             backend = nkblas.explain(a, b).backend
             before = nkblas.stats()["fallbacks"]
@@ -80,7 +80,7 @@ def test_explain_agrees_with_matmul() -> None:
 
 def test_explain_takes_what_matmul_takes() -> None:
     assert nkblas.explain([[1.0, 2.0]], [[3.0], [4.0]]).backend == "nkblas"
-    assert nkblas.explain([[1, 2]], [[3], [4]]).backend == "numpy"
+    assert nkblas.explain([[1, 2]], [[3], [4]]).backend == "nkblas"
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_stats() -> None:
     before = nkblas.stats()
     assert set(before) == {"calls", "fallbacks", "kernels_compiled", "kernels_loaded"}
     nkblas.matmul(ones(2, 3, 4), ones(4, 5))
-    nkblas.matmul(ones(2, 2, 3, 4, dtype="int32"), ones(4, 5, dtype="int32"))
+    nkblas.matmul(ones(2, 2, 3, 4, dtype="g"), ones(4, 5, dtype="g"))
     after = nkblas.stats()
     assert after["calls"] - before["calls"] == 2 + 4
     assert after["fallbacks"] - before["fallbacks"] == 4

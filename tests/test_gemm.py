@@ -131,6 +131,21 @@ def test_nothing_beyond_is_touched(order: Order, at_end: bool, dtype: str) -> No
             assert np.array_equal(out, exact(alpha, a, b, beta, c)), (m, n, k)
 
 
+@pytest.mark.parametrize("dtype", COMPLEX)
+def test_elements_apart_by_part_of_one(dtype: str) -> None:
+    """Complex numbers that are aligned, but not whole numbers of them apart."""
+    part = np.dtype(dtype).type(0).real.dtype
+    whole = np.zeros((4, 9), [("x", dtype), ("y", part)])
+    a = whole["x"][:, :4]
+    a[...] = integers((4, 4), dtype, 0)
+    out = whole["x"][:, 5:]
+    b = np.ascontiguousarray(a.T)
+    nkblas.gemm(a, b, alpha=1j, out=out, trans_b=2)
+    assert np.array_equal(out, exact(1j, a, a.conj(), 0, None))
+    assert np.array_equal(nkblas.matmul(a, a.T), exact(1, a, a.T, 0, None))
+    assert (whole["y"] == 0).all()
+
+
 any_layout = layouts(-2, -1, 1, 3)
 lengths = st.integers(0, 70)
 

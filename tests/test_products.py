@@ -280,7 +280,7 @@ def test_runs_on_the_engine(name: str, case: str) -> None:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_what_is_left_to_numpy_counts(name: str) -> None:
-    a = Q.astype("i")
+    a = Q.astype("g")
     calls: dict[str, Callable[[], Any]] = {
         "multi_dot": lambda: nkblas.multi_dot([a, a]),
         "matrix_power": lambda: nkblas.matrix_power(a, 2),
@@ -299,7 +299,7 @@ def test_mistakes_do_not_count() -> None:
         with pytest.raises(ValueError, match="not aligned"):
             nkblas.dot(A, A)
         with pytest.raises(ValueError, match="not aligned"):
-            nkblas.dot(A.astype("i"), A.astype("i"))
+            nkblas.dot(A.astype("g"), A.astype("g"))
 
     assert products(mistake) == (0, 0)
 
@@ -317,6 +317,32 @@ def test_layouts(left: str, right: str, dtype: str) -> None:
         assert_within_bound(nkblas.inner(a, b.T), a, b)
         assert_within_bound(nkblas.einsum("ij,jk->ik", a, b), a, b)
         assert_within_bound(np.reshape(nkblas.vdot(a[0], b[:, 0]), (1, 1)), a[:1], b[:, :1])
+
+
+CONJUGATES = {"vdot": "k,k", "vecdot": "xk,xk->x", "matvec": "mk,xk->xm", "vecmat": "xk,kn->xn"}
+"""Their left operand is conjugate in NumPy, if it is a vector."""
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+@pytest.mark.parametrize("name", [name for name in CONJUGATES if name in FUNCTIONS])
+def test_conjugates(name: str, dtype: str) -> None:
+    random = np.random.default_rng(0)
+    left, right = CONJUGATES[name].partition("->")[0].split(",")
+    for k, x, m, n in ((1, 1, 1, 1), (3, 2, 4, 5), (70, 9, 3, 33), (700, 1, 21, 1), (40, 1, 1, 90)):
+        lengths = {"k": k, "x": x, "m": m, "n": n}
+        for layout in (Layout(), Layout("F"), Layout(steps=(-2, 3))):
+            operands = []
+            for term in (left, right):
+                shape = 1, *(lengths[label] for label in term)
+                values = random.integers(-9, 10, (2, *shape[-2:]))
+                operand = layout.arrange(values[0] + 1j * values[1], dtype)
+                operands.append(operand.reshape(shape[1:]) if len(term) == 1 else operand)
+            a, b = operands
+            wide = [z.astype("complex128") for z in operands]
+            wide[0] = wide[0] if left == "mk" else wide[0].conj()
+            function = getattr(nkblas, name)
+            assert np.array_equal(function(a, b), np.einsum(CONJUGATES[name], *wide)), lengths
+            assert products(lambda: function(a, b))[1] == 0  # noqa: B023
 
 
 @pytest.mark.skipif("matvec" not in FUNCTIONS, reason="NumPy 2.2 has matvec")

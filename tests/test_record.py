@@ -42,7 +42,7 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, int]]] = {
     "cast": (lambda: nkblas.matmul(ones(4, 5), ones(5, 6, dtype="d")), {"4x6x5:f64": 1}),
     "nothing to do": (lambda: nkblas.matmul(ones(0, 5), ones(5, 6)), {}),
     "no depth": (lambda: nkblas.matmul(ones(4, 0), ones(0, 6)), {}),
-    "other dtype": (lambda: nkblas.matmul(ones(4, 5, dtype=int), ones(5, 6, dtype=int)), {}),
+    "other dtype": (lambda: nkblas.matmul(ones(4, 5, dtype="g"), ones(5, 6, dtype="g")), {}),
     "numpy": (lambda: np.matmul(ones(4, 5), ones(5, 6)), {}),
     "explained": (lambda: nkblas.explain(ones(4, 5), ones(5, 6)), {}),
 }

@@ -40,7 +40,7 @@ def test_forms_of_a_problem(form: Any, problem: Problem) -> None:
 
 
 @pytest.mark.parametrize(
-    "form", ["", "5x6", "0x5x6:f32", "5x6x7:int8", "5x6x7:f32:rr", "ax6x7:f32"]
+    "form", ["", "5x6", "0x5x6:f32", "5x6x7:f128", "5x6x7:f32:rr", "ax6x7:f32"]
 )
 def test_texts_that_name_no_problem(form: str) -> None:
     with pytest.raises(ValueError, match="expected MxNxK:DTYPE"):

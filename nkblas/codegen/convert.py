@@ -4,7 +4,7 @@ One rounding, to the nearest and to even in a tie. Where the instruction set has
 are made of integer arithmetic.
 """
 
-from nkblas.dtypes import DTYPES, ITEMSIZE
+from nkblas.dtypes import DTYPES, FLOAT8, ITEMSIZE, Float8
 from nkblas.isa import ISA
 
 from . import ir
@@ -32,6 +32,8 @@ def convert(value: Value, source: str, target: str, isa: ISA) -> Value:
         if ITEMSIZE[source] < ITEMSIZE[target]:
             return ir.extend(value, bits, signed=not source.startswith("u"))
         return value if ITEMSIZE[source] == ITEMSIZE[target] else ir.truncate(value, bits)
+    if source in FLOAT8:
+        return _from_float8(value, FLOAT8[source])
     hardware = "f16c" in isa.requires
     if source == "bfloat16":
         wide = ir.extend(value, 32, signed=False)
@@ -53,6 +55,30 @@ def splat(value: Value, lanes: int, source: str, target: str, isa: ISA) -> Value
         wide = ir.bitcast(ir.vector_of(lanes, ir.integer(32)), halves)
         return ir.float_of(ir.shift_left(wide, 16), ir.element_type(target))
     return convert(ir.splat(value, ir.vector_of(lanes, value.type)), source, target, isa)
+
+
+def _from_float8(value: Value, form: Float8) -> Value:
+    bits = ir.extend(value, 32, signed=False)
+    i32, element = bits.type, ir.element_type("float32")
+    sign = ir.shift_left(ir.both(bits, ir.constant(i32, 0x80)), 24)
+    size = ir.both(bits, ir.constant(i32, 0x7F))
+    shifted = ir.shift_left(size, 23 - form.mantissa)
+    normal = ir.plus(shifted, ir.constant(i32, (127 - form.bias) << 23))
+    # what has no leading bit is a small integer
+    least = ir.constant(ir.like(bits, element), 2.0 ** (1 - form.bias - form.mantissa))
+    small = ir.bits_of(ir.times(ir.from_integer(size, element), least))
+    is_small = ir.above(ir.constant(i32, 1 << form.mantissa), size)
+    found = ir.any_of(ir.select(is_small, small, normal), sign)
+    nan = ir.constant(i32, 0x7FC00000)
+    if form.special == "ieee":
+        first = 0x80 - (1 << form.mantissa)  # infinity; then NaN
+        endless = ir.any_of(ir.any_of(shifted, ir.constant(i32, 0x7F800000)), sign)
+        found = ir.select(ir.above(size, ir.constant(i32, first - 1)), endless, found)
+    elif form.special == "fn":
+        found = ir.select(ir.differs(size, ir.constant(i32, 0x7F)), found, nan)
+    else:
+        found = ir.select(ir.differs(bits, ir.constant(i32, 0x80)), found, nan)
+    return ir.float_of(found, element)
 
 
 def _to_bfloat16(value: Value) -> Value:

@@ -11,7 +11,7 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import arith, llvm, scf, vector
 
-from nkblas.dtypes import DTYPES, ITEMSIZE, REAL
+from nkblas.dtypes import DTYPES, FLOAT8, ITEMSIZE, REAL
 
 LINE = 64
 """Bytes of a cache line."""
@@ -34,7 +34,8 @@ def ptr() -> Any:
 
 
 def element_type(dtype: str) -> Any:
-    """What an element is in memory: a complex number a vector of two, a bfloat16 its bits.
+    """What an element is in memory: a complex number a vector of two; of floats in formats that LLVM
+    does not know everywhere, their bits.
 
     (Of bfloat16, LLVM makes calls to a library where it has no instruction.)
     """
@@ -42,6 +43,8 @@ def element_type(dtype: str) -> Any:
         return vector_of(2, element_type(REAL[dtype]))
     if dtype == "bfloat16":
         return integer(16)
+    if dtype in FLOAT8:
+        return integer(8)
     if DTYPES[dtype].kind in ("integer", "bool"):
         return integer(8 * ITEMSIZE[dtype])
     return {
@@ -504,6 +507,11 @@ def float_truncate(value: Value, element: Any) -> Value:
 
 def bfloat16() -> Any:
     return ir.BF16Type.get()
+
+
+def from_integer(value: Value, element: Any) -> Value:
+    """Signed integers as floats."""
+    return arith.sitofp(like(value, element), value)
 
 
 def bits_of(value: Value) -> Value:

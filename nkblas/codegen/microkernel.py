@@ -104,7 +104,7 @@ def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
 
     empty = [[nanokernel.zero(count) for _ in vectors] for _, count in groups]
     if facts.compensation:
-        b, empty = _compensated(nanokernel, b, empty)
+        b, empty = _compensated(nanokernel, b, ldb, empty)
     _, *carried = ir.loop(lines, [line, a, b, panel, *flatten(empty)], step_and_fetch)
     tile = unflatten(ir.loop(k, carried, step, start=lines)[3:])
 
@@ -114,14 +114,14 @@ def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
 
 
 def _compensated(
-    nanokernel: Nanokernel, b: Value, tile: list[list[tuple[Value, ...]]]
+    nanokernel: Nanokernel, b: Value, ldb: Value, tile: list[list[tuple[Value, ...]]]
 ) -> tuple[Value, list[list[tuple[Value, ...]]]]:
     """B beyond the first row of its panel, and accumulators that begin with it."""
     vector = nanokernel.vector_type
     width = range(len(tile[0]))
     places = [ir.address(b, j * nanokernel.lanes, vector.element_type) for j in width]
     row = [(ir.load(vector, place),) for place in places]
-    after = ir.address(b, len(width) * nanokernel.lanes, vector.element_type)
+    after = ir.address(b, ldb, vector.element_type)  # which may be wider than the tile
     return after, [row for _ in tile]
 
 
@@ -132,6 +132,7 @@ def build_peak(spec: Peak, isa: ISA, arguments: list[Value]) -> None:
     rows = nanokernel.family.rows_in_tile or 1
     one = ir.const(spec.facts.group_a if rows == 1 else 0)
     parts = spec.facts.accumulators
+    integers = spec.facts.split(isa) and ir.is_integer(nanokernel.vector_type)
 
     a = nanokernel.load_a(out, rows, one)
     b = nanokernel.load_b(out, None, ir.const(0), 0)
@@ -141,13 +142,13 @@ def build_peak(spec: Peak, isa: ISA, arguments: list[Value]) -> None:
         for i in range(0, len(carried), parts):
             chain = tuple(carried[i : i + parts])
             # a product that is the same for all would be done once
-            x = ir.bitcast(a.type, carried[i - 1]) if spec.facts.split(isa) else a
+            x = ir.bitcast(a.type, carried[i - 1]) if integers else a
             sums += nanokernel.multiply_add(x, b, chain)
         return sums
 
     vectors = not nanokernel.family.rows_in_tile
     chains = [value for _ in range(spec.chains) for value in nanokernel.zero(rows)]
-    if spec.facts.split(isa):  # equal ones would be one
+    if integers:  # equal ones would be one
         places = [ir.address(out, i, nanokernel.vector_type) for i in range(len(chains))]
         chains = [ir.load(nanokernel.vector_type, place) for place in places]
     chains = ir.loop(steps, chains, step)

@@ -10,7 +10,7 @@ import numpy as np
 
 from nkblas._engine import ffi
 from nkblas.isa import ISAS
-from nkblas.dtypes import DTYPES, ITEMSIZE
+from nkblas.dtypes import DTYPES, FLOAT8, ITEMSIZE, Float8
 
 from .spec import Copy, Dot, KernelSpec, Microkernel, Pack, Peak, Small, Stream
 
@@ -59,6 +59,9 @@ def _integers(generator: np.random.Generator, dtype: str, *shape: int) -> np.nda
         return generator.integers(0, 256, shape).astype(np.uint8).view(dtype)
     if dtype == "bool":
         return generator.integers(0, 2, shape).astype(bool)
+    if dtype in FLOAT8:
+        numbers = _float8(FLOAT8[dtype])
+        return generator.choice(np.flatnonzero(np.abs(numbers * 4) % 1 == 0), shape).astype(np.uint8)
     values = generator.integers(-9, 10, shape).astype(np.float64)
     if DTYPES[dtype].kind == "complex":
         values = values + 1j * generator.integers(-9, 10, shape)
@@ -75,10 +78,24 @@ def _encode(values: np.ndarray, dtype: str) -> np.ndarray:
 
 def _decode(array: np.ndarray, dtype: str) -> np.ndarray:
     """The numbers, in a type that holds sums of their products."""
+    if dtype in FLOAT8:
+        array = _float8(FLOAT8[dtype])[array]
     if dtype == "bfloat16":
         array = (array.astype(np.uint32) << 16).view(np.float32)
     kind = DTYPES[dtype].kind
     return array.astype({"float": "float64", "complex": "complex128"}.get(kind, "int64"))
+
+
+def _float8(form: Float8) -> np.ndarray:
+    """The numbers from -8 to 8 that bytes stand for; NaN for all other ones."""
+    byte = np.arange(256)
+    exponent, mantissa = byte % 128 >> form.mantissa, byte % (1 << form.mantissa)
+    leading = np.minimum(exponent, 1)
+    size = (leading + mantissa * 2.0**-form.mantissa) * 2.0 ** (
+        np.maximum(exponent, 1) - form.bias
+    )
+    numbers = np.where(byte < 128, size, -size)
+    return np.where((size <= 8) & (byte != 128), numbers, np.nan)
 
 
 def _panel(lines: np.ndarray, width: int, group: int, step: int) -> np.ndarray:

@@ -21,6 +21,7 @@ static const nk_sizes sizes[NK_DTYPES] = {
     [NK_UINT8_INT32] = {1, 1, 4},
     [NK_UINT8_INT8_INT32] = {1, 1, 4},
     [NK_INT8_UINT8_INT32] = {1, 1, 4},
+    [NK_FLOAT8_FLOAT32 ... NK_DTYPES - 1] = {1, 1, 4},
 };
 
 const nk_sizes *nk_sizes_of(int32_t dtype) { return &sizes[dtype]; }
@@ -493,12 +494,17 @@ static nk_layout layout(nk_matrix *x, int64_t m, int64_t n)
     return x->rs == 1 ? NK_COL : NK_STRIDED;
 }
 
+/* C.T = B.T @ A.T: so a C with columns gets rows, and a vector is always a row. */
+static int is_turned(int64_t m, int64_t n, nk_matrix c)
+{
+    int columns = n == 1 || (c.cs != 1 && c.rs == 1);
+    return m > 1 && columns;
+}
+
 nk_problem nk_describe(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix *a, nk_matrix *b,
                        nk_matrix *c, nk_steps *steps)
 {
-    /* C.T = B.T @ A.T: so a C with columns gets rows, and a vector is always a row. */
-    int columns = n == 1 || (c->cs != 1 && c->rs == 1);
-    if (m > 1 && columns) {
+    if (is_turned(m, n, *c)) {
         nk_matrix a_before = *a;
         int64_t m_before = m;
         *a = transposed(*b), *b = transposed(a_before), *c = transposed(*c);
@@ -551,6 +557,8 @@ static nk_epilogue epilogue(nk_scale x)
 static int64_t run(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
                    nk_matrix c, int64_t count, nk_steps steps, nk_scale scale)
 {
+    if (is_turned(m, n, c))
+        scale.sign *= scale.turn; /* it is the other operand that is conjugate */
     nk_problem problem = nk_describe(dtype, m, n, k, &a, &b, &c, &steps);
     problem.epilogue = epilogue(scale);
     nk_plan *plan = nk_table_find(&problem);
@@ -570,7 +578,7 @@ static int64_t run(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, 
 }
 
 int64_t nk_gemm(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
-                nk_matrix c, int64_t count, nk_steps steps)
+                nk_matrix c, int64_t count, nk_steps steps, nk_scale scale)
 {
     __atomic_add_fetch(&counters.calls, (uint64_t)count, __ATOMIC_RELAXED);
     if (m == 0 || n == 0 || count == 0)
@@ -582,18 +590,8 @@ int64_t nk_gemm(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_
     }
     int64_t products = count, done;
     fold(&m, &n, &a, &b, &c, &count, &steps);
-    done = run(dtype, m, n, k, a, b, c, count, steps, nk_once) ? products : 0;
+    done = run(dtype, m, n, k, a, b, c, count, steps, scale) ? products : 0;
     if (!done)
         __atomic_add_fetch(&counters.fallbacks, (uint64_t)products, __ATOMIC_RELAXED);
-    return done;
-}
-
-int64_t nk_gemm_scaled(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
-                       nk_matrix c, nk_scale scale)
-{
-    __atomic_add_fetch(&counters.calls, 1, __ATOMIC_RELAXED);
-    int64_t done = run(dtype, m, n, k, a, b, c, 1, (nk_steps){0, 0, 0}, scale);
-    if (!done)
-        __atomic_add_fetch(&counters.fallbacks, 1, __ATOMIC_RELAXED);
     return done;
 }

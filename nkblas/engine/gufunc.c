@@ -16,9 +16,7 @@
 
 /* The engine is another extension module: these are handed over by `bind`. */
 static int64_t (*gemm)(int32_t, int64_t, int64_t, int64_t, nk_matrix, nk_matrix, nk_matrix, int64_t,
-                       nk_steps);
-static int64_t (*gemm_scaled)(int32_t, int64_t, int64_t, int64_t, nk_matrix, nk_matrix, nk_matrix,
-                              nk_scale);
+                       nk_steps, nk_scale);
 static nk_counters *counts;
 
 /* One of NumPy's loops, or one for types that NumPy has none for. */
@@ -44,7 +42,24 @@ static int bound;
 
 enum { WORTH_THE_GIL = 1 << 14 }; /* multiply-adds */
 
-static int bfloat16_type = -1; /* its number, once there is one */
+/* Types that are not NumPy's own, by their numbers: bfloat16 and the formats of float8, in the order
+   of nk_dtype. -1: this process has none yet. */
+enum { FORMATS = NK_DTYPES - NK_FLOAT8_FLOAT32 };
+static int bfloat16_type = -1, float8_types[FORMATS];
+static float float8_numbers[FORMATS][256]; /* what bytes stand for */
+
+/* The nk_dtype of products with float32 as a result, which NumPy makes of such a type; -1: none. */
+static int wider_dtype_of(int type)
+{
+    if (!PyTypeNum_ISUSERDEF(type))
+        return -1;
+    if (type == bfloat16_type)
+        return NK_BFLOAT16_FLOAT32;
+    for (int i = 0; i < FORMATS; i++)
+        if (type == float8_types[i])
+            return NK_FLOAT8_FLOAT32 + i;
+    return -1;
+}
 
 /* The nk_dtype of products whose matrices are all of one type of NumPy's; -1: there is none. */
 static int dtype_of(int type)
@@ -87,8 +102,8 @@ static int dtype_for(int a, int b, int c)
 {
     if (a == b && b == c)
         return dtype_of(a);
-    if (a == bfloat16_type && b == a && c == NPY_FLOAT)
-        return NK_BFLOAT16_FLOAT32;
+    if (a == b && c == NPY_FLOAT && wider_dtype_of(a) >= 0)
+        return wider_dtype_of(a);
     for (int i = 0; i < MIXED; i++)
         if (mixed[i].a == a && mixed[i].b == b && mixed[i].c == c)
             return mixed[i].dtype;
@@ -111,6 +126,8 @@ static loop make_loop(int a, int b, int c, PyUFuncGenericFunction function, void
 /* An element of a mixed product's operand. */
 static double number(const char *x, int dtype, int left)
 {
+    if (dtype >= NK_FLOAT8_FLOAT32)
+        return float8_numbers[dtype - NK_FLOAT8_FLOAT32][*(const uint8_t *)x];
     uint16_t half;
     uint32_t bits;
     float value;
@@ -150,6 +167,7 @@ static void store_float(float sum, char *place, int dtype)
 static void by_elements(int dtype, npy_intp m, npy_intp n, npy_intp k, nk_matrix a, nk_matrix b,
                         nk_matrix c)
 {
+    int integer = dtype >= NK_INT8_INT32 && dtype < NK_FLOAT8_FLOAT32;
     for (npy_intp i = 0; i < m; i++)
         for (npy_intp j = 0; j < n; j++) {
             double sum = 0;
@@ -158,15 +176,22 @@ static void by_elements(int dtype, npy_intp m, npy_intp n, npy_intp k, nk_matrix
                 double product = number(a.data + i * a.rs + p * a.cs, dtype, 1) *
                                  number(b.data + p * b.rs + j * b.cs, dtype, 0);
                 sum += product;
-                if (dtype >= NK_INT8_INT32)
+                if (integer)
                     whole += (int64_t)product;
             }
             char *place = c.data + i * c.rs + j * c.cs;
-            if (dtype >= NK_INT8_INT32)
+            if (integer)
                 memcpy(place, &(int32_t){(int32_t)(uint32_t)whole}, 4);
             else
                 store_float((float)sum, place, dtype);
         }
+}
+
+/* The product alone: of A's conjugate, if NumPy's rules have it so and it is complex. */
+static nk_scale product_of(int dtype, int conjugate)
+{
+    int conjugated = conjugate && (dtype == NK_COMPLEX64 || dtype == NK_COMPLEX128);
+    return (nk_scale){.alpha = 1, .turn = conjugated ? -1 : 1, .sign = 1};
 }
 
 static void left_to_numpy(npy_intp products)
@@ -196,7 +221,8 @@ static void run(const gufunc *of, const loop *numpy, char **args, const npy_intp
         a.rs /= size->a, a.cs /= size->a, b.rs /= size->b, b.cs /= size->b;
         c.rs /= size->c, c.cs /= size->c;
         nk_steps apart = {steps[0] / size->a, steps[1] / size->b, steps[2] / size->c};
-        if (whole && gemm(numpy->dtype, m, n, k, a, b, c, count, apart))
+        nk_scale scale = product_of(numpy->dtype, !of->rows); /* vecdot and vecmat */
+        if (whole && gemm(numpy->dtype, m, n, k, a, b, c, count, apart, scale))
             return;
         if (!whole)
             left_to_numpy(count);
@@ -257,8 +283,8 @@ static int is_plain(PyObject *x)
     if (!PyArray_CheckExact(x))
         return 0;
     PyArrayObject *array = (PyArrayObject *)x;
-    int ndim = PyArray_NDIM(array);
-    if ((ndim != 1 && ndim != 2) || dtype_of(PyArray_TYPE(array)) < 0 ||
+    int ndim = PyArray_NDIM(array), type = PyArray_TYPE(array);
+    if ((ndim != 1 && ndim != 2) || (dtype_of(type) < 0 && wider_dtype_of(type) < 0) ||
         !PyArray_ISBEHAVED_RO(array))
         return 0;
     npy_intp size = PyArray_ITEMSIZE(array);
@@ -355,8 +381,10 @@ static PyObject *plain_product(const char *name, rule asked, PyObject *const *ar
         y = (nk_matrix){y.data, y.cs, y.rs};
     }
     int ndim = PyArray_NDIM(a) + PyArray_NDIM(b) - 2, type = PyArray_TYPE(a), result = type;
-    if (type == bfloat16_type && asked == AS_MATMUL)
+    if (PyTypeNum_ISUSERDEF(type) && asked == AS_MATMUL)
         result = NPY_FLOAT; /* as NumPy has it */
+    else if (dtype_of(type) < 0)
+        return NULL;
     if (asked == AS_VDOT && ndim) {
         if (!PyArray_IS_C_CONTIGUOUS(a) || !PyArray_IS_C_CONTIGUOUS(b))
             return NULL;
@@ -381,13 +409,14 @@ static PyObject *plain_product(const char *name, rule asked, PyObject *const *ar
     if (fetestexcept(FLAGS))
         feclearexcept(FLAGS);
     int dtype = dtype_for(type, type, result);
+    nk_scale scale = product_of(dtype, asked == AS_VDOT);
     int64_t done;
     if (m * n > WORTH_THE_GIL / (k ? k : 1)) {
         Py_BEGIN_ALLOW_THREADS
-        done = gemm(dtype, m, n, k, x, y, z, 1, (nk_steps){0, 0, 0});
+        done = gemm(dtype, m, n, k, x, y, z, 1, (nk_steps){0, 0, 0}, scale);
         Py_END_ALLOW_THREADS
     } else {
-        done = gemm(dtype, m, n, k, x, y, z, 1, (nk_steps){0, 0, 0});
+        done = gemm(dtype, m, n, k, x, y, z, 1, (nk_steps){0, 0, 0}, scale);
     }
     if (!done) {
         Py_DECREF(c);
@@ -423,7 +452,7 @@ static int names_a_type(PyObject *names)
 static int is_of_new_type(PyObject *x)
 {
     return PyArray_Check(x) && PyTypeNum_ISUSERDEF(PyArray_TYPE((PyArrayObject *)x)) &&
-           PyArray_TYPE((PyArrayObject *)x) != bfloat16_type;
+           wider_dtype_of(PyArray_TYPE((PyArrayObject *)x)) < 0;
 }
 
 /* matmul(...), nkblas's or NumPy's. */
@@ -576,26 +605,25 @@ static PyObject *scaled(PyObject *self, PyObject *args)
     int64_t done;
     if (m * n > WORTH_THE_GIL / (k ? k : 1)) {
         Py_BEGIN_ALLOW_THREADS
-        done = gemm_scaled(dtype, m, n, k, x, y, z, scale);
+        done = gemm(dtype, m, n, k, x, y, z, 1, (nk_steps){0, 0, 0}, scale);
         Py_END_ALLOW_THREADS
     } else {
-        done = gemm_scaled(dtype, m, n, k, x, y, z, scale);
+        done = gemm(dtype, m, n, k, x, y, z, 1, (nk_steps){0, 0, 0}, scale);
     }
     return PyBool_FromLong(done != 0);
 }
 
-/* bind(gufunc of NumPy's, name, doc, addresses of nk_gemm, nk_gemm_scaled, the
-   counters) -> nkblas's */
+/* bind(gufunc of NumPy's, name, doc, addresses of nk_gemm, the counters) -> nkblas's */
 static PyObject *bind(PyObject *self, PyObject *args)
 {
     PyUFuncObject *numpy;
     PyObject *name, *doc;
-    unsigned long long gemm_address, scaled_address, counts_address;
+    unsigned long long gemm_address, counts_address;
     static void *data[MAX_LOOPS];
 
     (void)self;
-    if (!PyArg_ParseTuple(args, "O!UUKKK", &PyUFunc_Type, &numpy, &name, &doc, &gemm_address,
-                          &scaled_address, &counts_address))
+    if (!PyArg_ParseTuple(args, "O!UUKK", &PyUFunc_Type, &numpy, &name, &doc, &gemm_address,
+                          &counts_address))
         return NULL;
     int g = 0;
     while (g < bound && gufuncs[g].numpy != numpy)
@@ -605,7 +633,6 @@ static PyObject *bind(PyObject *self, PyObject *args)
         return PyErr_Format(PyExc_ValueError, "bind: expected a gufunc of products, got %s",
                             numpy->name);
     gemm = (void *)(uintptr_t)gemm_address;
-    gemm_scaled = (void *)(uintptr_t)scaled_address;
     counts = (void *)(uintptr_t)counts_address;
 
     gufunc *of = &gufuncs[g];
@@ -676,37 +703,50 @@ static PyObject *make_mixed(PyObject *self, PyObject *none)
     return Py_NewRef(mixed_products);
 }
 
-static int add_bfloat16(PyUFuncObject *to, own_loop *own, const gufunc *of, int result)
+static int add_loop(PyUFuncObject *to, const gufunc *of, int type, int result)
 {
-    const int types[] = {bfloat16_type, bfloat16_type, result};
-    *own = (own_loop){of, make_loop(types[0], types[1], types[2], NULL, NULL)};
-    return PyUFunc_RegisterLoopForType(to, bfloat16_type, run_own_loop, types, own);
+    const int types[] = {type, type, result};
+    own_loop *own = malloc(sizeof *own); /* the gufunc is for ever, and refers to it */
+    if (!own) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    *own = (own_loop){of, make_loop(type, type, result, NULL, NULL)};
+    return PyUFunc_RegisterLoopForType(to, type, run_own_loop, types, own);
 }
 
-/* adopt_bfloat16(type number, gufuncs): from now on it is one of the engine's. NumPy's gufuncs
-   make float32 of it, and so do these. */
-static PyObject *adopt_bfloat16(PyObject *self, PyObject *args)
+/* adopt_new_types((bfloat16's type number, those of float8), the numbers that float8's bytes stand
+   for, gufuncs): from now on they are the engine's. NumPy's gufuncs make float32 of them, and so do
+   these. */
+static PyObject *adopt_new_types(PyObject *self, PyObject *args)
 {
-    static own_loop same, wider[MAX_GUFUNCS + 1];
     PyObject *ours;
-    int type;
+    const char *numbers;
+    Py_ssize_t size;
+    int types[1 + FORMATS];
     (void)self;
-    if (!PyArg_ParseTuple(args, "iO!", &type, &PyTuple_Type, &ours))
+    if (!PyArg_ParseTuple(args, "(iiiiiiii)y#O!", &types[0], &types[1], &types[2], &types[3],
+                          &types[4], &types[5], &types[6], &types[7], &numbers, &size,
+                          &PyTuple_Type, &ours))
         return NULL;
+    if (size != sizeof float8_numbers)
+        return PyErr_Format(PyExc_ValueError, "got %zd bytes of numbers, expected %zu", size,
+                            sizeof float8_numbers);
     if (bfloat16_type >= 0)
         Py_RETURN_NONE;
-    if (PyTuple_GET_SIZE(ours) > MAX_GUFUNCS + 1)
-        return PyErr_Format(PyExc_ValueError, "gufuncs: got more than %d", MAX_GUFUNCS + 1);
-    bfloat16_type = type;
+    bfloat16_type = types[0];
+    memcpy(float8_types, &types[1], sizeof float8_types);
+    memcpy(float8_numbers, numbers, sizeof float8_numbers);
     for (int i = 0; i < (int)PyTuple_GET_SIZE(ours); i++) {
         PyUFuncObject *to = (PyUFuncObject *)PyTuple_GET_ITEM(ours, i);
         int g = 0;
         while (g < bound && strcmp(gufuncs[g].numpy->core_signature, to->core_signature))
             g++;
-        if (g < bound && add_bfloat16(to, &wider[i], &gufuncs[g], NPY_FLOAT) < 0)
-            return NULL;
+        for (int t = 0; g < bound && t < 1 + FORMATS; t++)
+            if (types[t] >= 0 && add_loop(to, &gufuncs[g], types[t], NPY_FLOAT) < 0)
+                return NULL;
     }
-    if (mixed_products && add_bfloat16(mixed_products, &same, &mixed_gufunc, type) < 0)
+    if (mixed_products && add_loop(mixed_products, &mixed_gufunc, bfloat16_type, bfloat16_type) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -801,7 +841,7 @@ static PyMethodDef methods[] = {
     {"patch", patch, METH_VARARGS, "Put the engine under NumPy's gufuncs that are bound, or not."},
     {"make_mixed", make_mixed, METH_NOARGS, "Products with another type of result."},
     {"asked_for_types", asked_for_types, METH_O, "Who does products of a given type."},
-    {"adopt_bfloat16", adopt_bfloat16, METH_VARARGS, "Have the engine do a type's products."},
+    {"adopt_new_types", adopt_new_types, METH_VARARGS, "Have the engine do products of types."},
     {"when_new_types_come", when_new_types_come, METH_O, "Whom to call about unknown types."},
     {"reimplement", reimplement, METH_VARARGS, "Have a function of NumPy's call another one."},
     {"make_quick", make_quick, METH_VARARGS, "A function with a short way for plain operands."},

@@ -16,7 +16,8 @@ typedef enum {
     NK_BOOL, NK_INT8, NK_INT16, NK_INT32, NK_INT64,
     NK_FLOAT16_FLOAT32, NK_BFLOAT16_FLOAT32,
     NK_INT8_INT32, NK_UINT8_INT32, NK_UINT8_INT8_INT32, NK_INT8_UINT8_INT32,
-    NK_DTYPES
+    NK_FLOAT8_FLOAT32, /* the first of several, one for each format */
+    NK_DTYPES = NK_FLOAT8_FLOAT32 + 7
 } nk_dtype;
 
 /* Bytes of an element of A, B and C. */
@@ -117,12 +118,10 @@ int nk_table_insert(const nk_plan *plan); /* copies it; -1: no memory */
 nk_problem nk_describe(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix *a, nk_matrix *b,
                        nk_matrix *c, nk_steps *steps);
 
-/* C = A @ B for each of `count` matrices of a stack; how many of them were done. */
+/* C = alpha * A @ B + beta * C for each of `count` matrices of a stack; how many of them were done.
+   Neither m, n nor k is 0, unless it is C = A @ B of some conjugates; and alpha is not. */
 int64_t nk_gemm(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
-                nk_matrix c, int64_t count, nk_steps steps);
-/* C = alpha * A @ B + beta * C, where m, n, k and alpha are not 0; 0: not done. */
-int64_t nk_gemm_scaled(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
-                       nk_matrix c, nk_scale scale);
+                nk_matrix c, int64_t count, nk_steps steps, nk_scale scale);
 /* The same for a stack, by a given plan and at most so many threads; all of them or none (0). */
 int64_t nk_run(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, int64_t count,
                nk_steps steps, nk_scale scale, int32_t threads);
