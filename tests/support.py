@@ -108,7 +108,7 @@ def result_dtype(a: "np.dtype[Any]", b: "np.dtype[Any]", dtype: Any = None) -> "
 def sample(*shape: int, dtype: str, seed: int = 0) -> Array:
     """Values for `expected`: small integers; integer types get any, and booleans few that hold."""
     generator, kind = np.random.default_rng(seed), np.dtype(dtype)
-    if kind == bool:
+    if kind.kind == "b":
         return generator.random(shape) < 0.1
     if kind.kind in "iu":
         return generator.integers(np.iinfo(kind).min, np.iinfo(kind).max, shape, kind, True)
@@ -125,7 +125,7 @@ def expected(a: Array, b: Array, dtype: Any = None) -> Array:
     whether any pair holds.
     """
     kind = result_dtype(a.dtype, b.dtype, dtype)
-    if kind == bool:
+    if kind.kind == "b":
         return np.matmul((a.view("u1") != 0).astype("f"), (b.view("u1") != 0).astype("f")) > 0
     if kind.kind in "iu":
         return np.matmul(a.astype("u8"), b.astype("u8")).astype(kind)
@@ -228,7 +228,7 @@ class Layout:
         kind = np.dtype(dtype).newbyteorder("S" if self.swapped else "=")
         raw = np.zeros(math.prod(lengths) * kind.itemsize + self.shift, np.uint8)
         buffer = raw[self.shift :].view(kind)
-        buffer[:] = fill
+        buffer[:] = np.array(fill, dtype)  # of a number alone, ml_dtypes swaps no bytes
         whole = buffer.reshape(lengths, order=self.order)
         return buffer, whole[:: self.steps[0], :: self.steps[1]][: shape[0], : shape[1]]
 
@@ -243,7 +243,7 @@ class Layout:
 def poison(dtype: str) -> Any:
     """What shows in any result, and in the floating-point flags if there are any."""
     kind = np.dtype(dtype)
-    if kind == bool:
+    if kind.kind == "b":
         return True
     if kind.kind in "iu":
         return np.iinfo(kind).max
