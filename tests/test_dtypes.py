@@ -875,7 +875,7 @@ def test_gemm(name: str) -> None:
         assert nkblas.gemm(a, b, out, alpha=alpha, beta=beta, out=out) is out
         assert_exact(out, wanted)
         if beta == 0:
-            assert_exact(nkblas.gemm(a, b, alpha=alpha), wanted)
+            assert_exact(nkblas.gemm(a, b, alpha=alpha, beta=beta), wanted)
 
 
 OUT_DTYPES = [
