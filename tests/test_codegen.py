@@ -224,7 +224,9 @@ def dots(isa: str, dtype: str) -> list[Dot]:
     row = ISAS[isa]
     found = {Dot(isa, dtype, 1, nr, "b") for nr in range(1, 10)}
     for mr in (2, 3, 4):
-        fitting = [n for n in range(mr, 9) if fma(dtype).registers_needed(row, mr, n) <= row.registers]
+        fitting = [
+            n for n in range(mr, 9) if fma(dtype).registers_needed(row, mr, n) <= row.registers
+        ]
         for nr in fitting[-1:]:
             found |= {Dot(isa, dtype, mr, nr, "b"), Dot(isa, dtype, nr, mr, "a")}
     return sorted(found)
