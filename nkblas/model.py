@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from .detect import CPU
-from .isa import ISA
+from .dtypes import ITEMSIZE
 from .families import Family, families, family
+from .isa import ISA
 from .plan import (
     STREAM_ROWS,
     Plan,
@@ -26,7 +27,6 @@ from .plan import (
     tiles,
     widest,
 )
-from .dtypes import ITEMSIZE
 from .problem import Problem
 
 PAGE = 4096
@@ -170,10 +170,7 @@ def _grid(isa: ISA, family: Family) -> np.ndarray:
     found = {tile for n in range(8 * lanes) for tile in tiles(isa, family, n)}
     shapes = sorted((mr, nr // lanes) for mr, nr in found)
     loops = ((3, 0), (0, 0), (0, 1))
-    fits = {
-        shape: [family.fits(isa, *shape, edge) for edge in (False, True)]
-        for shape in shapes
-    }
+    fits = {shape: [family.fits(isa, *shape, edge) for edge in (False, True)] for shape in shapes}
     columns = [
         (*shape, kc * family.group_b, pack_a, pack_b, *loop, *fits[shape])
         for shape, kc, pack_a, pack_b, loop in product(shapes, DEPTHS, (0, 1), (0, 1), loops)

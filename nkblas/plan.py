@@ -11,9 +11,9 @@ from . import families
 from .codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Small, Stream
 from .cut import Cut, cut_evenly, cut_whole
 from .detect import CPU
-from .isa import ISA
 from .dtypes import DTYPES, ITEMSIZE, PRODUCTS
 from .families import Family
+from .isa import ISA
 from .problem import PLAIN, Problem
 
 SMALL = 64
@@ -308,9 +308,7 @@ STREAM_ROWS = 4
 """Most rows of C that a "stream" plan takes at once."""
 
 
-def pack_of(
-    isa: ISA, dtype: str, family: Family, operand: str, width: int, source: str
-) -> Pack:
+def pack_of(isa: ISA, dtype: str, family: Family, operand: str, width: int, source: str) -> Pack:
     """The packing routine of operand "a" or "b" of products of a dtype."""
     held = getattr(PRODUCTS[dtype], operand)
     wanted, group, compensation = {

@@ -19,9 +19,9 @@ from nkblas import _engine, loader
 from nkblas.codegen import compile, spec, verify
 from nkblas.codegen.small import pieces
 from nkblas.codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Peak, Small, Stream
-from nkblas.isa import ISAS
 from nkblas.families import Family
 from nkblas.families import family as family_of
+from nkblas.isa import ISAS
 from nkblas.plan import has_spare_register, stream_shape, tiles, widest
 
 BASES = [name for name, isa in ISAS.items() if isa.base is isa]

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from nkblas.isa import ISA
 from nkblas.dtypes import ITEMSIZE
+from nkblas.isa import ISA
 
 from . import epilogue, ir
 from .ir import LINE, PREFETCH, SEGMENT, Value

@@ -159,9 +159,7 @@ class ComplexFMA(Nanokernel):
     def sums(
         self, tile: Sequence[Sequence[Accumulator]], rows: int, kind: str, scale: Value
     ) -> list[Value]:
-        return [
-            epilogue.product(*accumulator, kind, scale) for row in tile for accumulator in row
-        ]
+        return [epilogue.product(*accumulator, kind, scale) for row in tile for accumulator in row]
 
 
 class Dots(Nanokernel):

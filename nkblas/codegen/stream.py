@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from nkblas.isa import ISA
 from nkblas.dtypes import ITEMSIZE
+from nkblas.isa import ISA
 
 from . import ir
 from .epilogue import Scale
@@ -84,9 +84,7 @@ def _loops(
                 if fresh:
                     return nanokernel.zero()
                 value = ir.load(nanokernel.vector_type, place, mask)
-                return (
-                    value if factor is None else ir.times(ir.splat(factor, value.type), value)
-                )
+                return value if factor is None else ir.times(ir.splat(factor, value.type), value)
 
             sums = [[start_from(place) for place in row] for row in places]
 
