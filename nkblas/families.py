@@ -33,7 +33,7 @@ class Family(NamedTuple):
     accumulators, held : int
         Registers for a vector of C, and for an element of A.
     spare : int
-        Registers for something else.
+        Registers for something else, of 16.
     cost : float
         Instructions, in each step, for a vector of C.
     """
@@ -62,6 +62,11 @@ class Family(NamedTuple):
         """Rows of C in a tile register; 0: it has vectors."""
         return 16 if self.name.startswith("amx") else 0
 
+    @property
+    def widens(self) -> bool:
+        """Whether elements of operands are made wider, each by itself, as they are read."""
+        return self.converts or (self.group_a == 1 and self.a != self.sums)
+
     def lanes(self, isa: ISA) -> int:
         """Columns of C in a register."""
         return isa.lanes(ITEMSIZE[self.sums])
@@ -76,9 +81,10 @@ class Family(NamedTuple):
         """
         by_rows = mr * self.held >= vectors
         operands = vectors + self.held if by_rows else mr * self.held + 1
-        needed = mr * vectors * self.accumulators + operands + self.spare + self.split(isa)
+        spare = self.spare * isa.registers // 16
+        needed = mr * vectors * self.accumulators + operands + spare + self.split(isa)
         if edge and isa.masked and not isa.mask_registers:
-            needed += 1 + (mr < vectors)
+            needed += 1 + (mr < vectors or self.widens)
         return needed
 
     def fits(self, isa: ISA, mr: int, vectors: int, edge: bool = False) -> bool:

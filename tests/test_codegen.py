@@ -109,7 +109,7 @@ def disassemble(libraries: Iterable[Path]) -> dict[str, list[Instruction]]:
     for line in listing.splitlines():
         if label := re.match(r"[0-9a-f]+ <(.+)>:$", line):
             code = functions.setdefault(label[1], [])
-        elif found := re.match(r"\s*([0-9a-f]+):\s+([a-z]\w*)\s*([^#]*)", line):
+        elif found := re.match(r"\s*([0-9a-f]+):\s+(?:{vex}\s+)?([a-z]\w*)\s*([^#]*)", line):
             code.append(Instruction(int(found[1], 16), found[2], found[3]))
     return functions
 

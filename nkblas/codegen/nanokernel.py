@@ -17,6 +17,9 @@ from .ir import Value
 
 Accumulator = tuple[Value, ...]
 
+SIGNS = -0x7F7F7F80
+"""The highest bit of each byte of a word."""
+
 
 class Nanokernel:
     """One instruction family, on operands of some dtypes.
@@ -222,10 +225,12 @@ class VNNI(Dots):
     """
 
     def load_a(self, source: Value, rows: int, apart: Value) -> Value:
-        a = super().load_a(source, rows, apart)
-        if self.family.compensation:
-            a = ir.flipped(a, ir.constant(a.type, -128))
-        return a
+        if not self.family.compensation:
+            return super().load_a(source, rows, apart)
+        words = ir.splat(ir.load(self.word.element_type, source), self.word)
+        # with a constant that it knows, LLVM would do this to a scalar, and then broadcast that
+        signs = ir.opaque(ir.constant(self.word, SIGNS))
+        return self.operand(ir.flipped(words, signs), self.a)
 
     def dot(self, a: Value, b: Value, sums: Value) -> Value:
         if self.family.step == 2:
