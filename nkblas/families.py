@@ -171,6 +171,13 @@ def families(dtype: str, isa: ISA) -> tuple[Family, ...]:
     return tuple(family for family in FAMILIES[dtype] if isa.row_of(family.name))
 
 
+def row_of(family: Family, isa: ISA) -> ISA:
+    """The least capable row of `nkblas.isa` that has a family, of those that `isa` extends."""
+    row = isa.row_of(family.name)
+    assert row is not None, f"{isa.name} has no {family.name}"
+    return row
+
+
 def family(dtype: str, name: str) -> Family:
     """The one of a name, for a product of `nkblas.dtypes.PRODUCTS`."""
     return next(family for family in FAMILIES[dtype] if family.name == name)

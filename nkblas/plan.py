@@ -102,7 +102,7 @@ def reads_a_in_place(problem: Problem, family: Family, isa: ISA) -> bool:
 
 
 def _converts(family: Family, isa: ISA) -> bool:
-    """Whether a microkernel can convert what it reads; what has no fused multiply-add lacks that."""
+    """Whether a microkernel can convert what it reads; without fused multiply-add it does not."""
     return family.converts and isa.fused
 
 
@@ -394,9 +394,8 @@ def has_spare_register(isa: ISA, family: Family, mr: int, nr: int) -> bool:
 
 def make(problem: Problem, cpu: CPU, schedule: Schedule) -> Plan:
     """The plan that a schedule makes of a problem, with blocks cut evenly."""
-    isa = cpu.isa.row_of(schedule.family)
-    assert isa is not None
     family = families.family(problem.dtype, schedule.family)
+    isa = families.row_of(family, cpu.isa)
     lanes = family.lanes(isa)
     if schedule.kind == "base":
         m = cut_whole(problem.m, schedule.mr)

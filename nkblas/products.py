@@ -161,7 +161,8 @@ def _sums(name: str, a: Any, b: Any, out: Any = None) -> Any:
 
 
 def _may_be_out(out: Any, kind: type, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
-    return type(out) is kind and (out.dtype, out.shape) == (dtype, shape) and out.flags.carray
+    right = type(out) is kind and isinstance(out, np.ndarray)
+    return right and (out.dtype, out.shape) == (dtype, shape) and out.flags.carray
 
 
 def multiply_stacks(x: Array, y: Array, target: Array) -> None:

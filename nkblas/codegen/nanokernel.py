@@ -162,7 +162,8 @@ class ComplexFMA(Nanokernel):
     def sums(
         self, tile: Sequence[Sequence[Accumulator]], rows: int, kind: str, scale: Value
     ) -> list[Value]:
-        return [epilogue.product(*accumulator, kind, scale) for row in tile for accumulator in row]
+        found = [accumulator for row in tile for accumulator in row]
+        return [epilogue.product(real, imaginary, kind, scale) for real, imaginary in found]
 
 
 class Dots(Nanokernel):
@@ -251,8 +252,10 @@ class VNNIInt8(Dots):
 
 
 class NEConvert(Nanokernel):
-    """``vbcstne…2ps`` broadcasts and converts a 16-bit float of A, ``vcvtnee…``/``vcvtneo…`` convert
-    the even and the odd ones of B: the first and the second k of pairs. FMA does the rest.
+    """``vbcstne…2ps`` broadcasts and converts a 16-bit float of A.
+
+    ``vcvtnee…`` and ``vcvtneo…`` convert the even and the odd ones of B: the first and the second k
+    of pairs. FMA does the rest.
     """
 
     turns = 2
