@@ -8,7 +8,7 @@ from .dtypes import ITEMSIZE, PRODUCTS, Types, short
 LAYOUTS = ("row", "col", "strided")  # of nk_layout
 EPILOGUES = ("", "add", "scale")  # of nk_epilogue
 
-PLAIN = ("float32", "float64", "int32", "int64")
+PLAIN = ("float32", "float64", "complex64", "complex128", "int32", "int64")
 
 PATTERN = re.compile(r"(\d+)x(\d+)x(\d+):(\w+?)(?::([rcs])([rcs])([rs]))?(?::(add|scale))?")
 
