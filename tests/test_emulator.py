@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from emulator import Machine, emulated, library
 from numpy.typing import NDArray
+from support import fenced
 
 import nkblas
 
@@ -299,7 +300,7 @@ def flushed(x: Array) -> Array:
     return np.where(abs(x) < np.finfo("f4").smallest_normal, np.copysign(np.float32(0), x), x)
 
 
-def fused(x: Array, y: Array, z: Array) -> Array:
+def multiply_add(x: Array, y: Array, z: Array) -> Array:
     """``x y + z`` of float32, rounded once; what is denormal is zero, before and after.
 
     Extended precision holds the exact sum wherever it is near to the middle of two numbers.
@@ -327,7 +328,7 @@ def dot_floats(kind: str, c: Array, a: Array, b: Array) -> Array:
     """The product of the odd elements is added first, then that of the even ones."""
     wide_a, wide_b, sums = widened(a, kind), widened(b, kind), c.view("f4")
     for which in (1, 0):
-        sums = fused(wide_a[which::2], wide_b[which::2], sums)
+        sums = multiply_add(wide_a[which::2], wide_b[which::2], sums)
     return sums
 
 
@@ -483,7 +484,7 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Code:
     ctypes.CDLL(str(library()))  # catches illegal instructions from here on
     pieces = [case.text for form in FORMS for case in cases(form)]
     pieces += [*MOVES, *FLAGS, *(known.text for known in KNOWN), *map(tiles, TILES), LOAD]
-    pieces += [*REFUSED, *REFUSED_ALWAYS, *(FIRST + text for text in FIRST_USED)]
+    pieces += [*REFUSED, *REFUSED_ALWAYS, *(FIRST + text for text in FIRST_USED), *FENCED]
     return Code(tmp_path_factory.mktemp("code"), list(dict.fromkeys(pieces)), DATA.tobytes())
 
 
@@ -748,7 +749,7 @@ def multiplied(name: str, c: Array, a: Array, b: Array) -> Array:
         left, right = widened(a, kind)[:, which::2], widened(b, kind)[:, which::2]
         total = np.zeros((a.shape[0], right.shape[1]), "f4")
         for p in range(k):
-            total = fused(left[:, p : p + 1], right[p], total)
+            total = multiply_add(left[:, p : p + 1], right[p], total)
         sums.append(total)
     return flushed(flushed(c.view("f4")) + flushed(sums[0] + sums[1]))
 
@@ -859,9 +860,44 @@ def test_refused(name: str, code: Code) -> None:
         machine.gpr[7] = wanted.ctypes.data
         assert machine.emulate(code.address(LOAD))
         assert machine.emulate(code.address(f"{name} tmm7, tmm5, tmm2")) == (place == 0)
-        for piece in REFUSED_ALWAYS:
-            assert not machine.emulate(code.address(piece)), piece
-    assert not machine.emulate(code.address("ud2"))
+    square = configuration(4, 4, 4)
+    machine.gpr[7] = square.ctypes.data
+    assert machine.emulate(code.address(LOAD))
+    for piece in (*REFUSED_ALWAYS, "ud2"):
+        assert not machine.emulate(code.address(piece)), piece
+
+
+# ---- memory that may not be read, beside what is
+
+FENCED = {
+    "vpdpbssd zmm0{k1}, zmm1, [rax]": 4,
+    "vpdpbssd zmm0{k1}{z}, zmm1, dword ptr [rax]{1to16}": 4,
+    "vfmadd231ph zmm0{k1}, zmm1, [rax]": 2,
+    "vcvtph2psx zmm0{k1}, ymmword ptr [rax]": 2,
+    "vmovsh xmm0{k2}, word ptr [rax + 4096]": 2,
+}
+
+
+@pytest.mark.skipif(not MASKED, reason="the CPU lacks AVX-512's registers")
+@pytest.mark.parametrize("text", FENCED)
+def test_masked_elements_are_not_read(text: str, code: Code) -> None:
+    for count in (1, 5):
+        values = fenced(np.arange(count * FENCED[text]), "u1", "C", True)
+        machine = Machine()
+        machine.k[1], machine.k[2] = (1 << count) - 1, 0
+        machine.gpr[0] = values.ctypes.data
+        code.execute(text, machine)
+
+
+def test_tiles_are_read_and_written_to_their_end(code: Code) -> None:
+    wanted = configuration(3, 4, 5)
+    a, b, c = (fenced(np.zeros((m, 4 * k)), "u1", "C", True) for m, k in [(3, 5), (5, 4), (3, 4)])
+    machine = Machine()
+    for number, array in [(7, wanted), (6, a), (2, b), (1, c)]:
+        machine.gpr[number] = array.ctypes.data
+    machine.gpr[2] += 4
+    machine.gpr[8], machine.gpr[9] = 20, 8
+    code.execute(tiles("tdpbssd"), machine)
 
 
 # ---- registers in their first state: the signal's frame says that they are zeros, and has none
