@@ -69,10 +69,11 @@ def test_its_instruction_and_no_spill(isa: str, dtype: str, family: Family, tmp_
     for each in specs:
         code = functions[each.symbol]
         stack = touching_stack(code)
+        least = 1 if family.rows_in_tile else each.mr  # one for each row
         loops = [
             body
             for body in innermost_loops(code)
-            if any(re.fullmatch(pattern, x.name) for x in body)
+            if sum(bool(re.fullmatch(pattern, x.name)) for x in body) >= least
         ]
         assert loops, f"{each.symbol}: no loop with {pattern}"
         for body in loops:
