@@ -97,6 +97,19 @@ def test_is_nkblas(name: str) -> None:
     assert nkblas.matmul(a, a).dtype == np.matmul(a, a).dtype
 
 
+OTHERS = [name for name in dir(ml_dtypes) if name.startswith(("int", "uint", "float"))]
+
+
+@pytest.mark.parametrize("name", [name for name in OTHERS if name not in FLOAT8])
+def test_other_types_of_ml_dtypes(name: str) -> None:
+    """Those of 2, 4, and 6 bits, and what else there is: NumPy's results."""
+    a, b = (np.ones((9, 9), name) * few("bool", i).astype(name) for i in (0, 1))
+    assert nkblas.explain(a, b).backend == "nkblas"
+    assert products(lambda: nkblas.matmul(a, b)) == 1
+    assert_exact(nkblas.matmul(a, b), np.matmul(a, b))
+    assert_exact(nkblas.matmul(a[0], b), np.matmul(a[0], b))
+
+
 def parts_of(product: Product) -> set[str]:
     """The dtypes in the name of its problem; integers of a size are one where they wrap."""
     return {product.a, product.b, product.result.name.replace("uint32", "int32")}
