@@ -34,9 +34,12 @@ SLOW = 50e-3
 """Seconds from which on a call is slow, if the fastest contender's takes less than 1 / `TIMES` of
 that. It is timed in the first `FEWEST` rounds only."""
 
-TIMES = 20
+TIMES = 5
 
 FEWEST = 3
+
+LONGEST = 2.0
+"""Seconds that a peer's call may take to be timed at all."""
 
 REST = 5e-3
 """Seconds between samples with more than one thread: the workers of the library before it wait
@@ -179,7 +182,7 @@ def measure(
 def bind(
     contenders: Sequence[Contender], a: Array, b: Array, out: Array, into: bool
 ) -> tuple[dict[str, Call], dict[str, str]]:
-    """The calls of those whose product is right, and why each of the others is absent.
+    """The calls of those that have the product, right and in time; why each other is absent.
 
     Raises
     ------
@@ -192,7 +195,9 @@ def bind(
     for contender in contenders:
         try:
             call = contender.bind(a, b, out, into)
-            expected.verify(call)
+            seconds = expected.verify(call)
+            if seconds > LONGEST and contender.name != "nkblas":
+                raise AbsentError("takes too long")
             calls[contender.name] = call
         except AbsentError as why:
             absent[contender.name] = str(why)

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from .detect import CPU
+from .dtypes import ITEMSIZE
+from .families import Family, families
 from .isa import ISA
-from .families import Family, families, family
 from .plan import (
     STREAM_ROWS,
     Plan,
@@ -26,7 +27,6 @@ from .plan import (
     tiles,
     widest,
 )
-from .dtypes import ITEMSIZE
 from .problem import Problem
 
 PAGE = 4096
@@ -69,21 +69,27 @@ def for_a_short_dimension(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
     """Schedules that read the large operand of a product once, as it lies; the best first."""
     if not problem.is_plain:
         return
+    plain = families(problem.dtype, cpu.isa)[0]
+    for schedule in _for_a_short_dimension(problem, cpu, plain):
+        yield schedule._replace(family=plain.name)
+
+
+def _for_a_short_dimension(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     if problem.k <= SHORT < problem.m and problem.b == "row":
-        yield from _short_k(problem, cpu)
+        yield from _short_k(problem, cpu, family)
     elif problem.m <= SHORT and problem.b == "row":
-        yield from _few_rows(problem, cpu)
+        yield from _few_rows(problem, cpu, family)
     elif problem.m <= SHORT // 2 and problem.b == "col":
-        yield from _few_rows_of_dots(problem, cpu)
+        yield from _few_rows_of_dots(problem, cpu, family)
     elif problem.n <= SHORT and problem.a == "row":
-        yield from _few_columns(problem, cpu)
+        yield from _few_columns(problem, cpu, family)
 
 
 SHORT = 16
 """Up to this, a dimension is so short that an operand is hardly used again."""
 
 
-def _few_rows(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
+def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     """Along the rows of B."""
     m, n, k, lanes = problem.m, problem.n, problem.k, cpu.isa.lanes(problem.itemsize)
     size = k * n * problem.itemsize
@@ -91,9 +97,9 @@ def _few_rows(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
     rows = min(m, STREAM_ROWS)
     stream = Schedule("stream", rows, 16 * lanes, k, m, nc, prefetch=4 * size > cpu.l3)
     # One row of tiles, or two: what the first has brought in, the second finds in the cache.
-    most = 8 if cpu.isa.registers > 16 else 6
+    most = (8 if cpu.isa.registers > 16 else 6) // family.accumulators
     mr = -(-m // -(-m // most))
-    vectors = min(widest(cpu.isa, mr, family(problem.dtype, "fma")), -(-n // lanes))
+    vectors = min(widest(cpu.isa, mr, family), -(-n // lanes))
     far = 4 * size >= cpu.l3
     kc = k if n <= vectors * lanes else 256 if far else 512
     tiles = Schedule("tiles", mr, vectors * lanes, kc, m, n, prefetch=far and m > 1)
@@ -107,38 +113,38 @@ def _few_rows(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
             yield stream
 
 
-def _few_rows_of_dots(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
+def _few_rows_of_dots(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     """Along the columns of B."""
     m, n, k = problem.m, problem.n, problem.k
     size = k * n * problem.itemsize
     # kernels for dots are many, and nothing stands by for most of them: they have to be worth it
-    standing_by = m == 1 and (n == 1 or n >= columns_of_dots(cpu.isa)[1])
+    standing_by = m == 1 and (n == 1 or n >= columns_of_dots(cpu.isa, family)[1])
     if m > max(4, cpu.isa.lanes(problem.itemsize) // 2) or not (standing_by or size >= 2 * cpu.l1d):
         return
     far = 2 * size > cpu.l3
     mr, nr = min(m, 6), {2: 8, 3: 6, 4: 6}.get(m, 4)
     if m == 1:
-        one, *few = columns_of_dots(cpu.isa)
+        one, *few = columns_of_dots(cpu.isa, family)
         crowded = k * problem.itemsize % PAGE == 0
         nr = one if n == 1 else 8 if far else few[0] if crowded or n < few[-1] else few[-1]
     nr = min(nr, n)
-    while not dots_fit(cpu.isa, mr, nr):
+    while not dots_fit(cpu.isa, mr, nr, family):
         nr -= 1
     yield Schedule("dot", mr, nr, k, m, n, problem.a != "row", prefetch=far)
 
 
-def _few_columns(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
+def _few_columns(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     """Along the rows of A, with all of B in the cache."""
     m, n, k, lanes = problem.m, problem.n, problem.k, cpu.isa.lanes(problem.itemsize)
     size = m * k * problem.itemsize
     if n <= min(6, lanes // 2) and k >= 2 * lanes and size >= 2 * cpu.l1d:
-        mr = max(mr for mr in range(1, 9) if dots_fit(cpu.isa, mr, n))
+        mr = max(mr for mr in range(1, 9) if dots_fit(cpu.isa, mr, n, family))
         yield Schedule("dot", mr, n, 2048, m, n, False, True, True, prefetch=2 * size > cpu.l3)
     nr = -(-n // lanes) * lanes
     yield Schedule("tiles", 8, nr, cpu.l2 // (2 * nr * problem.itemsize), m, n)
 
 
-def _short_k(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
+def _short_k(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     """Along the rows of C."""
     m, n, k, lanes = problem.m, problem.n, problem.k, cpu.isa.lanes(problem.itemsize)
     far = m * n * problem.itemsize > cpu.l3
@@ -146,9 +152,8 @@ def _short_k(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
         yield Schedule("stream", STREAM_ROWS if far else 2, 16 * lanes, k, m, n, prefetch=far)
     elif far and 4 < k <= 8:
         yield Schedule("stream", 2, 16 * lanes, k, m, n, prefetch=far)
-    plain = family(problem.dtype, "fma")
     for mr in (6, 4):
-        yield Schedule("tiles", mr, widest(cpu.isa, mr, plain) * lanes, k, m, n, ir_outside=True)
+        yield Schedule("tiles", mr, widest(cpu.isa, mr, family) * lanes, k, m, n, ir_outside=True)
 
 
 def time_of_reading(problem: Problem, cpu: CPU) -> float:
@@ -170,10 +175,7 @@ def _grid(isa: ISA, family: Family) -> np.ndarray:
     found = {tile for n in range(8 * lanes) for tile in tiles(isa, family, n)}
     shapes = sorted((mr, nr // lanes) for mr, nr in found)
     loops = ((3, 0), (0, 0), (0, 1))
-    fits = {
-        shape: [family.fits(isa, *shape, edge) for edge in (False, True)]
-        for shape in shapes
-    }
+    fits = {shape: [family.fits(isa, *shape, edge) for edge in (False, True)] for shape in shapes}
     columns = [
         (*shape, kc * family.group_b, pack_a, pack_b, *loop, *fits[shape])
         for shape, kc, pack_a, pack_b, loop in product(shapes, DEPTHS, (0, 1), (0, 1), loops)
@@ -230,9 +232,11 @@ class Space:
         in_place = reads_b_in_place(problem, family, cpu.isa)
         few = 4 + (cpu.isa.registers > 16)  # rows below which a tile is too flat
         few = few if family.accumulators == 1 else 2
-        possible = (pack_a == 1) | reads_a_in_place(problem, family)
+        possible = (pack_a == 1) | reads_a_in_place(problem, family, cpu.isa)
         # a packed A may save conversions, and no more
-        possible &= (pack_a == 0) | family.converts | (not reads_a_in_place(problem, family))
+        possible &= (
+            (pack_a == 0) | family.converts | (not reads_a_in_place(problem, family, cpu.isa))
+        )
         possible &= mr >= min(few, problem.m)
         # with jr outside, the whole of a long A would go through the cache for each panel of B
         depth = np.minimum(kc, problem.k) * size_a
@@ -260,7 +264,9 @@ class Space:
 
     def schedule(self, index: int) -> Schedule:
         mr, nr, kc, mc, nc, *flags = (int(column[index]) for column in self.columns)
-        return Schedule("tiles", mr, nr, kc, mc, nc, *map(bool, flags), family=self.family.name)
+        pack_a, pack_b, ir_outside = map(bool, flags)
+        prefetch, family = False, self.family.name
+        return Schedule("tiles", mr, nr, kc, mc, nc, pack_a, pack_b, ir_outside, prefetch, family)
 
     def cost(self) -> Numbers:
         """About how many cycles each schedule takes."""
@@ -269,8 +275,8 @@ class Space:
         size_c = ITEMSIZE[family.sums]
         m, n, k = self.problem.m, self.problem.n, self.problem.k
         mr, nr, kc, mc, nc, pack_a, pack_b, ir_outside = self.columns
-        per_cycle = 1 if cpu.isa.vector_bits == 512 and cpu.double_pumped else 2
-        per_cycle = per_cycle / (family.cost * slowdown(family, cpu))
+        units = 1 if cpu.isa.vector_bits == 512 and cpu.double_pumped else 2
+        per_cycle = units / (family.cost * slowdown(family, cpu))
         l1, l2 = 0.75 * cpu.l1d, 0.6 * cpu.l2  # the rest is for what else is under way
 
         def level(rows: Numbers, columns: Numbers, itemsize: int) -> Numbers:

@@ -11,9 +11,9 @@ from . import families
 from .codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Small, Stream
 from .cut import Cut, cut_evenly, cut_whole
 from .detect import CPU
-from .isa import ISA
 from .dtypes import DTYPES, ITEMSIZE, PRODUCTS
 from .families import Family
+from .isa import ISA
 from .problem import PLAIN, Problem
 
 SMALL = 64
@@ -70,7 +70,7 @@ class Schedule(NamedTuple):
         lanes = family.lanes(cpu.isa)
         if min(self.mr, self.nr, self.kc, self.mc, self.nc) < 1:
             return "got a size below 1"
-        if not self.pack_a and not reads_a_in_place(problem, family):
+        if not self.pack_a and not reads_a_in_place(problem, family, cpu.isa):
             return "A has to be packed"
         if self.kind != "tiles" and not problem.is_plain:
             return f"kind: {self.kind} is for {', '.join(PLAIN)}"
@@ -79,7 +79,7 @@ class Schedule(NamedTuple):
             fits = fits and self.mr <= STREAM_ROWS
             return "" if fits else f"B has to have rows in place, and mr to be <= {STREAM_ROWS}"
         if self.kind == "dot":
-            if not dots_fit(cpu.isa, self.mr, self.nr):
+            if not dots_fit(cpu.isa, self.mr, self.nr, family):
                 return f"the tile {self.mr}x{self.nr} needs too many registers"
             if self.nr > problem.n or (problem.n % self.nr and self.kc < problem.k):
                 return "columns are done twice: nr has to be <= n, and kc to be all of k"
@@ -94,19 +94,24 @@ class Schedule(NamedTuple):
         return "" if self.pack_b or in_place else "B has to be packed"
 
 
-def reads_a_in_place(problem: Problem, family: Family) -> bool:
+def reads_a_in_place(problem: Problem, family: Family, isa: ISA) -> bool:
     """Whether a microkernel can read A where it lies."""
-    as_it_is = family.converts or problem.types.a == family.a
+    as_it_is = _converts(family, isa) or problem.types.a == family.a
     whole = problem.k % family.step == 0
     return as_it_is and whole and problem.a in (("row", "col") if family.group_a == 1 else ("row",))
 
 
+def _converts(family: Family, isa: ISA) -> bool:
+    """Whether a microkernel can convert what it reads; without fused multiply-add it does not."""
+    return family.converts and isa.fused
+
+
 def reads_b_in_place(problem: Problem, family: Family, isa: ISA) -> bool:
     """Whether a microkernel can read B where it lies."""
-    as_it_is = family.step == 1 and (family.converts or problem.types.b == family.b)
+    as_it_is = _converts(family, isa) or problem.types.b == family.b
     edge = problem.n % family.lanes(isa) != 0
     can_mask = isa.can_mask(ITEMSIZE[problem.types.b])
-    return as_it_is and problem.b == "row" and (can_mask or not edge)
+    return as_it_is and family.step == 1 and problem.b == "row" and (can_mask or not edge)
 
 
 class Plan(NamedTuple):
@@ -169,7 +174,8 @@ class Plan(NamedTuple):
         """Two plans of a problem for which this is equal have the same rounding errors.
 
         All kinds but "dot" add up an element's products in the order of k, in blocks of kc; but
-        "stream" begins with what is in C, and scales A's elements instead of sums.
+        "stream" begins with what is in C, and scales A's elements instead of sums. Of complex
+        numbers, it puts the parts of A's elements together every few values of k.
         """
         kind = self.schedule.kind
         if DTYPES[self.family.sums].kind == "integer":
@@ -178,7 +184,9 @@ class Plan(NamedTuple):
             return (self.schedule.family, self.kc)
         if kind == "dot":
             return (self.schedule,)
-        return (kind, self.kc) if kind == "stream" and self.problem.epilogue else (self.kc,)
+        if kind == "stream" and (self.problem.epilogue or self.family.accumulators > 1):
+            return (kind, self.kc, self.m)
+        return (self.kc,)
 
     def microkernel(self, row_rest: bool, column_rest: bool) -> Multiply | None:
         """The kernel for a tile that is, or is not, one of the rest in each dimension.
@@ -243,7 +251,7 @@ class Plan(NamedTuple):
         Not beside dots, whose bits are others.
         """
         problem = self.problem
-        if not problem.is_plain:
+        if not problem.is_plain or self.family.accumulators > 1:
             return None
         if self.schedule.kind in ("base", "dot") or max(problem.m, problem.n, problem.k) > SMALL:
             return None
@@ -308,9 +316,7 @@ STREAM_ROWS = 4
 """Most rows of C that a "stream" plan takes at once."""
 
 
-def pack_of(
-    isa: ISA, dtype: str, family: Family, operand: str, width: int, source: str
-) -> Pack:
+def pack_of(isa: ISA, dtype: str, family: Family, operand: str, width: int, source: str) -> Pack:
     """The packing routine of operand "a" or "b" of products of a dtype."""
     held = getattr(PRODUCTS[dtype], operand)
     wanted, group, compensation = {
@@ -340,16 +346,16 @@ def base_kernel(isa: ISA, dtype: str, family: Family, epilogue: str) -> Microker
 def stream_shape(isa: ISA, rows: int, family: Family) -> tuple[int, int]:
     """The vectors of n, and the rows of B, that a `Stream` of so many rows takes at once."""
     vectors = 2 if rows <= 2 else 1
-    others = rows * vectors + min(rows, vectors) + 1 + family.split(isa)
+    others = rows * vectors * family.accumulators + min(rows, vectors) + 1 + family.split(isa)
     others += 2 * (isa.masked and not isa.mask_registers)
     # eight rows that are whole pages apart would fill their place in L1; six of them leave room
     most = 6 if rows == 1 else 8
-    return vectors, max(1, min(most, (isa.registers - others) // rows))
+    return vectors, max(1, min(most, (isa.registers - others) // (rows * family.held)))
 
 
-def dots_fit(isa: ISA, mr: int, nr: int) -> bool:
+def dots_fit(isa: ISA, mr: int, nr: int, family: Family) -> bool:
     """Whether the registers are enough for a tile of `Dot`."""
-    return mr * nr + min(mr, nr) <= isa.registers - 4
+    return (mr * nr + min(mr, nr)) * family.accumulators <= isa.registers - 4
 
 
 def tiles(isa: ISA, family: Family, n: int = 0) -> list[tuple[int, int]]:
@@ -360,11 +366,18 @@ def tiles(isa: ISA, family: Family, n: int = 0) -> list[tuple[int, int]]:
     """
     lanes = family.lanes(isa)
     found = []
-    # Beyond these widths, the compiler's schedule needs more registers than the scheme.
-    for vectors in range(1, isa.registers // (4 * family.accumulators) + 1):
+    # Beyond these sizes, the compiler's schedule needs more registers than the scheme.
+    widest = isa.registers // (4 * family.accumulators)
+    tallest = isa.registers
+    if family.widens:
+        widest = widest if isa.mask_registers else widest // 2
+    if family.widens or (family.step > 1 and not family.rows_in_tile):
+        tallest //= 2
+    for vectors in range(1, widest + 1):
         last = n % (vectors * lanes)
         edge = last > (vectors - 1) * lanes
-        rows = [mr for mr in range(1, isa.registers + 1) if family.fits(isa, mr, vectors, edge)]
+        most = isa.registers if vectors > 1 else tallest
+        rows = [mr for mr in range(1, most + 1) if family.fits(isa, mr, vectors, edge)]
         if rows:
             found.append((rows[-1], vectors * lanes))
     return found
@@ -373,7 +386,7 @@ def tiles(isa: ISA, family: Family, n: int = 0) -> list[tuple[int, int]]:
 def widest(isa: ISA, mr: int, family: Family) -> int:
     """The most vectors of n that a tile of so many rows may have, with a mask at its edge."""
     # as in `tiles`, but a single row is a chain of multiply-adds for each vector and no more
-    most = isa.registers // 4 if mr > 1 else isa.registers
+    most = isa.registers // (4 * family.accumulators) if mr > 1 else isa.registers
     return sum(family.fits(isa, mr, v, True) for v in range(1, most + 1))
 
 
@@ -384,9 +397,8 @@ def has_spare_register(isa: ISA, family: Family, mr: int, nr: int) -> bool:
 
 def make(problem: Problem, cpu: CPU, schedule: Schedule) -> Plan:
     """The plan that a schedule makes of a problem, with blocks cut evenly."""
-    isa = cpu.isa.row_of(schedule.family)
-    assert isa is not None
     family = families.family(problem.dtype, schedule.family)
+    isa = families.row_of(family, cpu.isa)
     lanes = family.lanes(isa)
     if schedule.kind == "base":
         m = cut_whole(problem.m, schedule.mr)
@@ -429,9 +441,11 @@ def base(best: Plan, cpu: CPU) -> Plan | None:
     return plan._replace(nanoseconds=4 * best.nanoseconds, standby=True)
 
 
-def columns_of_dots(isa: ISA) -> tuple[int, ...]:
+def columns_of_dots(isa: ISA, family: Family) -> tuple[int, ...]:
     """How many columns a vector is multiplied by at once, where they lie along k."""
-    return (1, 6, 16) if isa.registers > 16 else (1, 6)
+    if isa.registers > 16:
+        return (1, 6, 16) if family.accumulators == 1 else (1, 6, 12)
+    return (1, 6) if family.accumulators == 1 else (1, 4)
 
 
 def base_kernels(plan: Plan) -> list[KernelSpec]:
@@ -444,7 +458,7 @@ def base_kernels(plan: Plan) -> list[KernelSpec]:
     ]
     dots: list[KernelSpec] = []
     if plan.problem.is_plain:
-        widths = columns_of_dots(isa)
+        widths = columns_of_dots(isa, family)
         dots = [Dot(isa.name, dtype, 1, width, "b", epilogue=epilogue) for width in widths]
     microkernel = base_kernel(isa, dtype, family, epilogue)
     return [microkernel, *packs, Copy(isa.base.name, PRODUCTS[dtype].c), *dots]

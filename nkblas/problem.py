@@ -8,7 +8,7 @@ from .dtypes import ITEMSIZE, PRODUCTS, Types, short
 LAYOUTS = ("row", "col", "strided")  # of nk_layout
 EPILOGUES = ("", "add", "scale")  # of nk_epilogue
 
-PLAIN = ("float32", "float64", "int32", "int64")
+PLAIN = ("float32", "float64", "complex64", "complex128", "int32", "int64")
 
 PATTERN = re.compile(r"(\d+)x(\d+)x(\d+):(\w+?)(?::([rcs])([rcs])([rs]))?(?::(add|scale))?")
 
@@ -59,7 +59,7 @@ class Problem(NamedTuple):
 
     @property
     def flops(self) -> int:
-        """Operations: a multiply and an add for each of m * n * k; of complex numbers, four each."""
+        """Multiplies and adds: one of each for each of m * n * k; of complex numbers, four."""
         return (8 if "complex" in self.dtype else 2) * self.m * self.n * self.k
 
     def __str__(self) -> str:

@@ -19,9 +19,9 @@ from nkblas import _engine, loader
 from nkblas.codegen import compile, spec, verify
 from nkblas.codegen.small import pieces
 from nkblas.codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Peak, Small, Stream
-from nkblas.isa import ISAS
 from nkblas.families import Family
 from nkblas.families import family as family_of
+from nkblas.isa import ISAS
 from nkblas.plan import has_spare_register, stream_shape, tiles, widest
 
 BASES = [name for name, isa in ISAS.items() if isa.base is isa]
@@ -109,7 +109,7 @@ def disassemble(libraries: Iterable[Path]) -> dict[str, list[Instruction]]:
     for line in listing.splitlines():
         if label := re.match(r"[0-9a-f]+ <(.+)>:$", line):
             code = functions.setdefault(label[1], [])
-        elif found := re.match(r"\s*([0-9a-f]+):\s+([a-z]\w*)\s*([^#]*)", line):
+        elif found := re.match(r"\s*([0-9a-f]+):\s+(?:{vex}\s+)?([a-z]\w*)\s*([^#]*)", line):
             code.append(Instruction(int(found[1], 16), found[2], found[3]))
     return functions
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from nkblas.isa import ISA
 from nkblas.dtypes import ITEMSIZE
+from nkblas.isa import ISA
 
 from . import epilogue, ir
 from .ir import LINE, PREFETCH, SEGMENT, Value
@@ -20,24 +20,30 @@ def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
     k, a, lda, b, ldb, c, ldc, _, accumulate, *_, scale = arguments
     itemsize = ITEMSIZE[spec.dtype]
     lanes = isa.lanes(itemsize)
-    size = spec.mr * spec.nr
-    nanokernel = Plain(ir.vector_of(lanes, element))
-    vector = nanokernel.vector_type
+    nanokernel = Plain(spec.dtype, lanes)
+    vector, parts = nanokernel.vector_type, nanokernel.parts
+    size = spec.mr * spec.nr * parts
     a_lines = [ir.mul(lda, ir.const(i)) for i in range(spec.mr)]
     b_lines = [ir.mul(ldb, ir.const(j)) for j in range(spec.nr)]
     streamed, ld, lines = (a, lda, a_lines) if spec.streamed == "a" else (b, ldb, b_lines)
+    turns_a = spec.mr < spec.nr
+
+    def operand(vector: Value, turned: bool) -> list[Value]:
+        """What the parts of an accumulator are multiplied by: see `_sums`."""
+        return [vector, epilogue.swapped(vector) if turned else vector][:parts]
 
     def step(
         p: Value, sums: list[Value], load: Callable[[Value], Value], offset: int = 0
     ) -> list[Value]:
         """One vector of each line, from `p` + `offset` on."""
+        each = [tuple(sums[i : i + parts]) for i in range(0, size, parts)]
         tile = compose(
             nanokernel,
-            lambda i: load(ir.at(a, element, p, a_lines[i], offset)),
-            lambda j: load(ir.at(b, element, p, b_lines[j], offset)),
-            [sums[i : i + spec.nr] for i in range(0, size, spec.nr)],
+            lambda i: operand(load(ir.at(a, element, p, a_lines[i], offset)), turns_a),
+            lambda j: operand(load(ir.at(b, element, p, b_lines[j], offset)), not turns_a),
+            [each[i : i + spec.nr] for i in range(0, len(each), spec.nr)],
         )
-        return [value for row in tile for value in row]
+        return [value for row in tile for accumulator in row for value in accumulator]
 
     def steps(p: Value, sums: list[Value]) -> list[Value]:
         """Some vectors of each line, with accumulators for each."""
@@ -55,7 +61,7 @@ def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
     def edge(start: Value, stop: Value, sums: list[Value]) -> list[Value]:
         """Less than a vector; zeros fill both sides, and raise no exceptions."""
         if isa.masked:
-            mask = ir.first_lanes(lanes, ir.sub(stop, start))
+            mask = nanokernel.mask(ir.sub(stop, start))
 
             def masked() -> list[Value]:
                 return step(start, sums, lambda place: ir.load(vector, place, mask))
@@ -63,17 +69,17 @@ def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
             return ir.when(ir.less(start, stop), masked, sums)
 
         def one(p: Value, sums: list[Value]) -> list[Value]:
-            return step(p, sums, lambda place: ir.load_one(vector, place))
+            return step(p, sums, lambda place: ir.load_first(vector, place, parts))
 
         return ir.loop(stop, sums, one, start=start)
 
     def zeros(count: int) -> list[Value]:
-        return [nanokernel.zero() for _ in range(count)]
+        return [ir.zero(vector)] * count
 
     def up_to_aligned(skipped: Value) -> list[Value]:
         """The first, aligned vector of the streamed operand, without the lanes before it."""
-        mask = ir.first_lanes(lanes, ir.add(skipped, k))
-        mask = ir.but_for(mask, ir.first_lanes(lanes, skipped))
+        mask = nanokernel.mask(ir.add(skipped, k))
+        mask = ir.but_for(mask, nanokernel.mask(skipped))
         before = ir.sub(ir.const(0), skipped)
         return step(before, sums, lambda place: ir.load(vector, place, mask))
 
@@ -84,37 +90,62 @@ def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
     aligned = isa.masked and vectors_at_once == 1
     if aligned:
         odd = ir.modulo(ld, lanes) if len(lines) > 1 else ir.const(0)
-        skipped = ir.select(ir.is_zero(odd), ir.lane_of(streamed, vector), ir.const(0))
+        skipped = ir.select(ir.is_zero(odd), ir.lane_of(streamed, itemsize, lanes), ir.const(0))
         sums = ir.when(ir.nonzero(skipped), lambda: up_to_aligned(skipped), sums)
         start = ir.minimum(ir.modulo(ir.sub(ir.const(0), skipped), lanes), k)
     for count in dict.fromkeys((vectors_at_once, 1)):
         stop = ir.add(start, ir.whole(ir.sub(k, start), count * lanes))
-        parts = sums + zeros(size * (count - 1))
-        parts = ir.loop(stop, parts, steps, start=start, step=count * lanes)
-        sums = parts[:size]
-        for i in range(size, len(parts), size):
-            sums = list(map(ir.plus, sums, parts[i : i + size]))
+        chains = sums + zeros(size * (count - 1))
+        chains = ir.loop(stop, chains, steps, start=start, step=count * lanes)
+        sums = chains[:size]
+        for i in range(size, len(chains), size):
+            sums = list(map(ir.plus, sums, chains[i : i + size]))
         start = stop
     sums = edge(start, k, sums)
     if aligned:
         # The bits must not depend on where operands lie: the sums in each lane are always those
         # of the same elements, and so is their order.
-        sums = ir.when(ir.nonzero(skipped), lambda: [ir.rotate(x, skipped) for x in sums], sums)
+        down = ir.mul(skipped, ir.const(parts))
+        sums = ir.when(ir.nonzero(skipped), lambda: [ir.rotate(x, down) for x in sums], sums)
 
+    found = epilogue.Scale.read(scale, vector.element_type) if spec.epilogue else None
+    sums = _sums(sums, parts, turns_a, found)
     stored, places = [], []
     together = max(1, lanes // spec.nr)  # rows of C, in one vector
+    row_size, width = spec.nr * parts, lanes * parts
     for first in range(0, spec.mr, together):
         rows = range(first, min(first + together, spec.mr))
-        totals = lane_sums(sums[rows.start * spec.nr : rows.stop * spec.nr], SEGMENT // itemsize)
+        segment = SEGMENT * parts // itemsize
+        totals = lane_sums(sums[rows.start * row_size : rows.stop * row_size], segment)
         for i in rows:
             for j in range(0, spec.nr, lanes):
-                which, lane = divmod((i - first) * spec.nr + j, lanes)
-                chosen = range(lane, lane + min(lanes, spec.nr - j))
-                row = ir.at(c, element, ir.mul(ldc, ir.const(i)), j)
-                stored.append(ir.shuffle(totals[which], totals[which], chosen))
-                places.append((row, None))
+                which, lane = divmod((i - first) * row_size + j * parts, width)
+                chosen = range(lane, lane + min(lanes, spec.nr - j) * parts)
+                total = ir.shuffle(totals[which], totals[which], chosen)
+                stored.append(epilogue.with_sign(total, spec.dtype, found))
+                places.append((ir.at(c, element, ir.mul(ldc, ir.const(i)), j), None))
     dtypes = spec.dtype, spec.dtype
     epilogue.store(spec.epilogue, isa, dtypes, stored, places, accumulate, scale)
+
+
+def _sums(
+    accumulators: list[Value], parts: int, turns_a: bool, scale: epilogue.Scale | None
+) -> list[Value]:
+    """The vectors whose lanes make up the sums, part by part.
+
+    Of complex numbers, an accumulator's first part is multiplied like that: real parts by real
+    ones, imaginary by imaginary ones. For the second, one operand has its parts in the other order.
+    """
+    if parts == 1:
+        return accumulators
+    type_ = accumulators[0].type
+    signs = ir.alternating(type_, 1, -1), ir.one(type_)
+    if scale is not None:  # A's imaginary parts
+        turn = ir.splat(scale.turn, type_)
+        odd, even = ir.alternating(type_, 0, 1), ir.alternating(type_, 1, 0)
+        ofs = (odd, even) if not turns_a else (even, odd)
+        signs = ir.fma(turn, ir.alternating(type_, 0, -1), even), ir.fma(turn, ofs[0], ofs[1])
+    return [ir.times(value, signs[i % 2]) for i, value in enumerate(accumulators)]
 
 
 def lane_sums(vectors: list[Value], segment: int) -> list[Value]:

@@ -108,9 +108,7 @@ def store(
         return
     partial = Partial.read(scale)
     size = sums[0].type.shape[0]
-    tile = [
-        ir.address(partial.tile, i * size, sums[0].type.element_type) for i in range(len(sums))
-    ]
+    tile = [ir.address(partial.tile, i * size, sums[0].type.element_type) for i in range(len(sums))]
 
     def added() -> list[Value]:
         before = zip(sums, tile, strict=True)
@@ -137,18 +135,17 @@ def _with_c(
 ) -> Sequence[Value]:
     """What goes to C, in the type of the sums."""
     held, stored = dtypes
-    multiply = _complex_times if held in REAL else _times
     whether, factor = ir.nonzero(accumulate), None
     if epilogue == "scale":
         element = sums[0].type.element_type
         found = Scale.read(scale, element)
-        sums = [multiply(value, found.alpha, found.alpha_i) for value in sums]
+        sums = [times(value, held, found.alpha, found.alpha_i) for value in sums]
         one, zero = ir.one(element), ir.zero(element)
         factor = (
             ir.select(whether, one, found.beta),
             ir.select(whether, zero, found.beta_i),
         )
-        whether = ir.either_of(*map(ir.float_nonzero, factor))
+        whether = is_not_zero(*factor)
 
     def read(value: Value, place: Value, mask: Value | None) -> Value:
         element = ir.element_type(REAL.get(stored, stored))
@@ -162,7 +159,7 @@ def _with_c(
             if factor is None:
                 found.append(ir.plus(c, value))
             elif held in REAL:
-                found.append(ir.plus(_complex_times(c, *factor), value))
+                found.append(ir.plus(times(c, held, *factor), value))
             else:
                 found.append(ir.fma(ir.splat(factor[0], value.type), c, value))
         return found
@@ -170,32 +167,16 @@ def _with_c(
     return ir.when(whether, with_c, sums)
 
 
-def _times(value: Value, factor: Value, _: Value) -> Value:
-    return ir.times(ir.splat(factor, value.type), value)
+def is_not_zero(real: Value, imaginary: Value) -> Value:
+    """Whether a number is not 0."""
+    return ir.either_of(ir.float_nonzero(real), ir.float_nonzero(imaginary))
 
 
-def product(real: Value, imaginary: Value, epilogue: str, scale: Value) -> Value:
-    """The complex sums made of those with the real and with the imaginary parts of A."""
-    turned = times_i(imaginary)
-    if epilogue != "scale":
-        return ir.plus(real, turned)
-    found = Scale.read(scale, real.type.element_type)
-    whole = ir.fma(ir.splat(found.turn, turned.type), turned, real)
-    signs = ir.splat(found.sign, whole.type)
-    odd = ir.alternating(whole.type, 0, 1)
-    return ir.times(whole, ir.fma(signs, odd, ir.alternating(whole.type, 1, 0)))
-
-
-def times_i(value: Value) -> Value:
-    """A vector of complex numbers times the imaginary unit."""
-    lanes = value.type.shape[0]
-    swapped = ir.shuffle(value, value, [lane ^ 1 for lane in range(lanes)])
-    return ir.times(swapped, ir.alternating(value.type, -1, 1))
-
-
-def _complex_times(value: Value, real: Value, imaginary: Value) -> Value:
-    """Where the factor is real, infinities stay what they are."""
+def times(value: Value, dtype: str, real: Value, imaginary: Value) -> Value:
+    """A vector of a dtype times a number. If that is real, infinities stay what they are."""
     scaled = ir.times(ir.splat(real, value.type), value)
+    if dtype not in REAL:
+        return scaled
 
     def turned() -> list[Value]:
         return [ir.fma(ir.splat(imaginary, value.type), times_i(value), scaled)]
@@ -203,3 +184,56 @@ def _complex_times(value: Value, real: Value, imaginary: Value) -> Value:
     return ir.when(ir.float_nonzero(imaginary), turned, [scaled])[0]
 
 
+def combined(parts: Sequence[Value]) -> Value:
+    """The sums made of those with each part of A's elements."""
+    if len(parts) == 1:
+        return parts[0]
+    real, imaginary = parts
+    return ir.fma(swapped(imaginary), ir.alternating(real.type, -1, 1), real)
+
+
+def product(parts: Sequence[Value], epilogue: str, scale: Value) -> Value:
+    """The same, with what an epilogue says of conjugates."""
+    if epilogue != "scale":
+        return combined(parts)
+    real, imaginary = parts
+    found = Scale.read(scale, real.type.element_type)
+    turned = ir.times(ir.splat(found.turn, imaginary.type), imaginary)
+    return _with_sign(combined((real, turned)), found)
+
+
+def with_sign(value: Value, dtype: str, scale: Scale | None) -> Value:
+    """A vector of a dtype whose imaginary parts have another sign, if `scale` says so."""
+    return value if scale is None or dtype not in REAL else _with_sign(value, scale)
+
+
+def _with_sign(value: Value, scale: Scale) -> Value:
+    sign, type_ = ir.splat(scale.sign, value.type), value.type
+    return ir.times(value, ir.fma(sign, ir.alternating(type_, 0, 1), ir.alternating(type_, 1, 0)))
+
+
+def times_i(value: Value) -> Value:
+    """A vector of complex numbers times the imaginary unit."""
+    return ir.times(swapped(value), ir.alternating(value.type, -1, 1))
+
+
+def swapped(value: Value) -> Value:
+    """Complex numbers with their parts in the other order."""
+    return ir.shuffle(value, value, [lane ^ 1 for lane in range(value.type.shape[0])])
+
+
+def scaled_element(element: Sequence[Value], scale: Scale) -> tuple[Value, ...]:
+    """An element of A, for sums that need only `with_sign` to be scaled."""
+    if len(element) == 1:
+        return (ir.times(scale.alpha, element[0]),)
+    real, imaginary = element
+    imaginary = ir.times(scale.turn, imaginary)
+    alpha_i = ir.times(scale.sign, scale.alpha_i)
+    whole = ir.times(scale.alpha, real), ir.times(scale.alpha, imaginary)
+
+    def turned() -> list[Value]:
+        minus = ir.negative(alpha_i)
+        cross = ir.times(minus, imaginary), ir.times(alpha_i, real)
+        return list(map(ir.plus, whole, cross))
+
+    return tuple(ir.when(ir.float_nonzero(alpha_i), turned, whole))

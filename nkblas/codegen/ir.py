@@ -34,8 +34,9 @@ def ptr() -> Any:
 
 
 def element_type(dtype: str) -> Any:
-    """What an element is in memory: a complex number a vector of two; of floats in formats that LLVM
-    does not know everywhere, their bits.
+    """What an element is in memory: a complex number a vector of two.
+
+    Of floats in formats that LLVM does not know everywhere, it is their bits.
 
     (Of bfloat16, LLVM makes calls to a library where it has no instruction.)
     """
@@ -269,20 +270,30 @@ def flush() -> None:
     call("llvm.x86.sse.sfence", None)
 
 
-def load_one(type_: Any, source: Value) -> Value:
-    """A vector of one element and zeros."""
-    return vector.insert(load(type_.element_type, source), zero(type_), [], [0])
+def load_first(type_: Any, source: Value, count: int) -> Value:
+    """A vector of so many lanes, and zeros."""
+    first = load(vector_of(count, type_.element_type), source)
+    lanes = [min(lane, count) for lane in range(type_.shape[0])]
+    return shuffle(first, zero(first.type), lanes)
 
 
-def lane_of(address: Value, type_: Any) -> Value:
-    """The lane that an element has in the aligned vector that it lies in."""
-    elements = arith.shrui(llvm.ptrtoint(i64(), address), const(_itemsize(type_).bit_length() - 1))
-    return modulo(elements, type_.shape[0])
+def lane_of(address: Value, itemsize: int, lanes: int) -> Value:
+    """The lane that an element has in the aligned vector, of so many of them, that it lies in.
+
+    What is not a multiple of its size away from there counts as if it was.
+    """
+    elements = arith.shrui(llvm.ptrtoint(i64(), address), const(itemsize.bit_length() - 1))
+    return modulo(elements, lanes)
 
 
-def until_aligned(address: Value, type_: Any) -> Value:
+def until_aligned(address: Value, itemsize: int, lanes: int) -> Value:
     """The number of elements between an element's address and the next one for a whole vector."""
-    return modulo(sub(const(0), lane_of(address, type_)), type_.shape[0])
+    return modulo(sub(const(0), lane_of(address, itemsize, lanes)), lanes)
+
+
+def misaligned(address: Value, itemsize: int) -> Value:
+    """How many bytes an element is away from where it would be aligned to its size."""
+    return modulo(llvm.ptrtoint(i64(), address), itemsize)
 
 
 def rotate(value: Value, lanes: Value) -> Value:

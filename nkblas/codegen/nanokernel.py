@@ -17,6 +17,9 @@ from .ir import Value
 
 Accumulator = tuple[Value, ...]
 
+SIGNS = -0x7F7F7F80
+"""The highest bit of each byte of a word."""
+
 
 class Nanokernel:
     """One instruction family, on operands of some dtypes.
@@ -81,34 +84,71 @@ class Nanokernel:
         return [accumulator[0] for row in tile for accumulator in row]
 
 
-def load_masked(vector_type: Any, source: Value, mask: Value | None) -> Value:
-    """A vector, or its first lanes.
+def load_masked(vector_type: Any, source: Value, mask: Value | None, parts: int = 1) -> Value:
+    """A vector, or its first elements, of so many lanes each.
 
-    Lanes beyond the edge repeat the first one: with zeros, infinity in the other operand would
+    Lanes beyond the edge repeat the first element: with zeros, infinity in the other operand would
     raise the invalid flag for a product that nobody asked for.
     """
     if mask is None:
         return ir.load(vector_type, source)
-    first = ir.splat(ir.load(vector_type.element_type, source), vector_type)
-    return ir.load(vector_type, source, mask, otherwise=first)
+    first = ir.load(ir.vector_of(parts, vector_type.element_type), source)
+    lanes = vector_type.shape[0]
+    repeated = ir.shuffle(first, first, [lane % parts for lane in range(lanes)])
+    return ir.load(vector_type, source, mask, otherwise=repeated)
 
 
 class Plain:
-    """Vectors of what is summed up in the same type: all that functions without tiles need."""
+    """Vectors of what is summed up in the same type: all that functions without tiles need.
+
+    An element of A is as many numbers as it has parts, and each of them has an accumulator of its
+    own: the imaginary unit comes in once, when k is through. Real numbers have one part.
+
+    Parameters
+    ----------
+    dtype : str
+    lanes : int
+        Elements in a vector.
+    """
 
     held = 1
 
-    def __init__(self, vector_type: Any) -> None:
-        self.vector_type = vector_type
+    def __init__(self, dtype: str, lanes: int) -> None:
+        self.parts = 2 if dtype in REAL else 1
+        self.lanes = lanes
+        part = ir.element_type(REAL.get(dtype, dtype))
+        self.vector_type = ir.vector_of(self.parts * lanes, part)
 
-    def zero(self) -> Value:
-        return ir.zero(self.vector_type)
+    def mask(self, live: Value) -> Value:
+        """A mask of the first so many elements of a vector."""
+        return ir.first_lanes(self.parts * self.lanes, ir.mul(live, ir.const(self.parts)))
 
-    def load_b(self, source: Value, mask: Value | None) -> Value:
-        return load_masked(self.vector_type, source, mask)
+    def zero(self) -> Accumulator:
+        return tuple(ir.zero(self.vector_type) for _ in range(self.parts))
 
-    def multiply_add(self, a: Value, b: Value, accumulator: Value) -> Value:
-        return ir.fma(a, b, accumulator)
+    def start(self, c: Value) -> Accumulator:
+        """An accumulator that begins with a vector of C."""
+        return (c, *self.zero()[1:])
+
+    def element(self, source: Value) -> tuple[Value, ...]:
+        """The parts of an element of A."""
+        part = self.vector_type.element_type
+        return tuple(ir.load(part, ir.address(source, i, part)) for i in range(self.parts))
+
+    def splat(self, element: Sequence[Value]) -> tuple[Value, ...]:
+        return tuple(ir.splat(part, self.vector_type) for part in element)
+
+    def load_b(self, source: Value, mask: Value | None) -> tuple[Value, ...]:
+        return (load_masked(self.vector_type, source, mask, self.parts),) * self.parts
+
+    def multiply_add(
+        self, a: Sequence[Value], b: Sequence[Value], accumulator: Accumulator
+    ) -> Accumulator:
+        return tuple(map(ir.fma, a, b, accumulator))
+
+    def total(self, accumulator: Accumulator) -> Value:
+        """What an accumulator comes to."""
+        return epilogue.combined(accumulator)
 
 
 class FMA(Nanokernel):
@@ -134,34 +174,32 @@ class ComplexFMA(Nanokernel):
     """The parts of an element of A, each times a vector of B as it lies in memory.
 
     With A's real and imaginary parts in sums of their own, ``sum(re(a) * b)`` and
-    ``sum(im(a) * b)``, it takes no more instructions than real numbers do: the imaginary unit comes
-    in once, when k is through.
+    ``sum(im(a) * b)``, it takes no more instructions than real numbers do.
     """
 
+    def __init__(self, isa: ISA, family: Family, a: str, b: str) -> None:
+        super().__init__(isa, family, a, b)
+        self.vectors = Plain(family.sums, self.lanes)
+
     def zero(self, rows: int) -> Accumulator:
-        return ir.zero(self.vector_type), ir.zero(self.vector_type)
+        return self.vectors.zero()
 
     def mask(self, live: Value) -> Value:
-        return ir.first_lanes(2 * self.lanes, ir.mul(live, ir.const(2)))
+        return self.vectors.mask(live)
 
     def load_a(self, source: Value, rows: int, apart: Value) -> Value:
-        part = self.vector_type.element_type
-        parts = (ir.load(part, ir.address(source, i, part)) for i in range(2))
-        return tuple(ir.splat(part, self.vector_type) for part in parts)
+        return self.vectors.splat(self.vectors.element(source))
 
     def load_b(self, source: Value, mask: Value | None, apart: Value, turn: int) -> Value:
-        return ir.load(self.vector_type, source, mask)
+        return load_masked(self.vector_type, source, mask, self.vectors.parts)
 
     def multiply_add(self, a: Value, b: Value, accumulator: Accumulator) -> Accumulator:
-        parts = zip(a, accumulator, strict=True)
-        return tuple(ir.fma(part, b, value) for part, value in parts)
+        return self.vectors.multiply_add(a, (b, b), accumulator)
 
     def sums(
         self, tile: Sequence[Sequence[Accumulator]], rows: int, kind: str, scale: Value
     ) -> list[Value]:
-        return [
-            epilogue.product(*accumulator, kind, scale) for row in tile for accumulator in row
-        ]
+        return [epilogue.product(accumulator, kind, scale) for row in tile for accumulator in row]
 
 
 class Dots(Nanokernel):
@@ -224,10 +262,12 @@ class VNNI(Dots):
     """
 
     def load_a(self, source: Value, rows: int, apart: Value) -> Value:
-        a = super().load_a(source, rows, apart)
-        if self.family.compensation:
-            a = ir.flipped(a, ir.constant(a.type, -128))
-        return a
+        if not self.family.compensation:
+            return super().load_a(source, rows, apart)
+        words = ir.splat(ir.load(self.word.element_type, source), self.word)
+        # with a constant that it knows, LLVM would do this to a scalar, and then broadcast that
+        signs = ir.opaque(ir.constant(self.word, SIGNS))
+        return self.operand(ir.flipped(words, signs), self.a)
 
     def dot(self, a: Value, b: Value, sums: Value) -> Value:
         if self.family.step == 2:
@@ -248,8 +288,10 @@ class VNNIInt8(Dots):
 
 
 class NEConvert(Nanokernel):
-    """``vbcstne…2ps`` broadcasts and converts a 16-bit float of A, ``vcvtnee…``/``vcvtneo…`` convert
-    the even and the odd ones of B: the first and the second k of pairs. FMA does the rest.
+    """``vbcstne…2ps`` broadcasts and converts a 16-bit float of A.
+
+    ``vcvtnee…`` and ``vcvtneo…`` convert the even and the odd ones of B: the first and the second k
+    of pairs. FMA does the rest.
     """
 
     turns = 2

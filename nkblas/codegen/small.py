@@ -12,9 +12,9 @@ from itertools import groupby, product
 from typing import Any, NamedTuple
 
 from nkblas.cut import cut_evenly
+from nkblas.dtypes import ITEMSIZE
 from nkblas.families import family
 from nkblas.isa import ISA
-from nkblas.dtypes import ITEMSIZE
 
 from . import ir, tiny
 from .ir import SEGMENT, Value

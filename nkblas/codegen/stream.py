@@ -2,13 +2,12 @@
 
 from typing import Any
 
-from nkblas.isa import ISA
 from nkblas.dtypes import ITEMSIZE
+from nkblas.isa import ISA
 
-from . import ir
-from .epilogue import Scale
+from . import epilogue, ir
 from .ir import LINE, PREFETCH, Value
-from .nanokernel import Plain, compose
+from .nanokernel import Accumulator, Plain, compose
 from .spec import Stream
 
 
@@ -25,8 +24,11 @@ def build(spec: Stream, isa: ISA, element: Any, arguments: list[Value]) -> None:
         through_caches()
         return
     # Only an aligned vector can go past the caches: the rows are aligned together or not at all.
-    lanes, ldc = isa.lanes(ITEMSIZE[spec.dtype]), arguments[6]
-    odd = ir.modulo(ldc, lanes) if spec.mr > 1 else ir.const(0)
+    itemsize = ITEMSIZE[spec.dtype]
+    c, ldc = arguments[5:7]
+    odd = ir.misaligned(c, itemsize)
+    if spec.mr > 1:
+        odd = ir.any_of(odd, ir.modulo(ldc, isa.lanes(itemsize)))
     ir.either(ir.nonzero(odd), through_caches, past_caches)
     ir.flush()
 
@@ -35,9 +37,11 @@ def _loops(
     spec: Stream, isa: ISA, element: Any, arguments: list[Value], nontemporal: bool
 ) -> list[Value]:
     k, a, lda, b, ldb, c, ldc, n, accumulate, *_, scale = arguments
-    alpha, beta = Scale.read(scale, element)[:2] if spec.epilogue else (None, None)
     itemsize = ITEMSIZE[spec.dtype]
     all_lanes = isa.lanes(itemsize)
+    whole_vectors = Plain(spec.dtype, all_lanes)
+    part = whole_vectors.vector_type.element_type
+    scales = epilogue.Scale.read(scale, part) if spec.epilogue else None
     rows = range(spec.mr)
     along_m, along_k = (lda, ir.const(1)) if spec.a_layout == "row" else (ir.const(1), lda)
     a_rows = [ir.mul(along_m, ir.const(i)) for i in rows]
@@ -45,16 +49,19 @@ def _loops(
 
     # A vector that lies in two cache lines is two loads. Columns before `start` and after `stop`
     # are left to the edge.
-    aligned = ir.until_aligned(c if nontemporal else b, ir.vector_of(all_lanes, element))
+    aligned = ir.until_aligned(c if nontemporal else b, itemsize, all_lanes)
     start = ir.minimum(aligned, n)
     stop = ir.add(start, ir.whole(ir.sub(n, start), spec.nr))
 
-    def element_of_a(place: Value) -> Value:
-        value = ir.load(element, place)
-        return value if alpha is None else ir.times(alpha, value)
+    def element_of_a(place: Value) -> tuple[Value, ...]:
+        value = whole_vectors.element(place)
+        return value if scales is None else epilogue.scaled_element(value, scales)
 
-    def group(p: Value, count: int, fresh: bool, factor: Value | None = None) -> list[Value]:
-        """Rows of B from `p` on; C starts from zero if `fresh`, else from C, times `factor`."""
+    def with_sign(value: Value) -> Value:
+        return epilogue.with_sign(value, spec.dtype, scales)
+
+    def group(p: Value, count: int, fresh: bool, scaled: bool = False) -> list[Value]:
+        """Rows of B from `p` on; C starts from zero if `fresh`, else from C, times beta if `scaled`."""
         b_group = ir.address(b, ir.mul(ldb, p), element)
         a_tile = [
             [
@@ -68,7 +75,7 @@ def _loops(
 
         def tile(j: Value, vectors: int, lanes: int, mask: Value | None = None) -> list[Value]:
             """Columns from `j` on."""
-            nanokernel = Plain(ir.vector_of(lanes, element))
+            nanokernel = Plain(spec.dtype, lanes)
             whole = mask is None and lanes == all_lanes
             ahead = ir.add(j, ir.const(PREFETCH // itemsize))
             if spec.prefetch and whole and spec.mr == 1 and isa.fused:
@@ -80,17 +87,17 @@ def _loops(
                 [ir.at(c, element, j, row, v * lanes) for v in range(vectors)] for row in c_rows
             ]
 
-            def start_from(place: Value) -> Value:
+            def start_from(place: Value) -> Accumulator:
                 if fresh:
                     return nanokernel.zero()
                 value = ir.load(nanokernel.vector_type, place, mask)
-                return (
-                    value if factor is None else ir.times(ir.splat(factor, value.type), value)
-                )
+                if scaled:
+                    value = epilogue.times(value, spec.dtype, scales.beta, scales.beta_i)
+                return nanokernel.start(with_sign(value))
 
             sums = [[start_from(place) for place in row] for row in places]
 
-            def add_row(sums: list[list[Value]], q: int) -> list[list[Value]]:
+            def add_row(sums: list[list[Accumulator]], q: int) -> list[list[Accumulator]]:
                 row = ir.mul(ldb, ir.const(q))
                 b_row = ir.at(b_group, element, j, row)
                 if spec.prefetch and whole:
@@ -98,7 +105,7 @@ def _loops(
                         ir.prefetch(ir.at(b_group, element, ahead, row, line), ir.L2)
                 return compose(
                     nanokernel,
-                    lambda i: ir.splat(a_tile[q][i], nanokernel.vector_type),
+                    lambda i: nanokernel.splat(a_tile[q][i]),
                     lambda v: nanokernel.load_b(ir.address(b_row, v * lanes, element), mask),
                     sums,
                 )
@@ -106,7 +113,8 @@ def _loops(
             for q in range(count):
                 sums = add_row(sums, q)
             for place_row, sum_row in zip(places, sums, strict=True):
-                for place, value in zip(place_row, sum_row, strict=True):
+                for place, accumulator in zip(place_row, sum_row, strict=True):
+                    value = with_sign(nanokernel.total(accumulator))
                     if nontemporal and whole:
                         ir.store_past_caches(value, place)
                     else:
@@ -119,7 +127,7 @@ def _loops(
             first, last = ir.select(left, ir.const(0), stop), ir.select(left, start, n)
 
             def masked(j: Value, _: list[Value]) -> list[Value]:
-                return tile(j, 1, all_lanes, ir.first_lanes(all_lanes, ir.sub(last, j)))
+                return tile(j, 1, all_lanes, whole_vectors.mask(ir.sub(last, j)))
 
             if isa.masked:
                 return ir.loop(last, [], masked, start=first, step=all_lanes)
@@ -134,11 +142,11 @@ def _loops(
 
         def groups(p: Value, _: list[Value], count: int = count) -> list[Value]:
             def first() -> list[Value]:
-                if beta is None:
+                if scales is None:
                     return group(p, count, fresh=True)
                 return ir.either(
-                    ir.float_nonzero(beta),
-                    lambda: group(p, count, fresh=False, factor=beta),
+                    epilogue.is_not_zero(scales.beta, scales.beta_i),
+                    lambda: group(p, count, fresh=False, scaled=True),
                     lambda: group(p, count, fresh=True),
                 )
 

@@ -8,8 +8,8 @@ and B, brought into another order.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nkblas.isa import ISA
 from nkblas.dtypes import ITEMSIZE
+from nkblas.isa import ISA
 
 from . import ir
 from .ir import SEGMENT, Value

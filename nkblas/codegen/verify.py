@@ -9,8 +9,8 @@ import itertools
 import numpy as np
 
 from nkblas._engine import ffi
-from nkblas.isa import ISAS
 from nkblas.dtypes import DTYPES, FLOAT8, ITEMSIZE, Float8
+from nkblas.isa import ISAS
 
 from .spec import Copy, Dot, KernelSpec, Microkernel, Pack, Peak, Small, Stream
 
@@ -61,7 +61,9 @@ def _integers(generator: np.random.Generator, dtype: str, *shape: int) -> np.nda
         return generator.integers(0, 2, shape).astype(bool)
     if dtype in FLOAT8:
         numbers = _float8(FLOAT8[dtype])
-        return generator.choice(np.flatnonzero(np.abs(numbers * 4) % 1 == 0), shape).astype(np.uint8)
+        return generator.choice(np.flatnonzero(np.abs(numbers * 4) % 1 == 0), shape).astype(
+            np.uint8
+        )
     values = generator.integers(-9, 10, shape).astype(np.float64)
     if DTYPES[dtype].kind == "complex":
         values = values + 1j * generator.integers(-9, 10, shape)
@@ -91,9 +93,7 @@ def _float8(form: Float8) -> np.ndarray:
     byte = np.arange(256)
     exponent, mantissa = byte % 128 >> form.mantissa, byte % (1 << form.mantissa)
     leading = np.minimum(exponent, 1)
-    size = (leading + mantissa * 2.0**-form.mantissa) * 2.0 ** (
-        np.maximum(exponent, 1) - form.bias
-    )
+    size = (leading + mantissa * 2.0**-form.mantissa) * 2.0 ** (np.maximum(exponent, 1) - form.bias)
     numbers = np.where(byte < 128, size, -size)
     return np.where((size <= 8) & (byte != 128), numbers, np.nan)
 
@@ -128,22 +128,44 @@ def _check_product(
     accumulate: int,
 ) -> None:
     """`a`, `b` and `c` are the operands as rows, with something to the right of each."""
-    before, product = c.copy(), np.einsum("ip,pj->ij", a[:, :k], b[:, :n])
+    before, operands = c.copy(), (a[:, :k], b[:, :n])
     if isinstance(spec, Stream) and spec.a_layout == "col":
         a = np.ascontiguousarray(np.pad(a, ((0, 4), (0, 0))).T)  # lda is not mr
     if isinstance(spec, Dot):
         b = np.ascontiguousarray(np.pad(b, ((0, 3), (0, 0))).T)
     matrices = [x for matrix in (a, b, c) for x in (_pointer(matrix), matrix.shape[1])]
-    for alpha, beta in [(-2.0, 0.5), (3.0, 0.0)] if spec.epilogue else [(1.0, 0.0)]:
-        factor = 1.0 if accumulate else beta
+    for alpha, beta, turn, sign in _scales(spec.epilogue, spec.dtype):
+        factor = 1 if accumulate else beta
         expected = before.copy()
-        expected[:, :n] = alpha * product + factor * before[:, :n]
+        expected[:, :n] = alpha * _product(*operands, turn, sign) + factor * before[:, :n]
         c[...] = before
         if factor == 0:
             _spoil(c[:, :n])  # it is not to be read
-        scale = ffi.new("nk_scale *", (alpha, beta))
+        scale = ffi.new("nk_scale *", _parts(alpha, beta, turn, sign))
         kernel(k, *matrices, n, accumulate, ffi.NULL, ffi.NULL, 0, 0, scale)
         _compare(spec, c, expected, f"k={k}, n={n}, accumulate={accumulate}, beta={beta}")
+
+
+def _scales(kind: str, dtype: str) -> list[tuple]:
+    """alpha, beta, turn and sign to try an epilogue with."""
+    if not kind:
+        return [(1, 0, 1, 1)]
+    if DTYPES[dtype].kind != "complex":
+        return [(-2, 0.5, 1, 1), (3, 0, 1, 1)]
+    return [(2 - 1j, 1 + 3j, 1, 1), (3, 0, -1, 1), (1j, 0.5, 1, -1), (1, 2j, -1, -1)]
+
+
+def _parts(alpha: complex, beta: complex, turn: float, sign: float) -> tuple:
+    """As the fields of an ``nk_scale``."""
+    return alpha.real, beta.real, alpha.imag, beta.imag, turn, sign
+
+
+def _product(a: np.ndarray, b: np.ndarray, turn: float = 1, sign: float = 1) -> np.ndarray:
+    if np.iscomplexobj(a):
+        a = a.real + 1j * turn * a.imag
+        product = np.einsum("ip,pj->ij", a, b)
+        return product.real + 1j * sign * product.imag
+    return np.einsum("ip,pj->ij", a, b)
 
 
 def _spoil(c: np.ndarray) -> None:
@@ -156,7 +178,7 @@ def _check_microkernel(spec: Microkernel, kernel, generator: np.random.Generator
     widths = range(spec.nr - lanes + 1, spec.nr + 1) if spec.masked else [spec.nr]
     for steps, n, accumulate in itertools.product((1, 2, 19), widths, (0, 1)):
         case = _Case(spec, generator, steps, n)
-        for alpha, beta, turn, sign in case.scales():
+        for alpha, beta, turn, sign in _scales(spec.epilogue, spec.types.sums):
             case.run(kernel, accumulate, alpha, beta, turn, sign)
         if spec.types.sums != spec.types.c and n == widths[-1]:
             case.run_in_blocks(kernel, accumulate)
@@ -196,20 +218,6 @@ class _Case:
         self.c = _integers(generator, types.c, spec.mr, width + 7)
         self.row_of_panel = np.zeros(width, b.dtype)
 
-    def scales(self) -> list[tuple]:
-        if not self.spec.epilogue:
-            return [(1, 0, 1, 1)]
-        if DTYPES[self.spec.types.sums].kind != "complex":
-            return [(-2, 0.5, 1, 1), (3, 0, 1, 1)]
-        return [(2 - 1j, 1 + 3j, 1, 1), (3, 0, -1, 1), (1j, 0.5, 1, -1), (1, 2j, -1, -1)]
-
-    def product(self, turn: float = 1, sign: float = 1) -> np.ndarray:
-        if np.iscomplexobj(self.a):
-            a = self.a.real + 1j * turn * self.a.imag
-            product = np.einsum("ip,pj->ij", a, self.b)
-            return product.real + 1j * sign * product.imag
-        return np.einsum("ip,pj->ij", self.a, self.b)
-
     def expected(self, product: np.ndarray, factor: complex) -> np.ndarray:
         """C after `product` has come to it."""
         c = self.c.copy()
@@ -238,10 +246,9 @@ class _Case:
         if factor == 0:
             _spoil(c[:, : self.n])  # it is not to be read
         partial = ffi.NULL, 1, 1
-        parts = alpha.real, beta.real, alpha.imag, beta.imag, turn, sign
-        self.call(kernel, c, accumulate, (*parts, *partial))
+        self.call(kernel, c, accumulate, (*_parts(alpha, beta, turn, sign), *partial))
         case = f"k={self.steps}, n={self.n}, accumulate={accumulate}, beta={beta}"
-        product = self.product(turn, sign) if self.spec.epilogue else self.product()
+        product = _product(self.a, self.b, turn, sign)
         _compare(self.spec, c, self.expected(alpha * product, factor), case)
         packed = self.untouched.copy()
         if self.spec.packs_b:
@@ -260,7 +267,7 @@ class _Case:
             self.call(kernel, c, accumulate, scale)
             if first:
                 _compare(spec, c, before, f"k={self.steps}: sums to keep")
-        expected = self.expected(2 * self.product(), accumulate)
+        expected = self.expected(2 * _product(self.a, self.b), accumulate)
         _compare(spec, c, expected, f"k={self.steps}, accumulate={accumulate}: in blocks")
 
 
