@@ -1,5 +1,7 @@
 """What a product has to be, computed apart from every contender, and what error it may have."""
 
+import time
+
 import numpy as np
 
 from .operands import Array
@@ -28,8 +30,13 @@ class Expected:
             self._product, self._bound = approximate(a, b, out.dtype)
             self._poison = np.full(out.shape, np.nan).astype(out.dtype)
 
-    def verify(self, call: Call) -> None:
+    def verify(self, call: Call) -> float:
         """Make the call and look at what it wrote, or at what it returned if it wrote nothing.
+
+        Returns
+        -------
+        float
+            Seconds that the call took.
 
         Raises
         ------
@@ -37,7 +44,9 @@ class Expected:
             It is not the product.
         """
         self._out[...] = self._poison  # what a call leaves out fails
+        start = time.perf_counter()
         result = call()
+        seconds = time.perf_counter() - start
         if result is None or self._out.tobytes() != self._poison.tobytes():
             result = self._out
         result = np.asarray(result)
@@ -48,6 +57,7 @@ class Expected:
                 raise ArithmeticError("not the exact product")
         elif not (abs(result.astype(self._product.dtype) - self._product) <= self._bound).all():
             raise ArithmeticError("outside of the error bound")
+        return seconds
 
 
 def exact(a: Array, b: Array, dtype: np.dtype) -> Array:

@@ -115,7 +115,7 @@ class NumPy:
     name = "numpy"
 
     LOOPS = 10**9
-    """Operations up to which a product without a BLAS is worth the wait: seconds."""
+    """Operations up to which a product without a BLAS is tried: it takes a second or two."""
 
     def __init__(self, threads: int) -> None:
         pools = _module("threadpoolctl").ThreadpoolController().select(internal_api="openblas")
@@ -132,7 +132,7 @@ class NumPy:
     def bind(self, a: Array, b: Array, out: Array, into: bool) -> Call:
         has_blas = out.dtype.name in ("bfloat16", "float32", "float64", "complex64", "complex128")
         if not has_blas and 2 * out.size * a.shape[-1] > self.LOOPS:
-            raise AbsentError("takes seconds, without a BLAS for the type")
+            raise AbsentError("takes too long")
         return as_numpy(np.matmul, a, b, out, into)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import nkblas
 from nkblas import _engine, kernels, plan
 from nkblas.codegen import spec
+from nkblas.families import family
 
 from .measure import Peak, interleave, paired
 from .peers import Call
@@ -20,9 +21,9 @@ def measure_tiles(dtype: str, seconds: float) -> Iterator[Tile]:
     The k loop is as long as that, and what a call with k = 0 takes is subtracted: it is the loop
     that is measured, and not Python's way into it.
     """
-    for mr, nr in plan.tiles(nkblas.cpu.isa, dtype):
+    for mr, nr in plan.tiles(nkblas.cpu.isa.base, family(dtype, "fma")):
         k = nkblas.cpu.l2 // 2 // ((mr + nr) * np.dtype(dtype).itemsize)
-        kernel = spec.Microkernel(nkblas.cpu.isa.name, dtype, mr, nr, "col")
+        kernel = spec.Microkernel(nkblas.cpu.isa.base.name, dtype, mr, nr, "col")
         call = _engine.ffi.cast("nk_microkernel", kernels.load([kernel])[kernel])
         a, b, c = np.ones(k * mr, dtype), np.ones(k * nr, dtype), np.empty(mr * nr, dtype)
         operands = [_engine.ffi.cast("void *", x.ctypes.data) for x in (a, b, c)]
@@ -43,7 +44,7 @@ def measure_tiles(dtype: str, seconds: float) -> Iterator[Tile]:
 def measure_small(dtype: str, seconds: float) -> Iterator[Tile]:
     """Time the functions for 16, 32 and 64 cubed, each on a stack of one product in L1."""
     for size in (16, 32, 64):
-        kernel = spec.Small(nkblas.cpu.isa.name, dtype, size, size, size, "row", "row")
+        kernel = spec.Small(nkblas.cpu.isa.base.name, dtype, size, size, size, "row", "row")
         call = _engine.ffi.cast("nk_small", kernels.load([kernel])[kernel])
         arrays = [np.ones((size, size), dtype) for _ in range(3)]
         a, b, c = (_engine.ffi.cast("void *", x.ctypes.data) for x in arrays)

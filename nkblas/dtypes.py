@@ -39,7 +39,6 @@ DTYPES = {
 }
 
 
-
 class Float8(NamedTuple):
     """A format of 8-bit floats; the sign is the first bit.
 
@@ -70,9 +69,7 @@ FLOAT8 = {
 }
 """Those of the package `ml_dtypes` that NumPy takes for floats."""
 
-DTYPES.update(
-    {name: DType(name.replace("float8_", "f8"), 1, "float") for name in FLOAT8}
-)
+DTYPES.update({name: DType(name.replace("float8_", "f8"), 1, "float") for name in FLOAT8})
 
 ITEMSIZE = {name: dtype.itemsize for name, dtype in DTYPES.items()}
 SHORT = {name: dtype.short for name, dtype in DTYPES.items()}
@@ -90,7 +87,11 @@ class Types(NamedTuple):
 
 # In the order of the engine's nk_dtype.
 PRODUCTS = {
-    **{name: Types(name, name, name) for name in DTYPES if ITEMSIZE[name] > 1 or name in ("bool", "int8")},
+    **{
+        name: Types(name, name, name)
+        for name in DTYPES
+        if ITEMSIZE[name] > 1 or name in ("bool", "int8")
+    },
     "float16_float32": Types("float16", "float16", "float32"),
     "bfloat16_float32": Types("bfloat16", "bfloat16", "float32"),
     "int8_int32": Types("int8", "int8", "int32"),

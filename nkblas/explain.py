@@ -8,8 +8,8 @@ import numpy as np
 
 from . import runtime
 from ._engine import ffi, lib
-from .isa import ISAS
 from .dtypes import product
+from .isa import ISAS
 from .matmul import adopt_new_types, matmul
 from .threads import get_num_threads
 
@@ -174,12 +174,9 @@ def duration(nanoseconds: float) -> str:
     return f"{nanoseconds:.3g} s"
 
 
-def _problem(
-    name: str, types: tuple[np.dtype, ...], a: np.ndarray, b: np.ndarray
-) -> "Problem":
+def _problem(name: str, types: tuple[np.dtype, ...], a: np.ndarray, b: np.ndarray) -> "Problem":
     """The problem of one pair of matrices, as the engine will see it."""
-    from .prepare import from_c
-    from .prepare import DTYPES
+    from .prepare import DTYPES, from_c
 
     a = a[(None,) * (a.ndim == 1)]
     b = b[(..., *(None,) * (b.ndim == 1))]

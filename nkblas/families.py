@@ -33,7 +33,7 @@ class Family(NamedTuple):
     accumulators, held : int
         Registers for a vector of C, and for an element of A.
     spare : int
-        Registers for something else.
+        Registers for something else, of 16.
     cost : float
         Instructions, in each step, for a vector of C.
     """
@@ -62,6 +62,11 @@ class Family(NamedTuple):
         """Rows of C in a tile register; 0: it has vectors."""
         return 16 if self.name.startswith("amx") else 0
 
+    @property
+    def widens(self) -> bool:
+        """Whether elements of operands are made wider, each by itself, as they are read."""
+        return self.converts or (self.group_a == 1 and self.a != self.sums)
+
     def lanes(self, isa: ISA) -> int:
         """Columns of C in a register."""
         return isa.lanes(ITEMSIZE[self.sums])
@@ -76,9 +81,12 @@ class Family(NamedTuple):
         """
         by_rows = mr * self.held >= vectors
         operands = vectors + self.held if by_rows else mr * self.held + 1
-        needed = mr * vectors * self.accumulators + operands + self.spare + self.split(isa)
+        spare = self.spare * isa.registers // 16 + self.accumulators - 1
+        if self.sums == "int64" and not isa.mask_registers:  # whose products are many instructions
+            spare += 4 if isa.fused else 6
+        needed = mr * vectors * self.accumulators + operands + spare + self.split(isa)
         if edge and isa.masked and not isa.mask_registers:
-            needed += 1 + (mr < vectors)
+            needed += 1 + (mr < vectors or self.widens)
         return needed
 
     def fits(self, isa: ISA, mr: int, vectors: int, edge: bool = False) -> bool:
@@ -92,7 +100,9 @@ def _fma(dtype: str, sums: str = "") -> Family:
     """One value of k at a time."""
     wide = sums or dtype
     cost = {"int32": 2.5, "int64": 4}.get(wide, 1)
-    return Family("fma", *(wide,) * 3, converts=bool(sums), cost=cost)
+    # what is made of 8 bits takes too many instructions to be made again and again
+    converts = bool(sums) and ITEMSIZE[dtype] > 1
+    return Family("fma", *(wide,) * 3, converts=converts, spare=dtype == "bfloat16", cost=cost)
 
 
 def _complex(dtype: str) -> Family:
@@ -133,7 +143,7 @@ PAIRS = _dots("madd", "int16", "int16", "int32", 2, cost=2)
 def _halves(dtype: str) -> tuple[Family, ...]:
     """Products of 16-bit floats, added up in float32."""
     float32 = _fma(dtype, "float32")
-    convert = Family("ne_convert", dtype, dtype, "float32", 2, 1, 2, cost=2)
+    convert = Family("ne_convert", dtype, dtype, "float32", 2, 1, 2, spare=4, cost=2)
     if dtype == "bfloat16":
         own = _dots("bf16", dtype, dtype, "float32", 2)
         return _tiles("amx", dtype, dtype, "float32"), own, convert, float32
@@ -163,6 +173,13 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
 def families(dtype: str, isa: ISA) -> tuple[Family, ...]:
     """Those that an instruction set has, for a product of `nkblas.dtypes.PRODUCTS`."""
     return tuple(family for family in FAMILIES[dtype] if isa.row_of(family.name))
+
+
+def row_of(family: Family, isa: ISA) -> ISA:
+    """The least capable row of `nkblas.isa` that has a family, of those that `isa` extends."""
+    row = isa.row_of(family.name)
+    assert row is not None, f"{isa.name} has no {family.name}"
+    return row
 
 
 def family(dtype: str, name: str) -> Family:

@@ -82,13 +82,9 @@ def gemm(
     dtype = np.result_type(*arrays.values(), alpha, beta)
     if out_dtype is not None:
         dtype = _out_dtype(out_dtype, dtype)
-    # where there are kernels for the operands as they are, they need not be of the result's type
-    types = np.result_type(arrays["a"]), np.result_type(arrays["b"])  # in native byte order
-    if product(*(x.name for x in (*types, dtype))) is None:
-        types = (np.result_type(dtype, *types),) * 2
-    work = dtype if product(*(x.name for x in (*types, dtype))) else types[0]
-    left, conj_a = turned(plain(arrays["a"], types[0]), _trans("trans_a", trans_a))
-    right, conj_b = turned(plain(arrays["b"], types[1]), _trans("trans_b", trans_b))
+    type_a, type_b, work = _types(arrays["a"], arrays["b"], dtype)
+    left, conj_a = turned(plain(arrays["a"], type_a), _trans("trans_a", trans_a))
+    right, conj_b = turned(plain(arrays["b"], type_b), _trans("trans_b", trans_b))
     if left.shape[1] != right.shape[0]:
         raise ValueError(
             f"b: got op(b) of shape {right.shape}, expected ({left.shape[1]}, n) "
@@ -116,6 +112,22 @@ def gemm(
         with np.errstate(all="ignore"):
             np.copyto(out, target, casting="unsafe")
     return out
+
+
+def _types(
+    a: np.ndarray, b: np.ndarray, dtype: np.dtype[Any]
+) -> tuple[np.dtype[Any], np.dtype[Any], np.dtype[Any]]:
+    """The types of both operands, and of what their product is made in, for a result of `dtype`.
+
+    Where there are kernels for the operands as they are, these are left so.
+    """
+    common = np.result_type(a, b, dtype)
+    as_they_are = np.result_type(a), np.result_type(b)  # in native byte order
+    for work in (dtype, np.dtype(np.float32)):  # which is what types without kernels fit
+        for types in (as_they_are, (common, common)):
+            if product(*(x.name for x in (*types, work))):
+                return *types, work
+    return common, common, common
 
 
 def _out_dtype(value: Any, natural: np.dtype[Any]) -> np.dtype[Any]:
@@ -192,7 +204,7 @@ def multiply(
             _scale(c, beta)
             return
         # kernels scale by floats: what they do with integers is to add
-        scales = c.dtype.kind in "fc" or (alpha == 1 and beta in (0, 1))
+        scales = c.dtype.kind not in "iub" or (alpha == 1 and beta in (0, 1))
         turn, sign = (1 - 2 * conj for conj in (conj_a != conj_b, conj_b))
         if scales and _gufunc.gemm(alpha, a, b, beta, c, turn, sign):
             return

@@ -114,7 +114,7 @@ def _more(extends: str, name: str, requires: str, target: str, families: str) ->
 
 _row("sse42", 128, 16, False, False, False, ("sse4_2",), "x86-64-v2")
 _row("avx2", 256, 16, True, True, False, AVX2, "x86-64-v3")
-_more("avx2", "avx2_vnni", "avx_vnni", "+avxvnni", "vnni")
+_more("avx2", "avx2_vnni", "avx_vnni", "+avxvnni,+fast-dpwssd", "vnni")
 _more(
     "avx2_vnni",
     "avx_ne_convert",
@@ -123,7 +123,7 @@ _more(
     "ne_convert vnni_int8",
 )
 _row("avx512", 512, 32, True, True, True, AVX512, "x86-64-v4")
-_more("avx512", "avx512_vnni", "avx512_vnni", "+avx512vnni", "vnni")
+_more("avx512", "avx512_vnni", "avx512_vnni", "+avx512vnni,+fast-dpwssd", "vnni")
 _more("avx512_vnni", "avx512_bf16", "avx512_bf16", "+avx512bf16", "bf16")
 _more("avx512_bf16", "avx512_fp16", "avx512_fp16", "+avx512fp16", "fp16")
 _more(

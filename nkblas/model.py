@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from .detect import CPU
-from .isa import ISA
+from .dtypes import ITEMSIZE
 from .families import Family, families
+from .isa import ISA
 from .plan import (
     STREAM_ROWS,
     Plan,
@@ -26,7 +27,6 @@ from .plan import (
     tiles,
     widest,
 )
-from .dtypes import ITEMSIZE
 from .problem import Problem
 
 PAGE = 4096
@@ -177,10 +177,7 @@ def _grid(isa: ISA, family: Family) -> np.ndarray:
     found = {tile for n in range(8 * lanes) for tile in tiles(isa, family, n)}
     shapes = sorted((mr, nr // lanes) for mr, nr in found)
     loops = ((3, 0), (0, 0), (0, 1))
-    fits = {
-        shape: [family.fits(isa, *shape, edge) for edge in (False, True)]
-        for shape in shapes
-    }
+    fits = {shape: [family.fits(isa, *shape, edge) for edge in (False, True)] for shape in shapes}
     columns = [
         (*shape, kc * family.group_b, pack_a, pack_b, *loop, *fits[shape])
         for shape, kc, pack_a, pack_b, loop in product(shapes, DEPTHS, (0, 1), (0, 1), loops)
@@ -237,9 +234,11 @@ class Space:
         in_place = reads_b_in_place(problem, family, cpu.isa)
         few = 4 + (cpu.isa.registers > 16)  # rows below which a tile is too flat
         few = few if family.accumulators == 1 else 2
-        possible = (pack_a == 1) | reads_a_in_place(problem, family)
+        possible = (pack_a == 1) | reads_a_in_place(problem, family, cpu.isa)
         # a packed A may save conversions, and no more
-        possible &= (pack_a == 0) | family.converts | (not reads_a_in_place(problem, family))
+        possible &= (
+            (pack_a == 0) | family.converts | (not reads_a_in_place(problem, family, cpu.isa))
+        )
         possible &= mr >= min(few, problem.m)
         # with jr outside, the whole of a long A would go through the cache for each panel of B
         depth = np.minimum(kc, problem.k) * size_a
@@ -267,7 +266,9 @@ class Space:
 
     def schedule(self, index: int) -> Schedule:
         mr, nr, kc, mc, nc, *flags = (int(column[index]) for column in self.columns)
-        return Schedule("tiles", mr, nr, kc, mc, nc, *map(bool, flags), family=self.family.name)
+        pack_a, pack_b, ir_outside = map(bool, flags)
+        prefetch, family = False, self.family.name
+        return Schedule("tiles", mr, nr, kc, mc, nc, pack_a, pack_b, ir_outside, prefetch, family)
 
     def cost(self) -> Numbers:
         """About how many cycles each schedule takes."""
@@ -276,8 +277,8 @@ class Space:
         size_c = ITEMSIZE[family.sums]
         m, n, k = self.problem.m, self.problem.n, self.problem.k
         mr, nr, kc, mc, nc, pack_a, pack_b, ir_outside = self.columns
-        per_cycle = 1 if cpu.isa.vector_bits == 512 and cpu.double_pumped else 2
-        per_cycle = per_cycle / (family.cost * slowdown(family, cpu))
+        units = 1 if cpu.isa.vector_bits == 512 and cpu.double_pumped else 2
+        per_cycle = units / (family.cost * slowdown(family, cpu))
         l1, l2 = 0.75 * cpu.l1d, 0.6 * cpu.l2  # the rest is for what else is under way
 
         def level(rows: Numbers, columns: Numbers, itemsize: int) -> Numbers:

@@ -11,9 +11,9 @@ from . import families
 from .codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Small, Stream
 from .cut import Cut, cut_evenly, cut_whole
 from .detect import CPU
-from .isa import ISA
 from .dtypes import DTYPES, ITEMSIZE, PRODUCTS
 from .families import Family
+from .isa import ISA
 from .problem import PLAIN, Problem
 
 SMALL = 64
@@ -70,7 +70,7 @@ class Schedule(NamedTuple):
         lanes = family.lanes(cpu.isa)
         if min(self.mr, self.nr, self.kc, self.mc, self.nc) < 1:
             return "got a size below 1"
-        if not self.pack_a and not reads_a_in_place(problem, family):
+        if not self.pack_a and not reads_a_in_place(problem, family, cpu.isa):
             return "A has to be packed"
         if self.kind != "tiles" and not problem.is_plain:
             return f"kind: {self.kind} is for {', '.join(PLAIN)}"
@@ -94,19 +94,24 @@ class Schedule(NamedTuple):
         return "" if self.pack_b or in_place else "B has to be packed"
 
 
-def reads_a_in_place(problem: Problem, family: Family) -> bool:
+def reads_a_in_place(problem: Problem, family: Family, isa: ISA) -> bool:
     """Whether a microkernel can read A where it lies."""
-    as_it_is = family.converts or problem.types.a == family.a
+    as_it_is = _converts(family, isa) or problem.types.a == family.a
     whole = problem.k % family.step == 0
     return as_it_is and whole and problem.a in (("row", "col") if family.group_a == 1 else ("row",))
 
 
+def _converts(family: Family, isa: ISA) -> bool:
+    """Whether a microkernel can convert what it reads; without fused multiply-add it does not."""
+    return family.converts and isa.fused
+
+
 def reads_b_in_place(problem: Problem, family: Family, isa: ISA) -> bool:
     """Whether a microkernel can read B where it lies."""
-    as_it_is = family.step == 1 and (family.converts or problem.types.b == family.b)
+    as_it_is = _converts(family, isa) or problem.types.b == family.b
     edge = problem.n % family.lanes(isa) != 0
     can_mask = isa.can_mask(ITEMSIZE[problem.types.b])
-    return as_it_is and problem.b == "row" and (can_mask or not edge)
+    return as_it_is and family.step == 1 and problem.b == "row" and (can_mask or not edge)
 
 
 class Plan(NamedTuple):
@@ -311,9 +316,7 @@ STREAM_ROWS = 4
 """Most rows of C that a "stream" plan takes at once."""
 
 
-def pack_of(
-    isa: ISA, dtype: str, family: Family, operand: str, width: int, source: str
-) -> Pack:
+def pack_of(isa: ISA, dtype: str, family: Family, operand: str, width: int, source: str) -> Pack:
     """The packing routine of operand "a" or "b" of products of a dtype."""
     held = getattr(PRODUCTS[dtype], operand)
     wanted, group, compensation = {
@@ -363,11 +366,18 @@ def tiles(isa: ISA, family: Family, n: int = 0) -> list[tuple[int, int]]:
     """
     lanes = family.lanes(isa)
     found = []
-    # Beyond these widths, the compiler's schedule needs more registers than the scheme.
-    for vectors in range(1, isa.registers // (4 * family.accumulators) + 1):
+    # Beyond these sizes, the compiler's schedule needs more registers than the scheme.
+    widest = isa.registers // (4 * family.accumulators)
+    tallest = isa.registers
+    if family.widens:
+        widest = widest if isa.mask_registers else widest // 2
+    if family.widens or (family.step > 1 and not family.rows_in_tile):
+        tallest //= 2
+    for vectors in range(1, widest + 1):
         last = n % (vectors * lanes)
         edge = last > (vectors - 1) * lanes
-        rows = [mr for mr in range(1, isa.registers + 1) if family.fits(isa, mr, vectors, edge)]
+        most = isa.registers if vectors > 1 else tallest
+        rows = [mr for mr in range(1, most + 1) if family.fits(isa, mr, vectors, edge)]
         if rows:
             found.append((rows[-1], vectors * lanes))
     return found
@@ -387,9 +397,8 @@ def has_spare_register(isa: ISA, family: Family, mr: int, nr: int) -> bool:
 
 def make(problem: Problem, cpu: CPU, schedule: Schedule) -> Plan:
     """The plan that a schedule makes of a problem, with blocks cut evenly."""
-    isa = cpu.isa.row_of(schedule.family)
-    assert isa is not None
     family = families.family(problem.dtype, schedule.family)
+    isa = families.row_of(family, cpu.isa)
     lanes = family.lanes(isa)
     if schedule.kind == "base":
         m = cut_whole(problem.m, schedule.mr)

@@ -21,12 +21,12 @@ from . import model
 from ._engine import ffi, lib
 from .codegen.spec import KernelSpec
 from .cut import Cut
+from .dtypes import ITEMSIZE, PRODUCTS
 from .kernels import KernelsUnavailableError, kernels
 from .log import log
 from .plan import Plan, base, base_kernels
 from .plans import measured, plan_for
 from .preparing import preparing
-from .dtypes import ITEMSIZE, PRODUCTS
 from .problem import EPILOGUES, LAYOUTS, Problem
 from .runtime import cpu, jit
 

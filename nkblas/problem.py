@@ -59,7 +59,7 @@ class Problem(NamedTuple):
 
     @property
     def flops(self) -> int:
-        """Operations: a multiply and an add for each of m * n * k; of complex numbers, four each."""
+        """Multiplies and adds: one of each for each of m * n * k; of complex numbers, four."""
         return (8 if "complex" in self.dtype else 2) * self.m * self.n * self.k
 
     def __str__(self) -> str:

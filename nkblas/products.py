@@ -13,8 +13,8 @@ from typing import Any, ParamSpec, SupportsIndex, TypeVar
 import numpy as np
 
 from . import _gufunc
-from .log import log
 from .dtypes import product as product_of
+from .log import log
 from .matmul import adopt_new_types, matmul, mixed_products, stacked_dot, vecdot
 
 Array = np.ndarray[Any, Any]
@@ -129,20 +129,22 @@ def _sums(name: str, a: Any, b: Any, out: Any = None) -> Any:
     dtype = engine_dtype(x.dtype, y.dtype)
     if dtype is None:
         wider = wider_dtype(x.dtype, y.dtype)
-        if wider is None or out is not None:
+        if wider is None:
             return left_to_numpy(name, NO_KERNELS, a, b, *extra)
-        return _sums(name, x.astype(wider), y.astype(wider)).astype(x.dtype)
+        result = _sums(name, x.astype(wider), y.astype(wider)).astype(x.dtype)
+        if out is None:
+            return result
+        if not _may_be_out(out, np.ndarray, result.dtype, result.shape):
+            return numpys[name](a, b, out)  # raises
+        out[...] = result
+        return out
     axis = max(y.ndim - 2, 0) if name == "dot" else y.ndim - 1
     before, depth, after = y.shape[:axis], y.shape[axis], y.shape[axis + 1 :]
     shape = x.shape[:-1] + before + after
     if x.shape[-1] != depth:
         return numpys[name](a, b, *extra)  # raises
     result = _new(x, y, dtype, shape) if out is None else out
-    if out is not None and not (
-        type(out) is type(_new(x, y, dtype, ()))
-        and (out.dtype, out.shape) == (dtype, shape)
-        and out.flags.carray
-    ):
+    if out is not None and not _may_be_out(out, type(_new(x, y, dtype, ())), dtype, shape):
         return numpys[name](a, b, out)  # raises
 
     rows = prod(x.shape[:-1])
@@ -156,6 +158,11 @@ def _sums(name: str, a: Any, b: Any, out: Any = None) -> Any:
         target = target.transpose(*range(1, len(before) + 1), 0, len(before) + 1)
     multiply_stacks(x, y, target)
     return result if result.ndim else _plain(result)[()]
+
+
+def _may_be_out(out: Any, kind: type, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
+    right = type(out) is kind and isinstance(out, np.ndarray)
+    return right and (out.dtype, out.shape) == (dtype, shape) and out.flags.carray
 
 
 def multiply_stacks(x: Array, y: Array, target: Array) -> None:
@@ -267,7 +274,10 @@ def vdot(a: Any, b: Any, /) -> Any:
     if x.ndim == 0 or y.ndim == 0 or x.size != y.size:
         return numpys["vdot"](a, b)
     if engine_dtype(x.dtype, y.dtype) is None:
-        return left_to_numpy("vdot", NO_KERNELS, a, b)
+        wider = wider_dtype(x.dtype, y.dtype)
+        if wider is None:
+            return left_to_numpy("vdot", NO_KERNELS, a, b)
+        return vdot(x.astype(wider), y.astype(wider)).astype(x.dtype)
     if not type(x) is type(y) is np.ndarray:
         return left_to_numpy("vdot", "its operands are of a subclass", a, b)
     with np.errstate(all="ignore"):  # as NumPy's

@@ -19,7 +19,7 @@ import numpy as np
 from . import model
 from ._engine import ffi, lib
 from .dtypes import DTYPES, ITEMSIZE, PRODUCTS
-from .families import families
+from .families import families, row_of
 from .kernels import KernelsUnavailableError, kernels
 from .plan import Plan, make, tiles
 from .plans import measured, plan_for
@@ -173,7 +173,7 @@ def neighbours(plan: Plan) -> Iterator[Plan]:
         changes += [{"mr": mr, "nr": nr} for mr, nr in sizes]
         others = [family for family in families(problem.dtype, cpu.isa) if family != plan.family]
         for family in others:
-            for mr, nr in tiles(cpu.isa.row_of(family.name), family, problem.n):
+            for mr, nr in tiles(row_of(family, cpu.isa), family, problem.n):
                 packed = {"pack_a": True, "pack_b": True}
                 changes += [{"family": family.name, "mr": mr, "nr": nr, **packed}]
     elif schedule.kind == "dot":

@@ -11,8 +11,9 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import ml_dtypes
 import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -24,7 +25,67 @@ Order = Literal["C", "F"]
 
 ORDERS: tuple[Order, ...] = ("C", "F")
 DTYPES = ("float32", "float64")
+COMPLEX = ("complex64", "complex128")
+INTEGERS = tuple(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("", "u"))
+FLOAT8 = (
+    "float8_e3m4",
+    "float8_e4m3",
+    "float8_e4m3b11fnuz",
+    "float8_e4m3fn",
+    "float8_e4m3fnuz",
+    "float8_e5m2",
+    "float8_e5m2fnuz",
+)
 GUARD = 77.0
+
+
+class Product(NamedTuple):
+    """The dtypes of a product.
+
+    Attributes
+    ----------
+    a, b : str
+        The operands'.
+    dtype : str or None
+        The result's, where it is asked for; else it is NumPy's choice.
+    """
+
+    a: str
+    b: str
+    dtype: str | None = None
+
+    @property
+    def result(self) -> "np.dtype[Any]":
+        """The dtype of its result."""
+        return result_dtype(np.dtype(self.a), np.dtype(self.b), self.dtype)
+
+    def __call__(self, a: Array, b: Array, **options: Any) -> Any:
+        """Have nkblas do it."""
+        if self.dtype is not None:
+            options["dtype"] = self.dtype
+        return nkblas.matmul(a, b, **options)
+
+    def __str__(self) -> str:
+        operands = self.a if self.a == self.b else f"{self.a}@{self.b}"
+        return operands if self.dtype is None else f"{operands}->{self.dtype}"
+
+
+# Those whose results are wider than NumPy would have them, or (bfloat16) narrower.
+MIXED = (
+    Product("float16", "float16", "float32"),
+    Product("bfloat16", "bfloat16", "float32"),
+    Product("bfloat16", "bfloat16", "bfloat16"),
+    Product("int8", "int8", "int32"),
+    Product("uint8", "uint8", "int32"),
+    Product("uint8", "uint8", "uint32"),
+    Product("uint8", "int8", "int32"),
+    Product("int8", "uint8", "int32"),
+)
+PRODUCTS = (
+    *(Product(x, x) for x in (*DTYPES, *COMPLEX, "float16", "bfloat16", "bool", *INTEGERS)),
+    *(Product(x, x) for x in FLOAT8),
+    *MIXED,
+)
 
 
 def integers(*shape: int, dtype: str = "float64", seed: int = 0) -> Array:
@@ -36,6 +97,55 @@ def exact(a: Array, b: Array) -> Array:
     """The product of matrices of small integers; float64 holds all of its partial sums."""
     product: Array = np.matmul(a.astype("float64"), b.astype("float64"))
     return product
+
+
+def result_dtype(a: "np.dtype[Any]", b: "np.dtype[Any]", dtype: Any = None) -> "np.dtype[Any]":
+    """The dtype that ``np.matmul`` gives a product, unless one is asked for."""
+    found: np.dtype[Any] = np.dtype(dtype or np.matmul.resolve_dtypes((a, b, None))[2])
+    return found
+
+
+def sample(*shape: int, dtype: str, seed: int = 0) -> Array:
+    """Values for `expected`: small integers; integer types get any, and booleans few that hold."""
+    generator, kind = np.random.default_rng(seed), np.dtype(dtype)
+    if kind.kind == "b":
+        return generator.random(shape) < 0.1
+    if kind.kind in "iu":
+        return generator.integers(np.iinfo(kind).min, np.iinfo(kind).max, shape, kind, True)
+    values = generator.integers(-9, 10, shape).astype(kind)
+    if kind.kind == "c":
+        values.imag = generator.integers(-9, 10, shape)
+    return values
+
+
+def expected(a: Array, b: Array, dtype: Any = None) -> Array:
+    """What a product has to be, bit by bit, if float32 holds all of its partial sums.
+
+    Floats are rounded once, from their sum; integers wrap, whatever they are; of booleans it is
+    whether any pair holds.
+    """
+    kind = result_dtype(a.dtype, b.dtype, dtype)
+    if kind.kind == "b":
+        return np.matmul((a.view("u1") != 0).astype("f"), (b.view("u1") != 0).astype("f")) > 0
+    if kind.kind in "iu":
+        return np.matmul(a.astype("u8"), b.astype("u8")).astype(kind)
+    wide = "complex128" if kind.kind == "c" else "float64"
+    sums = np.matmul(a.astype(wide), b.astype(wide))
+    narrow = kind.itemsize < 4  # ml_dtypes would round a float64 twice
+    return (sums.astype("float32") if narrow else sums).astype(kind)
+
+
+def assert_exact(got: Array, wanted: Array, what: object = "") -> None:
+    """Same dtype, same shape, same values; the sign of zero is free, True is 1."""
+    assert got.dtype == wanted.dtype, what
+    assert np.shape(got) == np.shape(wanted), what
+    if wanted.dtype == bool:
+        got, wanted = np.asarray(got).view("u1"), np.asarray(wanted).view("u1")
+    wrong = np.argwhere(np.asarray((got != wanted) & ~((got != got) & (wanted != wanted))))
+    if len(wrong):
+        place = tuple(wrong[0])
+        of = f"{len(wrong)} of {np.size(wanted)} differ, at {place} first"
+        raise AssertionError(f"{what}: {of}: {got[place]}, expected {wanted[place]}")
 
 
 def outcome(call: Callable[[Any], Any], function: Any) -> Any:
@@ -62,12 +172,29 @@ def assert_same(got: Any, expected: Any) -> None:
 
 
 def assert_within_bound(c: Array, a: Array, b: Array) -> None:
-    """``|C - AB| <= k eps (|A| |B|)``, element by element, with AB in extended precision."""
-    k, machine = a.shape[-1], np.finfo(c.dtype)
+    """``|C - AB| <= k eps (|A| |B|)``, element by element, with AB in extended precision.
+
+    Types of less than 32 bits are summed up in float32, whose eps it is, and rounded once, by at
+    most half an eps of their own. The parts of a complex element are sums of 2k real products.
+    (Higham, Accuracy and Stability of Numerical Algorithms, 2nd edition, sections 3.1 and 3.6: with
+    u = eps / 2 the sum of k products has an error of at most k u / (1 - k u) of their sizes.)
+    """
+    if c.dtype.kind == "c":
+        both = np.concatenate([a.real, a.imag], -1), np.concatenate([a.real, -a.imag], -1)
+        assert_within_bound(c.real, both[1], np.concatenate([b.real, b.imag], -2))
+        assert_within_bound(c.imag, both[0], np.concatenate([b.imag, b.real], -2))
+        return
+    k, narrow = a.shape[-1], c.dtype.itemsize < 4
+    machine: Any = np.finfo("float32" if narrow else c.dtype)
     wide_a, wide_b = a.astype(np.longdouble), b.astype(np.longdouble)
-    error = abs(c - wide_a @ wide_b)
+    product, size = wide_a @ wide_b, abs(wide_a) @ abs(wide_b)
     # what underflows has no relative error: half the smallest number for each product
-    bound = k * machine.eps * (abs(wide_a) @ abs(wide_b)) + k * machine.smallest_subnormal
+    bound = k * machine.eps * size + k * machine.smallest_subnormal
+    if narrow:
+        machine = ml_dtypes.finfo(c.dtype)
+        bound += float(machine.eps) / 2 * (abs(product) + bound)
+        bound += float(machine.smallest_subnormal) / 2
+    error = abs(c.astype(np.longdouble) - product)
     assert (error <= bound).all(), f"error is {np.nanmax(error / bound):.3g} of the bound"
 
 
@@ -101,7 +228,7 @@ class Layout:
         kind = np.dtype(dtype).newbyteorder("S" if self.swapped else "=")
         raw = np.zeros(math.prod(lengths) * kind.itemsize + self.shift, np.uint8)
         buffer = raw[self.shift :].view(kind)
-        buffer[:] = fill
+        buffer[:] = np.array(fill, dtype)  # of a number alone, ml_dtypes swaps no bytes
         whole = buffer.reshape(lengths, order=self.order)
         return buffer, whole[:: self.steps[0], :: self.steps[1]][: shape[0], : shape[1]]
 
@@ -111,6 +238,16 @@ class Layout:
         view = self.empty((rows, columns), dtype, fill)[1]
         view[...] = values
         return view
+
+
+def poison(dtype: str) -> Any:
+    """What shows in any result, and in the floating-point flags if there are any."""
+    kind = np.dtype(dtype)
+    if kind.kind == "b":
+        return True
+    if kind.kind in "iu":
+        return np.iinfo(kind).max
+    return np.nan if np.isnan(np.array(np.inf, kind)) else np.inf
 
 
 LAYOUTS = {

@@ -444,8 +444,21 @@ def test_numpy_has_its_limit(dtype: str) -> None:
     if "float32" in dtype or dtype in ("float64", "complex64", "complex128", "bfloat16"):
         bind(a, b, large, False)
     else:
-        with pytest.raises(peers.AbsentError, match="BLAS"):
+        with pytest.raises(peers.AbsentError, match="too long"):
             bind(a, b, large, False)
+
+
+def test_who_takes_too_long_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def bind(a: Any, b: Any, out: Any, into: bool) -> peers.Call:
+        return lambda: (time.sleep(2e-2), np.matmul(a, b, out=out))
+
+    arrays = operands(Case(7, 9, 8), "int8")
+    for longest, absent in ((1e-2, {"mkl": "takes too long"}), (10, {})):
+        monkeypatch.setattr(measure, "LONGEST", longest)
+        contenders = [Fake("nkblas", bind), Fake("mkl", bind)]
+        calls, found = measure.bind(contenders, *arrays, True)
+        assert found == absent
+        assert calls.keys() == {"nkblas", "mkl"} - absent.keys()
 
 
 def test_slow_contenders_are_timed_less(monkeypatch: pytest.MonkeyPatch) -> None:

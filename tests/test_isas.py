@@ -1,5 +1,6 @@
 """`test_matmul` and `test_gemm` on every instruction set below the one that is used here."""
 
+import os
 import re
 import subprocess
 import sys
@@ -7,35 +8,52 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from emulator import emulated
 from support import environment
 
 import nkblas
 from nkblas.isa import ISAS
 
 NAMES = list(ISAS)
-LOWER = NAMES[: NAMES.index(nkblas.cpu.isa.name)]
+BELOW = NAMES[: NAMES.index(nkblas.cpu.isa.name)]
+LOWER = [name for name in BELOW if ISAS[name].base.name == name != nkblas.cpu.isa.base.name]
 FOLDER = Path(__file__).parent
 MODULES = [str(FOLDER / name) for name in ("test_matmul.py", "test_gemm.py")]
 
 Runs = dict[str, "subprocess.Popen[str]"]
 
 
+# The sets that the CPU lacks but for the instructions, on registers that it has
+LACKING = [
+    name
+    for name, isa in ISAS.items()
+    if nkblas.cpu.features.issuperset(isa.base.requires)
+    and not nkblas.cpu.features.issuperset(isa.requires)
+]
+EMULATED = ["-p", "on_emulated_isa", str(FOLDER / "test_plan.py"), "-k", "any_plan"]
+
+
 @pytest.fixture(scope="module")
 def runs() -> Iterator[Runs]:
     """All of them at once: they compile most of the time, each in one process."""
     options = ["-q", "-o", "addopts=", "-p", "no:cacheprovider"]
-    command = [sys.executable, "-m", "pytest", *options, *MODULES]
-    started = {
-        isa: subprocess.Popen(
-            command,
-            env=environment(NKBLAS_ISA=isa),
+    command = [sys.executable, "-m", "pytest", *options]
+
+    def start(arguments: list[str], changes: dict[str, str]) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [*command, *arguments],
+            env=environment(**changes),
             cwd=FOLDER.parent,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for isa in LOWER
-    }
+
+    started = {isa: start(MODULES, {"NKBLAS_ISA": isa}) for isa in LOWER}
+    path = os.pathsep.join(filter(None, (str(FOLDER), environment()["PYTHONPATH"])))
+    for isa in LACKING:
+        changes = emulated(EMULATED_ISA=isa, PYTHONPATH=path, NKBLAS_ISA="")
+        started[isa] = start(EMULATED, changes)
     yield started
     for process in started.values():
         process.kill()
@@ -44,8 +62,17 @@ def runs() -> Iterator[Runs]:
 
 @pytest.mark.parametrize("isa", LOWER)
 def test_products_on(isa: str, runs: Runs) -> None:
+    assert passed(isa, runs) > 100
+
+
+@pytest.mark.parametrize("isa", LACKING)
+def test_emulated_products_on(isa: str, runs: Runs) -> None:
+    assert passed(isa, runs) > 10
+
+
+def passed(isa: str, runs: Runs) -> int:
+    """How many tests, of which none failed or was skipped."""
     output, _ = runs[isa].communicate()
     assert runs[isa].returncode == 0, output
-    passed = re.findall(r"(\d+) passed", output)
-    assert sum(map(int, passed)) > 100, output
     assert "skipped" not in output, output
+    return sum(map(int, re.findall(r"(\d+) passed", output)))

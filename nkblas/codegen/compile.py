@@ -12,7 +12,7 @@ from mlir import ir as mlir
 from mlir.execution_engine import ExecutionEngine
 from mlir.passmanager import PassManager
 
-from nkblas.isa import ISAS
+from nkblas.isa import ISA, ISAS
 from nkblas.toolchain import LINKERS, find_linker
 
 from . import dot, ir, microkernel, packing, small, stream
@@ -45,6 +45,19 @@ class NoLinkerError(RuntimeError):
     """The machine has no linker: shared libraries can't be made."""
 
 
+def _scheduling(spec: KernelSpec, isa: ISA) -> dict[str, str | None]:
+    """The CPU whose latencies LLVM orders instructions for, if it is not the target's.
+
+    Where multiply and add are two instructions that take long, it would draw the products so far
+    ahead of the sums that registers run out; a CPU does that by itself. With few registers and
+    fused instructions, the target's own order is the one that needs fewer.
+    """
+    if spec.isa == "avx_ne_convert":
+        return {"tune-cpu": "sierraforest"}  # one of those that have it
+    products_apart = isinstance(spec, Microkernel | Peak) and spec.facts.split(isa)
+    return {"tune-cpu": "generic"} if isa.mask_registers or products_apart else {}
+
+
 def build(spec: KernelSpec, name: str = "") -> Any:
     """The MLIR module of one kernel, in a context of its own; `name` is its function's."""
     isa = ISAS[spec.isa]
@@ -61,6 +74,7 @@ def build(spec: KernelSpec, name: str = "") -> Any:
                     # and no more: without it, the host's own
                     "target-features": isa.target.partition(",")[2],
                     "prefer-vector-width": str(isa.vector_bits),
+                    **_scheduling(spec, isa),
                     # the engine's wrappers would each be compiled with a copy of it
                     "noinline": None,
                 },

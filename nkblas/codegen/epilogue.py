@@ -108,9 +108,7 @@ def store(
         return
     partial = Partial.read(scale)
     size = sums[0].type.shape[0]
-    tile = [
-        ir.address(partial.tile, i * size, sums[0].type.element_type) for i in range(len(sums))
-    ]
+    tile = [ir.address(partial.tile, i * size, sums[0].type.element_type) for i in range(len(sums))]
 
     def added() -> list[Value]:
         before = zip(sums, tile, strict=True)

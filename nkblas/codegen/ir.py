@@ -34,8 +34,9 @@ def ptr() -> Any:
 
 
 def element_type(dtype: str) -> Any:
-    """What an element is in memory: a complex number a vector of two; of floats in formats that LLVM
-    does not know everywhere, their bits.
+    """What an element is in memory: a complex number a vector of two.
+
+    Of floats in formats that LLVM does not know everywhere, it is their bits.
 
     (Of bfloat16, LLVM makes calls to a library where it has no instruction.)
     """

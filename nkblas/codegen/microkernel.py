@@ -1,5 +1,7 @@
 """The k loop over a register tile, built of nanokernels."""
 
+from functools import partial
+
 from nkblas.dtypes import ITEMSIZE
 from nkblas.isa import ISA
 
@@ -55,7 +57,7 @@ def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
     b_ahead = ir.mul(ldb, ir.const(AHEAD))
     b_next = ir.mul(ldb, ir.const(facts.step))
 
-    def load_b(b: Value, panel: Value, j: int, turn: int) -> Value:
+    def load_b(b: Value, panel: Value, turn: int, j: int) -> Value:
         place = ir.address(b, j * lanes * facts.group_b, b_element)
         vector = nanokernel.load_b(place, b_mask[j], ldb, turn)
         if spec.packs_b:
@@ -74,14 +76,12 @@ def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
         tile = unflatten(flat, len(vectors), facts.accumulators)
         for turn in range(nanokernel.turns):
             a_turn = ir.address(a, ir.mul(a_next, ir.const(turn)), a_element) if turn else a
-            tile = compose(
-                nanokernel,
-                lambda i, a=a_turn: nanokernel.load_a(
-                    ir.address(a, a_rows[i], a_element), groups[i][1], a_apart
-                ),
-                lambda j, turn=turn: load_b(b, panel, j, turn),
-                tile,
-            )
+
+            def load_a(i: int, a: Value = a_turn) -> Value:
+                place = ir.address(a, a_rows[i], a_element)
+                return nanokernel.load_a(place, groups[i][1], a_apart)
+
+            tile = compose(nanokernel, load_a, partial(load_b, b, panel, turn), tile)
         return [
             ir.address(a, a_step, a_element),
             ir.address(b, b_next, b_element),
@@ -131,7 +131,7 @@ def build_peak(spec: Peak, isa: ISA, arguments: list[Value]) -> None:
     b = nanokernel.load_b(out, None, ir.const(0), 0)
 
     def step(_: Value, carried: list[Value]) -> list[Value]:
-        sums = []
+        sums: list[Value] = []
         for i in range(0, len(carried), parts):
             chain = tuple(carried[i : i + parts])
             # a product that is the same for all would be done once

@@ -17,6 +17,9 @@ from .ir import Value
 
 Accumulator = tuple[Value, ...]
 
+SIGNS = -0x7F7F7F80
+"""The highest bit of each byte of a word."""
+
 
 class Nanokernel:
     """One instruction family, on operands of some dtypes.
@@ -259,10 +262,12 @@ class VNNI(Dots):
     """
 
     def load_a(self, source: Value, rows: int, apart: Value) -> Value:
-        a = super().load_a(source, rows, apart)
-        if self.family.compensation:
-            a = ir.flipped(a, ir.constant(a.type, -128))
-        return a
+        if not self.family.compensation:
+            return super().load_a(source, rows, apart)
+        words = ir.splat(ir.load(self.word.element_type, source), self.word)
+        # with a constant that it knows, LLVM would do this to a scalar, and then broadcast that
+        signs = ir.opaque(ir.constant(self.word, SIGNS))
+        return self.operand(ir.flipped(words, signs), self.a)
 
     def dot(self, a: Value, b: Value, sums: Value) -> Value:
         if self.family.step == 2:
@@ -283,8 +288,10 @@ class VNNIInt8(Dots):
 
 
 class NEConvert(Nanokernel):
-    """``vbcstne…2ps`` broadcasts and converts a 16-bit float of A, ``vcvtnee…``/``vcvtneo…`` convert
-    the even and the odd ones of B: the first and the second k of pairs. FMA does the rest.
+    """``vbcstne…2ps`` broadcasts and converts a 16-bit float of A.
+
+    ``vcvtnee…`` and ``vcvtneo…`` convert the even and the odd ones of B: the first and the second k
+    of pairs. FMA does the rest.
     """
 
     turns = 2

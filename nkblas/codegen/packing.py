@@ -44,6 +44,7 @@ class Cells(NamedTuple):
 
     def address(self, panel: Value, k: Value | int, line: Value | int) -> Value:
         """Where the cell of a line is that begins with a k, a multiple of the group."""
+
         def times(index: Value | int, factor: int) -> Value | int:
             return index * factor if isinstance(index, int) else ir.mul(index, ir.const(factor))
 

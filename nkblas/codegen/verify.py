@@ -9,8 +9,8 @@ import itertools
 import numpy as np
 
 from nkblas._engine import ffi
-from nkblas.isa import ISAS
 from nkblas.dtypes import DTYPES, FLOAT8, ITEMSIZE, Float8
+from nkblas.isa import ISAS
 
 from .spec import Copy, Dot, KernelSpec, Microkernel, Pack, Peak, Small, Stream
 
@@ -61,7 +61,9 @@ def _integers(generator: np.random.Generator, dtype: str, *shape: int) -> np.nda
         return generator.integers(0, 2, shape).astype(bool)
     if dtype in FLOAT8:
         numbers = _float8(FLOAT8[dtype])
-        return generator.choice(np.flatnonzero(np.abs(numbers * 4) % 1 == 0), shape).astype(np.uint8)
+        return generator.choice(np.flatnonzero(np.abs(numbers * 4) % 1 == 0), shape).astype(
+            np.uint8
+        )
     values = generator.integers(-9, 10, shape).astype(np.float64)
     if DTYPES[dtype].kind == "complex":
         values = values + 1j * generator.integers(-9, 10, shape)
@@ -91,9 +93,7 @@ def _float8(form: Float8) -> np.ndarray:
     byte = np.arange(256)
     exponent, mantissa = byte % 128 >> form.mantissa, byte % (1 << form.mantissa)
     leading = np.minimum(exponent, 1)
-    size = (leading + mantissa * 2.0**-form.mantissa) * 2.0 ** (
-        np.maximum(exponent, 1) - form.bias
-    )
+    size = (leading + mantissa * 2.0**-form.mantissa) * 2.0 ** (np.maximum(exponent, 1) - form.bias)
     numbers = np.where(byte < 128, size, -size)
     return np.where((size <= 8) & (byte != 128), numbers, np.nan)
 

@@ -113,17 +113,23 @@ int multiply_tiles_of_bytes(machine *m, const instruction *i)
     (void)m;
     if (!can_multiply(i))
         return 0;
-    int variant = i->row->variant;
-    for (int r = 0; r < rows(i->reg); r++)
-        for (int p = 0; p < rows(i->vvvv); p++) {
-            const uint8_t *a = &tiles.data[i->rm][r][4 * p], *b = tiles.data[i->vvvv][p];
-            uint32_t *c = (uint32_t *)(void *)tiles.data[i->reg][r];
-            for (int n = 0; n < bytes(i->reg); n++) {
-                int left = variant & SIGNED_A ? (int8_t)a[n % 4] : a[n % 4];
-                int right = variant & SIGNED_B ? (int8_t)b[n] : b[n];
-                c[n / 4] += (uint32_t)(left * right);
-            }
+    int columns = bytes(i->reg) / 4, depth = bytes(i->rm);
+    int signed_a = i->row->variant & SIGNED_A, signed_b = i->row->variant & SIGNED_B;
+    uint32_t wide_b[4 * ROWS][ROW / 4]; /* a row for each byte of the depth */
+    for (int p = 0; p < depth; p++)
+        for (int n = 0; n < columns; n++) {
+            uint8_t b = tiles.data[i->vvvv][p / 4][4 * n + p % 4];
+            wide_b[p][n] = (uint32_t)(signed_b ? (int8_t)b : b);
         }
+    for (int r = 0; r < rows(i->reg); r++) {
+        uint32_t *c = (uint32_t *)(void *)tiles.data[i->reg][r];
+        for (int p = 0; p < depth; p++) {
+            uint8_t a = tiles.data[i->rm][r][p];
+            uint32_t factor = (uint32_t)(signed_a ? (int8_t)a : a);
+            for (int n = 0; n < columns; n++)
+                c[n] += factor * wide_b[p][n];
+        }
+    }
     return 1;
 }
 
@@ -135,14 +141,14 @@ int multiply_tiles_of_floats(machine *m, const instruction *i)
     if (!can_multiply(i))
         return 0;
     int kind = i->row->variant, columns = bytes(i->reg) / 4, depth = rows(i->vvvv);
-    float wide_b[2][ROWS][16];
+    float wide_b[2][ROWS][ROW / 4];
     for (int which = EVEN; which <= ODD; which++)
         for (int p = 0; p < depth; p++)
             widen((const uint16_t *)(const void *)tiles.data[i->vvvv][p], kind, which,
                   wide_b[which][p], columns);
     uint32_t before = flush_denormals();
     for (int r = 0; r < rows(i->reg); r++) {
-        float sums[2][16] = {0}, wide_a[16], factor[16];
+        float sums[2][ROW / 4] = {0}, wide_a[ROW / 4], factor[ROW / 4];
         for (int which = EVEN; which <= ODD; which++) {
             widen((const uint16_t *)(const void *)tiles.data[i->rm][r], kind, which, wide_a, depth);
             for (int p = 0; p < depth; p++) {
