@@ -97,7 +97,9 @@ def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     rows = min(m, STREAM_ROWS)
     stream = Schedule("stream", rows, 16 * lanes, k, m, nc, prefetch=4 * size > cpu.l3)
     # One row of tiles, or two: what the first has brought in, the second finds in the cache.
-    most = (8 if cpu.isa.registers > 16 else 6) // family.accumulators
+    most = 8 if cpu.isa.registers > 16 else 6
+    if m <= most:
+        most //= family.accumulators  # so few rows that tiles had better be wide
     mr = -(-m // -(-m // most))
     vectors = min(widest(cpu.isa, mr, family), -(-n // lanes))
     far = 4 * size >= cpu.l3
@@ -105,9 +107,9 @@ def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     tiles = Schedule("tiles", mr, vectors * lanes, kc, m, n, prefetch=far and m > 1)
     if m == 1 and (n > vectors * lanes or size > cpu.l2):  # one tile is nothing to share
         yield stream
-    elif m == 2 or (m in (3, 4) and far):
+    elif family.accumulators == 1 and (m == 2 or (m in (3, 4) and far)):
         yield from (stream, tiles)
-    elif m <= 2 * most:
+    elif -(-m // mr) <= 2:
         yield tiles
         if m <= 8:
             yield stream
@@ -137,7 +139,7 @@ def _few_columns(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedul
     """Along the rows of A, with all of B in the cache."""
     m, n, k, lanes = problem.m, problem.n, problem.k, cpu.isa.lanes(problem.itemsize)
     size = m * k * problem.itemsize
-    if n <= min(6, lanes // 2) and k >= 2 * lanes and size >= 2 * cpu.l1d:
+    if n <= min(6 // family.accumulators, lanes // 2) and k >= 2 * lanes and size >= 2 * cpu.l1d:
         mr = max(mr for mr in range(1, 9) if dots_fit(cpu.isa, mr, n, family))
         yield Schedule("dot", mr, n, 2048, m, n, False, True, True, prefetch=2 * size > cpu.l3)
     nr = -(-n // lanes) * lanes

@@ -22,6 +22,9 @@ from .nanokernel import Accumulator, Plain, compose, flatten, unflatten
 from .packing import as_moved, transposed
 from .spec import Small
 
+L1 = 32 << 10
+"""Bytes of a B that stays near, whatever else there is: so large is L1 at least."""
+
 STRAIGHT = 400
 """Multiply-adds up to which k is unrolled; beyond, code and compile time would get long."""
 
@@ -95,6 +98,7 @@ def tiles(spec: Small, isa: ISA) -> Tiles:
     most = CROWD * isa.registers if is_straight(spec, isa) else isa.registers
     plain = _family(spec, isa)
     edge = any(piece.live < piece.lanes for piece in columns)
+    near = spec.k * spec.n * ITEMSIZE[spec.dtype] <= L1
 
     def grids() -> Iterator[tuple[float, int, int]]:
         for rows, vectors in product(range(1, spec.m + 1), range(1, len(columns) + 1)):
@@ -102,9 +106,9 @@ def tiles(spec: Small, isa: ISA) -> Tiles:
             width, _, _, across = cut_evenly(len(columns), vectors)
             if plain.registers_needed(isa, size, width, edge) > most:
                 continue
-            # a k-step: multiply-adds, loads at half their price, an accumulator's latency
-            loads = size * plain.held + width
-            step = max(size * width * plain.accumulators, loads * 0.75, 4)
+            # a k-step: multiply-adds, loads at their price, an accumulator's latency
+            loads = size * plain.held * 0.75 + width * (0.75 if near else 3)
+            step = max(size * width * plain.accumulators, loads, 4)
             yield down * across * (spec.k * step + 8), size, width
 
     _, rows, vectors = min(grids())
@@ -147,6 +151,10 @@ Sums: TypeAlias = list[list[Accumulator]]
 
 class Scalar(Plain):
     """An element of A that feeds vectors of different widths."""
+
+    @property
+    def held(self) -> int:  # type: ignore[override]
+        return self.parts
 
     def multiply_add(
         self, a: Sequence[Value], b: Sequence[Value], accumulator: Accumulator
