@@ -17,12 +17,14 @@ import numpy as np
 import nkblas
 from nkblas import _engine, kernels
 from nkblas.codegen import spec
+from nkblas.dtypes import product
+from nkblas.families import families, row_of
 
 from .check import Expected
 from .operands import Array, operands
 from .peers import AbsentError, Call, Contender, uniform
 from .record import Result
-from .suites import SUITES, Case
+from .suites import SUITES, Case, types
 
 SAMPLE = 200e-6
 """Seconds that a sample takes at least: short calls are repeated to fill it."""
@@ -49,9 +51,12 @@ busily for a while (see `bench.__main__.SHORT_WAITS`), on cores that the next on
 class Peak:
     """A generated kernel that does nothing but multiply-adds on registers.
 
+    They are of the most promising instruction family that the CPU has for the product.
+
     Parameters
     ----------
     dtype : str
+        As in `bench.suites.types`.
     flops : int
         About how many a call does: as many as the product that it is compared with, so that
         both run for the same time; more if that is too short to hide the call.
@@ -60,29 +65,24 @@ class Peak:
     STEPS = 30_000  # at least
 
     def __init__(self, dtype: str, flops: int) -> None:
-        isa = nkblas.cpu.isa
+        name = product(*types(dtype))
+        assert name is not None, f"nkblas has no kernels for {dtype}"
+        family = families(name, nkblas.cpu.isa)[0]
+        isa = row_of(family, nkblas.cpu.isa)
         # Enough chains to hide the latency of each, and registers to spare for the operands.
-        chains = 24 if isa.registers == 32 else 12
-        step = 2 * chains * isa.lanes(np.dtype(dtype).itemsize)
+        chains = 4 if family.rows_in_tile else isa.registers // 8 * 3 // family.accumulators
+        sums = chains * family.lanes(isa) * max(1, family.rows_in_tile)
+        step = (8 if "complex" in name else 2) * sums * family.step
         self._steps = max(self.STEPS, flops // step)
         self.flops = self._steps * step
-        peak = spec.Peak(isa.name, dtype, chains)
+        peak = spec.Peak(isa.name, name, chains, family.name)
         self._kernel = _engine.ffi.cast("nk_peak", kernels.load([peak])[peak])
-        self._buffer = np.empty(64 // np.dtype(dtype).itemsize, dtype)
+        self._buffer = np.empty(512)
         self._pointer = _engine.ffi.cast("void *", self._buffer.ctypes.data)
 
     def __call__(self) -> None:
-        self._buffer.fill(1e-3)  # the kernel leaves its sums there, and they would grow
+        self._buffer.fill(0)  # the kernel leaves its sums there, and they would grow
         self._kernel(self._steps, self._pointer)
-
-
-FMA = {"float32": "float32", "float64": "float64", "complex64": "float32", "complex128": "float64"}
-"""By dtype: in what type its multiply-adds are."""
-
-
-def peak_of(dtype: str, flops: int) -> Peak | None:
-    """The peak of the instruction that multiplies these types best; None where no kernel has it."""
-    return Peak(FMA[dtype], flops) if dtype in FMA else None
 
 
 class Read:
@@ -144,11 +144,9 @@ def measure(
     fallbacks = nkblas.stats()["fallbacks"]
     calls, absent = bind(contenders, a, b, out, into)
     fallback = nkblas.stats()["fallbacks"] > fallbacks
-    peak = peak_of(dtype, flops)
+    peak = Peak(dtype, flops)
     read = Read(max(a, b, out, key=np.size)) if SUITES[suite].in_memory else None
-    yardsticks: dict[str, Call] = {}
-    if peak:
-        yardsticks["peak"] = peak
+    yardsticks: dict[str, Call] = {"peak": peak}
     if read:
         yardsticks["read"] = read
     times = interleave({**calls, **yardsticks}, seconds, REST if threads > 1 else 0)
@@ -168,10 +166,10 @@ def measure(
         plan=str(nkblas.explain(a, b).plan) if uniform(a, b, out) and not fallback else "",
         fallback=fallback,
         absent=absent,
-        peak=peak.flops / medians["peak"] / 1e9 if peak else 0,
+        peak=peak.flops / medians["peak"] / 1e9,
         bandwidth=read.bytes / medians["read"] / 1e9 if read else 0,
         gflops={name: flops / medians[name] / 1e9 for name in calls},
-        of_peak=share("peak", flops / (peak.flops * threads)) if peak else {},
+        of_peak=share("peak", flops / (peak.flops * threads)),
         of_bandwidth=share("read", (a.nbytes + b.nbytes + out.nbytes) / read.bytes) if read else {},
         ratios={name: paired(times[name], times["nkblas"]) for name in calls if name != "nkblas"},
         medians=medians,

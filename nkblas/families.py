@@ -81,7 +81,9 @@ class Family(NamedTuple):
         """
         by_rows = mr * self.held >= vectors
         operands = vectors + self.held if by_rows else mr * self.held + 1
-        spare = self.spare * isa.registers // 16
+        spare = self.spare * isa.registers // 16 + self.accumulators - 1
+        if self.sums == "int64" and not isa.mask_registers:  # whose products are many instructions
+            spare += 4 if isa.fused else 6
         needed = mr * vectors * self.accumulators + operands + spare + self.split(isa)
         if edge and isa.masked and not isa.mask_registers:
             needed += 1 + (mr < vectors or self.widens)
@@ -98,7 +100,9 @@ def _fma(dtype: str, sums: str = "") -> Family:
     """One value of k at a time."""
     wide = sums or dtype
     cost = {"int32": 2.5, "int64": 4}.get(wide, 1)
-    return Family("fma", *(wide,) * 3, converts=bool(sums), cost=cost)
+    # what is made of 8 bits takes too many instructions to be made again and again
+    converts = bool(sums) and ITEMSIZE[dtype] > 1
+    return Family("fma", *(wide,) * 3, converts=converts, spare=dtype == "bfloat16", cost=cost)
 
 
 def _complex(dtype: str) -> Family:
@@ -139,7 +143,7 @@ PAIRS = _dots("madd", "int16", "int16", "int32", 2, cost=2)
 def _halves(dtype: str) -> tuple[Family, ...]:
     """Products of 16-bit floats, added up in float32."""
     float32 = _fma(dtype, "float32")
-    convert = Family("ne_convert", dtype, dtype, "float32", 2, 1, 2, cost=2)
+    convert = Family("ne_convert", dtype, dtype, "float32", 2, 1, 2, spare=4, cost=2)
     if dtype == "bfloat16":
         own = _dots("bf16", dtype, dtype, "float32", 2)
         return _tiles("amx", dtype, dtype, "float32"), own, convert, float32

@@ -139,10 +139,16 @@ def adopt_new_types() -> None:
         return
     _adopted = True
     ours = [globals().get(name) for name in (*_DOCS, "stacked_dot")]
-    types = [np.dtype(getattr(module, name)) for name in ("bfloat16", *FLOAT8)]
-    numbers = [np.arange(256, dtype=np.uint8).view(x).astype(np.float32) for x in types[1:]]
+    found = [getattr(module, name, None) for name in ("bfloat16", *FLOAT8)]  # some came later
+    types = [None if x is None else np.dtype(x) for x in found]
+    numbers = np.zeros((len(FLOAT8), 256), np.float32)
+    for row, dtype in zip(numbers, types[1:], strict=True):
+        if dtype is not None:
+            row[:] = np.arange(256, dtype=np.uint8).view(dtype)
     _gufunc.adopt_new_types(
-        tuple(x.num for x in types), np.stack(numbers).tobytes(), tuple(filter(None, ours))
+        tuple(-1 if x is None else x.num for x in types),
+        numbers.tobytes(),
+        tuple(filter(None, ours)),
     )
 
 

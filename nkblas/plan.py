@@ -251,7 +251,7 @@ class Plan(NamedTuple):
         Not beside dots, whose bits are others.
         """
         problem = self.problem
-        if not problem.is_plain or self.family.accumulators > 1:
+        if not problem.is_plain:
             return None
         if self.schedule.kind in ("base", "dot") or max(problem.m, problem.n, problem.k) > SMALL:
             return None

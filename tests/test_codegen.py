@@ -3,15 +3,20 @@
 import ctypes
 import itertools
 import re
-import shutil
-import subprocess
-from collections.abc import Callable, Iterable, Iterator
-from importlib.util import find_spec
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+from machine_code import (
+    Instruction,
+    disassemble,
+    innermost_loops,
+    libraries,
+    objdump,
+    touching_stack,
+)
 from support import DTYPES, Array, Order, exact, fenced, integers
 
 import nkblas
@@ -63,12 +68,6 @@ NOTHING_ELSE = (_engine.ffi.NULL, _engine.ffi.NULL, 0, 0, _engine.ffi.NULL)
 """The last arguments of a microkernel that has neither to pack nor to fetch nor to scale."""
 
 
-class Instruction(NamedTuple):
-    address: int
-    name: str
-    operands: str
-
-
 class Loop(NamedTuple):
     """What is known of an innermost loop that multiplies.
 
@@ -92,47 +91,6 @@ class Loop(NamedTuple):
     masked: bool
 
 
-def objdump(*arguments: str) -> str:
-    package = find_spec("llvm")
-    folders = package.submodule_search_locations if package else None
-    path = f"{folders[0]}/bin" if folders else None
-    program = shutil.which("llvm-objdump", path=path) or shutil.which("objdump")
-    assert program, "neither llvm-objdump nor objdump is installed"
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=True)
-    return done.stdout
-
-
-def disassemble(libraries: Iterable[Path]) -> dict[str, list[Instruction]]:
-    """The instructions of each function."""
-    listing = objdump("-d", "--no-show-raw-insn", "-M", "intel", *map(str, libraries))
-    functions: dict[str, list[Instruction]] = {}
-    for line in listing.splitlines():
-        if label := re.match(r"[0-9a-f]+ <(.+)>:$", line):
-            code = functions.setdefault(label[1], [])
-        elif found := re.match(r"\s*([0-9a-f]+):\s+(?:{vex}\s+)?([a-z]\w*)\s*([^#]*)", line):
-            code.append(Instruction(int(found[1], 16), found[2], found[3]))
-    return functions
-
-
-def innermost_loops(code: list[Instruction]) -> Iterator[list[Instruction]]:
-    """Stretches from the target of a backward jump to the jump, without another such in them."""
-    spans = []
-    for jump in code:
-        target = re.match(r"(0x)?([0-9a-f]+)\b", jump.operands)
-        if jump.name.startswith("j") and target and int(target[2], 16) <= jump.address:
-            spans.append((int(target[2], 16), jump.address))
-    for start, end in spans:
-        if not any(start <= s and e <= end and (s, e) != (start, end) for s, e in spans):
-            yield [x for x in code if start <= x.address <= end]
-
-
-def touching_stack(code: list[Instruction]) -> list[Instruction]:
-    """Those that read or write the stack."""
-    frame = any(x.name == "mov" and x.operands.strip() == "rbp, rsp" for x in code)
-    stack = r"\[(rsp|rbp)\b" if frame else r"\[rsp\b"
-    return [x for x in code if re.search(stack, x.operands) and x.name != "lea"]
-
-
 def k_loops(code: list[Instruction]) -> list[Loop]:
     """The innermost loops of a microkernel that multiply: with and without prefetches.
 
@@ -154,14 +112,6 @@ def k_loops(code: list[Instruction]) -> list[Loop]:
             counts = multiplies + fused, adds + fused
             found.append(Loop(*counts, touching, prefetches, stores, masked))
     return found
-
-
-def libraries(specs: Iterable[KernelSpec], folder: Path) -> list[Path]:
-    paths = []
-    for each in specs:
-        paths.append(folder / f"{each.symbol}.so")
-        paths[-1].write_bytes(compile.shared_library(each))
-    return paths
 
 
 def fma(dtype: str) -> Family:

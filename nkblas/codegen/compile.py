@@ -52,6 +52,8 @@ def _scheduling(spec: KernelSpec, isa: ISA) -> dict[str, str | None]:
     ahead of the sums that registers run out; a CPU does that by itself. With few registers and
     fused instructions, the target's own order is the one that needs fewer.
     """
+    if spec.isa == "avx_ne_convert":
+        return {"tune-cpu": "sierraforest"}  # one of those that have it
     products_apart = isinstance(spec, Microkernel | Peak) and spec.facts.split(isa)
     return {"tune-cpu": "generic"} if isa.mask_registers or products_apart else {}
 

@@ -8,7 +8,7 @@ from nkblas.isa import ISA
 
 from . import epilogue, ir
 from .ir import LINE, PREFETCH, SEGMENT, Value
-from .nanokernel import Plain, compose
+from .nanokernel import Plain, compose, flatten, unflatten
 from .spec import Dot
 
 CHAINS = 8
@@ -36,14 +36,13 @@ def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
         p: Value, sums: list[Value], load: Callable[[Value], Value], offset: int = 0
     ) -> list[Value]:
         """One vector of each line, from `p` + `offset` on."""
-        each = [tuple(sums[i : i + parts]) for i in range(0, size, parts)]
         tile = compose(
             nanokernel,
             lambda i: operand(load(ir.at(a, element, p, a_lines[i], offset)), turns_a),
             lambda j: operand(load(ir.at(b, element, p, b_lines[j], offset)), not turns_a),
-            [each[i : i + spec.nr] for i in range(0, len(each), spec.nr)],
+            unflatten(sums, spec.nr, parts),
         )
-        return [value for row in tile for accumulator in row for value in accumulator]
+        return flatten(tile)
 
     def steps(p: Value, sums: list[Value]) -> list[Value]:
         """Some vectors of each line, with accumulators for each."""

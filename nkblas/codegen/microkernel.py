@@ -7,7 +7,7 @@ from nkblas.isa import ISA
 
 from . import epilogue, ir
 from .ir import LINE, PREFETCH, Value
-from .nanokernel import NANOKERNELS, Nanokernel, compose
+from .nanokernel import NANOKERNELS, Nanokernel, compose, flatten, unflatten
 from .spec import Microkernel, Peak
 
 AHEAD = 16
@@ -73,7 +73,7 @@ def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
         if spec.prefetch:
             for column in range(0, spec.nr, max(lanes, LINE // b_size)):
                 ir.prefetch(ir.address(b, column + PREFETCH // b_size, b_element), ir.L2)
-        tile = unflatten(flat)
+        tile = unflatten(flat, len(vectors), facts.accumulators)
         for turn in range(nanokernel.turns):
             a_turn = ir.address(a, ir.mul(a_next, ir.const(turn)), a_element) if turn else a
 
@@ -94,19 +94,12 @@ def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
         ir.prefetch(line, ir.L2)
         return [ir.address(line, line_step, ir.integer(8)), *step(p, rest)]
 
-    def unflatten(flat: list[Value]) -> list[list[tuple[Value, ...]]]:
-        parts = facts.accumulators
-        each = [tuple(flat[i : i + parts]) for i in range(0, len(flat), parts)]
-        return [each[i : i + len(vectors)] for i in range(0, len(each), len(vectors))]
-
-    def flatten(tile: list[list[tuple[Value, ...]]]) -> list[Value]:
-        return [value for row in tile for accumulator in row for value in accumulator]
-
     empty = [[nanokernel.zero(count) for _ in vectors] for _, count in groups]
     if facts.compensation:
         b, empty = _compensated(nanokernel, b, ldb, empty)
     _, *carried = ir.loop(lines, [line, a, b, panel, *flatten(empty)], step_and_fetch)
-    tile = unflatten(ir.loop(k, carried, step, start=lines)[3:])
+    flat = ir.loop(k, carried, step, start=lines)[3:]
+    tile = unflatten(flat, len(vectors), facts.accumulators)
 
     sums = nanokernel.sums(tile, spec.mr, spec.epilogue, scale)
     places = [(place, c_mask[j]) for row in c_tile for j, place in enumerate(row)]

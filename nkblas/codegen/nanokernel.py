@@ -423,3 +423,14 @@ def compose(
             for i in rows:
                 new[i][j] = nanokernel.multiply_add(held[i], b, tile[i][j])
     return new
+
+
+def flatten(tile: Sequence[Sequence[Accumulator]]) -> list[Value]:
+    """The vectors of a tile, for a loop to carry."""
+    return [value for row in tile for accumulator in row for value in accumulator]
+
+
+def unflatten(flat: Sequence[Value], width: int, parts: int) -> list[list[Accumulator]]:
+    """The tile of so many accumulators in a row, each of so many vectors, that `flatten` took."""
+    each = [tuple(flat[i : i + parts]) for i in range(0, len(flat), parts)]
+    return [each[i : i + width] for i in range(0, len(each), width)]

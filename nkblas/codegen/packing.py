@@ -40,7 +40,7 @@ class Cells(NamedTuple):
     @classmethod
     def of(cls, spec: Pack, isa: ISA) -> "Cells":
         size = spec.group * ITEMSIZE[spec.target]
-        source, target = _as_moved(spec.dtype), _as_moved(spec.target)
+        source, target = as_moved(spec.dtype), as_moved(spec.target)
         return cls(spec, isa, source, target, size, max(1, isa.lanes(size)))
 
     def address(self, panel: Value, k: Value | int, line: Value | int) -> Value:
@@ -67,7 +67,7 @@ class Cells(NamedTuple):
         return self.convert(ir.load(vector, place, mask, rest))
 
 
-def _as_moved(dtype: str) -> Any:
+def as_moved(dtype: str) -> Any:
     """An element's type where it is only moved: a complex64 goes as one number of its size."""
     return ir.element_type("float64" if dtype == "complex64" else dtype)
 
@@ -293,7 +293,7 @@ def _compensate(cells: Cells, k: Value, panel: Value, top: Value) -> None:
 def build_copy(spec: Copy, arguments: list[Value]) -> None:
     """Emit a copy between any two strided matrices (its contract is `spec.Copy`'s)."""
     m, n, source, srs, scs, target, trs, tcs = arguments
-    element = _as_moved(spec.dtype)
+    element = as_moved(spec.dtype)
 
     def row(_: Value, pointers: list[Value]) -> list[Value]:
         def one(_: Value, places: list[Value]) -> list[Value]:

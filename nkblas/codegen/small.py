@@ -6,20 +6,20 @@ into rows. A stack is a loop around straight-line code, whose products overlap i
 out-of-order window.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import groupby, product
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from nkblas.cut import cut_evenly
 from nkblas.dtypes import ITEMSIZE
-from nkblas.families import family
+from nkblas.families import Family, families
 from nkblas.isa import ISA
 
 from . import ir, tiny
 from .ir import SEGMENT, Value
-from .nanokernel import Plain, compose
-from .packing import transposed
+from .nanokernel import Accumulator, Plain, compose, flatten, unflatten
+from .packing import as_moved, transposed
 from .spec import Small
 
 STRAIGHT = 400
@@ -79,16 +79,21 @@ class Tiles(NamedTuple):
     columns: list[tuple[tuple[Piece, ...], int]]
 
 
+def _family(spec: Small, isa: ISA) -> Family:
+    return families(spec.dtype, isa)[0]
+
+
 def is_straight(spec: Small, isa: ISA) -> bool:
     """Whether k is unrolled."""
-    return spec.m * spec.k * len(pieces(spec.n, isa, ITEMSIZE[spec.dtype])) <= STRAIGHT
+    vectors = len(pieces(spec.n, isa, ITEMSIZE[spec.dtype]))
+    return spec.m * spec.k * vectors * _family(spec, isa).accumulators <= STRAIGHT
 
 
 def tiles(spec: Small, isa: ISA) -> Tiles:
     """Cut C into register tiles, in the way that takes the fewest cycles."""
     columns = pieces(spec.n, isa, ITEMSIZE[spec.dtype])
     most = CROWD * isa.registers if is_straight(spec, isa) else isa.registers
-    plain = family(spec.dtype, "fma")
+    plain = _family(spec, isa)
     edge = any(piece.live < piece.lanes for piece in columns)
 
     def grids() -> Iterator[tuple[float, int, int]]:
@@ -98,7 +103,8 @@ def tiles(spec: Small, isa: ISA) -> Tiles:
             if plain.registers_needed(isa, size, width, edge) > most:
                 continue
             # a k-step: multiply-adds, loads at half their price, an accumulator's latency
-            step = max(size * width, (size + width) * 0.75, 4)
+            loads = size * plain.held + width
+            step = max(size * width * plain.accumulators, loads * 0.75, 4)
             yield down * across * (spec.k * step + 8), size, width
 
     _, rows, vectors = min(grids())
@@ -136,15 +142,17 @@ class Rows(NamedTuple):
     masks: dict[Piece, Value]
 
 
+Sums: TypeAlias = list[list[Accumulator]]
+
+
 class Scalar(Plain):
     """An element of A that feeds vectors of different widths."""
 
-    def __init__(self, element: Any) -> None:
-        self.element = element
-
-    def multiply_add(self, a: Value, b: Value, accumulator: Value) -> Value:
-        a = a if a.type == b.type else ir.splat(a, b.type)
-        return ir.fma(a, b, accumulator)
+    def multiply_add(
+        self, a: Sequence[Value], b: Sequence[Value], accumulator: Accumulator
+    ) -> Accumulator:
+        wide = [x if x.type == y.type else ir.splat(x, y.type) for x, y in zip(a, b, strict=True)]
+        return super().multiply_add(wide, b, accumulator)
 
 
 def build(spec: Small, isa: ISA, element: Any, arguments: list[Value]) -> None:
@@ -167,7 +175,7 @@ def _product(spec: Small, isa: ISA, element: Any) -> Callable[[Value, Value, Val
     """What emits one product, given the addresses of A, B and C."""
     cut, straight = tiles(spec, isa), is_straight(spec, isa)
     masks = {
-        piece: ir.first_lanes(piece.lanes, ir.const(piece.live))
+        piece: Plain(spec.dtype, piece.lanes).mask(ir.const(piece.live))
         for columns, _ in cut.columns
         for piece in columns
         if piece.live < piece.lanes
@@ -251,7 +259,7 @@ def _transpose(
             ]
             for p in range(0, segment, size):
                 parts = [
-                    ir.load(ir.vector_of(size, element), ir.address(line, p, element))
+                    ir.load(_stretch(spec.dtype, size), ir.address(line, p, element))
                     for line in lines
                 ]
                 vectors = [ir.concatenate(parts[i::size]) for i in range(size)]
@@ -263,6 +271,14 @@ def _transpose(
     _repeat(-(-last // segment), straight, [b, panel], squares)
     squares([ir.address(b, last, element), ir.address(panel, last * width, element)])
     return Rows(panel, width, places, {})
+
+
+def _stretch(dtype: str, size: int) -> Any:
+    """The type of so many elements that are only moved."""
+    moved = as_moved(dtype)
+    if dtype == "complex128":
+        return ir.vector_of(2 * size, moved.element_type)
+    return ir.vector_of(size, moved)
 
 
 def _tile(
@@ -278,43 +294,43 @@ def _tile(
 ) -> None:
     """Multiply and store one tile, which A, B and C begin with."""
     rows = range(height)
-    vectors = [Plain(ir.vector_of(piece.lanes, element)) for piece in columns]
+    vectors = [Plain(spec.dtype, piece.lanes) for piece in columns]
+    scalar = Scalar(spec.dtype, 1)
     a_row, a_column = (spec.k, 1) if spec.a_layout == "row" else (1, spec.m)
     segments = Segments(spec, element, columns, a) if straight and isa.registers > 16 else None
 
-    def step(p: int, a: Value, b_row: Value, sums: list[list[Value]]) -> list[list[Value]]:
-        def load_b(j: int) -> Value:
+    def step(p: int, a: Value, b_row: Value, sums: Sums) -> Sums:
+        def load_b(j: int) -> Sequence[Value]:
             piece = columns[j]
             source = ir.address(b_row, p * b.apart + b.places[piece], element)
             return vectors[j].load_b(source, b.masks.get(piece))
 
-        def load_a(i: int) -> Value:
+        def load_a(i: int) -> Sequence[Value]:
             if segments and segments.has(i, p):
-                return segments.element_of(i, p)
-            return ir.load(element, ir.address(a, i * a_row + p * a_column, element))
+                return [segments.element_of(i, p)]
+            return scalar.element(ir.address(a, i * a_row + p * a_column, element))
 
-        return compose(Scalar(element), load_a, load_b, sums)
+        return compose(scalar, load_a, load_b, sums)
 
     sums = [[vector.zero() for vector in vectors] for _ in rows]
     if straight:
         for p in range(spec.k):
             sums = step(p, a, b.start, sums)
     else:
-        width = len(vectors)
 
         def turn(_: Value, carried: list[Value]) -> list[Value]:
             a, b_row, *flat = carried
-            new = step(0, a, b_row, [flat[i * width : (i + 1) * width] for i in rows])
+            new = step(0, a, b_row, unflatten(flat, len(columns), scalar.parts))
             moved = [ir.address(a, a_column, element), ir.address(b_row, b.apart, element)]
-            return [*moved, *(value for row in new for value in row)]
+            return [*moved, *flatten(new)]
 
-        flat = [value for row in sums for value in row]
-        flat = ir.loop(ir.const(spec.k), [a, b.start, *flat], turn)[2:]
-        sums = [flat[i * width : (i + 1) * width] for i in rows]
+        carried = ir.loop(ir.const(spec.k), [a, b.start, *flatten(sums)], turn)
+        sums = unflatten(carried[2:], len(columns), scalar.parts)
     for i, row in enumerate(sums):
-        for piece, value in zip(columns, row, strict=True):
+        for piece, vector, accumulator in zip(columns, vectors, row, strict=True):
             place = ir.address(c, i * spec.n + piece.column, element)
-            ir.store_first(value, place, piece.live, isa.mask_registers)
+            live = piece.live * vector.parts
+            ir.store_first(vector.total(accumulator), place, live, isa.mask_registers)
 
 
 class Segments:

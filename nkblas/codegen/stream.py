@@ -61,7 +61,7 @@ def _loops(
         return epilogue.with_sign(value, spec.dtype, scales)
 
     def group(p: Value, count: int, fresh: bool, scaled: bool = False) -> list[Value]:
-        """Rows of B from `p` on; C starts from zero if `fresh`, else from C, times beta if `scaled`."""
+        """Rows of B from `p` on; C starts from zero if `fresh`, or from C."""
         b_group = ir.address(b, ir.mul(ldb, p), element)
         a_tile = [
             [
@@ -91,7 +91,7 @@ def _loops(
                 if fresh:
                     return nanokernel.zero()
                 value = ir.load(nanokernel.vector_type, place, mask)
-                if scaled:
+                if scaled and scales is not None:
                     value = epilogue.times(value, spec.dtype, scales.beta, scales.beta_i)
                 return nanokernel.start(with_sign(value))
 

@@ -8,7 +8,7 @@ and B, brought into another order.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nkblas.dtypes import ITEMSIZE
+from nkblas.dtypes import ITEMSIZE, REAL
 from nkblas.isa import ISA
 
 from . import ir
@@ -25,14 +25,15 @@ def rows_of_vector(spec: Small, isa: ISA) -> int:
 
 
 def is_tiny(spec: Small, isa: ISA) -> bool:
-    """Whether `product` is possible, and faster than a vector for each row.
+    """Whether `product` is possible, and faster than a vector for each row. (Of complex numbers,
+    it would have to move parts.)
 
     Rows as long as a segment, or shorter, move within segments or as whole ones. Longer ones do
     not, which costs more than is won.
     """
     itemsize = ITEMSIZE[spec.dtype]
     lanes, rows = isa.lanes(itemsize), rows_of_vector(spec, isa)
-    fits = spec.n * itemsize <= SEGMENT and rows >= 2
+    fits = spec.n * itemsize <= SEGMENT and rows >= 2 and spec.dtype not in REAL
     fits = fits and -(-spec.m // rows) * spec.k <= STEPS
     # two vectors are what lanes can be chosen from
     fits = fits and (spec.a_layout == "col" or rows * spec.k <= 2 * lanes)

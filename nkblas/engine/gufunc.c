@@ -382,7 +382,11 @@ static PyObject *plain_product(const char *name, rule asked, PyObject *const *ar
     }
     int ndim = PyArray_NDIM(a) + PyArray_NDIM(b) - 2, type = PyArray_TYPE(a), result = type;
     if (PyTypeNum_ISUSERDEF(type) && asked == AS_MATMUL)
-        result = NPY_FLOAT; /* as NumPy has it */
+        /* NumPy makes float32 of them, and rounds that to the type of `out` */
+        result = with_out && type == bfloat16_type && PyArray_Check(args[2]) &&
+                         PyArray_TYPE((PyArrayObject *)args[2]) == type
+                     ? type
+                     : NPY_FLOAT;
     else if (dtype_of(type) < 0)
         return NULL;
     if (asked == AS_VDOT && ndim) {

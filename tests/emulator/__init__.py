@@ -4,7 +4,7 @@ A shared library (its sources are beside this file) catches the signal of an ill
 carries out the instruction on the registers that were saved, and steps over it. Loaded into a
 process before anything else it does so for that process and those that it starts::
 
-    subprocess.run(command, env={**os.environ, **emulated("amx_tile", "amx_bf16")})
+    subprocess.run(command, env={**os.environ, **emulated()})
 
 What the CPU has runs on the CPU. `Machine` is for tests of the emulator itself.
 """
@@ -21,27 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FEATURES = (
-    "amx_bf16",
-    "amx_fp16",
-    "amx_int8",
-    "amx_tile",
-    "avx10_2",
-    "avx512_bf16",
-    "avx512_fp16",
-    "avx512_vnni",
-    "avx_ne_convert",
-    "avx_vnni",
-    "avx_vnni_int8",
-    "avx_vnni_int16",
-)
-"""The features, as `nkblas.cpu.features` names them, whose instructions are known; of avx10_2 and
-avx512_fp16 those that kernels use."""
-
 SOURCES = sorted(Path(__file__).parent.glob("*.c"))
 
 # The library is for this machine alone: `native` makes a multiply-add one instruction.
-COMMAND = ["-std=gnu11", "-O3", "-march=native", "-ffp-contract=off", "-fPIC", "-shared"]
+OPTIONS = ["-std=gnu11", "-O3", "-march=native", "-ffp-contract=off"]
+OPTIONS += ["-fPIC", "-fvisibility=hidden", "-shared"]
 
 _folder: Any = None  # a temporary folder; it goes with the process
 
@@ -61,33 +45,23 @@ def library() -> Path:
         raise RuntimeError("the emulator needs a C compiler: none of cc, gcc, clang is in PATH")
     _folder = tempfile.TemporaryDirectory(prefix="nkblas-emulator-")
     path = Path(_folder.name, "emulator.so")
-    command = [compiler, *COMMAND, *map(str, SOURCES), "-o", str(path), "-lm", "-ldl"]
+    command = [compiler, *OPTIONS, *map(str, SOURCES), "-o", str(path), "-lm", "-ldl"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
     return path
 
 
-def emulated(*features: str, **changes: Any) -> dict[str, str]:
-    """Changes of the environment with which a program can use instructions that the CPU lacks.
+def emulated(**changes: Any) -> dict[str, str]:
+    """Changes of the environment with which programs can use instructions that the CPU lacks.
 
     Parameters
     ----------
-    *features : str
-        What ``NKBLAS_EMULATED`` says to whoever detects the CPU; all of `FEATURES` if none is
-        given. The instructions of the others run all the same.
     **changes
         More changes.
     """
-    unknown = set(features) - set(FEATURES)
-    if unknown:
-        raise ValueError(f"features: got {sorted(unknown)}, expected some of {FEATURES}")
     preload = " ".join(filter(None, (str(library()), os.environ.get("LD_PRELOAD"))))
-    return {
-        "LD_PRELOAD": preload,
-        "NKBLAS_EMULATED": ",".join(features or FEATURES),
-        **{name: str(value) for name, value in changes.items()},
-    }
+    return {"LD_PRELOAD": preload, **{name: str(value) for name, value in changes.items()}}
 
 
 class Machine(ctypes.Structure):
@@ -110,4 +84,4 @@ class Machine(ctypes.Structure):
     def emulate(self, address: int) -> bool:
         """Carry out the instruction at an address, without executing it; False if not known."""
         self.rip = address
-        return bool(ctypes.CDLL(str(library())).emulate(ctypes.byref(self)))
+        return bool(ctypes.CDLL(str(library())).emulator_emulate(ctypes.byref(self)))

@@ -113,8 +113,8 @@ __attribute__((constructor)) static void index_rows(void)
     }
 }
 
-/* What VEX and EVEX say, with the bits that are stored inverted put right. (The short form of VEX is
-   for another map than those of the table.) */
+/* What VEX and EVEX say, with the bits that are stored inverted put right. (The short form of VEX
+   is for another map than those of the table.) */
 typedef struct {
     int space, map, prefix, w, length, r, x, b, r_high, v_high;
 } payload;
@@ -190,7 +190,7 @@ static const uint8_t *read_address(const machine *m, const uint8_t *code, const 
 }
 
 /* What stands at RIP; 0 if it is no instruction of the table. */
-int decode(const machine *m, instruction *i)
+static int decode(const machine *m, instruction *i)
 {
     payload p;
     *i = (instruction){0};
@@ -227,7 +227,6 @@ int decode(const machine *m, instruction *i)
     return 1;
 }
 
-/* Carry out the instruction at RIP and step over it; 0, with nothing changed, if it is not known. */
 int emulate(machine *m)
 {
     instruction i;

@@ -70,8 +70,12 @@ struct row {
     int variant;     /* what `run` makes of it */
 };
 
+/* All else is hidden: the library comes before all others of a program. */
+#define EXPORTED __attribute__((visibility("default")))
+
 /* decode.c */
-int decode(const machine *, instruction *);
+
+/* Carry out the instruction at RIP and step over it; 0, with nothing changed, if it can't be. */
 int emulate(machine *);
 
 /* operands.c */

@@ -20,8 +20,8 @@ static int write_halves(machine *m, const instruction *i, const vector *result)
 
 /* ---- arithmetic */
 
-/* x y + z, rounded once, in effect: the product is exact, and the sum is too unless one of them is so
-   small beside the other that it counts for nothing. A NaN is the first one's of x, y, z. */
+/* x y + z, rounded once, in effect: the product is exact, and the sum is too unless one of them is
+   so small beside the other that it counts for nothing. A NaN is the first one's of x, y, z. */
 static uint16_t fma_half(uint16_t x, uint16_t y, uint16_t z)
 {
     if (is_nan(x) || is_nan(y) || is_nan(z))

@@ -1,7 +1,7 @@
 /* The handler of illegal instructions: registers come from the signal's frame, and go back there.
 
-   Loaded before a program (LD_PRELOAD) it goes first, whoever installs a handler later; what it does
-   not know goes on to that one, or ends the process as without it. */
+   Loaded before a program (LD_PRELOAD) it goes first, whoever installs a handler later; what it
+   does not know goes on to that one, or ends the process as without it. */
 #define _GNU_SOURCE
 #include <cpuid.h>
 #include <dlfcn.h>
@@ -125,11 +125,11 @@ static int system_sigaction(int number, const struct sigaction *wanted, struct s
     return function(number, wanted, old);
 }
 
-/* The first bytes of what is not known, for whoever adds it. */
+/* The first bytes of what is not known, or refused, for whoever looks into it. */
 static void report(const uint8_t *code)
 {
     static const char digits[] = "0123456789abcdef";
-    char text[] = "emulator: not known: 00 00 00 00 00\n", *at = text + 21;
+    char text[] = "emulator: can't carry out 00 00 00 00 00\n", *at = text + 26;
     if (*code != 0xC4 && *code != 0x62)
         return;
     for (int n = 0; n < 5; n++, at += 3)
@@ -187,8 +187,11 @@ __attribute__((constructor)) static void install(void)
     system_sigaction(SIGILL, &ours, &next);
 }
 
+/* For tests, on registers that no signal has saved. */
+EXPORTED int emulator_emulate(machine *m) { return emulate(m); }
+
 /* In place of the system's: a handler that a program installs comes after ours. */
-int sigaction(int number, const struct sigaction *wanted, struct sigaction *old)
+EXPORTED int sigaction(int number, const struct sigaction *wanted, struct sigaction *old)
 {
     if (number != SIGILL)
         return system_sigaction(number, wanted, old);
@@ -200,7 +203,7 @@ int sigaction(int number, const struct sigaction *wanted, struct sigaction *old)
     return 0;
 }
 
-void (*signal(int number, void (*handler)(int)))(int)
+EXPORTED void (*signal(int number, void (*handler)(int)))(int)
 {
     struct sigaction wanted = {.sa_handler = handler, .sa_flags = SA_RESTART}, old;
     return sigaction(number, &wanted, &old) ? SIG_ERR : old.sa_handler;
