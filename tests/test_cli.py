@@ -452,7 +452,7 @@ INSTRUCTIONS = {
     "avx2": ("f32", r"\bvfmadd\w+ps.*\bymm"),
     "avx2_vnni": ("i8", r"\bvpdpbusd\b.*\bymm"),
     "avx_ne_convert": ("bf16", r"\bvbcstnebf162ps\b"),
-    "avx512": ("f32", r"\bzmm31\b"),
+    "avx512": ("f32", r"\bzmm2\d\b"),
     "avx512_vnni": ("i8_i32", r"\bvpdpbusd\b.*\bzmm"),
     "avx512_bf16": ("bf16", r"\bvdpbf16ps\b"),
     "avx512_fp16": ("f16", r"\bvcvtph2psx\b"),
