@@ -11,7 +11,7 @@ from . import families
 from .codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Small, Stream
 from .cut import Cut, cut_evenly, cut_whole
 from .detect import CPU
-from .dtypes import DTYPES, ITEMSIZE, PRODUCTS
+from .dtypes import DTYPES, ITEMSIZE, PRODUCTS, REAL
 from .families import Family
 from .isa import ISA
 from .problem import PLAIN, Problem
@@ -269,6 +269,8 @@ class Plan(NamedTuple):
         if not self.schedule.pack_b or self.problem.b != "row":
             return None
         if self.family.step > 1 or self.problem.types.b != self.family.b:
+            return None
+        if self.family.held_b > 1:
             return None
         if not has_spare_register(self.isa, self.family, *self.tile):
             return None
