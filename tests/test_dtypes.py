@@ -591,6 +591,7 @@ def test_overflow_is_of_the_rounded_sum(product: Product) -> None:
                 assert_exact(c, np.full((3, 5), sign * wanted, product.result), (k, part))
 
 
+@pytest.mark.skipif("f16c" not in nkblas.cpu.isa.requires, reason="nkblas.cpu lacks f16c")
 def test_overflow_warns_as_numpys() -> None:
     """float16: whichever shape it happens in, and in the last tile alone."""
     for m, n, k in edges(Product("float16", "float16")):

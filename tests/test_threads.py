@@ -174,7 +174,7 @@ def test_bits_of_every_schedule(of_a: str, of_b: str, of_c: str, dtype: str) -> 
         for number in (1, *MANY):
             out[...] = np.nan
             arguments = [operand[0] for operand in operands]
-            assert lib.nk_run(c_plan, *arguments, 1, steps[0], (1, 0), number) == 1
+            assert lib.nk_run(c_plan, *arguments, 1, steps[0], lib.nk_once, number) == 1
             results.add(out.tobytes())
     assert len(results) == 1
     assert np.allclose(out, a @ b, atol=1e-3)
