@@ -11,7 +11,7 @@ from . import families
 from .codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Small, Stream
 from .cut import Cut, cut_evenly, cut_whole
 from .detect import CPU
-from .dtypes import DTYPES, ITEMSIZE, PRODUCTS, REAL
+from .dtypes import DTYPES, ITEMSIZE, PRODUCTS
 from .families import Family
 from .isa import ISA
 from .problem import PLAIN, Problem

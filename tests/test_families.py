@@ -31,6 +31,7 @@ INSTRUCTIONS = {
     ("fma", "float64"): r"v?(fmadd...|mul)pd",
     ("fma", "int32"): r"v?pmulld",
     ("fma", "int64"): r"v?pmul(lq|udq)",
+    ("words", "int64"): r"v?pmuludq",
     ("complex", "complex64"): r"v?(fmadd...|mul)ps",
     ("complex", "complex128"): r"v?(fmadd...|mul)pd",
     ("fp16", "float32"): r"vcvtph2psx",
