@@ -30,8 +30,8 @@ class Family(NamedTuple):
     compensation : int
         Panels of B begin with a row of so many times the sums of their columns: it makes up for
         operands that are shifted to have the signs that the instruction wants.
-    accumulators, held : int
-        Registers for a vector of C, and for an element of A.
+    accumulators, held, held_b : int
+        Registers for a vector of C, for an element of A, and for a vector of B.
     spare : int
         Registers for something else, of 16.
     cost : float
@@ -49,13 +49,14 @@ class Family(NamedTuple):
     compensation: int = 0
     accumulators: int = 1
     held: int = 1
+    held_b: int = 1
     spare: int = 0
     cost: float = 1
 
     def split(self, isa: ISA) -> bool:
         """Whether multiply and add are two instructions."""
         integer = DTYPES[self.sums].kind == "integer"
-        return self.name in ("fma", "madd") and integer if isa.fused or integer else True
+        return self.name in ("fma", "madd", "words") and integer if isa.fused or integer else True
 
     @property
     def rows_in_tile(self) -> int:
@@ -80,9 +81,9 @@ class Family(NamedTuple):
         is blended with it, unless the element's register is still free.
         """
         by_rows = mr * self.held >= vectors
-        operands = vectors + self.held if by_rows else mr * self.held + 1
+        operands = vectors * self.held_b + self.held if by_rows else mr * self.held + self.held_b
         spare = self.spare * isa.registers // 16 + self.accumulators - 1
-        if self.sums == "int64" and not isa.mask_registers:  # whose products are many instructions
+        if self == WHOLE and not isa.mask_registers:  # whose products are many instructions
             spare += 4 if isa.fused else 6
         needed = mr * vectors * self.accumulators + operands + spare + self.split(isa)
         if edge and isa.masked and not isa.mask_registers:
@@ -99,7 +100,7 @@ class Family(NamedTuple):
 def _fma(dtype: str, sums: str = "") -> Family:
     """One value of k at a time."""
     wide = sums or dtype
-    cost = {"int32": 2.5, "int64": 4}.get(wide, 1)
+    cost = 1.5 if wide in ("int32", "int64") else 1
     # what is made of 8 bits takes too many instructions to be made again and again
     converts = bool(sums) and ITEMSIZE[dtype] > 1
     return Family("fma", *(wide,) * 3, converts=converts, spare=dtype == "bfloat16", cost=cost)
@@ -137,7 +138,11 @@ def _bytes(a: str, b: str, exact: bool) -> tuple[Family, ...]:
     )
 
 
-PAIRS = _dots("madd", "int16", "int16", "int32", 2, cost=2)
+PAIRS = _dots("madd", "int16", "int16", "int32", 2, cost=1.5)
+
+WHOLE = _fma("int64")
+WORDS = Family("words", *("int64",) * 3, accumulators=2, held_b=2, cost=3)
+"""int64 of products of 32 bits, for what has none of 64."""
 
 
 def _halves(dtype: str) -> tuple[Family, ...]:
@@ -152,7 +157,8 @@ def _halves(dtype: str) -> tuple[Family, ...]:
 
 
 FAMILIES: dict[str, tuple[Family, ...]] = {
-    **{name: (_fma(name),) for name in ("float32", "float64", "int32", "int64")},
+    **{name: (_fma(name),) for name in ("float32", "float64", "int32")},
+    "int64": (WHOLE, WORDS),
     **{name: (_complex(name),) for name in ("complex64", "complex128")},
     "float16": _halves("float16"),
     "float16_float32": _halves("float16"),

@@ -96,7 +96,7 @@ def _row(
         mask_registers,
         requires,
         target,
-        EVERYWHERE,
+        EVERYWHERE if mask_registers else (*EVERYWHERE, "words"),
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from .detect import CPU
 from .dtypes import ITEMSIZE
-from .families import Family, families
+from .families import WHOLE, Family, families
 from .isa import ISA
 from .plan import (
     STREAM_ROWS,
@@ -202,6 +202,9 @@ PACKED_LINE = 3.8  # a vector of B, packed
 PACKED_ON_THE_WAY = 1.5  # and by the microkernel that reads it first
 KEPT_LINE = 8.0  # and written to memory, with more panels than L2 holds
 REPACKED_LINE = 1.1  # a vector of packed B, fetched again for another block of A
+FAR_ROWS = 400.0, 1024  # a line packed from beyond L3, by the bytes of a row of B that are read at
+# once, and by so many rows that a panel has
+FAR_COLUMNS = 0.3, 5500.0  # by the columns that are read at once, and the bytes of each
 FAR_LINE = 1.5  # a vector of a B beyond L2 that is read in place, for each block of A
 
 
@@ -335,6 +338,11 @@ class Space:
         kept = (m_blocks > 1) | (ir_outside == 1)
         packing = packing + KEPT_LINE * kept * (level(kc, np.minimum(n_block * nr, n), size_b) == 2)
         packing += REPACKED_LINE * (m_blocks - 1)
+        if 4 * k * n * size_b >= cpu.l3:
+            if self.problem.b == "row":
+                packing += FAR_ROWS[0] / (nr * size_b) * (1 + kc / FAR_ROWS[1])
+            else:
+                packing += FAR_COLUMNS[0] * nr + FAR_COLUMNS[1] / (kc * size_b)
         in_place = FAR_LINE * m_blocks * (level(k, n, size_b) == 2)
         vector = cpu.isa.vector_bits // 8
         cycles += k * n * size_b / vector * np.where(pack_b == 1, packing, in_place)
@@ -344,6 +352,8 @@ class Space:
 
 def slowdown(family: Family, cpu: CPU) -> float:
     """How many multiply-adds take as long as one instruction of a family, where it is not one."""
+    if family == WHOLE and not cpu.isa.mask_registers:
+        return 3  # LLVM makes it of three products, three sums and shifts
     return SLOW.get((family.name, cpu.vendor), 1)
 
 

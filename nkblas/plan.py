@@ -270,6 +270,8 @@ class Plan(NamedTuple):
             return None
         if self.family.step > 1 or self.problem.types.b != self.family.b:
             return None
+        if self.family.held_b > 1:
+            return None
         if not has_spare_register(self.isa, self.family, *self.tile):
             return None
         return main._replace(packs_b=True)

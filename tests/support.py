@@ -143,7 +143,7 @@ def assert_exact(got: Array, wanted: Array, what: object = "") -> None:
         got, wanted = np.asarray(got).view("u1"), np.asarray(wanted).view("u1")
     wrong = np.argwhere(np.asarray((got != wanted) & ~((got != got) & (wanted != wanted))))
     if len(wrong):
-        place = tuple(wrong[0])
+        place = tuple(map(int, wrong[0]))
         of = f"{len(wrong)} of {np.size(wanted)} differ, at {place} first"
         raise AssertionError(f"{what}: {of}: {got[place]}, expected {wanted[place]}")
 

@@ -409,7 +409,7 @@ def test_measure_dtypes(dtype: str) -> None:
     contenders = [peers.NKBLAS(1), Fake("numpy", peers.NumPy.bind.__get__(peers.NumPy))]
     result = measure.measure("dtypes", Case(70, 90, 80), dtype, 1, contenders, seconds=0)
     assert set(result.ratios) == {"numpy"}
-    assert ("peak" in result.seconds) == (dtype == "complex64")
+    assert "peak" in result.seconds
     consistent(result)
 
 
@@ -424,12 +424,12 @@ def test_the_absent_are_dashes(capsys: pytest.CaptureFixture[str]) -> None:
         }
         assert set(result.gflops) == {"nkblas"}
         assert math.isnan(report.ratio("mkl", result))
-        assert math.isnan(report.of_roof("nkblas", result))
+        assert 0 < report.of_roof("nkblas", result) < 1
     assert list(report.tables(found)) == found
     printed = capsys.readouterr().out
     assert "mkl: has no such thing (int8; bool)" in printed
     (line,) = [line for line in printed.splitlines() if line.split()[:1] == ["int8"]]
-    assert line.split()[2:6] == ["-", "-", "-", "-"]  # nkblas's share, two peers, the best of them
+    assert line.split()[3:6] == ["-", "-", "-"]  # two peers, the best of them
     with pytest.raises(ArithmeticError, match="exact"):
         measure.measure("dtypes", case, "int8", 1, [Fake("nkblas", WRONG.bind)], seconds=0)
 

@@ -31,6 +31,7 @@ INSTRUCTIONS = {
     ("fma", "float64"): r"v?(fmadd...|mul)pd",
     ("fma", "int32"): r"v?pmulld",
     ("fma", "int64"): r"v?pmul(lq|udq)",
+    ("words", "int64"): r"v?pmuludq",
     ("complex", "complex64"): r"v?(fmadd...|mul)ps",
     ("complex", "complex128"): r"v?(fmadd...|mul)pd",
     ("fp16", "float32"): r"vcvtph2psx",
@@ -74,6 +75,7 @@ def test_its_instruction_and_no_spill(isa: str, dtype: str, family: Family, tmp_
             body
             for body in innermost_loops(code)
             if sum(bool(re.fullmatch(pattern, x.name)) for x in body) >= least
+            and sum(x.name.startswith("j") for x in body) == 1  # no branches of the epilogue's
         ]
         assert loops, f"{each.symbol}: no loop with {pattern}"
         for body in loops:

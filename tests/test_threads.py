@@ -33,6 +33,7 @@ from support import (
 import nkblas
 from nkblas import _engine, plan, prepare, threads
 from nkblas._engine import ffi, lib
+from nkblas.families import family
 from nkblas.kernels import kernels
 from nkblas.preparing import preparing
 from nkblas.problem import Problem
@@ -151,7 +152,7 @@ def matrix(x: Array) -> Any:
 def test_bits_of_every_schedule(of_a: str, of_b: str, of_c: str, dtype: str) -> None:
     """Packed or not, in each order of the loops, with several cache blocks in each dimension."""
     m, n, k = 37, 150, 70
-    tile = plan.base_tile(nkblas.cpu.isa, dtype)
+    tile = plan.base_tile(nkblas.cpu.isa.base, family(dtype, "fma"))
     a = LAYOUTS[of_a].arrange(random(m, k, dtype=dtype), dtype)
     b = LAYOUTS[of_b].arrange(random(k, n, dtype=dtype, seed=1), dtype)
     _, out = LAYOUTS[of_c].empty((m, n), dtype, fill=0)
@@ -173,7 +174,7 @@ def test_bits_of_every_schedule(of_a: str, of_b: str, of_c: str, dtype: str) -> 
         for number in (1, *MANY):
             out[...] = np.nan
             arguments = [operand[0] for operand in operands]
-            assert lib.nk_run(c_plan, *arguments, 1, steps[0], (1, 0), number) == 1
+            assert lib.nk_run(c_plan, *arguments, 1, steps[0], lib.nk_once, number) == 1
             results.add(out.tobytes())
     assert len(results) == 1
     assert np.allclose(out, a @ b, atol=1e-3)

@@ -42,6 +42,8 @@ def convert(value: Value, source: str, target: str, isa: ISA) -> Value:
         return _to_bfloat16(value)
     if source == "float16":
         element = ir.element_type(target)
+        # of a scalar, LLVM would convert whatever else is in its register: that may raise flags
+        hardware = hardware and ir.is_vector(value)
         return ir.float_extend(value, element) if hardware else _from_float16(value)
     element = ir.element_type(target)
     return ir.float_truncate(value, element) if hardware else _to_float16(value)

@@ -143,7 +143,7 @@ def build_peak(spec: Peak, isa: ISA, arguments: list[Value]) -> None:
     chains = [value for _ in range(spec.chains) for value in nanokernel.zero(rows)]
     if integers:  # equal ones would be one
         places = [ir.address(out, i, nanokernel.vector_type) for i in range(len(chains))]
-        chains = [ir.load(nanokernel.vector_type, place) for place in places]
+        chains = [ir.load(x.type, place) for x, place in zip(chains, places, strict=True)]
     chains = ir.loop(steps, chains, step)
     if not vectors:
         for chain in chains:
@@ -151,5 +151,5 @@ def build_peak(spec: Peak, isa: ISA, arguments: list[Value]) -> None:
         return
     total = chains[0]
     for other in chains[1:]:
-        total = ir.plus(total, other)
+        total = ir.plus(total, ir.bitcast(total.type, other))
     ir.store(total, out)

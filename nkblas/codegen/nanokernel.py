@@ -170,6 +170,46 @@ class FMA(Nanokernel):
         return (ir.fma(a, b, accumulator[0]),)
 
 
+class Words(Nanokernel):
+    """int64 of 32-bit halves: the lower ones' product, and what goes into the upper half.
+
+    ``vpmuludq`` for the one and ``vpmulld`` for the other, which has sums of its own: both products
+    of a lower and an upper half. They come in once, when k is through.
+    """
+
+    def __init__(self, isa: ISA, family: Family, a: str, b: str) -> None:
+        super().__init__(isa, family, a, b)
+        self.halves = ir.vector_of(2 * self.lanes, ir.integer(32))
+        self.low = ir.constant(self.vector_type, 2**32 - 1)
+
+    def zero(self, rows: int) -> Accumulator:
+        return ir.zero(self.vector_type), ir.zero(self.halves)
+
+    def load_a(self, source: Value, rows: int, apart: Value) -> Value:
+        return ir.splat(ir.load(self.vector_type.element_type, source), self.vector_type)
+
+    def load_b(self, source: Value, mask: Value | None, apart: Value, turn: int) -> Value:
+        b = load_masked(self.vector_type, source, mask)
+        halves = ir.bitcast(self.halves, b)
+        return b, ir.shuffle(halves, halves, [lane ^ 1 for lane in range(2 * self.lanes)])
+
+    def multiply_add(self, a: Value, b: Value, accumulator: Accumulator) -> Accumulator:
+        whole, turned = b
+        sums, upper = accumulator
+        product = ir.times(ir.both(a, self.low), ir.both(whole, self.low))
+        return ir.plus(product, sums), ir.fma(ir.bitcast(self.halves, a), turned, upper)
+
+    def sums(
+        self, tile: Sequence[Sequence[Accumulator]], rows: int, kind: str, scale: Value
+    ) -> list[Value]:
+        def whole(sums: Value, upper: Value) -> Value:
+            both = ir.bitcast(self.vector_type, upper)
+            first, second = ir.shift_left(both, 32), ir.flipped(both, ir.both(both, self.low))
+            return ir.plus(sums, ir.plus(first, second))
+
+        return [whole(*accumulator) for row in tile for accumulator in row]
+
+
 class ComplexFMA(Nanokernel):
     """The parts of an element of A, each times a vector of B as it lies in memory.
 
@@ -374,6 +414,7 @@ class AMX(Nanokernel):
 NANOKERNELS: dict[str, type[Nanokernel]] = {
     "fma": FMA,
     "fp16": FMA,
+    "words": Words,
     "complex": ComplexFMA,
     "madd": MultiplyAddPairs,
     "bf16": BFloat16Dots,

@@ -1,5 +1,6 @@
 """Packing routines: from an operand as it lies in memory to panels that a microkernel streams."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 from nkblas.dtypes import ITEMSIZE, REAL
@@ -54,9 +55,16 @@ class Cells(NamedTuple):
     def convert(self, value: Value) -> Value:
         return convert(value, self.spec.dtype, self.spec.target, self.isa)
 
-    def load(self, place: Value, lines: int, mask: Value | None = None) -> Value:
-        """So many elements that follow each other, as those of a panel."""
-        return self.convert(ir.load(ir.vector_of(lines, self.source), place, mask))
+    def load(
+        self, place: Value, lines: int, mask: Value | None = None, otherwise: Value | None = None
+    ) -> Value:
+        """So many elements that follow each other, as those of a panel.
+
+        What `mask` leaves out is as the element `otherwise`, or 0.
+        """
+        vector = ir.vector_of(lines, self.source)
+        rest = None if otherwise is None else ir.splat(otherwise, vector)
+        return self.convert(ir.load(vector, place, mask, rest))
 
 
 def as_moved(dtype: str) -> Any:
@@ -77,11 +85,13 @@ def build(spec: Pack, isa: ISA, arguments: list[Value]) -> None:
         _elements(cells, arguments, start)
         return []
 
-    def vectors() -> list[Value]:
-        return elements(_vectors(cells, arguments))
+    def vectors(at_edge: bool) -> list[Value]:
+        return elements(_vectors(cells, arguments, at_edge))
 
     if spec.source == "along" and spec.dtype not in REAL:
-        ir.either(ir.less(n, ir.const(spec.width)), elements, vectors)
+        can_mask = isa.can_mask(ITEMSIZE[spec.dtype])
+        edge = partial(vectors, True) if can_mask else elements
+        ir.either(ir.less(n, ir.const(spec.width)), edge, partial(vectors, False))
     elif spec.source == "across" and cells.size in WORDS:
         elements(_squares(cells, arguments))
     elif spec.source == "across" and spec.group > 1:
@@ -141,26 +151,35 @@ def _padded(k: Value, step: int) -> Value:
     return ir.round_down(ir.add(k, ir.const(step - 1)), step)
 
 
-def _vectors(cells: Cells, arguments: list[Value]) -> Value:
-    """Copy `width` elements, contiguous in the source too, for each k; the k that it comes to."""
-    _, k, source, _, ps, panel = arguments
+def _vectors(cells: Cells, arguments: list[Value], at_edge: bool) -> Value:
+    """Copy elements that are contiguous in the source too, for each k; the k that it comes to.
+
+    `width` of them, or fewer, and the last one again and again.
+    """
+    n, k, source, _, ps, panel = arguments
     spec, group = cells.spec, cells.spec.group
     end = ir.round_down(k, group)
 
     def step(p: Value, carried: list[Value]) -> list[Value]:
         (read,) = carried
+        places = [ir.address(read, ir.mul(ps, ir.const(q)), cells.source) for q in range(group)]
+        last = [None] * group
+        if at_edge:
+            final = ir.add(n, ir.const(-1))
+            last = [ir.load(cells.source, ir.address(x, final, cells.source)) for x in places]
         for start in range(0, spec.width, cells.lanes):
             live = min(cells.lanes, spec.width - start)
             mask = None
-            if live < cells.lanes:
+            if at_edge:
+                mask = ir.first_lanes(cells.lanes, ir.add(n, ir.const(-start)))
+            elif live < cells.lanes:
                 mask = ir.first_lanes(cells.lanes, ir.const(live))
             rows = [
-                cells.load(
-                    ir.at(read, cells.source, ir.mul(ps, ir.const(q)), start), cells.lanes, mask
-                )
-                for q in range(group)
+                cells.load(ir.address(x, start, cells.source), cells.lanes, mask, otherwise)
+                for x, otherwise in zip(places, last, strict=True)
             ]
-            if mask is not None and group > 1:
+            mask = None
+            if live < cells.lanes:
                 mask = ir.first_lanes(cells.lanes * group, ir.const(live * group))
             ir.store(_zipped(rows), cells.address(panel, p, start), mask)
         return [ir.address(read, ir.mul(ps, ir.const(group)), cells.source)]
