@@ -199,14 +199,15 @@ def multiply(
     machine's byte order, and `c` overlaps neither `a` nor `b`. Of complex matrices, it may be the
     conjugate that is multiplied.
     """
+    some = alpha != 0 and c.size > 0 and a.shape[1] > 0
+    # kernels scale by floats: what they do with integers is to add
+    scales = c.dtype.kind not in "iub" or (alpha == 1 and beta in (0, 1))
+    turn, sign = -1 if conj_a != conj_b else 1, -1 if conj_b else 1
+    if some and scales and _gufunc.gemm(alpha, a, b, beta, c, turn, sign):
+        return
     with np.errstate(all="ignore"):
-        if alpha == 0 or 0 in (*c.shape, a.shape[1]):
+        if not some:
             _scale(c, beta)
-            return
-        # kernels scale by floats: what they do with integers is to add
-        scales = c.dtype.kind not in "iub" or (alpha == 1 and beta in (0, 1))
-        turn, sign = (1 - 2 * conj for conj in (conj_a != conj_b, conj_b))
-        if scales and _gufunc.gemm(alpha, a, b, beta, c, turn, sign):
             return
         left, right = (x.conj() if conj else x for x, conj in ((a, conj_a), (b, conj_b)))
         product = matmul(left, right, dtype=c.dtype, casting="unsafe")

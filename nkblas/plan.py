@@ -350,6 +350,7 @@ def stream_shape(isa: ISA, rows: int, family: Family) -> tuple[int, int]:
     vectors = 2 if rows <= 2 else 1
     others = rows * vectors * family.accumulators + min(rows, vectors) + 1 + family.split(isa)
     others += 2 * (isa.masked and not isa.mask_registers)
+    others += 2 * (family.accumulators - 1)  # for parts that change places
     # eight rows that are whole pages apart would fill their place in L1; six of them leave room
     most = 6 if rows == 1 else 8
     return vectors, max(1, min(most, (isa.registers - others) // (rows * family.held)))
@@ -446,7 +447,7 @@ def base(best: Plan, cpu: CPU) -> Plan | None:
 def columns_of_dots(isa: ISA, family: Family) -> tuple[int, ...]:
     """How many columns a vector is multiplied by at once, where they lie along k."""
     if isa.registers > 16:
-        return (1, 6, 16) if family.accumulators == 1 else (1, 6, 12)
+        return (1, 6, 16) if family.accumulators == 1 else (1, 6, 8)
     return (1, 6) if family.accumulators == 1 else (1, 4)
 
 

@@ -297,7 +297,12 @@ def test_a_kernel_is_checked_against_its_spec(isa: str) -> None:
     tiny = Small(isa, "float32", 2, 2, 2, "row", "row")
     stream = Stream(isa, "float32", 2, 16, 3, "row")
     dot = Dot(isa, "float32", 1, 8, "b")
+    of_complex = [each._replace(dtype="complex64") for each in (small, stream, dot)]
     impostors: dict[KernelSpec, KernelSpec] = {
+        of_complex[0]: of_complex[0]._replace(k=2),
+        of_complex[1]: of_complex[1]._replace(mr=1),
+        of_complex[2]: of_complex[2]._replace(nr=7),
+        **{each._replace(epilogue="scale"): each for each in of_complex[1:]},
         microkernel: microkernel._replace(mr=3),
         microkernel._replace(masked=True): microkernel,
         microkernel._replace(a_layout="col"): microkernel,
