@@ -268,7 +268,7 @@ class Plan(NamedTuple):
             return None
         if not self.schedule.pack_b or self.problem.b != "row":
             return None
-        if self.family.step > 1 or self.problem.types.b != self.family.b:
+        if self.family.step > 1 or self.family.widens or self.problem.types.b != self.family.b:
             return None
         if self.family.held_b > 1:
             return None

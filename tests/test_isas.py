@@ -67,7 +67,7 @@ def test_products_on(isa: str, runs: Runs) -> None:
 
 @pytest.mark.parametrize("isa", LACKING)
 def test_emulated_products_on(isa: str, runs: Runs) -> None:
-    assert passed(isa, runs) > 10
+    assert passed(isa, runs) == 1  # of very many plans
 
 
 def passed(isa: str, runs: Runs) -> int:
