@@ -1,5 +1,6 @@
 """NumPy's gufuncs of products on the engine (see engine/gufunc.c)."""
 
+import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -102,25 +103,34 @@ mixed_products = _gufunc.make_mixed()
 
 def _of_given_types(*args: Any, dtype: Any = None, signature: Any = None, **kwargs: Any) -> Any:
     """The product of two arrays as `dtype` or `signature` ask for it, if no operand is cast."""
-    operands = args[:2]
     if signature is None:
         signature = kwargs.pop("sig", None)
-    if not all(isinstance(x, np.ndarray) for x in operands) or len(operands) < 2:
+    if len(args) < 2 or not (isinstance(args[0], np.ndarray) and isinstance(args[1], np.ndarray)):
         return NotImplemented
-    types = [x.dtype for x in operands]
+    try:
+        result = _mixed_result(args[0].dtype, args[1].dtype, dtype, signature)
+    except TypeError:  # neither a dtype, nor hashable
+        return NotImplemented
+    return NotImplemented if result is None else mixed_products(*args, dtype=result, **kwargs)
+
+
+@functools.lru_cache
+def _mixed_result(
+    a: np.dtype[Any], b: np.dtype[Any], dtype: Any, signature: Any
+) -> np.dtype[Any] | None:
+    """The dtype that is asked for, if it is that of one of `mixed_products`."""
     if isinstance(signature, str):
         signature = tuple(signature.replace("->", ""))
     wanted = (None, None, dtype) if signature is None else signature
-    try:
-        wanted = [None if x is None else np.dtype(x) for x in wanted]
-    except TypeError:
-        return NotImplemented
-    if len(wanted) != 3 or any(x not in (None, y) for x, y in zip(wanted, types, strict=False)):
-        return NotImplemented
-    names = [x.name for x in (*types, wanted[2]) if x is not None]
-    if len(names) < 3 or not _is_mixed(*names):
-        return NotImplemented
-    return mixed_products(*args, dtype=wanted[2], **kwargs)
+    types = [None if x is None else np.dtype(x) for x in wanted]
+    if (
+        len(types) != 3
+        or types[2] is None
+        or types[0] not in (None, a)
+        or types[1] not in (None, b)
+    ):
+        return None
+    return types[2] if _is_mixed(a.name, b.name, types[2].name) else None
 
 
 def _is_mixed(a: str, b: str, c: str) -> bool:

@@ -29,6 +29,9 @@ from .plan import (
 )
 from .problem import Problem
 
+LINE = 64
+"""Bytes of a cache line."""
+
 PAGE = 4096
 """Bytes of a page of memory."""
 
@@ -198,6 +201,7 @@ B_CROWDED = 0.3  # a vector of B in place, where B's rows push each other out of
 OVERLAP = 0.09  # of the shorter of arithmetic and traffic, what the longer does not hide
 TILE = 55.0  # a call of the microkernel
 C_LINE = 11.0  # a vector of a C beyond L2, loaded and stored again for another block of k
+C_CROWDED = 15.0  # a line of C, where C's rows push each other out of L1
 PACKED_LINE = 3.8  # a vector of B, packed
 PACKED_ON_THE_WAY = 1.5  # and by the microkernel that reads it first
 KEPT_LINE = 8.0  # and written to memory, with more panels than L2 holds
@@ -277,7 +281,7 @@ class Space:
         """About how many cycles each schedule takes."""
         cpu, lanes, family = self.cpu, self.lanes, self.family
         size_a, size_b = ITEMSIZE[family.a], ITEMSIZE[family.b]
-        size_c = ITEMSIZE[family.sums]
+        size_c, stored = ITEMSIZE[family.sums], self.problem.itemsize
         m, n, k = self.problem.m, self.problem.n, self.problem.k
         mr, nr, kc, mc, nc, pack_a, pack_b, ir_outside = self.columns
         units = 1 if cpu.isa.vector_bits == 512 and cpu.double_pumped else 2
@@ -330,6 +334,8 @@ class Space:
                 cycles += row_count * column_count * (k / family.step) * step
 
         cycles += TILE * m_tiles * n_tiles * k_blocks
+        lines = np.minimum(m, rows * m_tiles) * np.minimum(n, nr * n_tiles) * stored / LINE
+        cycles += C_CROWDED * lines * k_blocks * _crowded(rows, n * stored, cpu)
         if level(m, n, size_c) == 2:
             cycles += C_LINE * m * n / lanes * (k_blocks - 1)
         m_blocks = -(-m_tiles // m_block)
