@@ -108,7 +108,7 @@ def begin(first: Result, fewest: dict[str, Result]) -> list[Column]:
     fewest : dict of str to Result
         The same rows on the fewest threads, if that was before.
     """
-    share = "its share of the FMA peak"
+    share = "its share of the peak of its instruction"
     if SUITES[first.suite].in_memory:
         share += ", or of the bandwidth where it is more of that"
     unit = "10^9 operations a second" if SUITES[first.suite].by_dtype else "GFLOP/s"
