@@ -241,11 +241,9 @@ class Space:
         in_place = reads_b_in_place(problem, family, cpu.isa)
         few = 4 + (cpu.isa.registers > 16)  # rows below which a tile is too flat
         few = few if family.accumulators == 1 else 2
-        possible = (pack_a == 1) | reads_a_in_place(problem, family, cpu.isa)
+        a_in_place = reads_a_in_place(problem, family, cpu.isa)
         # a packed A may save conversions, and no more
-        possible &= (
-            (pack_a == 0) | family.converts | (not reads_a_in_place(problem, family, cpu.isa))
-        )
+        possible = np.where(pack_a == 1, family.converts or not a_in_place, a_in_place)
         possible &= mr >= min(few, problem.m)
         # with jr outside, the whole of a long A would go through the cache for each panel of B
         depth = np.minimum(kc, problem.k) * size_a

@@ -241,8 +241,8 @@ class Plan(NamedTuple):
             epilogue=self.epilogue,
             prefetch=schedule.prefetch and not schedule.pack_b,
             family=schedule.family,
-            a=self.family.a if schedule.pack_a and self.family.a != types.a else "",
-            b=self.family.b if schedule.pack_b and self.family.b != types.b else "",
+            a=_if_other(self.family.a, types.a) if schedule.pack_a else "",
+            b=_if_other(self.family.b, types.b) if schedule.pack_b else "",
         )
 
     def small(self) -> Small | None:
@@ -318,6 +318,11 @@ STREAM_ROWS = 4
 """Most rows of C that a "stream" plan takes at once."""
 
 
+def _if_other(wanted: str, held: str) -> str:
+    """A dtype as specs name it: not at all, if it is what there is anyway."""
+    return wanted if wanted != held else ""
+
+
 def pack_of(isa: ISA, dtype: str, family: Family, operand: str, width: int, source: str) -> Pack:
     """The packing routine of operand "a" or "b" of products of a dtype."""
     held = getattr(PRODUCTS[dtype], operand)
@@ -326,7 +331,7 @@ def pack_of(isa: ISA, dtype: str, family: Family, operand: str, width: int, sour
         "b": (family.b, family.group_b, family.compensation),
     }[operand]
     row = isa if compensation else isa.base
-    to = wanted if wanted != held else ""
+    to = _if_other(wanted, held)
     return Pack(row.name, held, width, source, to, group, family.step, compensation)
 
 
@@ -340,8 +345,8 @@ def base_kernel(isa: ISA, dtype: str, family: Family, epilogue: str) -> Microker
         "col",
         epilogue=epilogue,
         family=family.name,
-        a=family.a if family.a != types.a else "",
-        b=family.b if family.b != types.b else "",
+        a=_if_other(family.a, types.a),
+        b=_if_other(family.b, types.b),
     )
 
 

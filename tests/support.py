@@ -250,6 +250,19 @@ def poison(dtype: str) -> Any:
     return np.nan if np.isnan(np.array(np.inf, kind)) else np.inf
 
 
+STACKS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
+    ((5, 1, 6, 7), (4, 7, 3)),
+    ((6, 7), (2, 3, 7, 3)),
+    ((3, 6, 7), (7,)),
+    ((7,), (3, 7, 5)),
+    ((7,), (7, 5)),
+    ((6, 7), (7,)),
+    ((7,), (7,)),
+    ((1, 1, 1), (1, 1, 1)),
+]
+"""Shapes of stacks and vectors that can be multiplied."""
+
+
 LAYOUTS = {
     "rows": Layout(),
     "columns": Layout("F"),

@@ -13,7 +13,7 @@ import nkblas
 from nkblas import prepare
 from nkblas._engine import ffi, lib
 from nkblas.cut import cut_evenly, cut_whole
-from nkblas.dtypes import DTYPES, PRODUCTS
+from nkblas.dtypes import DTYPES, ITEMSIZE, PRODUCTS
 from nkblas.families import families
 from nkblas.kernels import kernels
 from nkblas.model import plan_for, ranked
@@ -179,6 +179,12 @@ def test_what_stands_by_has_the_same_bits(
         found.setdefault(plan.bits, set()).add(out.tobytes())
     assert len(found) <= len(plans)
     assert all(len(results) == 1 for results in found.values())
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_the_engine_knows_the_sizes(name: str) -> None:
+    sizes = lib.nk_sizes_of(prepare.DTYPES.index(name))
+    assert [sizes.a, sizes.b, sizes.c] == [ITEMSIZE[part] for part in PRODUCTS[name]]
 
 
 @pytest.mark.parametrize("layout", ["row", "col", "strided"])

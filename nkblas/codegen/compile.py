@@ -61,6 +61,7 @@ def _scheduling(spec: KernelSpec, isa: ISA) -> dict[str, str | None]:
 def build(spec: KernelSpec, name: str = "") -> Any:
     """The MLIR module of one kernel, in a context of its own; `name` is its function's."""
     isa = ISAS[spec.isa]
+    target, _, features = isa.target.partition(",")
     with mlir.Context(), mlir.Location.unknown():
         module = mlir.Module.create()
         types = [{"i64": ir.i64, "ptr": ir.ptr}[name]() for name in SIGNATURES[type(spec)].split()]
@@ -70,9 +71,8 @@ def build(spec: KernelSpec, name: str = "") -> Any:
                 types,
                 section=SECTION,
                 attributes={
-                    "target-cpu": isa.target.partition(",")[0],
-                    # and no more: without it, the host's own
-                    "target-features": isa.target.partition(",")[2],
+                    "target-cpu": target,
+                    "target-features": features,  # and no more: without it, the host's own
                     "prefer-vector-width": str(isa.vector_bits),
                     **_scheduling(spec, isa),
                     # the engine's wrappers would each be compiled with a copy of it

@@ -169,7 +169,7 @@ def _with_c(
 
 def is_not_zero(real: Value, imaginary: Value) -> Value:
     """Whether a number is not 0."""
-    return ir.either_of(ir.float_nonzero(real), ir.float_nonzero(imaginary))
+    return ir.any_of(ir.float_nonzero(real), ir.float_nonzero(imaginary))
 
 
 def times(value: Value, dtype: str, real: Value, imaginary: Value) -> Value:

@@ -301,8 +301,8 @@ def rotate(value: Value, lanes: Value) -> Value:
     size = _itemsize(value.type)
     words = value.type.shape[0] * size // 4
     of_words = vector_of(words, ir.F32Type.get())
-    order = vector_of(words, _i32())
-    first = vector.broadcast(order, arith.trunci(_i32(), mul(lanes, const(size // 4))))
+    order = vector_of(words, integer(32))
+    first = vector.broadcast(order, arith.trunci(integer(32), mul(lanes, const(size // 4))))
     rotated = call(
         {8: "llvm.x86.avx2.permps", 16: "llvm.x86.avx512.permvar.sf.512"}[words],
         of_words,
@@ -328,10 +328,6 @@ def bitcast(type_: Any, value: Value) -> Value:
     return value if value.type == type_ else vector.bitcast(type_, value)
 
 
-def _i32() -> Any:
-    return ir.IntegerType.get_signless(32)
-
-
 def _steps(type_: Any) -> Value:
     """0, 1, 2 and so on, in a vector of integers."""
     numbers = [ir.IntegerAttr.get(type_.element_type, lane) for lane in range(type_.shape[0])]
@@ -349,9 +345,9 @@ def fma(a: Value, b: Value, c: Value) -> Value:
 
 def first_lanes(lanes: int, count: Value) -> Value:
     """A mask of `lanes` bits of which the first `count` are set; `count` may be out of range."""
-    vector_type = vector_of(lanes, _i32())
+    vector_type = vector_of(lanes, integer(32))
     bounded = arith.maxsi(minimum(count, const(lanes)), const(0))
-    limit = vector.broadcast(vector_type, arith.trunci(_i32(), bounded))
+    limit = vector.broadcast(vector_type, arith.trunci(integer(32), bounded))
     return arith.cmpi(arith.CmpIPredicate.slt, _steps(vector_type), limit)
 
 
@@ -453,11 +449,6 @@ def allocate(count: int, element: Any) -> Value:
     return llvm.alloca(ptr(), const(count), element, alignment=LINE)
 
 
-def concatenated(a: Value, b: Value) -> Value:
-    """The lanes of one vector, then those of another of the same type."""
-    return shuffle(a, b, range(2 * a.type.shape[0]))
-
-
 def like(value: Value, element: Any) -> Any:
     """The type of as many elements as `value` has, a scalar or a vector."""
     return vector_of(value.type.shape[0], element) if is_vector(value) else element
@@ -492,6 +483,7 @@ def both(a: Value, b: Value) -> Value:
 
 
 def any_of(a: Value, b: Value) -> Value:
+    """The bits, or conditions, of either."""
     return arith.ori(a, b)
 
 
@@ -538,24 +530,11 @@ def float_of(value: Value, element: Any) -> Value:
     return bitcast(type_, value) if is_vector(value) else arith.bitcast(type_, value)
 
 
-def either_of(a: Value, b: Value) -> Value:
-    """Whether one of two conditions holds."""
-    return arith.ori(a, b)
-
-
 def alternating(type_: Any, even: float, odd: float) -> Value:
     """A vector of floats that takes turns between two numbers."""
     element = type_.element_type
     numbers = [ir.FloatAttr.get(element, (even, odd)[i % 2]) for i in range(type_.shape[0])]
     return arith.constant(type_, ir.DenseElementsAttr.get(numbers, type=type_))
-
-
-def operation(name: str, result: Any, *operands: Value) -> Value:
-    """An operation of a dialect that has no class of its own in the bindings."""
-    op = ir.Operation.create(
-        name, results=[] if result is None else [result], operands=list(operands)
-    )
-    return None if result is None else op.result
 
 
 def tile() -> Any:

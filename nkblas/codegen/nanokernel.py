@@ -327,7 +327,7 @@ class VNNIInt8(Dots):
         return self.intrinsic(f"llvm.x86.avx2.vpdpb{letters}d.{{}}", sums, a, b)
 
 
-class NEConvert(Nanokernel):
+class NEConvert(FMA):
     """``vbcstne…2ps`` broadcasts and converts a 16-bit float of A.
 
     ``vcvtnee…`` and ``vcvtneo…`` convert the even and the odd ones of B: the first and the second k
@@ -343,9 +343,6 @@ class NEConvert(Nanokernel):
     def load_b(self, source: Value, mask: Value | None, apart: Value, turn: int) -> Value:
         kind = {"bfloat16": "bf162ps", "float16": "ph2ps"}[self.b]
         return ir.call(f"llvm.x86.vcvtne{'eo'[turn]}{kind}256", self.vector_type, source)
-
-    def multiply_add(self, a: Value, b: Value, accumulator: Accumulator) -> Accumulator:
-        return (ir.fma(a, b, accumulator[0]),)
 
 
 class AMX(Nanokernel):

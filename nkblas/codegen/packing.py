@@ -1,5 +1,6 @@
 """Packing routines: from an operand as it lies in memory to panels that a microkernel streams."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -113,38 +114,39 @@ def _elements(cells: Cells, arguments: list[Value], start: Value | None = None) 
     """Copy one element at a time, from k = `start` on: what the faster ways leave over."""
     n, k, source, ls, ps, panel = arguments
 
-    def step(p: Value, _: list[Value]) -> list[Value]:
-        read = ir.address(source, ir.mul(p, ps), cells.source)
-        group = ir.round_down(p, cells.spec.group)
-        write = ir.address(cells.address(panel, group, 0), ir.sub(p, group), cells.target)
+    def element(p: Value, i: Value) -> Value:
+        place = ir.at(source, cells.source, ir.mul(p, ps), ir.mul(_line(i, n), ls))
+        return cells.convert(ir.load(cells.source, place))
 
-        def one(i: Value, _: list[Value]) -> list[Value]:
-            place = ir.address(read, ir.mul(_line(i, n), ls), cells.source)
-            value = cells.convert(ir.load(cells.source, place))
-            ir.store(value, cells.address(write, 0, i))
-            return []
-
-        ir.loop(ir.const(cells.spec.width), [], one)
-        return []
-
-    ir.loop(k, [], step, start=start)
+    _one_by_one(cells, panel, start, k, element)
 
 
 def _fill(cells: Cells, k: Value, panel: Value) -> None:
     """Zeros from k on, up to a whole step."""
+    stop = _padded(k, cells.spec.step)
+    _one_by_one(cells, panel, k, stop, lambda p, i: ir.zero(cells.target))
+
+
+def _one_by_one(
+    cells: Cells,
+    panel: Value,
+    start: Value | None,
+    stop: Value,
+    element: Callable[[Value, Value], Value],
+) -> None:
+    """Store ``element(p, i)`` for each p from `start` to `stop` and each column of the panel."""
 
     def step(p: Value, _: list[Value]) -> list[Value]:
         group = ir.round_down(p, cells.spec.group)
         write = ir.address(cells.address(panel, group, 0), ir.sub(p, group), cells.target)
 
         def one(i: Value, _: list[Value]) -> list[Value]:
-            ir.store(ir.zero(cells.target), cells.address(write, 0, i))
+            ir.store(element(p, i), cells.address(write, 0, i))
             return []
 
-        ir.loop(ir.const(cells.spec.width), [], one)
-        return []
+        return ir.loop(ir.const(cells.spec.width), [], one)
 
-    ir.loop(_padded(k, cells.spec.step), [], step, start=k)
+    ir.loop(stop, [], step, start=start)
 
 
 def _padded(k: Value, step: int) -> Value:

@@ -60,11 +60,17 @@ typedef struct {
     nk_matrix a, b, c;
     nk_scale scale;
     int64_t first_i, last_i, last_j;
-    int64_t p0, kc;
+    int64_t p0, kc, steps; /* k of the microkernel: steps of its family */
     int64_t i0, i1, j0, j1;
     int fresh_b; /* B's panels of this block are not packed yet */
     char *a_panels, *b_panels, *c_tile, *partial;
 } block;
+
+/* Steps of the microkernel for so many values of k; panels hold whole ones. */
+static int64_t whole_steps(const nk_plan *plan, int64_t kc)
+{
+    return (kc + plan->step - 1) / plan->step;
+}
 
 /* The three outer loops: jc, pc, ic. */
 static void set_rows(block *x, int64_t i0)
@@ -78,6 +84,7 @@ static void set_depth(block *x, int64_t p0)
 {
     x->p0 = p0;
     x->kc = smaller(x->plan->kc, x->plan->problem.k - p0);
+    x->steps = whole_steps(x->plan, x->kc);
     set_rows(x, x->first_i);
 }
 
@@ -115,20 +122,14 @@ static int panels_serve_once(const nk_plan *plan, int64_t row_tiles)
     return !plan->ir_outside && row_tiles <= plan->m.block;
 }
 
-/* Values of k in a panel: whole steps. */
-static int64_t padded(const nk_plan *plan, int64_t kc)
-{
-    return (kc + plan->step - 1) / plan->step * plan->step;
-}
-
 static int64_t a_panel_size(const nk_plan *plan, int64_t kc)
 {
-    return plan->m.size * padded(plan, kc) * plan->panel_a;
+    return plan->m.size * whole_steps(plan, kc) * plan->step * plan->panel_a;
 }
 
 static int64_t b_panel_size(const nk_plan *plan, int64_t kc)
 {
-    return plan->n.size * (padded(plan, kc) * plan->panel_b + plan->top_b);
+    return plan->n.size * (whole_steps(plan, kc) * plan->step * plan->panel_b + plan->top_b);
 }
 
 static char *b_panel(const block *x, int64_t j)
@@ -160,9 +161,8 @@ static void look_ahead(const block *x, int64_t j, region next[2])
     int64_t b = x->size->b, c = x->size->c;
 
     if (plan->pack_b && !x->fresh_b) {
-        int64_t steps = padded(plan, x->kc) / plan->step;
-        int64_t size = b_panel_size(plan, x->kc) / steps;
-        next[0] = lines_of(b_panel(x, j), size, steps, size);
+        int64_t size = b_panel_size(plan, x->kc) / x->steps;
+        next[0] = lines_of(b_panel(x, j), size, x->steps, size);
     } else if (plan->problem.b == NK_ROW) {
         next[0] = lines_of(at(x->b, x->p0, column, b), width * b, x->kc, x->b.rs * b);
     }
@@ -222,7 +222,7 @@ static void run_tile(const block *x, int64_t i, int64_t j, int64_t j1, region fe
             ldb = plan->b_along_k ? x->kc : plan->n.size;
         }
     }
-    int64_t steps = padded(plan, x->kc) / plan->step, lines = smaller(fetched.rows, steps);
+    int64_t steps = x->steps, lines = smaller(fetched.rows, steps);
     nk_scale scale = x->scale;
     int in_c = x->p0 > 0 && !plan->sum; /* what other blocks of k gave */
     if (plan->sum) {
@@ -381,7 +381,7 @@ static void run_chunk(void *argument, int64_t chunk)
     nk_microkernel tile = only_tile(plan, c);
     for (int64_t i = first; i < last; i++) {
         if (tile)
-            tile(padded(plan, plan->problem.k) / plan->step, a.data, leading(a, plan->problem.a), b.data,
+            tile(whole_steps(plan, plan->problem.k), a.data, leading(a, plan->problem.a), b.data,
                  leading(b, plan->problem.b), c.data, c.rs, plan->problem.n,
                  plan->problem.epilogue == NK_ADD, NULL, NULL, 0, 0, &x->scale);
         else if (!run_tiles(plan, a, b, c, x->scale, m * row / x->rows, m * (row + 1) / x->rows,
