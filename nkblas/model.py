@@ -249,6 +249,7 @@ class Space:
         depth = np.minimum(kc, problem.k) * size_a
         long = problem.m * depth > 2 * cpu.l2
         possible &= (ir_outside == 1) | ((part > 0) == long)
+        possible &= (ir_outside == 1) | (not family.rows_in_tile)
         possible &= ((pack_b == 0) | (problem.m > mr)) if in_place else pack_b == 1
         # A large B in place depends on luck, in where its pages lie: it has to save much.
         few_times = problem.m <= FEW_TIMES or problem.k * problem.n * size_b <= cpu.l2

@@ -90,6 +90,8 @@ class Schedule(NamedTuple):
         edge = problem.n % self.nr > self.nr - lanes
         if not family.fits(cpu.isa, self.mr, self.nr // lanes, edge):
             return f"the tile {self.mr}x{self.nr} needs too many registers"
+        if not self.ir_outside and family.rows_in_tile:
+            return "tile registers go along rows: ir is outside jr"
         in_place = reads_b_in_place(problem, family, cpu.isa)
         return "" if self.pack_b or in_place else "B has to be packed"
 
@@ -165,6 +167,11 @@ class Plan(NamedTuple):
         return self.schedule.kind == "dot" and not self.problem.epilogue
 
     @property
+    def whole_rows(self) -> bool:
+        """Whether a microkernel does all columns of a block at once."""
+        return self.schedule.kind == "stream" or self.family.rows_in_tile > 0
+
+    @property
     def epilogue(self) -> str:
         """What the kernels do with sums: any of them can add."""
         return "" if self.problem.epilogue == "add" else self.problem.epilogue
@@ -231,13 +238,14 @@ class Plan(NamedTuple):
                 self.epilogue,
             )
         types, schedule = self.problem.types, self.schedule
+        along_panels = self.family.rows_in_tile > 0
         return Microkernel(
             self.isa.name,
             self.problem.dtype,
             mr,
-            -(-columns // lanes) * lanes,
+            self.n.size if along_panels else -(-columns // lanes) * lanes,
             "col" if schedule.pack_a else self.problem.a,
-            masked=columns % lanes != 0,
+            masked=columns % lanes != 0 and not along_panels,
             epilogue=self.epilogue,
             prefetch=schedule.prefetch and not schedule.pack_b,
             family=schedule.family,
@@ -444,7 +452,8 @@ def base(best: Plan, cpu: CPU) -> Plan | None:
     if nc < nr:
         return None
     name = best.schedule.family
-    schedule = Schedule("base", mr, nr, best.kc, mc, nc, True, True, family=name)
+    along = family.rows_in_tile > 0
+    schedule = Schedule("base", mr, nr, best.kc, mc, nc, True, True, along, family=name)
     plan = make(problem, cpu, schedule)
     return plan._replace(nanoseconds=4 * best.nanoseconds, standby=True)
 

@@ -241,7 +241,7 @@ def to_c_plan(plan: Plan, addresses: dict[KernelSpec, int]) -> Any:
     c.b_along_k = schedule.kind == "dot" and schedule.pack_b
     c.redo_columns = plan.redo_columns
     c.reads_once = min(plan.problem[1:4]) <= model.SHORT
-    c.whole_rows = schedule.kind == "stream"
+    c.whole_rows = plan.whole_rows
     for i in (False, True):
         for j in (False, True):
             c.microkernel[i][j] = address("nk_microkernel", plan.microkernel(i, j))

@@ -80,6 +80,7 @@ def store(
     places: Sequence[tuple[Value, Value | None]],
     accumulate: Value,
     scale: Value,
+    offset: Value | int = 0,
 ) -> None:
     """Emit the end of a kernel: vectors of sums go to places in C.
 
@@ -94,6 +95,8 @@ def store(
     places : sequence of (address, mask or None)
     accumulate, scale : Value
         The kernel's arguments.
+    offset : Value or int
+        Sums that are kept before these.
     """
     held, stored = dtypes
 
@@ -107,8 +110,9 @@ def store(
         finish(sums)
         return
     partial = Partial.read(scale)
-    size = sums[0].type.shape[0]
-    tile = [ir.address(partial.tile, i * size, sums[0].type.element_type) for i in range(len(sums))]
+    size, element = sums[0].type.shape[0], sums[0].type.element_type
+    start = ir.address(partial.tile, offset, element)
+    tile = [ir.address(start, i * size, element) for i in range(len(sums))]
 
     def added() -> list[Value]:
         before = zip(sums, tile, strict=True)

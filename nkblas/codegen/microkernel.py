@@ -1,6 +1,7 @@
 """The k loop over a register tile, built of nanokernels."""
 
 from functools import partial
+from typing import NamedTuple
 
 from nkblas.dtypes import ITEMSIZE
 from nkblas.isa import ISA
@@ -19,12 +20,43 @@ def _nanokernel(spec: Microkernel | Peak, isa: ISA) -> Nanokernel:
     return NANOKERNELS[spec.family](isa, spec.facts, types.a, types.b)
 
 
+class _StepsOfA(NamedTuple):
+    """Where a microkernel finds A: distances in elements.
+
+    Attributes
+    ----------
+    rows : list
+        To the first row of each group of rows.
+    apart : Value
+        Of rows in a group.
+    next, step : Value or int
+        To the next k, for families that take them one by one; to the next step.
+    """
+
+    rows: list[Value | int]
+    apart: Value
+    next: Value
+    step: Value | int
+
+    @classmethod
+    def of(cls, spec: Microkernel, lda: Value, groups: list[tuple[int, int]]) -> "_StepsOfA":
+        facts = spec.facts
+        if spec.a_layout == "row":
+            rows = [ir.mul(lda, ir.const(first)) for first, _ in groups]
+            return cls(rows, lda, ir.const(1), facts.step)
+        rows = [first * facts.group_a for first, _ in groups]
+        return cls(rows, ir.const(facts.group_a), lda, ir.mul(lda, ir.const(facts.step)))
+
+
 def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
     """Emit the body of `spec`'s function (its contract is `spec.Microkernel`'s)."""
+    if spec.facts.rows_in_tile:
+        _build_along_panels(spec, isa, arguments)
+        return
     k, a, lda, b, ldb, c, ldc, n, accumulate, panel, line, line_step, lines, scale = arguments
     nanokernel, facts = _nanokernel(spec, isa), spec.facts
     of_a, of_b, held, of_c = spec.types
-    a_element, b_element, c_element = map(ir.element_type, (of_a, of_b, of_c))
+    a_element, b_element = map(ir.element_type, (of_a, of_b))
     b_size, lanes = ITEMSIZE[of_b], nanokernel.lanes
     vectors = range(spec.nr // lanes)
     groups = nanokernel.row_groups(spec.mr)
@@ -37,23 +69,11 @@ def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
     # packed panels are whole
     can_mask = facts.group_b == 1 and isa.can_mask(b_size)
     b_mask = c_mask if can_mask else [None] * len(vectors)
-
-    c_rows = [ir.address(c, ir.mul(ldc, ir.const(i)), c_element) for i in range(spec.mr)]
-    c_tile = [[ir.address(row, j * lanes, c_element) for j in vectors] for row in c_rows]
-    for row in c_tile:
-        for place in row:
-            ir.prefetch_for_write(place)
+    c_tile = _places_in_c(spec, c, ldc, lanes)
 
     # One k-step a turn, and addresses left to LLVM: it needs two registers for the rows of A in
     # place. Unrolled by hand, its scheduler draws the loads together and spills accumulators.
-    in_rows = spec.a_layout == "row"
-    a_rows = [
-        ir.mul(lda, ir.const(first)) if in_rows else first * facts.group_a for first, _ in groups
-    ]
-    a_apart = lda if in_rows else ir.const(facts.group_a)
-    a_next = ir.const(1) if in_rows else lda  # the next k, for families that take them one by one
-    a_step = facts.step if in_rows else ir.mul(lda, ir.const(facts.step))
-
+    of = _StepsOfA.of(spec, lda, groups)
     b_ahead = ir.mul(ldb, ir.const(AHEAD))
     b_next = ir.mul(ldb, ir.const(facts.step))
 
@@ -75,15 +95,15 @@ def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
                 ir.prefetch(ir.address(b, column + PREFETCH // b_size, b_element), ir.L2)
         tile = unflatten(flat, len(vectors), facts.accumulators)
         for turn in range(nanokernel.turns):
-            a_turn = ir.address(a, ir.mul(a_next, ir.const(turn)), a_element) if turn else a
+            a_turn = ir.address(a, ir.mul(of.next, ir.const(turn)), a_element) if turn else a
 
             def load_a(i: int, a: Value = a_turn) -> Value:
-                place = ir.address(a, a_rows[i], a_element)
-                return nanokernel.load_a(place, groups[i][1], a_apart)
+                place = ir.address(a, of.rows[i], a_element)
+                return nanokernel.load_a(place, groups[i][1], of.apart)
 
             tile = compose(nanokernel, load_a, partial(load_b, b, panel, turn), tile)
         return [
-            ir.address(a, a_step, a_element),
+            ir.address(a, of.step, a_element),
             ir.address(b, b_next, b_element),
             ir.address(panel, spec.nr, b_element) if spec.packs_b else panel,
             *flatten(tile),
@@ -104,6 +124,81 @@ def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
     sums = nanokernel.sums(tile, spec.mr, spec.epilogue, scale)
     places = [(place, c_mask[j]) for row in c_tile for j, place in enumerate(row)]
     epilogue.store(spec.epilogue, isa, (held, of_c), sums, places, accumulate, scale)
+
+
+def _places_in_c(spec: Microkernel, c: Value, ldc: Value, lanes: int) -> list[list[Value]]:
+    """The addresses of a tile's vectors in C, which are on their way into the cache."""
+    element = ir.element_type(spec.types.c)
+    rows = [ir.address(c, ir.mul(ldc, ir.const(i)), element) for i in range(spec.mr)]
+    tile = [[ir.address(row, j, element) for j in range(0, spec.nr, lanes)] for row in rows]
+    for row in tile:
+        for place in row:
+            ir.prefetch_for_write(place)
+    return tile
+
+
+def _build_along_panels(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
+    """The same for tile registers: they are configured once, and then go along all of B's panels.
+
+    (Configuring them takes as long as ten of their multiply-adds.)
+    """
+    k, a, lda, b, _, c, ldc, n, accumulate, *_, scale = arguments
+    nanokernel, facts = _nanokernel(spec, isa), spec.facts
+    of_a, of_b, held, of_c = spec.types
+    a_element, b_element = map(ir.element_type, (of_a, of_b))
+    lanes, vectors = nanokernel.lanes, range(spec.nr // nanokernel.lanes)
+    groups = nanokernel.row_groups(spec.mr)
+    of = _StepsOfA.of(spec, lda, groups)
+    width = ir.const(spec.nr)
+    b_next = spec.nr * facts.step
+    in_memory = ir.allocate(spec.mr * spec.nr, nanokernel.vector_type.element_type)
+
+    def step(_: Value, carried: list[Value]) -> list[Value]:
+        a, b, *flat = carried
+        tile = compose(
+            nanokernel,
+            lambda i: nanokernel.load_a(
+                ir.address(a, of.rows[i], a_element), groups[i][1], of.apart
+            ),
+            lambda j: nanokernel.load_b(
+                ir.address(b, j * lanes * facts.group_b, b_element), None, width, 0
+            ),
+            unflatten(flat, len(vectors), 1),
+        )
+        after = ir.address(a, of.step, a_element), ir.address(b, b_next, b_element)
+        return [*after, *flatten(tile)]
+
+    def panel(j: Value, carried: list[Value]) -> list[Value]:
+        b, c = carried
+        places = _places_in_c(spec, c, ldc, lanes)
+        empty = [[nanokernel.zero(count) for _ in vectors] for _, count in groups]
+        _, after, *flat = ir.loop(k, [a, b, *flatten(empty)], step)
+        tile = unflatten(flat, len(vectors), 1)
+        left = ir.sub(n, j)
+
+        def by_way_of_memory() -> list[Value]:
+            nanokernel.store(tile, spec.mr, in_memory, width)
+            sums = nanokernel.load_rows(in_memory, spec.mr, spec.nr)
+            masks = [ir.first_lanes(lanes, ir.add(left, ir.const(-i * lanes))) for i in vectors]
+            where = [(place, masks[i]) for row in places for i, place in enumerate(row)]
+            offset = ir.mul(j, ir.const(spec.mr))
+            epilogue.store(
+                spec.epilogue, isa, (held, of_c), sums, where, accumulate, scale, offset
+            )
+            return []
+
+        def straight() -> list[Value]:
+            nanokernel.store(tile, spec.mr, c, ldc)
+            return []
+
+        if spec.epilogue or held != of_c:
+            by_way_of_memory()
+        else:
+            other = ir.any_of(ir.less(left, width), ir.nonzero(accumulate))
+            ir.either(other, by_way_of_memory, straight)
+        return [after, ir.address(c, spec.nr, ir.element_type(of_c))]
+
+    ir.loop(n, [b, c], panel, step=spec.nr)
 
 
 def _compensated(
@@ -147,7 +242,7 @@ def build_peak(spec: Peak, isa: ISA, arguments: list[Value]) -> None:
     chains = ir.loop(steps, chains, step)
     if not vectors:
         for chain in chains:
-            nanokernel.sums([[(chain,)]], rows, "", out)
+            nanokernel.store([[(chain,)]], rows, out, ir.const(nanokernel.lanes))
         return
     total = chains[0]
     for other in chains[1:]:

@@ -386,18 +386,21 @@ class AMX(Nanokernel):
         shape = (*self._shape(rows), ir.short(self.LINE))
         return (self._call(name, ir.tile(), *shape, accumulator[0], tile, b),)
 
-    def sums(
-        self, tile: Sequence[Sequence[Accumulator]], rows: int, kind: str, scale: Value
-    ) -> list[Value]:
-        vectors, element = len(tile[0]), self.vector_type.element_type
-        width = vectors * self.lanes
-        place = ir.allocate(rows * width, element)
+    def store(
+        self, tile: Sequence[Sequence[Accumulator]], rows: int, place: Value, apart: Value
+    ) -> None:
+        """Store so many rows of sums, so many of these apart."""
+        element = self.vector_type.element_type
+        stride = ir.mul(apart, ir.const(ITEMSIZE[self.family.sums]))
         for (first, count), row in zip(self.row_groups(rows), tile, strict=True):
+            start = ir.address(place, ir.mul(apart, ir.const(first)), element)
             for j, (value,) in enumerate(row):
-                target = ir.address(place, first * width + j * self.lanes, element)
-                stride = ir.const(width * ITEMSIZE[self.family.sums])
+                target = ir.address(start, j * self.lanes, element)
                 self._call("tilestored64", None, *self._shape(count), target, stride, value)
-        starts = range(0, rows * width, self.lanes)
+
+    def load_rows(self, place: Value, rows: int, width: int) -> list[Value]:
+        """The vectors of so many stored rows, row by row."""
+        element, starts = self.vector_type.element_type, range(0, rows * width, self.lanes)
         return [ir.load(self.vector_type, ir.address(place, i, element)) for i in starts]
 
     def _shape(self, rows: int) -> tuple[Value, Value]:

@@ -40,6 +40,9 @@ class Microkernel(NamedTuple):
     sizes and leading dimensions are int64, in elements. B and C have unit stride along n. A packed
     panel is an operand like any other: its leading dimension is the panel's width.
 
+    With tile registers, n is any number of columns: B is one packed panel of nr columns after the
+    other. (It is one call for many tiles, since these registers have to be configured first.)
+
     Here k counts steps of the family. Panels hold whole steps, with values of k in groups (see
     `nkblas.families`); so does what is read in place.
 
@@ -60,7 +63,7 @@ class Microkernel(NamedTuple):
         column-major operand in place, or a packed panel).
     masked : bool
         An n-edge: only the first `n` columns of B and C are touched, with `n` in the last vector
-        of `nr` columns. Where the ISA has no masks, B is read whole: it must be packed.
+        of `nr` columns. (With tile registers, any is one.) Where the ISA has no masks, B is read whole: it must be packed.
     packs_b : bool
         Whether it also copies B, which lies in place, into `panel`, of width `nr`. Otherwise
         `panel` means nothing.

@@ -174,8 +174,10 @@ def _spoil(c: np.ndarray) -> None:
 
 
 def _check_microkernel(spec: Microkernel, kernel, generator: np.random.Generator) -> None:
-    lanes = spec.facts.lanes(ISAS[spec.isa])
-    widths = range(spec.nr - lanes + 1, spec.nr + 1) if spec.masked else [spec.nr]
+    lanes, nr = spec.facts.lanes(ISAS[spec.isa]), spec.nr
+    widths = range(nr - lanes + 1, nr + 1) if spec.masked else [nr]
+    if spec.facts.rows_in_tile:
+        widths = (1, nr - 1, nr, 3 * nr - lanes)
     for steps, n, accumulate in itertools.product((1, 2, 19), widths, (0, 1)):
         case = _Case(spec, generator, steps, n)
         for alpha, beta, turn, sign in _scales(spec.epilogue, spec.types.sums):
@@ -192,7 +194,7 @@ class _Case:
     ) -> None:
         self.spec, self.steps, self.n = spec, steps, n
         facts, types = spec.facts, spec.types
-        k, width = steps * facts.step, spec.nr
+        k, width = steps * facts.step, -(-n // spec.nr) * spec.nr
         a, b = _integers(generator, types.a, spec.mr, k), _integers(generator, types.b, k, width)
         if types.c == "bool":
             a, b = a & 1, b & 1  # as it is packed
@@ -210,9 +212,11 @@ class _Case:
             place_b, self.ldb = np.pad(b, ((0, 0), (0, 5))), width + 5
             self.packed = b
         else:
-            place_b, self.ldb = _panel(b.T, width, facts.group_b, facts.step), width
+            panels = [b[:, j : j + spec.nr] for j in range(0, width, spec.nr)]
+            packed = [_panel(x.T, spec.nr, facts.group_b, facts.step) for x in panels]
+            place_b, self.ldb = np.concatenate(packed), spec.nr
         if facts.compensation:
-            row = _compensation(place_b, width, facts.group_b, facts.compensation)
+            row = _compensation(place_b, spec.nr, facts.group_b, facts.compensation)
             place_b = np.concatenate((row.view(place_b.dtype), place_b))
         self.places = place_a, place_b
         self.c = _integers(generator, types.c, spec.mr, width + 7)
@@ -258,7 +262,7 @@ class _Case:
     def run_in_blocks(self, kernel, accumulate: int) -> None:
         """The same k twice: once to keep the sums, once to add to them."""
         spec, c = self.spec, self.c.copy()
-        tile = np.full((spec.mr, spec.nr), np.nan)  # 8 bytes each: enough
+        tile = np.full(c.shape, np.nan)  # 8 bytes each: enough
         for first in (1, 0):
             self.call(kernel, c, accumulate, (1, 0, 0, 0, 1, 1, _pointer(tile), first, 1 - first))
             if first:

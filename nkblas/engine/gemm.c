@@ -179,6 +179,15 @@ static region share(const region next[2], int64_t tile)
     return (region){0};
 }
 
+/* Pack the panels [j, j1) of B. */
+static void pack_b(const block *x, int64_t j, int64_t j1)
+{
+    const nk_cut *n = &x->plan->n;
+    for (; j < j1; j++)
+        x->plan->packs[1](length(n, j), x->kc, at(x->b, x->p0, offset(n, j), x->size->b), x->b.cs,
+                          x->b.rs, b_panel(x, j));
+}
+
 /* The tile in row i and column j, or those up to column j1 as one. A panel is packed by the first
    tile that reads it, so that it is in the cache for that one. */
 static void run_tile(const block *x, int64_t i, int64_t j, int64_t j1, region fetched)
@@ -217,7 +226,7 @@ static void run_tile(const block *x, int64_t i, int64_t j, int64_t j1, region fe
             if (fresh && plan->b_along_k)
                 plan->copy(columns, x->kc, b, x->b.cs, x->b.rs, b_packed, x->kc, 1);
             else if (fresh)
-                plan->packs[1](columns, x->kc, b, x->b.cs, x->b.rs, b_packed);
+                pack_b(x, j, j1);
             b = b_packed;
             ldb = plan->b_along_k ? x->kc : plan->n.size;
         }
