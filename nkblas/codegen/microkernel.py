@@ -14,6 +14,9 @@ from .spec import Microkernel, Peak
 AHEAD = 16
 """So many k-steps before it is needed, a row of B in place is fetched into L1."""
 
+ROWS_AHEAD = 2
+"""So many rows of C are fetched in a step, for the next tile of a row."""
+
 
 def _nanokernel(spec: Microkernel | Peak, isa: ISA) -> Nanokernel:
     types = spec.types
@@ -70,6 +73,7 @@ def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
     can_mask = facts.group_b == 1 and isa.can_mask(b_size)
     b_mask = c_mask if can_mask else [None] * len(vectors)
     c_tile = _places_in_c(spec, c, ldc, lanes)
+    _fetch_to_write(c_tile)
 
     # One k-step a turn, and addresses left to LLVM: it needs two registers for the rows of A in
     # place. Unrolled by hand, its scheduler draws the loads together and spills accumulators.
@@ -127,14 +131,16 @@ def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
 
 
 def _places_in_c(spec: Microkernel, c: Value, ldc: Value, lanes: int) -> list[list[Value]]:
-    """The addresses of a tile's vectors in C, which are on their way into the cache."""
+    """The addresses of a tile's vectors in C."""
     element = ir.element_type(spec.types.c)
     rows = [ir.address(c, ir.mul(ldc, ir.const(i)), element) for i in range(spec.mr)]
-    tile = [[ir.address(row, j, element) for j in range(0, spec.nr, lanes)] for row in rows]
-    for row in tile:
+    return [[ir.address(row, j, element) for j in range(0, spec.nr, lanes)] for row in rows]
+
+
+def _fetch_to_write(places: list[list[Value]]) -> None:
+    for row in places:
         for place in row:
             ir.prefetch_for_write(place)
-    return tile
 
 
 def _build_along_panels(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
@@ -145,12 +151,13 @@ def _build_along_panels(spec: Microkernel, isa: ISA, arguments: list[Value]) -> 
     k, a, lda, b, _, c, ldc, n, accumulate, *_, scale = arguments
     nanokernel, facts = _nanokernel(spec, isa), spec.facts
     of_a, of_b, held, of_c = spec.types
-    a_element, b_element = map(ir.element_type, (of_a, of_b))
+    a_element, b_element, c_element = map(ir.element_type, (of_a, of_b, of_c))
     lanes, vectors = nanokernel.lanes, range(spec.nr // nanokernel.lanes)
     groups = nanokernel.row_groups(spec.mr)
     of = _StepsOfA.of(spec, lda, groups)
     width = ir.const(spec.nr)
     b_next = spec.nr * facts.step
+    fetching = ir.minimum(k, ir.const(-(-spec.mr // ROWS_AHEAD)))
     in_memory = ir.allocate(spec.mr * spec.nr, nanokernel.vector_type.element_type)
 
     def step(_: Value, carried: list[Value]) -> list[Value]:
@@ -168,17 +175,25 @@ def _build_along_panels(spec: Microkernel, isa: ISA, arguments: list[Value]) -> 
         after = ir.address(a, of.step, a_element), ir.address(b, b_next, b_element)
         return [*after, *flatten(tile)]
 
+    def step_and_fetch(p: Value, carried: list[Value]) -> list[Value]:
+        row, *rest = carried
+        for i in range(ROWS_AHEAD):
+            for j in range(spec.nr, 2 * spec.nr, max(lanes, LINE // ITEMSIZE[of_c])):
+                ir.prefetch_for_write(ir.at(row, c_element, ir.mul(ldc, ir.const(i)), j))
+        return [ir.address(row, ir.mul(ldc, ir.const(ROWS_AHEAD)), c_element), *step(p, rest)]
+
     def panel(j: Value, carried: list[Value]) -> list[Value]:
         b, c = carried
-        places = _places_in_c(spec, c, ldc, lanes)
         empty = [[nanokernel.zero(count) for _ in vectors] for _, count in groups]
-        _, after, *flat = ir.loop(k, [a, b, *flatten(empty)], step)
+        _, *carried = ir.loop(fetching, [c, a, b, *flatten(empty)], step_and_fetch)
+        _, after, *flat = ir.loop(k, carried, step, start=fetching)
         tile = unflatten(flat, len(vectors), 1)
         left = ir.sub(n, j)
 
         def by_way_of_memory() -> list[Value]:
             nanokernel.store(tile, spec.mr, in_memory, width)
             sums = nanokernel.load_rows(in_memory, spec.mr, spec.nr)
+            places = _places_in_c(spec, c, ldc, lanes)
             masks = [ir.first_lanes(lanes, ir.add(left, ir.const(-i * lanes))) for i in vectors]
             where = [(place, masks[i]) for row in places for i, place in enumerate(row)]
             offset = ir.mul(j, ir.const(spec.mr))
@@ -196,8 +211,9 @@ def _build_along_panels(spec: Microkernel, isa: ISA, arguments: list[Value]) -> 
         else:
             other = ir.any_of(ir.less(left, width), ir.nonzero(accumulate))
             ir.either(other, by_way_of_memory, straight)
-        return [after, ir.address(c, spec.nr, ir.element_type(of_c))]
+        return [after, ir.address(c, spec.nr, c_element)]
 
+    _fetch_to_write(_places_in_c(spec, c, ldc, lanes))
     ir.loop(n, [b, c], panel, step=spec.nr)
 
 
