@@ -15,7 +15,8 @@ AHEAD = 16
 """So many k-steps before it is needed, a row of B in place is fetched into L1."""
 
 ROWS_AHEAD = 2
-"""So many rows of C are fetched in a step, for the next tile of a row."""
+"""With tile registers, so many rows of C are fetched in a step for the next tile, and a line of so
+many rows of A for the next row of tiles."""
 
 
 def _nanokernel(spec: Microkernel | Peak, isa: ISA) -> Nanokernel:
@@ -148,7 +149,7 @@ def _build_along_panels(spec: Microkernel, isa: ISA, arguments: list[Value]) -> 
 
     (Configuring them takes as long as ten of their multiply-adds.)
     """
-    k, a, lda, b, _, c, ldc, n, accumulate, *_, scale = arguments
+    k, a, lda, b, _, c, ldc, n, accumulate, _, line, line_step, _, scale = arguments
     nanokernel, facts = _nanokernel(spec, isa), spec.facts
     of_a, of_b, held, of_c = spec.types
     a_element, b_element, c_element = map(ir.element_type, (of_a, of_b, of_c))
@@ -158,10 +159,13 @@ def _build_along_panels(spec: Microkernel, isa: ISA, arguments: list[Value]) -> 
     width = ir.const(spec.nr)
     b_next = spec.nr * facts.step
     fetching = ir.minimum(k, ir.const(-(-spec.mr // ROWS_AHEAD)))
+    byte = ir.integer(8)
     in_memory = ir.allocate(spec.mr * spec.nr, nanokernel.vector_type.element_type)
 
     def step(_: Value, carried: list[Value]) -> list[Value]:
-        a, b, *flat = carried
+        line, a, b, *flat = carried
+        for i in range(ROWS_AHEAD):
+            ir.prefetch(ir.address(line, ir.mul(line_step, ir.const(i)), byte), ir.L2)
         tile = compose(
             nanokernel,
             lambda i: nanokernel.load_a(
@@ -173,7 +177,7 @@ def _build_along_panels(spec: Microkernel, isa: ISA, arguments: list[Value]) -> 
             unflatten(flat, len(vectors), 1),
         )
         after = ir.address(a, of.step, a_element), ir.address(b, b_next, b_element)
-        return [*after, *flatten(tile)]
+        return [ir.address(line, LINE, byte), *after, *flatten(tile)]
 
     def step_and_fetch(p: Value, carried: list[Value]) -> list[Value]:
         row, *rest = carried
@@ -183,10 +187,10 @@ def _build_along_panels(spec: Microkernel, isa: ISA, arguments: list[Value]) -> 
         return [ir.address(row, ir.mul(ldc, ir.const(ROWS_AHEAD)), c_element), *step(p, rest)]
 
     def panel(j: Value, carried: list[Value]) -> list[Value]:
-        b, c = carried
+        b, c, line = carried
         empty = [[nanokernel.zero(count) for _ in vectors] for _, count in groups]
-        _, *carried = ir.loop(fetching, [c, a, b, *flatten(empty)], step_and_fetch)
-        _, after, *flat = ir.loop(k, carried, step, start=fetching)
+        _, *carried = ir.loop(fetching, [c, line, a, b, *flatten(empty)], step_and_fetch)
+        _, _, after, *flat = ir.loop(k, carried, step, start=fetching)
         tile = unflatten(flat, len(vectors), 1)
         left = ir.sub(n, j)
 
@@ -211,10 +215,11 @@ def _build_along_panels(spec: Microkernel, isa: ISA, arguments: list[Value]) -> 
         else:
             other = ir.any_of(ir.less(left, width), ir.nonzero(accumulate))
             ir.either(other, by_way_of_memory, straight)
-        return [after, ir.address(c, spec.nr, c_element)]
+        next_line = ir.address(line, ir.mul(line_step, ir.const(ROWS_AHEAD)), byte)
+        return [after, ir.address(c, spec.nr, c_element), next_line]
 
     _fetch_to_write(_places_in_c(spec, c, ldc, lanes))
-    ir.loop(n, [b, c], panel, step=spec.nr)
+    ir.loop(n, [b, c, line], panel, step=spec.nr)
 
 
 def _compensated(

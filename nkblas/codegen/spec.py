@@ -41,7 +41,8 @@ class Microkernel(NamedTuple):
     panel is an operand like any other: its leading dimension is the panel's width.
 
     With tile registers, n is any number of columns: B is one packed panel of nr columns after the
-    other. (It is one call for many tiles, since these registers have to be configured first.)
+    other. (It is one call for many tiles, since these registers have to be configured first.) Then
+    `line` and `line_step` are the rows of A that the next call will read; `lines` means nothing.
 
     Here k counts steps of the family. Panels hold whole steps, with values of k in groups (see
     `nkblas.families`); so does what is read in place.

@@ -179,6 +179,17 @@ static region share(const region next[2], int64_t tile)
     return (region){0};
 }
 
+/* The rows of A in place that the tiles of row i read. */
+static region rows_ahead(const block *x, int64_t i)
+{
+    const nk_plan *plan = x->plan;
+    int64_t a = x->size->a;
+    if (i >= x->i1 || plan->pack_a || plan->problem.a != NK_ROW)
+        return (region){0};
+    return lines_of(at(x->a, offset(&plan->m, i), x->p0, a), x->kc * a, length(&plan->m, i),
+                    x->a.rs * a);
+}
+
 /* Pack the panels [j, j1) of B. */
 static void pack_b(const block *x, int64_t j, int64_t j1)
 {
@@ -270,7 +281,7 @@ static void run_block(const block *x)
 {
     if (x->plan->whole_rows) {
         for (int64_t i = x->i0; i < x->i1; i++)
-            run_tile(x, i, x->j0, x->j1, (region){0});
+            run_tile(x, i, x->j0, x->j1, rows_ahead(x, i + 1));
         return;
     }
     if (x->plan->ir_outside) {
