@@ -21,7 +21,7 @@ from nkblas.dtypes import product
 from nkblas.families import families, row_of
 
 from .check import Expected
-from .operands import Array, operands
+from .operands import Array, draw, element, operands
 from .peers import AbsentError, Call, Contender, uniform
 from .record import Result
 from .suites import SUITES, Case, types
@@ -63,6 +63,7 @@ class Peak:
     """
 
     STEPS = 30_000  # at least
+    BYTES = 4096
 
     def __init__(self, dtype: str, flops: int) -> None:
         name = product(*types(dtype))
@@ -77,11 +78,15 @@ class Peak:
         self.flops = self._steps * step
         peak = spec.Peak(isa.name, name, chains, family.name)
         self._kernel = _engine.ffi.cast("nk_peak", kernels.load([peak])[peak])
-        self._buffer = np.empty(512)
+        # What is multiplied is no zeros: a CPU that does these with less power has a higher clock.
+        held = element(types(dtype).a)
+        values = draw(np.random.default_rng(0), held, (self.BYTES // held.itemsize,), 1)
+        self._values = values.view(np.uint8)
+        self._buffer = np.empty(self.BYTES, np.uint8)
         self._pointer = _engine.ffi.cast("void *", self._buffer.ctypes.data)
 
     def __call__(self) -> None:
-        self._buffer.fill(0)  # the kernel leaves its sums there, and they would grow
+        self._buffer[...] = self._values  # the kernel leaves its sums there, and they would grow
         self._kernel(self._steps, self._pointer)
 
 

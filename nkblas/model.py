@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import product
 from math import gcd
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -188,32 +188,82 @@ def _grid(isa: ISA, family: Family) -> np.ndarray:
     return np.array(columns).T
 
 
-# What things cost, in cycles: fitted on Zen 4 to products of 128 to 2048 in each dimension, each
-# measured with 70 to 300 plans; KEPT_LINE was estimated afterwards, from what memory costs. On the
-# shapes of the suites "paper" and "square", the model's choice is 1 % slower than the best of four
-# fixed rules (geometric mean).
-LATENCY = 4.0  # a multiply-add's
-B_LINE = (0.0, 0.5, 3.5)  # a vector of B, on its way from L1, L2, beyond
-A_LINE = (0.0, 2.7, 6.3)  # a vector of A
-A_ROW = 0.07  # a k-step on a row of A in place,
-A_ROW_CROWDED = 0.4  # and more where A's rows push each other out of L1
-B_CROWDED = 0.3  # a vector of B in place, where B's rows push each other out of L1
-OVERLAP = 0.09  # of the shorter of arithmetic and traffic, what the longer does not hide
-TILE = 55.0  # a call of the microkernel
-C_LINE = 11.0  # a vector of a C beyond L2, loaded and stored again for another block of k
-C_CROWDED = 15.0  # a line of C, where C's rows push each other out of L1
-PACKED_LINE = 3.8  # a vector of B, packed
-PACKED_ON_THE_WAY = 1.5  # and by the microkernel that reads it first
-KEPT_LINE = 8.0  # and written to memory, with more panels than L2 holds
-REPACKED_LINE = 1.1  # a vector of packed B, fetched again for another block of A
-FAR_ROWS = 400.0, 1024  # a line packed from beyond L3, by the bytes of a row of B that are read at
-# once, and by so many rows that a panel has
-FAR_COLUMNS = 0.3, 5500.0  # by the columns that are read at once, and the bytes of each
-FAR_LINE = 1.5  # a vector of a B beyond L2 that is read in place, for each block of A
+class Costs(NamedTuple):
+    """What things cost on a microarchitecture, in cycles.
+
+    Attributes
+    ----------
+    latency : float
+        A multiply-add's.
+    b_line, a_line : (float, float, float)
+        A vector of the operand, on its way from L1, L2, beyond.
+    a_row, a_row_crowded : float
+        A k-step on a row of A in place, and more where A's rows push each other out of L1.
+    b_crowded : float
+        A vector of B in place, where B's rows push each other out of L1.
+    converted : float
+        A vector that is made wider by the units that multiply.
+    overlap : float
+        Of the shorter of arithmetic and traffic, what the longer does not hide.
+    tile : float
+        A call of the microkernel.
+    c_line : float
+        A vector of a C beyond L2, loaded and stored again for another block of k.
+    c_crowded : float
+        A line of C, where C's rows push each other out of L1.
+    packed_line, packed_on_the_way : float
+        A vector of B, packed; and by the microkernel that reads it first.
+    kept_line : float
+        A packed vector written to memory, with more panels than L2 holds.
+    repacked_line : float
+        A vector of packed B, fetched again for another block of A.
+    far_rows : (float, float)
+        A line packed from beyond L3, by the bytes of a row of B that are read at once, and by so
+        many rows that a panel has.
+    far_columns : (float, float)
+        By the columns that are read at once, and the bytes of each.
+    far_line : float
+        A vector of a B beyond L2 that is read in place, for each block of A.
+    """
+
+    latency: float = 4.0
+    b_line: tuple[float, float, float] = (0.0, 0.5, 3.5)
+    a_line: tuple[float, float, float] = (0.0, 2.7, 6.3)
+    a_row: float = 0.07
+    a_row_crowded: float = 0.4
+    b_crowded: float = 0.3
+    converted: float = 0.0
+    overlap: float = 0.09
+    tile: float = 55.0
+    c_line: float = 11.0
+    c_crowded: float = 15.0
+    packed_line: float = 3.8
+    packed_on_the_way: float = 1.5
+    kept_line: float = 8.0
+    repacked_line: float = 1.1
+    far_rows: tuple[float, float] = (400.0, 1024)
+    far_columns: tuple[float, float] = (0.3, 5500.0)
+    far_line: float = 1.5
 
 
-SLOW = {("bf16", "GenuineIntel"): 4}
-"""Intel's vdpbf16ps: half as many products in a cycle as of float32."""
+# Fitted on Zen 4 to products of 128 to 2048 in each dimension, each measured with 70 to 300 plans;
+# `kept_line` was estimated afterwards, from what memory costs. On the shapes of the suites "paper"
+# and "square", the model's choice is 1 % slower than the best of four fixed rules (geometric mean).
+ZEN4 = Costs()
+
+COSTS: dict[str, Costs] = {}
+"""By the CPU's vendor; of all others, Zen 4's."""
+
+
+SLOW = {("bf16", "GenuineIntel"): 4, ("fp16", "GenuineIntel"): 2}
+"""Intel's vdpbf16ps: half as many products in a cycle as of float32; and vcvtph2psx, which takes
+both of the units that multiply."""
+
+CONFIGURED = 250.0
+"""Cycles that it takes to configure tile registers, for each row of tiles, ..."""
+
+TILE_REGISTERS = 200.0
+"""... and to empty and to store those of a tile of C."""
 
 SUMS = 8 << 20
 """Bytes, at most, of the sums that wait for the next block of k."""
@@ -263,7 +313,9 @@ class Space:
         whole_m = np.where(pack_a == 1, cpu.l2 // depth, problem.m)
         mc = np.where(part > 0, cpu.l2 // (np.maximum(part, 1) * depth), whole_m)
         depth = np.minimum(kc, problem.k) * size_b
-        nc = np.where(pack_b == 1, max(cpu.l3, 8 << 20) // (2 * depth), problem.n)
+        # Tile registers read so much of B at a time that only L2 keeps up.
+        most = cpu.l2 if family.rows_in_tile else max(cpu.l3, 8 << 20)
+        nc = np.where(pack_b == 1, most // (2 * depth), problem.n)
         if family.sums != problem.types.c:  # so are sums that C can't hold
             sums = SUMS // (problem.m * ITEMSIZE[family.sums])
             nc = np.where(kc < problem.k, np.minimum(nc, max(sums, 1)), nc)
@@ -279,6 +331,7 @@ class Space:
     def cost(self) -> Numbers:
         """About how many cycles each schedule takes."""
         cpu, lanes, family = self.cpu, self.lanes, self.family
+        costs = COSTS.get(cpu.vendor, ZEN4)
         size_a, size_b = ITEMSIZE[family.a], ITEMSIZE[family.b]
         size_c, stored = ITEMSIZE[family.sums], self.problem.itemsize
         m, n, k = self.problem.m, self.problem.n, self.problem.k
@@ -309,10 +362,16 @@ class Space:
         a_rows = np.where(ir_outside == 1, rows, m_block * rows)
         b_columns = np.where(ir_outside == 1, n_block * nr, nr)
         b_level = np.where(m_tiles > 1, level(kc, np.minimum(b_columns, n), size_b), 0)
-        b_line = np.array(B_LINE)[b_level]
-        per_row = np.array(A_LINE)[level(np.minimum(a_rows, m), kc, size_a)] / lanes
-        per_row += (1 - pack_a) * (A_ROW + A_ROW_CROWDED * _crowded(rows, k * size_a, cpu))
-        b_line += (1 - pack_b) * B_CROWDED * _crowded(kc, n * size_b, cpu)
+        b_line = np.array(costs.b_line)[b_level]
+        a_level = level(np.minimum(a_rows, m), kc, size_a)
+        lines_b = family.rows_in_tile or 1  # that a vector of C takes of B in a step
+        b_line *= lines_b
+        per_row = np.array(costs.b_line if family.rows_in_tile else costs.a_line)[a_level]
+        per_row /= 1 if family.rows_in_tile else lanes
+        per_row += (1 - pack_a) * (
+            costs.a_row + costs.a_row_crowded * _crowded(rows, k * size_a, cpu)
+        )
+        b_line += (1 - pack_b) * costs.b_crowded * _crowded(kc, n * size_b, cpu)
 
         # With jr outside, the first tile of a column packs B while it multiplies.
         can_pack = (self.problem.b == "row") & (ir_outside == 0) & (family.step == 1)
@@ -322,37 +381,45 @@ class Space:
             for width, column_count in ((nr, full_columns), (rest_columns, rest_columns > 0)):
                 vectors = -(-width // lanes)
                 # multiply-adds; loads, two a cycle; an accumulator's wait for itself
-                loads = height * family.held + vectors
+                loads = height * family.held + vectors * lines_b
+                arithmetic = height * vectors / per_cycle
                 if family.converts:  # what is in place is converted again and again
-                    loads = loads + 2 * height * (1 - pack_a) + 2 * vectors * (1 - pack_b)
-                arithmetic = np.maximum(height * vectors / per_cycle, loads / 2)
-                arithmetic = np.maximum(arithmetic, LATENCY)
+                    converted = height * (1 - pack_a) + vectors * (1 - pack_b)
+                    loads = loads + 2 * converted
+                    arithmetic = arithmetic + costs.converted * converted
+                arithmetic = np.maximum(arithmetic, loads / 2)
+                arithmetic = np.maximum(arithmetic, costs.latency)
                 traffic = vectors * b_line + height * per_row
                 step = np.maximum(arithmetic, traffic)
-                step += OVERLAP * np.minimum(arithmetic, traffic)
+                step += costs.overlap * np.minimum(arithmetic, traffic)
                 cycles += row_count * column_count * (k / family.step) * step
 
-        cycles += TILE * m_tiles * n_tiles * k_blocks
+        tile = TILE_REGISTERS if family.rows_in_tile else costs.tile
+        cycles += tile * m_tiles * n_tiles * k_blocks
+        if family.rows_in_tile:
+            cycles += CONFIGURED * m_tiles * k_blocks * -(-n_tiles // n_block)
         lines = np.minimum(m, rows * m_tiles) * np.minimum(n, nr * n_tiles) * stored / LINE
-        cycles += C_CROWDED * lines * k_blocks * _crowded(rows, n * stored, cpu)
+        cycles += costs.c_crowded * lines * k_blocks * _crowded(rows, n * stored, cpu)
         if level(m, n, size_c) == 2:
-            cycles += C_LINE * m * n / lanes * (k_blocks - 1)
+            cycles += costs.c_line * m * n / lanes * (k_blocks - 1)
         m_blocks = -(-m_tiles // m_block)
-        packing = np.where(can_pack, PACKED_ON_THE_WAY, PACKED_LINE)
+        packing = np.where(can_pack, costs.packed_on_the_way, costs.packed_line)
         # A panel that no other block of A comes back to never leaves the cache.
         kept = (m_blocks > 1) | (ir_outside == 1)
-        packing = packing + KEPT_LINE * kept * (level(kc, np.minimum(n_block * nr, n), size_b) == 2)
-        packing += REPACKED_LINE * (m_blocks - 1)
+        packing = packing + costs.kept_line * kept * (
+            level(kc, np.minimum(n_block * nr, n), size_b) == 2
+        )
+        packing += costs.repacked_line * (m_blocks - 1)
         if 4 * k * n * size_b >= cpu.l3:
             if self.problem.b == "row":
-                packing += FAR_ROWS[0] / (nr * size_b) * (1 + kc / FAR_ROWS[1])
+                packing += costs.far_rows[0] / (nr * size_b) * (1 + kc / costs.far_rows[1])
             else:
-                packing += FAR_COLUMNS[0] * nr + FAR_COLUMNS[1] / (kc * size_b)
-        in_place = FAR_LINE * m_blocks * (level(k, n, size_b) == 2)
+                packing += costs.far_columns[0] * nr + costs.far_columns[1] / (kc * size_b)
+        in_place = costs.far_line * m_blocks * (level(k, n, size_b) == 2)
         vector = cpu.isa.vector_bits // 8
         cycles += k * n * size_b / vector * np.where(pack_b == 1, packing, in_place)
         n_blocks = -(-n_tiles // n_block)
-        return cycles + k * m * size_a / vector * pack_a * n_blocks * PACKED_LINE
+        return cycles + k * m * size_a / vector * pack_a * n_blocks * costs.packed_line
 
 
 def slowdown(family: Family, cpu: CPU) -> float:

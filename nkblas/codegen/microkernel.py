@@ -8,7 +8,7 @@ from nkblas.isa import ISA
 
 from . import epilogue, ir
 from .ir import LINE, PREFETCH, Value
-from .nanokernel import NANOKERNELS, Nanokernel, compose, flatten, unflatten
+from .nanokernel import AMX, NANOKERNELS, Nanokernel, compose, flatten, unflatten
 from .spec import Microkernel, Peak
 
 AHEAD = 16
@@ -150,8 +150,8 @@ def _build_along_panels(spec: Microkernel, isa: ISA, arguments: list[Value]) -> 
     (Configuring them takes as long as ten of their multiply-adds.)
     """
     k, a, lda, b, _, c, ldc, n, accumulate, _, line, line_step, _, scale = arguments
-    nanokernel, facts = _nanokernel(spec, isa), spec.facts
     of_a, of_b, held, of_c = spec.types
+    nanokernel, facts = AMX(isa, spec.facts, of_a, of_b), spec.facts
     a_element, b_element, c_element = map(ir.element_type, (of_a, of_b, of_c))
     lanes, vectors = nanokernel.lanes, range(spec.nr // nanokernel.lanes)
     groups = nanokernel.row_groups(spec.mr)
@@ -201,9 +201,7 @@ def _build_along_panels(spec: Microkernel, isa: ISA, arguments: list[Value]) -> 
             masks = [ir.first_lanes(lanes, ir.add(left, ir.const(-i * lanes))) for i in vectors]
             where = [(place, masks[i]) for row in places for i, place in enumerate(row)]
             offset = ir.mul(j, ir.const(spec.mr))
-            epilogue.store(
-                spec.epilogue, isa, (held, of_c), sums, where, accumulate, scale, offset
-            )
+            epilogue.store(spec.epilogue, isa, (held, of_c), sums, where, accumulate, scale, offset)
             return []
 
         def straight() -> list[Value]:
@@ -255,13 +253,12 @@ def build_peak(spec: Peak, isa: ISA, arguments: list[Value]) -> None:
             sums += nanokernel.multiply_add(x, b, chain)
         return sums
 
-    vectors = not nanokernel.family.rows_in_tile
     chains = [value for _ in range(spec.chains) for value in nanokernel.zero(rows)]
     if integers:  # equal ones would be one
         places = [ir.address(out, i, nanokernel.vector_type) for i in range(len(chains))]
         chains = [ir.load(x.type, place) for x, place in zip(chains, places, strict=True)]
     chains = ir.loop(steps, chains, step)
-    if not vectors:
+    if isinstance(nanokernel, AMX):
         for chain in chains:
             nanokernel.store([[(chain,)]], rows, out, ir.const(nanokernel.lanes))
         return

@@ -64,7 +64,8 @@ class Microkernel(NamedTuple):
         column-major operand in place, or a packed panel).
     masked : bool
         An n-edge: only the first `n` columns of B and C are touched, with `n` in the last vector
-        of `nr` columns. (With tile registers, any is one.) Where the ISA has no masks, B is read whole: it must be packed.
+        of `nr` columns. Where the ISA has no masks, B is read whole: it must be packed. (With tile
+        registers, any `n` will do.)
     packs_b : bool
         Whether it also copies B, which lies in place, into `panel`, of width `nr`. Otherwise
         `panel` means nothing.

@@ -175,9 +175,9 @@ def _spoil(c: np.ndarray) -> None:
 
 def _check_microkernel(spec: Microkernel, kernel, generator: np.random.Generator) -> None:
     lanes, nr = spec.facts.lanes(ISAS[spec.isa]), spec.nr
-    widths = range(nr - lanes + 1, nr + 1) if spec.masked else [nr]
+    widths = list(range(nr - lanes + 1, nr + 1)) if spec.masked else [nr]
     if spec.facts.rows_in_tile:
-        widths = (1, nr - 1, nr, 3 * nr - lanes)
+        widths = [1, nr - 1, nr, 3 * nr - lanes]
     for steps, n, accumulate in itertools.product((1, 2, 19), widths, (0, 1)):
         case = _Case(spec, generator, steps, n)
         for alpha, beta, turn, sign in _scales(spec.epilogue, spec.types.sums):
