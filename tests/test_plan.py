@@ -98,6 +98,7 @@ def test_any_plan_is_right(way, m, n, k, a, b, c, pack, blocks, ir_outside, scal
     isa = nkblas.cpu.isa.row_of(family.name)
     mr, nr = base_tile(isa, family)
     kc, mc, nc = blocks
+    ir_outside |= family.rows_in_tile > 0
     schedule = Schedule("tiles", mr, nr, kc, mc, nc, *pack, ir_outside, family=family.name)
     if schedule.why_not(problem, nkblas.cpu):
         schedule = schedule._replace(pack_a=True, pack_b=True)
