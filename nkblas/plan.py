@@ -12,6 +12,7 @@ from .codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Small, Strea
 from .cut import Cut, cut_evenly, cut_whole
 from .detect import CPU
 from .dtypes import DTYPES, ITEMSIZE, PRODUCTS
+from .epilogues import parse as parse_epilogue
 from .families import Family
 from .isa import ISA
 from .problem import PLAIN, Problem
@@ -74,6 +75,8 @@ class Schedule(NamedTuple):
             return "A has to be packed"
         if self.kind != "tiles" and not problem.is_plain:
             return f"kind: {self.kind} is for {', '.join(PLAIN)}"
+        if self.kind != "tiles" and parse_epilogue(problem.epilogue).is_fused:
+            return f"kind: {self.kind} has no {problem.epilogue}"
         if self.kind == "stream":
             fits = problem.b == "row" and not self.pack_a and not self.pack_b
             fits = fits and self.mr <= STREAM_ROWS
@@ -174,7 +177,8 @@ class Plan(NamedTuple):
     @property
     def epilogue(self) -> str:
         """What the kernels do with sums: any of them can add."""
-        return "" if self.problem.epilogue == "add" else self.problem.epilogue
+        epilogue = parse_epilogue(self.problem.epilogue)
+        return str(epilogue._replace(kind="") if epilogue.kind == "add" else epilogue)
 
     @property
     def bits(self) -> tuple[object, ...]:
@@ -474,7 +478,7 @@ def base_kernels(plan: Plan) -> list[KernelSpec]:
         for source in ("along", "across", "strided")
     ]
     dots: list[KernelSpec] = []
-    if plan.problem.is_plain:
+    if plan.problem.is_plain and not parse_epilogue(epilogue).is_fused:
         widths = columns_of_dots(isa, family)
         dots = [Dot(isa.name, dtype, 1, width, "b", epilogue=epilogue) for width in widths]
     microkernel = base_kernel(isa, dtype, family, epilogue)

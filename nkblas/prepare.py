@@ -22,12 +22,14 @@ from ._engine import ffi, lib
 from .codegen.spec import KernelSpec
 from .cut import Cut
 from .dtypes import ITEMSIZE, PRODUCTS
+from .epilogues import Epilogue
+from .epilogues import parse as parse_epilogue
 from .kernels import KernelsUnavailableError, kernels
 from .log import log
 from .plan import Plan, base, base_kernels
 from .plans import measured, plan_for
 from .preparing import preparing
-from .problem import EPILOGUES, LAYOUTS, Problem
+from .problem import LAYOUTS, Problem
 from .runtime import cpu, jit
 
 COMPILING = 50e6
@@ -195,14 +197,15 @@ DTYPES = tuple(PRODUCTS)
 
 def from_c(raw: Any) -> Problem:
     a, b, c = (LAYOUTS[layout] for layout in (raw.a, raw.b, raw.c))
-    return Problem(DTYPES[raw.dtype], raw.m, raw.n, raw.k, a, b, c, EPILOGUES[raw.epilogue])
+    epilogue = str(Epilogue.of_code(raw.epilogue))
+    return Problem(DTYPES[raw.dtype], raw.m, raw.n, raw.k, a, b, c, epilogue)
 
 
 def to_c(problem: Problem) -> Any:
     """The ``nk_problem`` of `problem`."""
     a, b, c = (LAYOUTS.index(layout) for layout in (problem.a, problem.b, problem.c))
-    dtype, epilogue = DTYPES.index(problem.dtype), EPILOGUES.index(problem.epilogue)
-    return ffi.new("nk_problem *", (problem.m, problem.n, problem.k, dtype, a, b, c, epilogue))
+    dtype, epilogue = DTYPES.index(problem.dtype), parse_epilogue(problem.epilogue).code
+    return ffi.new("nk_problem *", (problem.m, problem.n, problem.k, dtype, epilogue, a, b, c))
 
 
 def canonical(problem: Problem) -> Problem:
@@ -234,7 +237,8 @@ def to_c_plan(plan: Plan, addresses: dict[KernelSpec, int]) -> Any:
     c.step = family.step
     c.panel_a, c.panel_b = ITEMSIZE[family.a], ITEMSIZE[family.b]
     c.top_b = ITEMSIZE[family.sums] if family.compensation else 0
-    c.sum = ITEMSIZE[family.sums] if family.sums != plan.problem.types.c else 0
+    c.held = ITEMSIZE[family.sums]
+    c.sum = c.held if family.sums != plan.problem.types.c else 0
     c.nanoseconds = plan.nanoseconds
     c.m, c.n, c.kc = cut(plan.m), cut(plan.n), plan.kc
     c.pack_a, c.pack_b, c.ir_outside = schedule.pack_a, schedule.pack_b, schedule.ir_outside

@@ -3,22 +3,22 @@
 import re
 from typing import NamedTuple
 
+from . import epilogues
 from .dtypes import ITEMSIZE, PRODUCTS, Types, short
 
 LAYOUTS = ("row", "col", "strided")  # of nk_layout
-EPILOGUES = ("", "add", "scale")  # of nk_epilogue
 
 PLAIN = ("float32", "float64", "complex64", "complex128", "int32", "int64")
 
-PATTERN = re.compile(r"(\d+)x(\d+)x(\d+):(\w+?)(?::([rcs])([rcs])([rs]))?(?::(add|scale))?")
+PATTERN = re.compile(r"(\d+)x(\d+)x(\d+):(\w+?)(?::([rcs])([rcs])([rs]))?(?::([a-z_+]+))?")
 
 
 class Problem(NamedTuple):
     """``C[m, n] = A[m, k] @ B[k, n]``.
 
     As text, ``128x768x3072:f32`` is m, n, k and the dtype; ``:crr`` after it says that A has
-    columns (B and C rows), ``s`` stands for an operand without unit stride; ``:add`` and
-    ``:scale`` are epilogues.
+    columns (B and C rows), ``s`` stands for an operand without unit stride; ``:add``,
+    ``:scale`` and ``:columns+relu`` are epilogues.
 
     Attributes
     ----------
@@ -28,9 +28,9 @@ class Problem(NamedTuple):
     m, n, k : int
     a, b, c : {"row", "col", "strided"}
         Which dimension of the matrix has unit stride: the second, the first, neither.
-    epilogue : {"", "add", "scale"}
-        What becomes of the product on its way into C: nothing, ``C += A @ B``, or
-        ``C = alpha * A @ B + beta * C``.
+    epilogue : str
+        What becomes of the product on its way into C, as `nkblas.epilogues` has it: nothing,
+        "add" for ``C += A @ B``, "scale" for ``C = alpha * A @ B + beta * C``, "columns+relu", …
     """
 
     dtype: str
@@ -81,7 +81,8 @@ def parse(text: str) -> Problem:
     dtypes = {name: dtype for dtype in PRODUCTS for name in (dtype, short(dtype))}
     for bits in (8, 16, 32, 64):
         dtypes[f"uint{bits}"] = dtypes[f"u{bits}"] = f"int{bits}"
-    if found is None or found[4] not in dtypes or 0 in map(int, found.group(1, 2, 3)):
+    good = found is not None and found[4] in dtypes and 0 not in map(int, found.group(1, 2, 3))
+    if found is None or not good:
         raise ValueError(
             f"problem: got {text!r}, expected MxNxK:DTYPE such as 128x768x3072:f32 with a dtype "
             f"of {', '.join(PRODUCTS)}"
@@ -89,4 +90,5 @@ def parse(text: str) -> Problem:
     letters = {layout[0]: layout for layout in LAYOUTS}
     a, b, c = (letters[letter or "r"] for letter in found.group(5, 6, 7))
     m, n, k = map(int, found.group(1, 2, 3))
-    return Problem(dtypes[found[4]], m, n, k, a, b, c, found[8] or "")
+    epilogue = str(epilogues.parse(found[8] or ""))
+    return Problem(dtypes[found[4]], m, n, k, a, b, c, epilogue)

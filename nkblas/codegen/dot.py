@@ -124,7 +124,8 @@ def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
                 stored.append(epilogue.with_sign(total, spec.dtype, found))
                 places.append((ir.at(c, element, ir.mul(ldc, ir.const(i)), j), None))
     dtypes = spec.dtype, spec.dtype
-    epilogue.store(spec.epilogue, isa, dtypes, stored, places, accumulate, scale)
+    target = epilogue.Target([places], accumulate, scale)
+    epilogue.store(spec.epilogue, isa, dtypes, stored, target)
 
 
 def _sums(

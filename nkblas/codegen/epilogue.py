@@ -1,20 +1,24 @@
 """Epilogues: what becomes of the sums on their way from the accumulators into C.
 
+Their texts are those of `nkblas.epilogues`, whose kind is
+
 - ``""``: ``C = sums``, or ``C += sums`` where `accumulate` is not 0.
 - ``"scale"``: ``C = alpha * sums + beta * C``; where `accumulate` is not 0, C holds what other
   values of k gave, and it is ``C += alpha * sums``. Where C counts for nothing it is not read.
 
-A C that can't hold sums (it is narrower) gets them once k is through, rounded once; until then they
-are in a tile of their own.
+The rest of an epilogue comes once k is through. A C that can't hold sums (it is narrower) gets them
+only then, rounded once; until then they are in a tile of their own.
 """
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from nkblas.dtypes import REAL
+from nkblas.epilogues import Epilogue, parse
 from nkblas.isa import ISA
 
 from . import ir
+from .activation import activated
 from .convert import convert
 from .ir import Value
 
@@ -48,101 +52,132 @@ class Scale(NamedTuple):
         )
 
 
-class Partial(NamedTuple):
-    """Where sums are kept from one block of k to the next: after the numbers of ``nk_scale``.
+class Block(NamedTuple):
+    """What a kernel has to know of its block of k, and of what comes after the last one.
+
+    It is what ``nk_scale`` has after its numbers.
 
     Attributes
     ----------
-    tile : Value
-        Their address.
+    partial : Value
+        The address of a tile where sums are kept from one block of k to the next.
     first, last : Value
         Whether the block is the first, and the last one.
+    bias, residual, ldr : Value
+        Addresses for the tile's first element, and the distance of the residual's rows.
+    bounds : (Value, Value)
+        Of an activation.
     """
 
-    tile: Value
+    partial: Value
     first: Value
     last: Value
+    bias: Value
+    residual: Value
+    ldr: Value
+    bounds: tuple[Value, Value]
 
     @classmethod
-    def read(cls, scale: Value) -> "Partial":
+    def read(cls, scale: Value) -> "Block":
         def word(i: int, type_: Any) -> Value:
             return ir.load(type_, ir.address(scale, 6 + i, ir.i64()))
 
-        flags = (ir.nonzero(word(i, ir.i64())) for i in (1, 2))
-        return cls(word(0, ir.ptr()), *flags)
+        first, last = (ir.nonzero(word(i, ir.i64())) for i in (1, 2))
+        bounds = word(6, ir.element_type("float64")), word(7, ir.element_type("float64"))
+        addresses = word(3, ir.ptr()), word(4, ir.ptr()), word(5, ir.i64())
+        return cls(word(0, ir.ptr()), first, last, *addresses, bounds)
+
+
+class Target(NamedTuple):
+    """Where sums go.
+
+    Attributes
+    ----------
+    places : list of rows of (address, mask or None)
+        In C, a place for each vector.
+    accumulate, scale : Value
+        The kernel's arguments.
+    column : Value or int
+        How many columns the places are away from those that `scale` speaks of.
+    """
+
+    places: Sequence[Sequence[tuple[Value, Value | None]]]
+    accumulate: Value
+    scale: Value
+    column: Value | int = 0
+
+    @property
+    def flat(self) -> list[tuple[Value, Value | None]]:
+        """The places, row by row."""
+        return [place for row in self.places for place in row]
 
 
 def store(
-    epilogue: str,
-    isa: ISA,
-    dtypes: tuple[str, str],
-    sums: Sequence[Value],
-    places: Sequence[tuple[Value, Value | None]],
-    accumulate: Value,
-    scale: Value,
-    offset: Value | int = 0,
+    text: str, isa: ISA, dtypes: tuple[str, str], sums: Sequence[Value], target: Target
 ) -> None:
     """Emit the end of a kernel: vectors of sums go to places in C.
 
     Parameters
     ----------
-    epilogue : str
+    text : str
+        The epilogue.
     isa : ISA
     dtypes : (str, str)
         Of the sums, of C.
     sums : sequence of Value
-        Vectors; if complex, they are `product`'s already.
-    places : sequence of (address, mask or None)
-    accumulate, scale : Value
-        The kernel's arguments.
-    offset : Value or int
-        Sums that are kept before these.
+        Vectors, row by row; if complex, they are `product`'s already.
+    target : Target
     """
     held, stored = dtypes
+    epilogue = parse(text)
+    types = [value.type for value in sums]
 
-    def finish(sums: Sequence[Value]) -> list[Value]:
-        values = _with_c(epilogue, isa, dtypes, sums, places, accumulate, scale)
-        for value, (place, mask) in zip(values, places, strict=True):
+    def finish(sums: Sequence[Value], last: Value | None) -> list[Value]:
+        values = _with_c(epilogue.kind, isa, dtypes, sums, target)
+        if epilogue.is_fused:
+
+            def fused() -> Sequence[Value]:
+                return _fused(epilogue, isa, dtypes, values, target)
+
+            values = fused() if last is None else ir.when(last, fused, values)
+        for value, (place, mask) in zip(values, target.flat, strict=True):
             ir.store(convert(value, held, stored, isa), place, mask)
         return []
 
     if held == stored:
-        finish(sums)
+        finish(sums, Block.read(target.scale).last if epilogue.is_fused else None)
         return
-    partial = Partial.read(scale)
+    block = Block.read(target.scale)
     size, element = sums[0].type.shape[0], sums[0].type.element_type
-    start = ir.address(partial.tile, offset, element)
+    kept = target.column  # before these sums: whole tiles, of so many columns
+    if not isinstance(kept, int):
+        kept = ir.mul(kept, ir.const(len(target.places)))
+    start = ir.address(block.partial, kept, element)
     tile = [ir.address(start, i * size, element) for i in range(len(sums))]
 
     def added() -> list[Value]:
         before = zip(sums, tile, strict=True)
         return [ir.plus(ir.load(value.type, place), value) for value, place in before]
 
-    total = ir.either(partial.first, lambda: sums, added, [value.type for value in sums])
+    total = ir.either(block.first, lambda: sums, added, types)
 
     def keep() -> list[Value]:
         for value, place in zip(total, tile, strict=True):
             ir.store(value, place)
         return []
 
-    ir.either(partial.last, lambda: finish(total), keep)
+    ir.either(block.last, lambda: finish(total, None), keep)
 
 
 def _with_c(
-    epilogue: str,
-    isa: ISA,
-    dtypes: tuple[str, str],
-    sums: Sequence[Value],
-    places: Sequence[tuple[Value, Value | None]],
-    accumulate: Value,
-    scale: Value,
+    kind: str, isa: ISA, dtypes: tuple[str, str], sums: Sequence[Value], target: Target
 ) -> Sequence[Value]:
-    """What goes to C, in the type of the sums."""
+    """Sums that are scaled and added to C, in their own type."""
     held, stored = dtypes
-    whether, factor = ir.nonzero(accumulate), None
-    if epilogue == "scale":
+    whether, factor = ir.nonzero(target.accumulate), None
+    if kind == "scale":
         element = sums[0].type.element_type
-        found = Scale.read(scale, element)
+        found = Scale.read(target.scale, element)
         sums = [times(value, held, found.alpha, found.alpha_i) for value in sums]
         one, zero = ir.one(element), ir.zero(element)
         factor = (
@@ -151,15 +186,10 @@ def _with_c(
         )
         whether = is_not_zero(*factor)
 
-    def read(value: Value, place: Value, mask: Value | None) -> Value:
-        element = ir.element_type(REAL.get(stored, stored))
-        c = ir.load(ir.like(value, element), place, mask)
-        return convert(c, stored, held, isa)
-
     def with_c() -> list[Value]:
         found = []
-        for value, (place, mask) in zip(sums, places, strict=True):
-            c = read(value, place, mask)
+        for value, (place, mask) in zip(sums, target.flat, strict=True):
+            c = _read(value, dtypes, place, mask, isa)
             if factor is None:
                 found.append(ir.plus(c, value))
             elif held in REAL:
@@ -169,6 +199,49 @@ def _with_c(
         return found
 
     return ir.when(whether, with_c, sums)
+
+
+def _read(
+    value: Value, dtypes: tuple[str, str], place: Value, mask: Value | None, isa: ISA
+) -> Value:
+    """A vector of C's type at a place, as `value` is."""
+    held, stored = dtypes
+    element = ir.element_type(REAL.get(stored, stored))
+    return convert(ir.load(ir.like(value, element), place, mask), stored, held, isa)
+
+
+def _fused(
+    epilogue: Epilogue, isa: ISA, dtypes: tuple[str, str], values: Sequence[Value], target: Target
+) -> list[Value]:
+    """Bias, activation and residual, of values in the type of the sums."""
+    vector = values[0].type
+    lanes, element = vector.shape[0], vector.element_type
+    block, width = Block.read(target.scale), len(target.places[0])
+    columns = [ir.add(ir.const(j * lanes), _value(target.column)) for j in range(width)]
+    biases: list[Value] = []
+    if epilogue.bias == "columns":
+        row = [ir.load(vector, ir.address(block.bias, column, element)) for column in columns]
+        biases = row * len(target.places)
+    elif epilogue.bias == "rows":
+        for i in range(len(target.places)):
+            one = ir.load(element, ir.address(block.bias, i, element))
+            biases += [ir.splat(one, vector)] * width
+    found = []
+    for i, (value, (_, mask)) in enumerate(zip(values, target.flat, strict=True)):
+        if biases:
+            value = ir.plus(value, biases[i])
+        if epilogue.activation:
+            value = activated(epilogue.activation, value, block.bounds)
+        if epilogue.residual:
+            start = ir.mul(block.ldr, ir.const(i // width))
+            place = ir.at(block.residual, ir.element_type(dtypes[1]), start, columns[i % width])
+            value = ir.plus(value, _read(value, dtypes, place, mask, isa))
+        found.append(value)
+    return found
+
+
+def _value(index: Value | int) -> Value:
+    return ir.const(index) if isinstance(index, int) else index
 
 
 def is_not_zero(real: Value, imaginary: Value) -> Value:

@@ -127,8 +127,9 @@ def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
     tile = unflatten(flat, len(vectors), facts.accumulators)
 
     sums = nanokernel.sums(tile, spec.mr, spec.epilogue, scale)
-    places = [(place, c_mask[j]) for row in c_tile for j, place in enumerate(row)]
-    epilogue.store(spec.epilogue, isa, (held, of_c), sums, places, accumulate, scale)
+    places = [list(zip(row, c_mask, strict=True)) for row in c_tile]
+    target = epilogue.Target(places, accumulate, scale)
+    epilogue.store(spec.epilogue, isa, (held, of_c), sums, target)
 
 
 def _places_in_c(spec: Microkernel, c: Value, ldc: Value, lanes: int) -> list[list[Value]]:
@@ -199,9 +200,9 @@ def _build_along_panels(spec: Microkernel, isa: ISA, arguments: list[Value]) -> 
             sums = nanokernel.load_rows(in_memory, spec.mr, spec.nr)
             places = _places_in_c(spec, c, ldc, lanes)
             masks = [ir.first_lanes(lanes, ir.add(left, ir.const(-i * lanes))) for i in vectors]
-            where = [(place, masks[i]) for row in places for i, place in enumerate(row)]
-            offset = ir.mul(j, ir.const(spec.mr))
-            epilogue.store(spec.epilogue, isa, (held, of_c), sums, where, accumulate, scale, offset)
+            where = [list(zip(row, masks, strict=True)) for row in places]
+            target = epilogue.Target(where, accumulate, scale, column=j)
+            epilogue.store(spec.epilogue, isa, (held, of_c), sums, target)
             return []
 
         def straight() -> list[Value]:

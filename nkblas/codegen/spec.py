@@ -20,7 +20,7 @@ def _symbol(spec: "KernelSpec") -> str:
         elif field in ("nr", "kr") or (field in "nk" and isinstance(spec, Small)):  # 14x32
             words[-1] += f"x{value}"
         elif value not in (False, "") and (field, value) != ("family", "fma"):
-            words.append(str(value))
+            words.append(str(value).replace("+", "_"))
     return "_".join(words)
 
 

@@ -63,7 +63,7 @@ typedef struct {
     int64_t p0, kc, steps; /* k of the microkernel: steps of its family */
     int64_t i0, i1, j0, j1;
     int fresh_b; /* B's panels of this block are not packed yet */
-    char *a_panels, *b_panels, *c_tile, *partial;
+    char *a_panels, *b_panels, *c_tile, *r_tile, *partial;
 } block;
 
 /* Steps of the microkernel for so many values of k; panels hold whole ones. */
@@ -245,15 +245,19 @@ static void run_tile(const block *x, int64_t i, int64_t j, int64_t j1, region fe
     int64_t steps = x->steps, lines = smaller(fetched.rows, steps);
     nk_scale scale = x->scale;
     int in_c = x->p0 > 0 && !plan->sum; /* what other blocks of k gave */
+    scale.first = x->p0 == 0;
+    scale.last = x->p0 + x->kc == plan->problem.k;
     if (plan->sum) {
         int64_t tiles = smaller(plan->n.block, x->last_j - x->j0);
         int64_t tile = (i - x->first_i) * tiles + j - x->j0;
         scale.partial = x->partial + tile * plan->m.size * plan->n.size * plan->sum;
-        scale.first = x->p0 == 0;
-        scale.last = x->p0 + x->kc == plan->problem.k;
     }
+    if (scale.bias)
+        scale.bias += (scale.fused & NK_BIAS_OF_ROWS ? row : column) * plan->held;
+    if (scale.residual)
+        scale.residual += (row * scale.ldr + column) * size;
     /* A kernel that scales does by itself what is to be done with C before the first block of k. */
-    int scales = plan->problem.epilogue == NK_SCALE;
+    int scales = (plan->problem.epilogue & NK_KIND) == NK_SCALE;
     int reads_c = in_c || scale.beta != 0 || scale.beta_i != 0;
     int accumulate = scales ? in_c : reads_c;
 
@@ -270,6 +274,11 @@ static void run_tile(const block *x, int64_t i, int64_t j, int64_t j1, region fe
     if (reads_c) {
         memset(x->c_tile, 0, (size_t)(plan->m.size * ldc * size));
         plan->copy(rows, columns, c, x->c.rs, x->c.cs, x->c_tile, ldc, 1);
+    }
+    if (scale.residual) {
+        memset(x->r_tile, 0, (size_t)(plan->m.size * ldc * size));
+        plan->copy(rows, columns, scale.residual, scale.ldr, 1, x->r_tile, ldc, 1);
+        scale.residual = x->r_tile, scale.ldr = ldc;
     }
     microkernel(steps, a, lda, b, ldb, x->c_tile, ldc, columns, accumulate, b_packed,
                 fetched.first, fetched.apart, lines, &scale);
@@ -328,12 +337,14 @@ static int run_tiles(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c,
         int64_t c_tiles = plan->whole_rows ? smaller(n->block, j1 - j0) : 1;
         size_t c_size = whole_pages(m->size * c_tiles * n->size * size->c);
         int64_t sums = (i1 - i0) * smaller(n->block, j1 - j0) * m->size * n->size * sum;
-        x.a_panels = nk_buffer(a_size + b_size + c_size + (size_t)sums);
+        size_t r_size = scale.residual ? c_size : 0;
+        x.a_panels = nk_buffer(a_size + b_size + c_size + r_size + (size_t)sums);
         if (!x.a_panels)
             return 0;
         x.b_panels = x.a_panels + a_size;
         x.c_tile = x.b_panels + b_size;
-        x.partial = x.c_tile + c_size;
+        x.r_tile = x.c_tile + c_size;
+        x.partial = x.r_tile + r_size;
     }
     set_columns(&x, j0);
     do
@@ -403,7 +414,7 @@ static void run_chunk(void *argument, int64_t chunk)
         if (tile)
             tile(whole_steps(plan, plan->problem.k), a.data, leading(a, plan->problem.a), b.data,
                  leading(b, plan->problem.b), c.data, c.rs, plan->problem.n,
-                 plan->problem.epilogue == NK_ADD, NULL, NULL, 0, 0, &x->scale);
+                 (plan->problem.epilogue & NK_KIND) == NK_ADD, NULL, NULL, 0, 0, &x->scale);
         else if (!run_tiles(plan, a, b, c, x->scale, m * row / x->rows, m * (row + 1) / x->rows,
                             n * column / x->columns, n * (column + 1) / x->columns))
             __atomic_store_n(&x->out_of_memory, 1, __ATOMIC_RELAXED);
@@ -535,7 +546,7 @@ nk_problem nk_describe(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix
         else if (dtype == NK_INT8_UINT8_INT32)
             dtype = NK_UINT8_INT8_INT32;
     }
-    nk_problem problem = {.m = m, .n = n, .k = k, .dtype = dtype};
+    nk_problem problem = {.m = m, .n = n, .k = k, .dtype = (int16_t)dtype};
     problem.a = (int8_t)layout(a, m, k);
     if (n == 1 && b->rs == 1)
         problem.b = NK_COL; /* a dot product: both vectors lie along k */
@@ -567,20 +578,31 @@ static void fold(int64_t *m, int64_t *n, nk_matrix *a, nk_matrix *b, nk_matrix *
     }
 }
 
-static nk_epilogue epilogue(nk_scale x)
+static nk_epilogue kind(nk_scale x)
 {
     if (x.alpha != 1 || x.alpha_i != 0 || x.beta_i != 0 || x.turn != 1 || x.sign != 1)
         return NK_SCALE;
     return x.beta == 0 ? NK_PLAIN : x.beta == 1 ? NK_ADD : NK_SCALE;
 }
 
+/* A bias of columns becomes one of rows, and the other way round. (A C that is turned has a
+   residual only if it is a vector, which has no leading dimension.) */
+static void turn_bias(nk_scale *x)
+{
+    if (x->fused & NK_BIAS)
+        x->fused ^= NK_BIAS;
+}
+
 static int64_t run(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
                    nk_matrix c, int64_t count, nk_steps steps, nk_scale scale)
 {
-    if (is_turned(m, n, c))
+    if (is_turned(m, n, c)) {
         scale.sign *= scale.turn; /* it is the other operand that is conjugate */
+        turn_bias(&scale);
+    }
+    scale.first = scale.last = 1;
     nk_problem problem = nk_describe(dtype, m, n, k, &a, &b, &c, &steps);
-    problem.epilogue = epilogue(scale);
+    problem.epilogue = (int16_t)(kind(scale) | scale.fused);
     nk_plan *plan = nk_table_find(&problem);
     if (!plan && nk_ask && nk_ask(&problem))
         plan = nk_table_find(&problem);

@@ -586,20 +586,32 @@ static PyObject *make_quick(PyObject *self, PyObject *args)
     return (PyObject *)function;
 }
 
-/* gemm(alpha, a, b, beta, c, turn, sign): C = alpha * A @ B + beta * C for matrices aligned and in
-   the machine's byte order, whose shapes fit and of which C overlaps no other and m, n, k and alpha
-   are not 0; whether it was done. `turn` and `sign` are nk_scale's. */
+/* gemm(alpha, a, b, beta, c, turn, sign, epilogue, bias, residual, low, high):
+   C = activation(alpha * A @ B + beta * C + bias) + residual for matrices aligned and in the
+   machine's byte order, whose shapes fit and of which C overlaps no other and m, n, k and alpha are
+   not 0; whether it was done. `turn` and `sign` are nk_scale's. `epilogue`, and all after it, can be
+   left out; what it has no bits for is None. A bias has the type of the sums and room behind it, a
+   residual C's type and layout, which is that of rows. */
 static PyObject *scaled(PyObject *self, PyObject *args)
 {
     PyArrayObject *a, *b, *c;
+    PyObject *bias = Py_None, *residual = Py_None;
     npy_intp m, n, k;
     Py_complex alpha, beta;
     nk_scale scale = {0};
 
     (void)self;
-    if (!PyArg_ParseTuple(args, "DO!O!DO!dd", &alpha, &PyArray_Type, &a, &PyArray_Type, &b, &beta,
-                          &PyArray_Type, &c, &scale.turn, &scale.sign))
+    if (!PyArg_ParseTuple(args, "DO!O!DO!dd|LOOdd", &alpha, &PyArray_Type, &a, &PyArray_Type, &b,
+                          &beta, &PyArray_Type, &c, &scale.turn, &scale.sign, &scale.fused, &bias,
+                          &residual, &scale.low, &scale.high))
         return NULL;
+    if (bias != Py_None)
+        scale.bias = PyArray_BYTES((PyArrayObject *)bias);
+    if (residual != Py_None) {
+        PyArrayObject *r = (PyArrayObject *)residual;
+        scale.residual = PyArray_BYTES(r);
+        scale.ldr = PyArray_STRIDE(r, 0) / PyArray_ITEMSIZE(r);
+    }
     scale.alpha = alpha.real, scale.alpha_i = alpha.imag;
     scale.beta = beta.real, scale.beta_i = beta.imag;
     int dtype = dtype_for(PyArray_TYPE(a), PyArray_TYPE(b), PyArray_TYPE(c));
