@@ -79,7 +79,9 @@ def parse(text: str) -> Epilogue:
     def one_of(names: tuple[str, ...]) -> str:
         return words.pop(0) if words and words[0] in names else ""
 
-    found = Epilogue(one_of(KINDS), one_of(BIASES), one_of(ACTIVATIONS), one_of(("residual",)) != "")
+    found = Epilogue(
+        one_of(KINDS), one_of(BIASES), one_of(ACTIVATIONS), one_of(("residual",)) != ""
+    )
     if words or str(found) != text:
         raise ValueError(f"epilogue: got {text!r}, expected such as 'scale+columns+relu+residual'")
     return found

@@ -41,7 +41,7 @@ class Fused(NamedTuple):
         if dtype.name in ("float16", "bfloat16", "float32", "float64"):
             return True
         exact = self.epilogue.activation in ("", "relu")
-        return not self.epilogue.is_fused or (exact and dtype.name in ("int32", "int64"))
+        return exact and dtype.name in ("int32", "int64")
 
     def apply(self, c: np.ndarray) -> None:
         """Do it by NumPy, to a C that holds the rest."""
@@ -50,6 +50,9 @@ class Fused(NamedTuple):
             residual = None if self.residual is None else self.residual.astype(wide.dtype)
             with np.errstate(all="ignore"):
                 c[...] = apply(self.epilogue, wide, self.bias, residual, self.bounds)
+
+
+NOTHING_MORE = Fused()
 
 
 def sums_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -71,7 +74,7 @@ def fused(
         A type can't be cast.
     """
     if bias is None and activation is None and residual is None:
-        return Fused()
+        return NOTHING_MORE
     name, bounds = _activation(activation, dtype)
     which = ""
     if bias is not None:

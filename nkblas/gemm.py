@@ -9,13 +9,11 @@ import numpy as np
 
 from . import _gufunc
 from .dtypes import product
-from .fused import Fused, fused
-from .matmul import adopt_new_types, matmul
+from .fused import NOTHING_MORE, Fused, fused
+from .matmul import adopt_new_types, matmul, short_way
 
 
-NOTHING_MORE = Fused()
-
-
+@short_way
 def gemm(
     a: Any,
     b: Any,
@@ -33,8 +31,9 @@ def gemm(
 ) -> np.ndarray:
     """Scale a matrix product and add it: ``alpha * op(a) @ op(b) + beta * c``, in one pass.
 
-    In the same pass, ``activation(… + bias) + residual``. All types of numbers run on nkblas but for longdouble and clongdouble. Overflow and invalid
-    operations raise no warnings.
+    In the same pass, it can become a layer: ``activation(... + bias) + residual``. All types of
+    numbers run on nkblas but for longdouble and clongdouble. Overflow and invalid operations raise
+    no warnings.
 
     Parameters
     ----------
@@ -136,7 +135,9 @@ def gemm(
     target = out if in_place else np.empty(shape, work)
     if beta != 0 and target is not c:
         target[...] = arrays["c"]
-    multiply(alpha, left, right, beta, target, conj_a, conj_b, more if work == dtype else Fused())
+    multiply(
+        alpha, left, right, beta, target, conj_a, conj_b, more if work == dtype else NOTHING_MORE
+    )
     if work != dtype:
         more.apply(target)
     if target is not out:
@@ -235,8 +236,8 @@ def multiply(
     # kernels scale by floats: what they do with integers is to add
     scales = c.dtype.kind not in "iub" or (alpha == 1 and beta in (0, 1))
     turn, sign = -1 if conj_a != conj_b else 1, -1 if conj_b else 1
-    at_once = more.in_kernels(c.dtype)
-    arguments = more.arguments if at_once and more.epilogue.is_fused else ()
+    at_once = not more.epilogue.is_fused or more.in_kernels(c.dtype)
+    arguments = more.arguments if at_once and more is not NOTHING_MORE else ()
     if some and scales and _gufunc.gemm(alpha, a, b, beta, c, turn, sign, *arguments):
         if not at_once:
             more.apply(c)

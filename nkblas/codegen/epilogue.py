@@ -89,27 +89,56 @@ class Block(NamedTuple):
 
 
 class Target(NamedTuple):
-    """Where sums go.
+    """Where sums go: a tile of C, vector by vector.
 
     Attributes
     ----------
-    places : list of rows of (address, mask or None)
-        In C, a place for each vector.
+    c, ldc : Value
+        Its first element, and the distance of its rows.
+    rows : int
+    starts : sequence of int
+        The columns where a row's vectors start.
+    masks : sequence of Value or None
+        For each vector of a row.
     accumulate, scale : Value
         The kernel's arguments.
-    column : Value or int
-        How many columns the places are away from those that `scale` speaks of.
+    down, right : Value or int
+        How many rows and columns the tile is away from what `scale` speaks of.
+    kept : Value or int
+        How many sums are kept before the tile's from one block of k to the next.
+    room : Value or None
+        Memory for a tile of sums, which may be overwritten.
     """
 
-    places: Sequence[Sequence[tuple[Value, Value | None]]]
+    c: Value
+    ldc: Value
+    rows: int
+    starts: Sequence[int]
+    masks: Sequence[Value | None]
     accumulate: Value
     scale: Value
-    column: Value | int = 0
+    down: Value | int = 0
+    right: Value | int = 0
+    kept: Value | int = 0
+    room: Value | None = None
 
-    @property
-    def flat(self) -> list[tuple[Value, Value | None]]:
-        """The places, row by row."""
-        return [place for row in self.places for place in row]
+    def row(self, i: Value | int, dtype: str) -> list[tuple[Value, Value | None]]:
+        """The places of a row's vectors, and their masks."""
+        element = ir.element_type(dtype)
+        distance = ir.mul(self.ldc, _value(i))
+        return [
+            (ir.at(self.c, element, distance, start), mask)
+            for start, mask in zip(self.starts, self.masks, strict=True)
+        ]
+
+    def places(self, dtype: str) -> list[tuple[Value, Value | None]]:
+        """The same of all rows."""
+        return [place for i in range(self.rows) for place in self.row(i, dtype)]
+
+
+LONG = ("gelu", "gelu_tanh", "silu", "sigmoid", "tanh")
+"""Activations of so many instructions that a loop has to go through the rows of a tile, which needs
+room for it."""
 
 
 def store(
@@ -130,36 +159,57 @@ def store(
     """
     held, stored = dtypes
     epilogue = parse(text)
-    types = [value.type for value in sums]
+    block = Block.read(target.scale) if epilogue.is_fused or held != stored else None
 
-    def finish(sums: Sequence[Value], last: Value | None) -> list[Value]:
-        values = _with_c(epilogue.kind, isa, dtypes, sums, target)
-        if epilogue.is_fused:
-
-            def fused() -> Sequence[Value]:
-                return _fused(epilogue, isa, dtypes, values, target)
-
-            values = fused() if last is None else ir.when(last, fused, values)
-        for value, (place, mask) in zip(values, target.flat, strict=True):
+    def put(values: Sequence[Value], places: Sequence[tuple[Value, Value | None]]) -> list[Value]:
+        for value, (place, mask) in zip(values, places, strict=True):
             ir.store(convert(value, held, stored, isa), place, mask)
         return []
 
+    def fuse(values: Sequence[Value]) -> list[Value]:
+        assert block is not None
+        tail = _Tail(epilogue, isa, dtypes, target, block, values[0].type)
+        width = len(target.starts)
+        if target.room is None:
+            for i in range(target.rows):
+                row = values[i * width : (i + 1) * width]
+                put(tail.of_row(row, i), target.row(i, stored))
+            return []
+        size, element = tail.lanes, tail.vector.element_type
+        for i, value in enumerate(values):
+            ir.store(value, ir.address(target.room, i * size, element))
+
+        def of_row(i: Value, _: list[Value]) -> list[Value]:
+            start = ir.address(target.room, ir.mul(i, ir.const(width * size)), element)
+            kept = [
+                ir.load(tail.vector, ir.address(start, j * size, element)) for j in range(width)
+            ]
+            return put(tail.of_row(kept, i), target.row(i, stored))
+
+        ir.loop(ir.const(target.rows), [], of_row)
+        return []
+
+    def finish(sums: Sequence[Value], last: Value | None) -> list[Value]:
+        values = _with_c(epilogue.kind, isa, dtypes, sums, target)
+        if not epilogue.is_fused:
+            return put(values, target.places(stored))
+        if last is None:
+            return fuse(values)
+        return ir.either(last, lambda: fuse(values), lambda: put(values, target.places(stored)))
+
     if held == stored:
-        finish(sums, Block.read(target.scale).last if epilogue.is_fused else None)
+        finish(sums, block.last if block else None)
         return
-    block = Block.read(target.scale)
+    assert block is not None
     size, element = sums[0].type.shape[0], sums[0].type.element_type
-    kept = target.column  # before these sums: whole tiles, of so many columns
-    if not isinstance(kept, int):
-        kept = ir.mul(kept, ir.const(len(target.places)))
-    start = ir.address(block.partial, kept, element)
+    start = ir.address(block.partial, target.kept, element)
     tile = [ir.address(start, i * size, element) for i in range(len(sums))]
 
     def added() -> list[Value]:
         before = zip(sums, tile, strict=True)
         return [ir.plus(ir.load(value.type, place), value) for value, place in before]
 
-    total = ir.either(block.first, lambda: sums, added, types)
+    total = ir.either(block.first, lambda: sums, added, [value.type for value in sums])
 
     def keep() -> list[Value]:
         for value, place in zip(total, tile, strict=True):
@@ -173,7 +223,7 @@ def _with_c(
     kind: str, isa: ISA, dtypes: tuple[str, str], sums: Sequence[Value], target: Target
 ) -> Sequence[Value]:
     """Sums that are scaled and added to C, in their own type."""
-    held, stored = dtypes
+    held = dtypes[0]
     whether, factor = ir.nonzero(target.accumulate), None
     if kind == "scale":
         element = sums[0].type.element_type
@@ -188,7 +238,7 @@ def _with_c(
 
     def with_c() -> list[Value]:
         found = []
-        for value, (place, mask) in zip(sums, target.flat, strict=True):
+        for value, (place, mask) in zip(sums, target.places(dtypes[1]), strict=True):
             c = _read(value, dtypes, place, mask, isa)
             if factor is None:
                 found.append(ir.plus(c, value))
@@ -210,34 +260,50 @@ def _read(
     return convert(ir.load(ir.like(value, element), place, mask), stored, held, isa)
 
 
-def _fused(
-    epilogue: Epilogue, isa: ISA, dtypes: tuple[str, str], values: Sequence[Value], target: Target
-) -> list[Value]:
+class _Tail:
     """Bias, activation and residual, of values in the type of the sums."""
-    vector = values[0].type
-    lanes, element = vector.shape[0], vector.element_type
-    block, width = Block.read(target.scale), len(target.places[0])
-    columns = [ir.add(ir.const(j * lanes), _value(target.column)) for j in range(width)]
-    biases: list[Value] = []
-    if epilogue.bias == "columns":
-        row = [ir.load(vector, ir.address(block.bias, column, element)) for column in columns]
-        biases = row * len(target.places)
-    elif epilogue.bias == "rows":
-        for i in range(len(target.places)):
-            one = ir.load(element, ir.address(block.bias, i, element))
-            biases += [ir.splat(one, vector)] * width
-    found = []
-    for i, (value, (_, mask)) in enumerate(zip(values, target.flat, strict=True)):
+
+    def __init__(
+        self,
+        epilogue: Epilogue,
+        isa: ISA,
+        dtypes: tuple[str, str],
+        target: Target,
+        block: Block,
+        vector: Any,
+    ) -> None:
+        self.epilogue, self.isa, self.dtypes = epilogue, isa, dtypes
+        self.masks, self.block, self.down = target.masks, block, _value(target.down)
+        self.vector, self.lanes = vector, vector.shape[0]
+        self.columns = [ir.add(ir.const(start), _value(target.right)) for start in target.starts]
+        self.biases: list[Value] = []
+        if epilogue.bias == "columns":
+            element = vector.element_type
+            places = [ir.address(block.bias, column, element) for column in self.columns]
+            self.biases = [ir.load(vector, place) for place in places]
+
+    def of_row(self, values: Sequence[Value], i: Value | int) -> list[Value]:
+        """What becomes of the vectors of row `i`."""
+        biases, element = self.biases, self.vector.element_type
+        i = ir.add(self.down, _value(i))
+        if self.epilogue.bias == "rows":
+            one = ir.load(element, ir.address(self.block.bias, i, element))
+            biases = [ir.splat(one, self.vector)] * len(values)
         if biases:
-            value = ir.plus(value, biases[i])
-        if epilogue.activation:
-            value = activated(epilogue.activation, value, block.bounds)
-        if epilogue.residual:
-            start = ir.mul(block.ldr, ir.const(i // width))
-            place = ir.at(block.residual, ir.element_type(dtypes[1]), start, columns[i % width])
-            value = ir.plus(value, _read(value, dtypes, place, mask, isa))
-        found.append(value)
-    return found
+            values = list(map(ir.plus, values, biases))
+        if self.epilogue.activation:
+            bounds = self.block.bounds
+            values = [activated(self.epilogue.activation, x, bounds) for x in values]
+        if self.epilogue.residual:
+            start = ir.mul(self.block.ldr, i)
+            stored = ir.element_type(self.dtypes[1])
+            places = [ir.at(self.block.residual, stored, start, x) for x in self.columns]
+            residual = [
+                _read(value, self.dtypes, place, mask, self.isa)
+                for value, place, mask in zip(values, places, self.masks, strict=True)
+            ]
+            values = list(map(ir.plus, values, residual))
+        return list(values)
 
 
 def _value(index: Value | int) -> Value:

@@ -4,6 +4,7 @@ from functools import partial
 from typing import NamedTuple
 
 from nkblas.dtypes import ITEMSIZE
+from nkblas.epilogues import parse
 from nkblas.isa import ISA
 
 from . import epilogue, ir
@@ -73,8 +74,10 @@ def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
     # packed panels are whole
     can_mask = facts.group_b == 1 and isa.can_mask(b_size)
     b_mask = c_mask if can_mask else [None] * len(vectors)
-    c_tile = _places_in_c(spec, c, ldc, lanes)
-    _fetch_to_write(c_tile)
+    _fetch_to_write(spec, c, ldc, lanes)
+    room = None
+    if parse(spec.epilogue).activation in epilogue.LONG:
+        room = ir.allocate(spec.mr * spec.nr, nanokernel.vector_type.element_type)
 
     # One k-step a turn, and addresses left to LLVM: it needs two registers for the rows of A in
     # place. Unrolled by hand, its scheduler draws the loads together and spills accumulators.
@@ -127,22 +130,17 @@ def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
     tile = unflatten(flat, len(vectors), facts.accumulators)
 
     sums = nanokernel.sums(tile, spec.mr, spec.epilogue, scale)
-    places = [list(zip(row, c_mask, strict=True)) for row in c_tile]
-    target = epilogue.Target(places, accumulate, scale)
+    starts = range(0, spec.nr, lanes)
+    target = epilogue.Target(c, ldc, spec.mr, starts, c_mask, accumulate, scale, room=room)
     epilogue.store(spec.epilogue, isa, (held, of_c), sums, target)
 
 
-def _places_in_c(spec: Microkernel, c: Value, ldc: Value, lanes: int) -> list[list[Value]]:
-    """The addresses of a tile's vectors in C."""
+def _fetch_to_write(spec: Microkernel, c: Value, ldc: Value, lanes: int) -> None:
+    """Have a tile of C on its way into the cache."""
     element = ir.element_type(spec.types.c)
-    rows = [ir.address(c, ir.mul(ldc, ir.const(i)), element) for i in range(spec.mr)]
-    return [[ir.address(row, j, element) for j in range(0, spec.nr, lanes)] for row in rows]
-
-
-def _fetch_to_write(places: list[list[Value]]) -> None:
-    for row in places:
-        for place in row:
-            ir.prefetch_for_write(place)
+    for i in range(spec.mr):
+        for j in range(0, spec.nr, lanes):
+            ir.prefetch_for_write(ir.at(c, element, ir.mul(ldc, ir.const(i)), j))
 
 
 def _build_along_panels(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
@@ -197,12 +195,21 @@ def _build_along_panels(spec: Microkernel, isa: ISA, arguments: list[Value]) -> 
 
         def by_way_of_memory() -> list[Value]:
             nanokernel.store(tile, spec.mr, in_memory, width)
-            sums = nanokernel.load_rows(in_memory, spec.mr, spec.nr)
-            places = _places_in_c(spec, c, ldc, lanes)
             masks = [ir.first_lanes(lanes, ir.add(left, ir.const(-i * lanes))) for i in vectors]
-            where = [list(zip(row, masks, strict=True)) for row in places]
-            target = epilogue.Target(where, accumulate, scale, column=j)
-            epilogue.store(spec.epilogue, isa, (held, of_c), sums, target)
+            starts = [i * lanes for i in vectors]
+
+            def row(i: Value, _: list[Value]) -> list[Value]:
+                before = ir.mul(i, width)
+                sums = nanokernel.load_row(in_memory, before, len(vectors))
+                kept = ir.add(ir.mul(j, ir.const(spec.mr)), before)
+                c_row = ir.address(c, ir.mul(ldc, i), c_element)
+                target = epilogue.Target(
+                    c_row, ldc, 1, starts, masks, accumulate, scale, i, j, kept
+                )
+                epilogue.store(spec.epilogue, isa, (held, of_c), sums, target)
+                return []
+
+            ir.loop(ir.const(spec.mr), [], row)
             return []
 
         def straight() -> list[Value]:
@@ -217,7 +224,7 @@ def _build_along_panels(spec: Microkernel, isa: ISA, arguments: list[Value]) -> 
         next_line = ir.address(line, ir.mul(line_step, ir.const(ROWS_AHEAD)), byte)
         return [after, ir.address(c, spec.nr, c_element), next_line]
 
-    _fetch_to_write(_places_in_c(spec, c, ldc, lanes))
+    _fetch_to_write(spec, c, ldc, lanes)
     ir.loop(n, [b, c, line], panel, step=spec.nr)
 
 

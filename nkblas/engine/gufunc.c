@@ -342,7 +342,7 @@ static PyArrayObject *plain_out(PyObject *out, PyArrayObject *a, PyArrayObject *
 
 /* Whose rules hold for two plain operands: numpy.inner(A, B) is A @ B.T, numpy.vdot takes their
    elements as vectors, dot's and matmul's differ in what may be `out`. */
-typedef enum { AS_MATMUL, AS_DOT, AS_INNER, AS_VDOT } rule;
+typedef enum { AS_MATMUL, AS_DOT, AS_INNER, AS_VDOT, AS_GEMM } rule;
 
 enum { FLAGS = FE_DIVBYZERO | FE_OVERFLOW | FE_UNDERFLOW | FE_INVALID };
 
@@ -435,6 +435,115 @@ static PyObject *plain_product(const char *name, rule asked, PyObject *const *ar
     return PyArray_Return(c);
 }
 
+/* Names of activations, in the order of epilogues.py. ("clip" has arguments.) */
+static const char *const activations[] = {"relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh"};
+enum { ACTIVATIONS = sizeof activations / sizeof *activations, FIRST_ACTIVATION = 32, ROOM = 256 };
+
+/* What nk_problem.epilogue has for an activation; -1: the general way has to see to it. */
+static int code_of_activation(PyObject *name)
+{
+    if (!PyUnicode_Check(name))
+        return -1;
+    for (int i = 0; i < ACTIVATIONS; i++)
+        if (!PyUnicode_CompareWithASCIIString(name, activations[i]))
+            return FIRST_ACTIVATION * (i + 1);
+    return -1;
+}
+
+/* The type of the sums for a C of floats; -1: it has others. */
+static int sums_of(int type)
+{
+    if (type == NPY_HALF || (type >= 0 && type == bfloat16_type))
+        return NPY_FLOAT;
+    return type == NPY_FLOAT || type == NPY_DOUBLE ? type : -1;
+}
+
+/* gemm(a, b, bias=, activation=, residual=, out=) of plain matrices of floats, all of one type, with
+   numbers for C's columns as a bias; a C and a residual that are dense. NULL without an exception: as
+   for plain_product. */
+static PyObject *plain_layer(PyObject *const *args, Py_ssize_t given, PyObject *names)
+{
+    static const char *const known[] = {"bias", "activation", "residual", "out"};
+    PyArrayObject *operands[4] = {NULL}, *a, *b, *bias, *residual, *c;
+    nk_scale scale = {.alpha = 1, .turn = 1, .sign = 1};
+
+    if (given != 2 || !is_plain(args[0]) || !is_plain(args[1]))
+        return NULL;
+    for (Py_ssize_t i = 0; names && i < PyTuple_GET_SIZE(names); i++) {
+        PyObject *value = args[given + i], *name = PyTuple_GET_ITEM(names, i);
+        int which = 0;
+        while (which < 4 && PyUnicode_CompareWithASCIIString(name, known[which]))
+            which++;
+        if (which == 4)
+            return NULL;
+        if (value == Py_None)
+            continue;
+        if (which == 1) {
+            int code = code_of_activation(value);
+            if (code < 0)
+                return NULL;
+            scale.fused |= code;
+        } else if (!is_plain(value) || !PyArray_IS_C_CONTIGUOUS((PyArrayObject *)value)) {
+            return NULL;
+        } else {
+            operands[which] = (PyArrayObject *)value;
+        }
+    }
+    a = (PyArrayObject *)args[0], b = (PyArrayObject *)args[1];
+    bias = operands[0], residual = operands[2];
+    npy_intp m, n, k, k_of_b;
+    nk_matrix x = as_matrix(a, 0, &m, &k), y = as_matrix(b, 1, &k_of_b, &n);
+    npy_intp shape[2] = {m, n};
+    int type = PyArray_TYPE(a), sums = sums_of(type), dtype = dtype_of(type);
+    if (PyArray_NDIM(a) != 2 || PyArray_NDIM(b) != 2 || k != k_of_b || k == 0 || m * n == 0 ||
+        type != PyArray_TYPE(b) || sums < 0)
+        return NULL;
+    if (bias && (PyArray_NDIM(bias) != 1 || PyArray_DIM(bias, 0) != n || PyArray_TYPE(bias) != sums))
+        return NULL;
+    if (residual && (PyArray_NDIM(residual) != 2 || PyArray_TYPE(residual) != type ||
+                     !PyArray_CompareLists(PyArray_DIMS(residual), shape, 2)))
+        return NULL;
+    if (operands[3]) {
+        c = plain_out((PyObject *)operands[3], a, b, 2, shape, type);
+        if (c && ((residual && may_overlap(c, residual)) || (bias && may_overlap(c, bias))))
+            Py_CLEAR(c);
+    } else {
+        c = (PyArrayObject *)PyArray_SimpleNew(2, shape, type);
+    }
+    if (!c)
+        return NULL;
+    char *room = NULL; /* kernels read whole vectors of a bias */
+    if (bias) {
+        size_t size = (size_t)PyArray_NBYTES(bias), item = (size_t)PyArray_ITEMSIZE(bias);
+        room = PyMem_RawCalloc(size + ROOM * item, 1);
+        if (!room) {
+            Py_DECREF(c);
+            return PyErr_NoMemory();
+        }
+        memcpy(room, PyArray_BYTES(bias), size);
+        scale.bias = room;
+        scale.fused |= NK_BIAS_OF_COLUMNS;
+    }
+    if (residual) {
+        scale.residual = PyArray_BYTES(residual);
+        scale.ldr = n;
+        scale.fused |= NK_RESIDUAL;
+    }
+    nk_matrix z = as_matrix(c, 0, &m, &n);
+    int64_t done;
+    Py_BEGIN_ALLOW_THREADS
+    done = gemm(dtype, m, n, k, x, y, z, 1, (nk_steps){0, 0, 0}, scale);
+    Py_END_ALLOW_THREADS
+    PyMem_RawFree(room);
+    if (!done) {
+        Py_DECREF(c);
+        __atomic_sub_fetch(&counts->calls, 1, __ATOMIC_RELAXED); /* it comes again */
+        __atomic_sub_fetch(&counts->fallbacks, 1, __ATOMIC_RELAXED);
+        return NULL;
+    }
+    return (PyObject *)c;
+}
+
 /* Called when types turn up that are not NumPy's own; it may know them (see matmul.py). */
 static PyObject *on_new_types;
 
@@ -493,8 +602,10 @@ typedef struct {
 static PyObject *call_quick(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
 {
     quick *function = (quick *)self;
-    PyObject *product =
-        plain_product("dot", function->asked, args, PyVectorcall_NARGS(nargsf), names);
+    Py_ssize_t given = PyVectorcall_NARGS(nargsf);
+    PyObject *product = function->asked == AS_GEMM
+                            ? plain_layer(args, given, names)
+                            : plain_product("dot", function->asked, args, given, names);
     if (product || PyErr_Occurred())
         return product;
     return PyObject_Vectorcall(function->general, args, nargsf, names);
@@ -558,13 +669,15 @@ static PyTypeObject quick_type = {
     .tp_getset = quick_attributes,
 };
 
-/* make_quick(general, rule) -> the function that does plain operands as numpy.dot, inner or vdot */
+/* make_quick(general, rule) -> the function that does plain operands as numpy.dot, inner or vdot, or
+   as nkblas.gemm */
 static PyObject *make_quick(PyObject *self, PyObject *args)
 {
     static const struct {
         const char *name;
         rule asked;
-    } rules[] = {{"dot", AS_DOT}, {"inner", AS_INNER}, {"vdot", AS_VDOT}, {NULL, 0}};
+    } rules[] = {{"dot", AS_DOT}, {"inner", AS_INNER}, {"vdot", AS_VDOT}, {"gemm", AS_GEMM},
+                 {NULL, 0}};
     PyObject *general;
     const char *name;
     int r = 0;
@@ -574,7 +687,7 @@ static PyObject *make_quick(PyObject *self, PyObject *args)
     while (rules[r].name && strcmp(rules[r].name, name))
         r++;
     if (!rules[r].name)
-        return PyErr_Format(PyExc_ValueError, "rule: got %s, expected dot, inner or vdot", name);
+        return PyErr_Format(PyExc_ValueError, "rule: got %s, expected dot, inner, vdot or gemm", name);
     quick *function = PyObject_GC_New(quick, &quick_type);
     if (!function)
         return NULL;
