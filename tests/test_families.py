@@ -1,14 +1,12 @@
 """Every instruction family, on every instruction set: its machine code, and what it computes."""
 
 import re
-from pathlib import Path
 
 import pytest
-from machine_code import disassemble, innermost_loops, libraries, touching_stack
+from machine_code import disassemble, function, innermost_loops, touching_stack
 
 import nkblas
-from nkblas import loader
-from nkblas.codegen import compile, verify
+from nkblas.codegen import verify
 from nkblas.codegen.spec import KernelSpec, Microkernel
 from nkblas.dtypes import DTYPES, ITEMSIZE, PRODUCTS
 from nkblas.families import Family, families
@@ -63,9 +61,9 @@ def kernels(isa: str, dtype: str, family: Family) -> list[Microkernel]:
 
 
 @by_way
-def test_its_instruction_and_no_spill(isa: str, dtype: str, family: Family, tmp_path: Path) -> None:
+def test_its_instruction_and_no_spill(isa: str, dtype: str, family: Family) -> None:
     specs = kernels(isa, dtype, family)
-    functions = disassemble(libraries(specs, tmp_path))
+    functions = disassemble(specs)
     pattern = INSTRUCTIONS[family.name, family.sums if family.name != "complex" else dtype]
     for each in specs:
         code = functions[each.symbol]
@@ -96,4 +94,4 @@ def test_it_multiplies_right(isa: str, dtype: str, family: Family) -> None:
         for source in ("along", "across", "strided"):
             specs.append(pack_of(row, dtype, family, operand, width, source))
     for each in specs:
-        verify.check(each, loader.open_library(each, compile.shared_library(each)))
+        verify.check(each, function(each))
