@@ -37,12 +37,13 @@ typedef struct {
 /* The tiles of a thread. On a CPU that has them they come from the signal's frame and go back there;
    no frame has them on one that lacks them, so that this is where they are. */
 enum { TILES = 8, TILE_ROWS = 16, TILE_BYTES = 64 };
+typedef struct { /* as ldtilecfg and XSAVE have it */
+    uint8_t palette, start_row, reserved[14];
+    uint16_t bytes_per_row[16];
+    uint8_t rows[16];
+} configuration;
 typedef struct {
-    struct { /* as ldtilecfg and XSAVE have it */
-        uint8_t palette, start_row, reserved[14];
-        uint16_t bytes_per_row[16];
-        uint8_t rows[16];
-    } is;
+    configuration is;
     uint8_t data[TILES][TILE_ROWS][TILE_BYTES];
 } tile_registers;
 extern __thread tile_registers tiles;

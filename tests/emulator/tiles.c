@@ -20,8 +20,7 @@ static int done(void)
 
 static int release(void)
 {
-    memset(&tiles.is, 0, sizeof tiles.is);
-    memset(tiles.data, 0, sizeof tiles.data);
+    memset(&tiles, 0, sizeof tiles);
     return 1;
 }
 
@@ -31,22 +30,21 @@ static int configured(int tile) { return tile < TILES && rows(tile) > 0; }
 int configure_tiles(machine *m, const instruction *i)
 {
     (void)m;
-    static const tile_registers none;
-    tile_registers wanted = {0};
-    memcpy(&wanted.is, (const void *)(uintptr_t)(i->address + i->index), sizeof wanted.is);
-    if (wanted.is.palette == 0)
+    static const configuration none;
+    configuration wanted;
+    memcpy(&wanted, (const void *)(uintptr_t)(i->address + i->index), sizeof wanted);
+    if (wanted.palette == 0)
         return release();
-    if (wanted.is.palette != 1 ||
-        memcmp(wanted.is.reserved, none.is.reserved, sizeof none.is.reserved))
+    if (wanted.palette != 1 || memcmp(wanted.reserved, none.reserved, sizeof none.reserved))
         return 0;
     for (int t = 0; t < 16; t++) {
-        int columns = wanted.is.bytes_per_row[t], height = wanted.is.rows[t];
+        int columns = wanted.bytes_per_row[t], height = wanted.rows[t];
         if (columns > TILE_BYTES || height > TILE_ROWS || !columns != !height ||
             (t >= TILES && columns))
             return 0;
     }
     release();
-    tiles.is = wanted.is;
+    tiles.is = wanted;
     return 1;
 }
 
