@@ -70,7 +70,7 @@ def ranked(problem: Problem, cpu: CPU, count: int) -> Iterator[Plan]:
 
 def for_a_short_dimension(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
     """Schedules that read the large operand of a product once, as it lies; the best first."""
-    if not problem.is_plain:
+    if not problem.is_plain or problem.reduces:
         return
     plain = families(problem.dtype, cpu.isa)[0]
     for schedule in _for_a_short_dimension(problem, cpu, plain):
@@ -323,6 +323,9 @@ class Space:
         # A large B in place depends on luck, in where its pages lie: it has to save much.
         few_times = problem.m <= FEW_TIMES or problem.k * problem.n * size_b <= cpu.l2
         possible &= (pack_b == 1) | few_times
+        if problem.reduces:  # one after the other, as they lie
+            possible = (pack_a == 0) & (pack_b == 0) & (kc >= problem.k) & (part == 0)
+            possible &= mr >= min(few, problem.m)
         possible &= (kc < 2 * problem.k) | (kc == DEPTHS[0] * family.group_b)
         possible &= np.where(edge, fits_edge, fits_whole) == 1
         mr, vectors, kc, pack_a, pack_b, part, ir_outside = grid[:7, possible]

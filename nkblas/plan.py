@@ -77,6 +77,10 @@ class Schedule(NamedTuple):
             return f"kind: {self.kind} is for {', '.join(PLAIN)}"
         if self.kind != "tiles" and parse_epilogue(problem.epilogue).is_fused:
             return f"kind: {self.kind} has no {problem.epilogue}"
+        if problem.reduces and (self.kind, self.pack_a, self.pack_b) != ("tiles", False, False):
+            return "blocks of a sum are read in place"
+        if problem.reduces and self.kc < problem.k:
+            return f"kc {self.kc} is less than a block's k"
         if self.kind == "stream":
             fits = problem.b == "row" and not self.pack_a and not self.pack_b
             fits = fits and self.mr <= STREAM_ROWS
@@ -117,6 +121,18 @@ def reads_b_in_place(problem: Problem, family: Family, isa: ISA) -> bool:
     edge = problem.n % family.lanes(isa) != 0
     can_mask = isa.can_mask(ITEMSIZE[problem.types.b])
     return as_it_is and family.step == 1 and problem.b == "row" and (can_mask or not edge)
+
+
+DEEPEST = 1024
+"""The deepest blocks of a sum that are read in place."""
+
+
+def reduces_in_place(problem: Problem, isa: ISA) -> bool:
+    """Whether there are kernels for a sum of such products."""
+    if not problem.is_plain or problem.k > DEEPEST or "strided" in (problem.a, problem.c):
+        return False
+    family = families.families(problem.dtype, isa)[0]
+    return reads_a_in_place(problem, family, isa) and reads_b_in_place(problem, family, isa)
 
 
 class Plan(NamedTuple):
@@ -255,6 +271,7 @@ class Plan(NamedTuple):
             family=schedule.family,
             a=_if_other(self.family.a, types.a) if schedule.pack_a else "",
             b=_if_other(self.family.b, types.b) if schedule.pack_b else "",
+            reduces=self.problem.reduces,
         )
 
     def small(self) -> Small | None:
@@ -263,7 +280,7 @@ class Plan(NamedTuple):
         Not beside dots, whose bits are others.
         """
         problem = self.problem
-        if not problem.is_plain:
+        if not problem.is_plain or problem.reduces:
             return None
         if self.schedule.kind in ("base", "dot") or max(problem.m, problem.n, problem.k) > SMALL:
             return None
@@ -450,6 +467,8 @@ def base(best: Plan, cpu: CPU) -> Plan | None:
     of C go by way of a tile in memory. None if its panels would be too large.
     """
     problem, family = best.problem, best.family
+    if problem.reduces:
+        return None
     depth = best.kc * ITEMSIZE[family.b]
     mr, nr = base_tile(best.isa, family)
     mc, nc = cpu.l2 // (4 * depth), max(cpu.l3, 8 << 20) // (2 * depth)

@@ -198,14 +198,16 @@ DTYPES = tuple(PRODUCTS)
 def from_c(raw: Any) -> Problem:
     a, b, c = (LAYOUTS[layout] for layout in (raw.a, raw.b, raw.c))
     epilogue = str(Epilogue.of_code(raw.epilogue))
-    return Problem(DTYPES[raw.dtype], raw.m, raw.n, raw.k, a, b, c, epilogue)
+    sizes = raw.m, raw.n, raw.k
+    return Problem(DTYPES[raw.dtype], *sizes, a, b, c, epilogue, bool(raw.reduces))
 
 
 def to_c(problem: Problem) -> Any:
     """The ``nk_problem`` of `problem`."""
     a, b, c = (LAYOUTS.index(layout) for layout in (problem.a, problem.b, problem.c))
     dtype, epilogue = DTYPES.index(problem.dtype), parse_epilogue(problem.epilogue).code
-    return ffi.new("nk_problem *", (problem.m, problem.n, problem.k, dtype, epilogue, a, b, c))
+    sizes = problem.m, problem.n, problem.k
+    return ffi.new("nk_problem *", (*sizes, dtype, epilogue, a, b, c, problem.reduces))
 
 
 def canonical(problem: Problem) -> Problem:
@@ -219,7 +221,7 @@ def canonical(problem: Problem) -> Problem:
     operands = matrix(m, k, problem.a), matrix(k, n, problem.b), matrix(m, n, problem.c)
     steps = ffi.new("nk_steps *")
     described = from_c(lib.nk_describe(DTYPES.index(dtype), m, n, k, *operands, steps))
-    return described._replace(epilogue=problem.epilogue)
+    return described._replace(epilogue=problem.epilogue, reduces=problem.reduces)
 
 
 def to_c_plan(plan: Plan, addresses: dict[KernelSpec, int]) -> Any:

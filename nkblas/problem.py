@@ -12,13 +12,15 @@ PLAIN = ("float32", "float64", "complex64", "complex128", "int32", "int64")
 
 PATTERN = re.compile(r"(\d+)x(\d+)x(\d+):(\w+?)(?::([rcs])([rcs])([rs]))?(?::([a-z_+]+))?")
 
+SUM = "sum_of_"
+
 
 class Problem(NamedTuple):
     """``C[m, n] = A[m, k] @ B[k, n]``.
 
     As text, ``128x768x3072:f32`` is m, n, k and the dtype; ``:crr`` after it says that A has
     columns (B and C rows), ``s`` stands for an operand without unit stride; ``:add``,
-    ``:scale`` and ``:columns+relu`` are epilogues.
+    ``:scale`` and ``:columns+relu`` are epilogues. ``sum_of_`` before it all says that it reduces.
 
     Attributes
     ----------
@@ -31,6 +33,8 @@ class Problem(NamedTuple):
     epilogue : str
         What becomes of the product on its way into C, as `nkblas.epilogues` has it: nothing,
         "add" for ``C += A @ B``, "scale" for ``C = alpha * A @ B + beta * C``, "columns+relu", …
+    reduces : bool
+        Whether it is a sum of such products, of any number of blocks A and B ("batch-reduce").
     """
 
     dtype: str
@@ -41,6 +45,7 @@ class Problem(NamedTuple):
     b: str = "row"
     c: str = "row"
     epilogue: str = ""
+    reduces: bool = False
 
     @property
     def types(self) -> Types:
@@ -66,7 +71,7 @@ class Problem(NamedTuple):
         layouts = "".join(layout[0] for layout in (self.a, self.b, self.c))
         text = f"{self.m}x{self.n}x{self.k}:{short(self.dtype)}"
         parts = [text, layouts if layouts != "rrr" else "", self.epilogue]
-        return ":".join(filter(None, parts))
+        return self.reduces * SUM + ":".join(filter(None, parts))
 
 
 def parse(text: str) -> Problem:
@@ -77,7 +82,7 @@ def parse(text: str) -> Problem:
     ValueError
         It names none.
     """
-    found = PATTERN.fullmatch(text)
+    found = PATTERN.fullmatch(text.removeprefix(SUM))
     dtypes = {name: dtype for dtype in PRODUCTS for name in (dtype, short(dtype))}
     for bits in (8, 16, 32, 64):
         dtypes[f"uint{bits}"] = dtypes[f"u{bits}"] = f"int{bits}"
@@ -91,4 +96,4 @@ def parse(text: str) -> Problem:
     a, b, c = (letters[letter or "r"] for letter in found.group(5, 6, 7))
     m, n, k = map(int, found.group(1, 2, 3))
     epilogue = str(epilogues.parse(found[8] or ""))
-    return Problem(dtypes[found[4]], m, n, k, a, b, c, epilogue)
+    return Problem(dtypes[found[4]], m, n, k, a, b, c, epilogue, text.startswith(SUM))

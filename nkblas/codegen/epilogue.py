@@ -88,6 +88,26 @@ class Block(NamedTuple):
         return cls(word(0, ir.ptr()), first, last, *addresses, bounds)
 
 
+class Blocks(NamedTuple):
+    """The operands of a sum of products, the last that ``nk_scale`` has.
+
+    Attributes
+    ----------
+    a, b : Value
+        Addresses of arrays of addresses.
+    count : Value
+    """
+
+    a: Value
+    b: Value
+    count: Value
+
+    @classmethod
+    def read(cls, scale: Value) -> "Blocks":
+        types = (15, ir.ptr()), (16, ir.ptr()), (17, ir.i64())
+        return cls(*(ir.load(type_, ir.address(scale, i, ir.i64())) for i, type_ in types))
+
+
 class Target(NamedTuple):
     """Where sums go: a tile of C, vector by vector.
 

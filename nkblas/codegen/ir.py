@@ -237,6 +237,11 @@ def address(base: Value, index: Value | int, element: Any) -> Value:
     )
 
 
+def distance(first: Value, second: Value) -> Value:
+    """Bytes from one address to another."""
+    return sub(llvm.ptrtoint(i64(), second), llvm.ptrtoint(i64(), first))
+
+
 def at(base: Value, element: Any, *indices: Value | int) -> Value:
     """``&base[sum(indices)]``, the indices added one after the other."""
     for index in indices:

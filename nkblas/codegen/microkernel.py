@@ -1,7 +1,8 @@
 """The k loop over a register tile, built of nanokernels."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from nkblas.dtypes import ITEMSIZE
 from nkblas.epilogues import parse
@@ -11,6 +12,8 @@ from . import epilogue, ir
 from .ir import LINE, PREFETCH, Value
 from .nanokernel import AMX, NANOKERNELS, Nanokernel, compose, flatten, unflatten
 from .spec import Microkernel, Peak
+
+Step: TypeAlias = Callable[[Value, list[Value]], list[Value]]
 
 AHEAD = 16
 """So many k-steps before it is needed, a row of B in place is fetched into L1."""
@@ -125,14 +128,34 @@ def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
     empty = [[nanokernel.zero(count) for _ in vectors] for _, count in groups]
     if facts.compensation:
         b, empty = _compensated(nanokernel, b, ldb, empty)
-    _, *carried = ir.loop(lines, [line, a, b, panel, *flatten(empty)], step_and_fetch)
-    flat = ir.loop(k, carried, step, start=lines)[3:]
+    if spec.reduces:
+        flat = _sum_of_blocks(a, b, panel, scale, k, flatten(empty), step)
+    else:
+        _, *carried = ir.loop(lines, [line, a, b, panel, *flatten(empty)], step_and_fetch)
+        flat = ir.loop(k, carried, step, start=lines)[3:]
     tile = unflatten(flat, len(vectors), facts.accumulators)
 
     sums = nanokernel.sums(tile, spec.mr, spec.epilogue, scale)
     starts = range(0, spec.nr, lanes)
     target = epilogue.Target(c, ldc, spec.mr, starts, c_mask, accumulate, scale, room=room)
     epilogue.store(spec.epilogue, isa, (held, of_c), sums, target)
+
+
+def _sum_of_blocks(
+    a: Value, b: Value, panel: Value, scale: Value, k: Value, empty: list[Value], step: Step
+) -> list[Value]:
+    """The accumulators after the k loops of all blocks."""
+    a_blocks, b_blocks, count = epilogue.Blocks.read(scale)
+    a_offset = ir.distance(ir.load(ir.ptr(), a_blocks), a)
+    b_offset = ir.distance(ir.load(ir.ptr(), b_blocks), b)
+    byte = ir.integer(8)
+
+    def block(i: Value, flat: list[Value]) -> list[Value]:
+        a = ir.address(ir.load(ir.ptr(), ir.address(a_blocks, i, ir.i64())), a_offset, byte)
+        b = ir.address(ir.load(ir.ptr(), ir.address(b_blocks, i, ir.i64())), b_offset, byte)
+        return ir.loop(k, [a, b, panel, *flat], step)[3:]
+
+    return ir.loop(count, empty, block)
 
 
 def _fetch_to_write(spec: Microkernel, c: Value, ldc: Value, lanes: int) -> None:

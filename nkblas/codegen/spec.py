@@ -78,6 +78,9 @@ class Microkernel(NamedTuple):
         The instructions: a name of `nkblas.families`.
     a, b : str
         The dtypes that the operands have where they are read, if it is not the product's.
+    reduces : bool
+        Whether it adds up the products of all blocks that `scale` has: `a` and `b` are where the
+        tile's operands are in the first of them. `lines` means nothing.
     """
 
     isa: str
@@ -92,6 +95,7 @@ class Microkernel(NamedTuple):
     family: str = "fma"
     a: str = ""
     b: str = ""
+    reduces: bool = False
 
     @property
     def symbol(self) -> str:

@@ -234,6 +234,10 @@ class _Case:
             place_b = np.concatenate((row.view(place_b.dtype), place_b))
         self.places = place_a, place_b
         self.c = _integers(generator, types.c, spec.mr, width + 7)
+        self.blocks = [self]
+        if spec.reduces:
+            alone = spec._replace(reduces=False)
+            self.blocks += [_Case(alone, generator, steps, n) for _ in range(2)]
         self.epilogue = parse(spec.epilogue)
         self.bias = _integers(generator, types.sums, spec.mr + width + ROOM)
         self.residual = _integers(generator, types.c, spec.mr, width + 5)
@@ -251,6 +255,9 @@ class _Case:
         c[:, : self.n] = _encode(product, dtype)
         return c
 
+    def _addresses(self) -> list[list[np.ndarray]]:
+        return [[block.places[i] for block in self.blocks] for i in (0, 1)]
+
     @property
     def tolerance(self) -> float:
         """Relative, of what is not exact."""
@@ -262,6 +269,9 @@ class _Case:
         (a, b), spec = self.places, self.spec
         residual = _pointer(self.residual), self.residual.shape[1]
         scale = (*scale, ffi.cast("char *", _pointer(self.bias)), *residual, *BOUNDS)
+        if spec.reduces:
+            places = [ffi.new("char *[]", [ffi.cast("char *", _pointer(y)) for y in x]) for x in self._addresses()]
+            scale = (*scale, 0, *places, len(self.blocks))
         self.panel = np.empty((self.steps + 1, spec.nr), b.dtype)
         self.panel.view(np.uint8)[...] = 77
         self.untouched = self.panel.copy()
@@ -288,7 +298,7 @@ class _Case:
         partial = ffi.NULL, 1, last
         self.call(kernel, c, accumulate, (*_parts(alpha, beta, turn, sign), *partial))
         case = f"k={self.steps}, n={self.n}, accumulate={accumulate}, beta={beta}"
-        product = _product(self.a, self.b, turn, sign)
+        product = sum(_product(x.a, x.b, turn, sign) for x in self.blocks)
         expected = self.expected(alpha * product, factor, last)
         _compare(self.spec, c, expected, f"{case}, last={last}", self.tolerance)
         packed = self.untouched.copy()

@@ -476,19 +476,20 @@ int64_t nk_run(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, int64
                nk_steps steps, nk_scale scale, int32_t threads)
 {
     job x = {plan, a, b, c, steps, scale, count, .parts = 1, .rows = 1, .columns = 1};
-    double work = plan->nanoseconds * (double)count;
+    double once = plan->nanoseconds * (double)(scale.blocks > 0 ? scale.blocks : 1);
+    double work = once * (double)count;
 
     threads = nk_worth_threads(work, threads);
     if (threads < 2) {
         run_chunk(&x, 0);
         return x.out_of_memory ? 0 : count;
     }
-    int32_t pieces = nk_worth_threads(plan->nanoseconds, threads);
+    int32_t pieces = nk_worth_threads(once, threads);
     int by_product = !plan->small && pieces > 1 && count < 4 * threads;
     x.parts = by_product ? count : smaller(threads, count);
     if (by_product)
         cut_grid(&x, pieces);
-    double chunk = by_product ? plan->nanoseconds / pieces : work / threads;
+    double chunk = by_product ? once / pieces : work / threads;
     int halvings = plan->reads_once ? 0 : HALVINGS;
     for (int i = 0; i < halvings && chunk > 2 * WORTH_A_CHUNK; i++, chunk /= 2)
         halve(&x, by_product);
@@ -599,10 +600,13 @@ static int64_t run(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, 
     if (is_turned(m, n, c)) {
         scale.sign *= scale.turn; /* it is the other operand that is conjugate */
         turn_bias(&scale);
+        const char *const *a_blocks = scale.a_blocks;
+        scale.a_blocks = scale.b_blocks, scale.b_blocks = a_blocks;
     }
     scale.first = scale.last = 1;
     nk_problem problem = nk_describe(dtype, m, n, k, &a, &b, &c, &steps);
     problem.epilogue = (int16_t)(kind(scale) | scale.fused);
+    problem.reduces = scale.blocks > 0;
     nk_plan *plan = nk_table_find(&problem);
     if (!plan && nk_ask && nk_ask(&problem))
         plan = nk_table_find(&problem);

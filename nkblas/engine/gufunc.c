@@ -699,24 +699,25 @@ static PyObject *make_quick(PyObject *self, PyObject *args)
     return (PyObject *)function;
 }
 
-/* gemm(alpha, a, b, beta, c, turn, sign, epilogue, bias, residual, low, high):
+/* gemm(alpha, a, b, beta, c, turn, sign, epilogue, bias, residual, low, high, blocks):
    C = activation(alpha * A @ B + beta * C + bias) + residual for matrices aligned and in the
    machine's byte order, whose shapes fit and of which C overlaps no other and m, n, k and alpha are
    not 0; whether it was done. `turn` and `sign` are nk_scale's. `epilogue`, and all after it, can be
    left out; what it has no bits for is None. A bias has the type of the sums and room behind it, a
-   residual C's type and layout, which is that of rows. */
+   residual C's type and layout, which is that of rows. `blocks` has the addresses of a sum's left
+   operands and, in a second row, of its right ones: they lie as `a` and `b` do, the first of them. */
 static PyObject *scaled(PyObject *self, PyObject *args)
 {
     PyArrayObject *a, *b, *c;
-    PyObject *bias = Py_None, *residual = Py_None;
+    PyObject *bias = Py_None, *residual = Py_None, *blocks = Py_None;
     npy_intp m, n, k;
     Py_complex alpha, beta;
     nk_scale scale = {0};
 
     (void)self;
-    if (!PyArg_ParseTuple(args, "DO!O!DO!dd|LOOdd", &alpha, &PyArray_Type, &a, &PyArray_Type, &b,
+    if (!PyArg_ParseTuple(args, "DO!O!DO!dd|LOOddO", &alpha, &PyArray_Type, &a, &PyArray_Type, &b,
                           &beta, &PyArray_Type, &c, &scale.turn, &scale.sign, &scale.fused, &bias,
-                          &residual, &scale.low, &scale.high))
+                          &residual, &scale.low, &scale.high, &blocks))
         return NULL;
     if (bias != Py_None)
         scale.bias = PyArray_BYTES((PyArrayObject *)bias);
@@ -724,6 +725,11 @@ static PyObject *scaled(PyObject *self, PyObject *args)
         PyArrayObject *r = (PyArrayObject *)residual;
         scale.residual = PyArray_BYTES(r);
         scale.ldr = PyArray_STRIDE(r, 0) / PyArray_ITEMSIZE(r);
+    }
+    if (blocks != Py_None) {
+        scale.blocks = PyArray_DIM((PyArrayObject *)blocks, 1);
+        scale.a_blocks = (const char *const *)PyArray_DATA((PyArrayObject *)blocks);
+        scale.b_blocks = scale.a_blocks + scale.blocks;
     }
     scale.alpha = alpha.real, scale.alpha_i = alpha.imag;
     scale.beta = beta.real, scale.beta_i = beta.imag;

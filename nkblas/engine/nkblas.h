@@ -49,13 +49,17 @@ typedef struct {
     int64_t ldr;
     double low, high;       /* bounds of an activation */
     int64_t fused;          /* what nk_problem.epilogue has beside the kind */
+    /* A sum of so many products: where each of their operands is; 0: it is one product. */
+    const char *const *a_blocks, *const *b_blocks;
+    int64_t blocks;
 } nk_scale;
 
 /* What was asked, as far as a plan depends on it: the key of the plan table. */
 typedef struct {
     int64_t m, n, k;
     int16_t dtype, epilogue;
-    int8_t a, b, c, zero; /* layouts; nothing */
+    int8_t a, b, c; /* layouts */
+    int8_t reduces; /* whether it is a sum of products, of blocks that are anywhere */
 } nk_problem;
 
 /* One dimension of C cut into tiles: the first `full` have `size` rows (columns), those after
