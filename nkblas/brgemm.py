@@ -11,11 +11,12 @@ import numpy as np
 
 from . import _gufunc
 from .dtypes import product
-from .gemm import apart, gemm, is_plain
-from .matmul import adopt_new_types
+from .gemm import gemm, is_plain
+from .matmul import adopt_new_types, short_way
 from .runtime import cpu
 
 
+@short_way
 def brgemm(
     a_blocks: Any, b_blocks: Any, c: Any = None, *, beta: complex = 0, out: np.ndarray | None = None
 ) -> np.ndarray:
@@ -82,8 +83,8 @@ def brgemm(
             if target is not out:
                 out[...] = target
             return out
-    whole = np.concatenate(left, axis=1), np.concatenate(right, axis=0)
-    return gemm(*whole, c, beta=beta, out=out)
+    wide, long = np.concatenate(left, axis=1), np.concatenate(right, axis=0)
+    return gemm(wide, long, c, beta=beta, out=out)
 
 
 def _c(c: Any, shape: tuple[int, int]) -> np.ndarray:
@@ -122,7 +123,9 @@ def _is_in_place(left: list[np.ndarray], right: list[np.ndarray], c: np.ndarray)
     name = product(*[c.dtype.name] * 3)
     if name is None or (b.strides[1] != b.itemsize and b.shape[1] > 1):
         return False
-    unit = [stride == a.itemsize or size == 1 for size, stride in zip(a.shape, a.strides, strict=True)]
+    unit = [
+        stride == a.itemsize or size == 1 for size, stride in zip(a.shape, a.strides, strict=True)
+    ]
     layout = "row" if unit[1] else "col" if unit[0] else "strided"
     problem = Problem(name, a.shape[0], b.shape[1], a.shape[1], layout, reduces=True)
     return reduces_in_place(problem, cpu.isa)

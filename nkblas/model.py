@@ -384,6 +384,8 @@ class Space:
         a_rows = np.where(ir_outside == 1, rows, m_block * rows)
         b_columns = np.where(ir_outside == 1, n_block * nr, nr)
         b_level = np.where(m_tiles > 1, level(kc, np.minimum(b_columns, n), size_b), 0)
+        if self.problem.reduces:  # all blocks come between one tile and the next
+            b_level = np.maximum(b_level, 1)
         b_line = np.array(costs.b_line)[b_level]
         a_level = level(np.minimum(a_rows, m), kc, size_a)
         lines_b = family.rows_in_tile or 1  # that a vector of C takes of B in a step

@@ -26,7 +26,7 @@ from .epilogues import Epilogue
 from .epilogues import parse as parse_epilogue
 from .kernels import KernelsUnavailableError, kernels
 from .log import log
-from .plan import Plan, base, base_kernels
+from .plan import Plan, base, base_kernels, reduces_in_place
 from .plans import measured, plan_for
 from .preparing import preparing
 from .problem import LAYOUTS, Problem
@@ -70,6 +70,9 @@ def prepare(problem: Problem) -> bool:
     The caller is inside of `nkblas.preparing.preparing`.
     """
     if lib.nk_table_find(to_c(problem)) != ffi.NULL:  # somebody has done it meanwhile
+        return True
+    if problem.reduces and not reduces_in_place(problem, cpu.isa):
+        _leave_to_numpy(problem, "its blocks can't be read in place")  # brgemm sees to it
         return True
     try:
         plan, missing = _choose(problem)

@@ -270,7 +270,10 @@ class _Case:
         residual = _pointer(self.residual), self.residual.shape[1]
         scale = (*scale, ffi.cast("char *", _pointer(self.bias)), *residual, *BOUNDS)
         if spec.reduces:
-            places = [ffi.new("char *[]", [ffi.cast("char *", _pointer(y)) for y in x]) for x in self._addresses()]
+            places = [
+                ffi.new("char *[]", [ffi.cast("char *", _pointer(y)) for y in x])
+                for x in self._addresses()
+            ]
             scale = (*scale, 0, *places, len(self.blocks))
         self.panel = np.empty((self.steps + 1, spec.nr), b.dtype)
         self.panel.view(np.uint8)[...] = 77
@@ -298,7 +301,7 @@ class _Case:
         partial = ffi.NULL, 1, last
         self.call(kernel, c, accumulate, (*_parts(alpha, beta, turn, sign), *partial))
         case = f"k={self.steps}, n={self.n}, accumulate={accumulate}, beta={beta}"
-        product = sum(_product(x.a, x.b, turn, sign) for x in self.blocks)
+        product = np.sum([_product(x.a, x.b, turn, sign) for x in self.blocks], axis=0)
         expected = self.expected(alpha * product, factor, last)
         _compare(self.spec, c, expected, f"{case}, last={last}", self.tolerance)
         packed = self.untouched.copy()

@@ -342,7 +342,7 @@ static PyArrayObject *plain_out(PyObject *out, PyArrayObject *a, PyArrayObject *
 
 /* Whose rules hold for two plain operands: numpy.inner(A, B) is A @ B.T, numpy.vdot takes their
    elements as vectors, dot's and matmul's differ in what may be `out`. */
-typedef enum { AS_MATMUL, AS_DOT, AS_INNER, AS_VDOT, AS_GEMM } rule;
+typedef enum { AS_MATMUL, AS_DOT, AS_INNER, AS_VDOT, AS_GEMM, AS_BRGEMM } rule;
 
 enum { FLAGS = FE_DIVBYZERO | FE_OVERFLOW | FE_UNDERFLOW | FE_INVALID };
 
@@ -544,6 +544,75 @@ static PyObject *plain_layer(PyObject *const *args, Py_ssize_t given, PyObject *
     return (PyObject *)c;
 }
 
+/* Whether an array is a stack of matrices that the engine can take as they are. */
+static int is_plain_stack(PyObject *x)
+{
+    if (!PyArray_CheckExact(x))
+        return 0;
+    PyArrayObject *array = (PyArrayObject *)x;
+    if (PyArray_NDIM(array) != 3 || !PyArray_ISBEHAVED_RO(array) || !PyArray_SIZE(array) ||
+        dtype_of(PyArray_TYPE(array)) < 0)
+        return 0;
+    npy_intp size = PyArray_ITEMSIZE(array);
+    for (int i = 0; i < 3; i++)
+        if (PyArray_STRIDE(array, i) % size)
+            return 0;
+    return 1;
+}
+
+/* The first matrix of a stack, and the addresses of all of them. */
+static nk_matrix matrices_of(PyArrayObject *x, const char **addresses)
+{
+    npy_intp size = PyArray_ITEMSIZE(x), *strides = PyArray_STRIDES(x);
+    for (npy_intp i = 0; i < PyArray_DIM(x, 0); i++)
+        addresses[i] = PyArray_BYTES(x) + i * strides[0];
+    return (nk_matrix){.data = PyArray_BYTES(x), .rs = strides[1] / size, .cs = strides[2] / size};
+}
+
+/* brgemm(a, b) and brgemm(a, b, out=) of plain stacks, where kernels go from block to block. NULL
+   without an exception: as for plain_product. */
+static PyObject *plain_sum(PyObject *const *args, Py_ssize_t given, PyObject *names)
+{
+    Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
+    if (given != 2 || named > 1 || !is_plain_stack(args[0]) || !is_plain_stack(args[1]))
+        return NULL;
+    if (named && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "out"))
+        return NULL;
+    PyArrayObject *a = (PyArrayObject *)args[0], *b = (PyArrayObject *)args[1], *c;
+    npy_intp count = PyArray_DIM(a, 0), m = PyArray_DIM(a, 1), k = PyArray_DIM(a, 2);
+    npy_intp n = PyArray_DIM(b, 2), shape[2] = {m, n};
+    int type = PyArray_TYPE(a), dtype = dtype_of(type);
+    if (type != PyArray_TYPE(b) || count != PyArray_DIM(b, 0) || k != PyArray_DIM(b, 1) || n == 1 ||
+        dtype < 0)
+        return NULL;
+    if (named && args[2] != Py_None) {
+        c = plain_out(args[2], a, b, 2, shape, type);
+        if (c && !PyArray_IS_C_CONTIGUOUS(c))
+            Py_CLEAR(c);
+    } else {
+        c = (PyArrayObject *)PyArray_SimpleNew(2, shape, type);
+    }
+    const char **addresses = c ? PyMem_RawMalloc(2 * (size_t)count * sizeof *addresses) : NULL;
+    int64_t done = 0;
+    if (addresses) {
+        nk_scale scale = {.alpha = 1, .turn = 1, .sign = 1, .blocks = count};
+        nk_matrix x = matrices_of(a, addresses), y = matrices_of(b, addresses + count);
+        nk_matrix z = as_matrix(c, 0, &m, &n);
+        scale.a_blocks = addresses, scale.b_blocks = addresses + count;
+        Py_BEGIN_ALLOW_THREADS
+        done = gemm(dtype, m, n, k, x, y, z, 1, (nk_steps){0, 0, 0}, scale);
+        Py_END_ALLOW_THREADS
+        PyMem_RawFree(addresses);
+        if (!done) {
+            __atomic_sub_fetch(&counts->calls, 1, __ATOMIC_RELAXED); /* it comes again */
+            __atomic_sub_fetch(&counts->fallbacks, 1, __ATOMIC_RELAXED);
+        }
+    }
+    if (!done)
+        Py_CLEAR(c);
+    return (PyObject *)c;
+}
+
 /* Called when types turn up that are not NumPy's own; it may know them (see matmul.py). */
 static PyObject *on_new_types;
 
@@ -603,9 +672,13 @@ static PyObject *call_quick(PyObject *self, PyObject *const *args, size_t nargsf
 {
     quick *function = (quick *)self;
     Py_ssize_t given = PyVectorcall_NARGS(nargsf);
-    PyObject *product = function->asked == AS_GEMM
-                            ? plain_layer(args, given, names)
-                            : plain_product("dot", function->asked, args, given, names);
+    PyObject *product;
+    if (function->asked == AS_GEMM)
+        product = plain_layer(args, given, names);
+    else if (function->asked == AS_BRGEMM)
+        product = plain_sum(args, given, names);
+    else
+        product = plain_product("dot", function->asked, args, given, names);
     if (product || PyErr_Occurred())
         return product;
     return PyObject_Vectorcall(function->general, args, nargsf, names);
@@ -670,14 +743,14 @@ static PyTypeObject quick_type = {
 };
 
 /* make_quick(general, rule) -> the function that does plain operands as numpy.dot, inner or vdot, or
-   as nkblas.gemm */
+   as nkblas.gemm or brgemm */
 static PyObject *make_quick(PyObject *self, PyObject *args)
 {
     static const struct {
         const char *name;
         rule asked;
     } rules[] = {{"dot", AS_DOT}, {"inner", AS_INNER}, {"vdot", AS_VDOT}, {"gemm", AS_GEMM},
-                 {NULL, 0}};
+                 {"brgemm", AS_BRGEMM}, {NULL, 0}};
     PyObject *general;
     const char *name;
     int r = 0;
@@ -687,7 +760,7 @@ static PyObject *make_quick(PyObject *self, PyObject *args)
     while (rules[r].name && strcmp(rules[r].name, name))
         r++;
     if (!rules[r].name)
-        return PyErr_Format(PyExc_ValueError, "rule: got %s, expected dot, inner, vdot or gemm", name);
+        return PyErr_Format(PyExc_ValueError, "rule: got %s, expected dot, inner, vdot, gemm or brgemm", name);
     quick *function = PyObject_GC_New(quick, &quick_type);
     if (!function)
         return NULL;
