@@ -71,6 +71,10 @@ FLOAT8 = {
 
 DTYPES.update({name: DType(name.replace("float8_", "f8"), 1, "float") for name in FLOAT8})
 
+DTYPES["qint8"] = DType("q8", 1, "integer")
+DTYPES["quint8"] = DType("qu8", 1, "integer")
+"""8-bit integers that saturate: what floats are rounded to (quantization)."""
+
 ITEMSIZE = {name: dtype.itemsize for name, dtype in DTYPES.items()}
 SHORT = {name: dtype.short for name, dtype in DTYPES.items()}
 REAL = {"complex64": "float32", "complex128": "float64"}
@@ -99,11 +103,32 @@ PRODUCTS = {
     "uint8_int8_int32": Types("uint8", "int8", "int32"),
     "int8_uint8_int32": Types("int8", "uint8", "int32"),
     **{f"{name}_float32": Types(name, name, "float32") for name in FLOAT8},
+    **{
+        "_".join((a, b, c) if a != b else (a, c)): Types(a, b, c)
+        for c in ("float32", "qint8", "quint8")
+        for a, b in (("int8", "int8"), ("uint8", "uint8"), ("uint8", "int8"), ("int8", "uint8"))
+    },
 }
 """The products that there are kernels for: `nkblas.problem.Problem.dtype` is one of the names."""
 
 
 _NAMES = {types: name for name, types in PRODUCTS.items()}
+
+QUANTIZED = tuple(
+    name
+    for name, types in PRODUCTS.items()
+    if types.a in ("int8", "uint8") and types.c in ("float32", "qint8", "quint8")
+)
+"""Those whose sums, exact, are scaled on their way into C: `quantized` knows them alone."""
+
+for _name in QUANTIZED:
+    del _NAMES[PRODUCTS[_name]]
+
+
+def quantized(a: str, b: str, c: str) -> str | None:
+    """The name of the product whose sums are scaled, for matrices of NumPy's types of these names."""
+    types = Types(a, b, {"int8": "qint8", "uint8": "quint8"}.get(c, c))
+    return next((name for name in QUANTIZED if PRODUCTS[name] == types), None)
 
 
 def product(a: str, b: str, c: str) -> str | None:

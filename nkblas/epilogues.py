@@ -1,6 +1,7 @@
 """`Epilogue`: what becomes of a product on its way into C, in one pass over it.
 
-``C = activation(alpha * A @ B + beta * C + bias) + residual``, each part of it or none.
+``C = activation(alpha * A @ B + beta * C + bias) + residual``, each part of it or none; of products
+of bytes ``C = activation(scales * (A @ B) + bias) + residual``, in float32, or that rounded.
 """
 
 import math
@@ -34,12 +35,15 @@ class Epilogue(NamedTuple):
         Of `ACTIVATIONS`.
     residual : bool
         Whether a matrix is added in the end.
+    scales : bool
+        Whether it begins with a factor for each column, which makes floats of sums of bytes.
     """
 
     kind: str = ""
     bias: str = ""
     activation: str = ""
     residual: bool = False
+    scales: bool = False
 
     @property
     def is_fused(self) -> bool:
@@ -49,7 +53,7 @@ class Epilogue(NamedTuple):
     @property
     def code(self) -> int:
         """The number that the engine has for it."""
-        bits = BIASES.index(self.bias) << 2 | self.residual << 4
+        bits = BIASES.index(self.bias) << 2 | self.residual << 4 | self.scales << 8
         return KINDS.index(self.kind) | bits | ACTIVATIONS.index(self.activation) << 5
 
     @property
@@ -59,11 +63,12 @@ class Epilogue(NamedTuple):
 
     @classmethod
     def of_code(cls, code: int) -> "Epilogue":
-        return cls(KINDS[code & 3], BIASES[code >> 2 & 3], ACTIVATIONS[code >> 5], bool(code & 16))
+        names = KINDS[code & 3], BIASES[code >> 2 & 3], ACTIVATIONS[code >> 5 & 7]
+        return cls(*names, bool(code & 16), bool(code & 256))
 
     def __str__(self) -> str:
-        residual = "residual" if self.residual else ""
-        return "+".join(filter(None, (self.kind, self.bias, self.activation, residual)))
+        scales, residual = self.scales * "scales", self.residual * "residual"
+        return "+".join(filter(None, (scales, self.kind, self.bias, self.activation, residual)))
 
 
 def parse(text: str) -> Epilogue:
@@ -79,9 +84,9 @@ def parse(text: str) -> Epilogue:
     def one_of(names: tuple[str, ...]) -> str:
         return words.pop(0) if words and words[0] in names else ""
 
-    found = Epilogue(
-        one_of(KINDS), one_of(BIASES), one_of(ACTIVATIONS), one_of(("residual",)) != ""
-    )
+    scales = one_of(("scales",)) != ""
+    names = one_of(KINDS), one_of(BIASES), one_of(ACTIVATIONS)
+    found = Epilogue(*names, one_of(("residual",)) != "", scales)
     if words or str(found) != text:
         raise ValueError(f"epilogue: got {text!r}, expected such as 'scale+columns+relu+residual'")
     return found
@@ -93,6 +98,7 @@ def apply(
     bias: np.ndarray | None,
     residual: np.ndarray | None,
     bounds: tuple[float, float],
+    scales: np.ndarray | None = None,
 ) -> np.ndarray:
     """What is fused, done by NumPy: the reference, and for what has no kernels.
 
@@ -107,8 +113,12 @@ def apply(
         Shape ``(m, n)``.
     bounds : (float, float)
         Of "clip".
+    scales : ndarray or None
+        At least n numbers.
     """
     m, n = x.shape
+    if scales is not None and epilogue.scales:
+        x = x.astype(np.float32) * scales[:n]
     if bias is not None and epilogue.bias:
         x = x + (bias[:n] if epilogue.bias == "columns" else bias[:m, None])
     x = _activated(epilogue.activation, x, bounds)

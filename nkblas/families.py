@@ -5,7 +5,7 @@ The instructions themselves are in `nkblas.codegen.nanokernel`, a class for each
 
 from typing import NamedTuple
 
-from .dtypes import DTYPES, FLOAT8, ITEMSIZE, PRODUCTS
+from .dtypes import DTYPES, FLOAT8, ITEMSIZE, PRODUCTS, QUANTIZED
 from .isa import ISA
 
 
@@ -156,6 +156,8 @@ def _halves(dtype: str) -> tuple[Family, ...]:
     return _tiles("amx_fp16", dtype, dtype, "float32"), own, convert, float32
 
 
+EXACT = ("int8_int32", "uint8_int32", "uint8_int8_int32", "int8_uint8_int32", *QUANTIZED)
+
 FAMILIES: dict[str, tuple[Family, ...]] = {
     **{name: (_fma(name),) for name in ("float32", "float64", "int32")},
     "int64": (WHOLE, WORDS),
@@ -170,7 +172,7 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
     "int16": (_dots("vnni", "int16", "int16", "int32", 2), PAIRS),
     **{
         name: _bytes(PRODUCTS[name].a, PRODUCTS[name].b, exact=True)
-        for name in ("int8_int32", "uint8_int32", "uint8_int8_int32", "int8_uint8_int32")
+        for name in EXACT
     },
 }
 """The families for each product of `nkblas.dtypes.PRODUCTS`, the most promising first."""

@@ -49,6 +49,9 @@ FINAL = 12
 PLACES = 4
 """Sets of operands, each at a place of its own, ..."""
 
+BLOCKS = 8
+"""Of a sum of products, the same each."""
+
 MEMORY = 64 << 20
 """... as far as they fit so many bytes."""
 
@@ -90,10 +93,15 @@ class Track:
         ]
         epilogue = parse_epilogue(problem.epilogue)
         alpha, beta = {"": (1, 0), "add": (1, 1), "scale": (0.5, 0.5)}[epilogue.kind]
-        self._added = np.zeros(16 * (m * n + m + n + ROOM), np.uint8)  # bias and residual
+        self._added = np.zeros(16 * (m * n + m + n + ROOM), np.uint8)  # bias, residual, scales
         added = ffi.cast("char *", self._added.ctypes.data)
-        more = (added if epilogue.bias else ffi.NULL, added if epilogue.residual else ffi.NULL, n)
-        self._scale = (alpha, beta, 0, 0, 1, 1, ffi.NULL, 1, 1, *more, 0, 1, epilogue.fused)
+        fields = {"alpha": alpha, "beta": beta, "turn": 1, "sign": 1, "fused": epilogue.fused}
+        wanted = {"bias": epilogue.bias, "residual": epilogue.residual, "scales": epilogue.scales}
+        fields |= {name: added for name, it_is in wanted.items() if it_is}
+        self._blocks = [ffi.new("char *[]", BLOCKS) for _ in range(2)] if problem.reduces else []
+        if problem.reduces:
+            fields |= {"a_blocks": self._blocks[0], "b_blocks": self._blocks[1], "blocks": BLOCKS}
+        self._scale = ffi.new("nk_scale *", {**fields, "ldr": n, "high": 1})
         self._plans: dict[Plan, Any] = {}
 
     def move(self, plan: Plan) -> None:
@@ -107,10 +115,12 @@ class Track:
             with preparing():
                 self._plans[plan] = to_c_plan(plan, kernels.load(plan.kernels))
         matrices = [matrix for _, matrix in self._sets[0]]
+        for addresses, (address, *_) in zip(self._blocks, matrices, strict=False):
+            addresses[0:BLOCKS] = [address] * BLOCKS
         c_plan, count = self._plans[plan], 1
         while True:
             start = time.perf_counter()
-            if lib.nk_run(c_plan, *matrices, count, (0, 0, 0), self._scale, 1) != count:
+            if lib.nk_run(c_plan, *matrices, count, (0, 0, 0), self._scale[0], 1) != count:
                 raise MemoryError(f"no memory for the packed panels of {plan.problem}")
             taken = time.perf_counter() - start
             if taken >= least:

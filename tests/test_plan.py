@@ -56,14 +56,15 @@ NUMPY = {"bfloat16": ml_dtypes.bfloat16}
 
 
 def run(plan, a: np.ndarray, b: np.ndarray, c: np.ndarray, scale=(1, 0)) -> None:
-    scale = (*scale, 0, 0, 1, 1)
+    alpha, beta = scale
+    fields = ffi.new("nk_scale *", {"alpha": alpha, "beta": beta, "turn": 1, "sign": 1})
 
     def matrix(x: np.ndarray):
         rs, cs = (stride // x.itemsize for stride in x.strides)
         return (ffi.cast("char *", x.ctypes.data), rs, cs)
 
     c_plan = prepare.to_c_plan(plan, kernels.load(plan.kernels))
-    assert lib.nk_run(c_plan, matrix(a), matrix(b), matrix(c), 1, (0, 0, 0), scale, 1) == 1
+    assert lib.nk_run(c_plan, matrix(a), matrix(b), matrix(c), 1, (0, 0, 0), fields[0], 1) == 1
 
 
 LAYOUTS = st.sampled_from(["row", "col", "strided"])

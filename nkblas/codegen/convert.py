@@ -27,6 +27,10 @@ def convert(value: Value, source: str, target: str, isa: ISA) -> Value:
     if source == "bool" or target == "bool":
         true = ir.differs(value, ir.zero(value.type))
         return ir.extend(true, 8 * ITEMSIZE[target], signed=False)
+    if target.startswith("q"):
+        return _saturated(value, target)
+    if DTYPES[source].kind == "integer" and DTYPES[target].kind == "float":
+        return ir.from_integer(value, ir.element_type(target))
     if DTYPES[source].kind == "integer":
         bits = 8 * ITEMSIZE[target]
         if ITEMSIZE[source] < ITEMSIZE[target]:
@@ -57,6 +61,14 @@ def splat(value: Value, lanes: int, source: str, target: str, isa: ISA) -> Value
         wide = ir.bitcast(ir.vector_of(lanes, ir.integer(32)), halves)
         return ir.float_of(ir.shift_left(wide, 16), ir.element_type(target))
     return convert(ir.splat(value, ir.vector_of(lanes, value.type)), source, target, isa)
+
+
+def _saturated(value: Value, target: str) -> Value:
+    """Whole numbers, of float32, as those 8-bit integers that are nearest."""
+    low, high = (-128, 127) if target == "qint8" else (0, 255)
+    bounded = ir.at_least(value, ir.constant(value.type, low))
+    bounded = ir.at_most(bounded, ir.constant(value.type, high))
+    return ir.truncate(ir.to_integer(bounded, 32), 8)
 
 
 def _from_float8(value: Value, form: Float8) -> Value:

@@ -67,6 +67,8 @@ class Block(NamedTuple):
         Addresses for the tile's first element, and the distance of the residual's rows.
     bounds : (Value, Value)
         Of an activation.
+    scales, zero : Value
+        The address of factors, for the tile's first column, and what is added in the end, float64.
     """
 
     partial: Value
@@ -76,6 +78,8 @@ class Block(NamedTuple):
     residual: Value
     ldr: Value
     bounds: tuple[Value, Value]
+    scales: Value
+    zero: Value
 
     @classmethod
     def read(cls, scale: Value) -> "Block":
@@ -85,11 +89,12 @@ class Block(NamedTuple):
         first, last = (ir.nonzero(word(i, ir.i64())) for i in (1, 2))
         bounds = word(6, ir.element_type("float64")), word(7, ir.element_type("float64"))
         addresses = word(3, ir.ptr()), word(4, ir.ptr()), word(5, ir.i64())
-        return cls(word(0, ir.ptr()), first, last, *addresses, bounds)
+        scales = word(12, ir.ptr()), word(13, ir.element_type("float64"))
+        return cls(word(0, ir.ptr()), first, last, *addresses, bounds, *scales)
 
 
 class Blocks(NamedTuple):
-    """The operands of a sum of products, the last that ``nk_scale`` has.
+    """The operands of a sum of products, as ``nk_scale`` has them.
 
     Attributes
     ----------
@@ -179,11 +184,12 @@ def store(
     """
     held, stored = dtypes
     epilogue = parse(text)
+    finished = "float32" if epilogue.scales else held
     block = Block.read(target.scale) if epilogue.is_fused or held != stored else None
 
     def put(values: Sequence[Value], places: Sequence[tuple[Value, Value | None]]) -> list[Value]:
         for value, (place, mask) in zip(values, places, strict=True):
-            ir.store(convert(value, held, stored, isa), place, mask)
+            ir.store(convert(value, finished, stored, isa), place, mask)
         return []
 
     def fuse(values: Sequence[Value]) -> list[Value]:
@@ -210,7 +216,7 @@ def store(
         return []
 
     def finish(sums: Sequence[Value], last: Value | None) -> list[Value]:
-        values = _with_c(epilogue.kind, isa, dtypes, sums, target)
+        values = sums if epilogue.scales else _with_c(epilogue.kind, isa, dtypes, sums, target)
         if not epilogue.is_fused:
             return put(values, target.places(stored))
         if last is None:
@@ -295,8 +301,17 @@ class _Tail:
         self.epilogue, self.isa, self.dtypes = epilogue, isa, dtypes
         self.masks, self.block, self.down = target.masks, block, _value(target.down)
         self.vector, self.lanes = vector, vector.shape[0]
+        self.held = dtypes[0]
+        self.scales: list[Value] = []
         self.columns = [ir.add(ir.const(start), _value(target.right)) for start in target.starts]
         self.biases: list[Value] = []
+        if epilogue.scales:  # from here on it is floats
+            self.held, element = "float32", ir.element_type("float32")
+            vector = self.wide = ir.vector_of(self.lanes, element)
+            places = [ir.address(block.scales, column, element) for column in self.columns]
+            self.scales = [ir.load(vector, place) for place in places]
+        else:
+            self.wide = vector
         if epilogue.bias == "columns":
             element = vector.element_type
             places = [ir.address(block.bias, column, element) for column in self.columns]
@@ -304,11 +319,14 @@ class _Tail:
 
     def of_row(self, values: Sequence[Value], i: Value | int) -> list[Value]:
         """What becomes of the vectors of row `i`."""
-        biases, element = self.biases, self.vector.element_type
+        biases, element = self.biases, self.wide.element_type
+        if self.scales:
+            floats = [ir.from_integer(value, element) for value in values]
+            values = list(map(ir.times, floats, self.scales))
         i = ir.add(self.down, _value(i))
         if self.epilogue.bias == "rows":
             one = ir.load(element, ir.address(self.block.bias, i, element))
-            biases = [ir.splat(one, self.vector)] * len(values)
+            biases = [ir.splat(one, self.wide)] * len(values)
         if biases:
             values = list(map(ir.plus, values, biases))
         if self.epilogue.activation:
@@ -319,11 +337,20 @@ class _Tail:
             stored = ir.element_type(self.dtypes[1])
             places = [ir.at(self.block.residual, stored, start, x) for x in self.columns]
             residual = [
-                _read(value, self.dtypes, place, mask, self.isa)
+                _read(value, (self.held, self.dtypes[1]), place, mask, self.isa)
                 for value, place, mask in zip(values, places, self.masks, strict=True)
             ]
             values = list(map(ir.plus, values, residual))
+        if self.dtypes[1].startswith("q"):
+            zero = ir.splat(ir.number(self.block.zero, element), self.wide)
+            values = [ir.plus(ir.nearest(_far(value)), zero) for value in values]
         return list(values)
+
+
+def _far(value: Value) -> Value:
+    """What is farther away from 0 than any byte, nearer."""
+    most = ir.constant(value.type, 1e6)
+    return ir.at_least(ir.at_most(value, most), ir.negative(most))
 
 
 def _value(index: Value | int) -> Value:

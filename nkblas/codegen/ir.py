@@ -563,6 +563,17 @@ def from_integer(value: Value, element: Any) -> Value:
     return arith.sitofp(like(value, element), value)
 
 
+def to_integer(value: Value, bits: int) -> Value:
+    """Floats as signed integers, without what comes after the point."""
+    return arith.fptosi(like(value, integer(bits)), value)
+
+
+def nearest(value: Value) -> Value:
+    """The whole numbers nearest to float32, even ones in a tie, if they are below 2**22."""
+    magic = constant(value.type, 1.5 * 2.0**23)
+    return plus(plus(value, magic), negative(magic))
+
+
 def bits_of(value: Value) -> Value:
     """Floats as the integers that their bits make."""
     element = getattr(value.type, "element_type", value.type)

@@ -56,8 +56,9 @@ def _strides(array: np.ndarray) -> tuple[int, ...]:
 
 def _integers(generator: np.random.Generator, dtype: str, *shape: int) -> np.ndarray:
     """Small integers, as the dtype has them in memory; of bytes, all there are."""
-    if dtype in ("int8", "uint8"):
-        return generator.integers(0, 256, shape).astype(np.uint8).view(dtype)
+    if dtype.removeprefix("q") in ("int8", "uint8"):
+        bytes_ = generator.integers(0, 256, shape).astype(np.uint8)
+        return bytes_.view(dtype.removeprefix("q"))
     if dtype == "bool":
         return generator.integers(0, 2, shape).astype(bool)
     if dtype in FLOAT8:
@@ -73,6 +74,9 @@ def _integers(generator: np.random.Generator, dtype: str, *shape: int) -> np.nda
 
 def _encode(values: np.ndarray, dtype: str) -> np.ndarray:
     """Numbers as a dtype has them in memory; of bfloat16, which NumPy lacks, the bits."""
+    if dtype.startswith("q"):
+        ends = np.iinfo(dtype.removeprefix("q"))
+        return np.clip(np.rint(values) + ZERO, ends.min, ends.max).astype(ends.dtype)
     if dtype != "bfloat16":
         return values.astype(dtype)
     bits = values.astype(np.float32).view(np.uint32)
@@ -112,6 +116,9 @@ def _compensation(panel: np.ndarray, width: int, group: int, factor: int) -> np.
     sums = panel.reshape(-1, width, group).astype(np.int64).sum((0, 2))
     return (factor * sums).astype(np.int32)
 
+
+ZERO = 3
+"""What is added to what saturates."""
 
 BOUNDS = -3, 5
 """Of "clip"."""
@@ -190,7 +197,8 @@ def _check_microkernel(spec: Microkernel, kernel, generator: np.random.Generator
     widths = list(range(nr - lanes + 1, nr + 1)) if spec.masked else [nr]
     if spec.facts.rows_in_tile:
         widths = [1, nr - 1, nr, 3 * nr - lanes]
-    for steps, n, accumulate in itertools.product((1, 2, 19), widths, (0, 1)):
+    adds = (0,) if parse(spec.epilogue).scales else (0, 1)  # what is scaled is never added to C
+    for steps, n, accumulate in itertools.product((1, 2, 19), widths, adds):
         case = _Case(spec, generator, steps, n)
         for alpha, beta, turn, sign in _scales(spec.epilogue, spec.types.sums):
             for last in (1, 0) if parse(spec.epilogue).is_fused else (1,):
@@ -239,7 +247,9 @@ class _Case:
             alone = spec._replace(reduces=False)
             self.blocks += [_Case(alone, generator, steps, n) for _ in range(2)]
         self.epilogue = parse(spec.epilogue)
-        self.bias = _integers(generator, types.sums, spec.mr + width + ROOM)
+        held = "float32" if self.epilogue.scales else types.sums
+        self.bias = _integers(generator, held, spec.mr + width + ROOM)
+        self.scales = np.float32(2.0 ** generator.integers(-12, -6, width + ROOM))
         self.residual = _integers(generator, types.c, spec.mr, width + 5)
 
     def expected(self, product: np.ndarray, factor: complex, last: int = 1) -> np.ndarray:
@@ -249,9 +259,9 @@ class _Case:
         if factor:
             product = product + factor * _decode(c[:, : self.n], dtype)
         if last and self.epilogue.is_fused:
-            bias = _decode(self.bias, self.spec.types.sums)
+            bias = _decode(self.bias, "float32" if self.epilogue.scales else self.spec.types.sums)
             residual = _decode(self.residual[:, : self.n], dtype)
-            product = apply(self.epilogue, product, bias, residual, BOUNDS)
+            product = apply(self.epilogue, product, bias, residual, BOUNDS, self.scales)
         c[:, : self.n] = _encode(product, dtype)
         return c
 
@@ -269,12 +279,14 @@ class _Case:
         (a, b), spec = self.places, self.spec
         residual = _pointer(self.residual), self.residual.shape[1]
         scale = (*scale, ffi.cast("char *", _pointer(self.bias)), *residual, *BOUNDS)
+        places: list[object] = [ffi.NULL, ffi.NULL]
         if spec.reduces:
             places = [
                 ffi.new("char *[]", [ffi.cast("char *", _pointer(y)) for y in x])
                 for x in self._addresses()
             ]
-            scale = (*scale, 0, *places, len(self.blocks))
+        scales = ffi.cast("char *", _pointer(self.scales)), ZERO
+        scale = (*scale, 0, *places, len(self.blocks), *scales)
         self.panel = np.empty((self.steps + 1, spec.nr), b.dtype)
         self.panel.view(np.uint8)[...] = 77
         self.untouched = self.panel.copy()

@@ -21,7 +21,9 @@ static const nk_sizes sizes[NK_DTYPES] = {
     [NK_UINT8_INT32] = {1, 1, 4},
     [NK_UINT8_INT8_INT32] = {1, 1, 4},
     [NK_INT8_UINT8_INT32] = {1, 1, 4},
-    [NK_FLOAT8_FLOAT32 ... NK_DTYPES - 1] = {1, 1, 4},
+    [NK_FLOAT8_FLOAT32 ... NK_QUANTIZED - 1] = {1, 1, 4},
+    [NK_QUANTIZED ... NK_QUANTIZED + 3] = {1, 1, 4},
+    [NK_QUANTIZED + 4 ... NK_DTYPES - 1] = {1, 1, 1},
 };
 
 const nk_sizes *nk_sizes_of(int32_t dtype) { return &sizes[dtype]; }
@@ -254,6 +256,8 @@ static void run_tile(const block *x, int64_t i, int64_t j, int64_t j1, region fe
     }
     if (scale.bias)
         scale.bias += (scale.fused & NK_BIAS_OF_ROWS ? row : column) * plan->held;
+    if (scale.scales)
+        scale.scales += column * (int64_t)sizeof(float);
     if (scale.residual)
         scale.residual += (row * scale.ldr + column) * size;
     /* A kernel that scales does by itself what is to be done with C before the first block of k. */
@@ -533,6 +537,13 @@ static int is_turned(int64_t m, int64_t n, nk_matrix c)
     return m > 1 && columns;
 }
 
+/* The type of products whose operands change sides. */
+static int32_t swapped(int32_t dtype)
+{
+    int32_t place = dtype >= NK_QUANTIZED ? (dtype - NK_QUANTIZED) % 4 : dtype - NK_INT8_INT32;
+    return place == 2 ? dtype + 1 : place == 3 ? dtype - 1 : dtype;
+}
+
 nk_problem nk_describe(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix *a, nk_matrix *b,
                        nk_matrix *c, nk_steps *steps)
 {
@@ -542,10 +553,7 @@ nk_problem nk_describe(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix
         *a = transposed(*b), *b = transposed(a_before), *c = transposed(*c);
         m = n, n = m_before;
         *steps = (nk_steps){steps->b, steps->a, steps->c};
-        if (dtype == NK_UINT8_INT8_INT32)
-            dtype = NK_INT8_UINT8_INT32;
-        else if (dtype == NK_INT8_UINT8_INT32)
-            dtype = NK_UINT8_INT8_INT32;
+        dtype = swapped(dtype);
     }
     nk_problem problem = {.m = m, .n = n, .k = k, .dtype = (int16_t)dtype};
     problem.a = (int8_t)layout(a, m, k);

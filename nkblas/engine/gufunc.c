@@ -44,7 +44,7 @@ enum { WORTH_THE_GIL = 1 << 14 }; /* multiply-adds */
 
 /* Types that are not NumPy's own, by their numbers: bfloat16 and the formats of float8, in the order
    of nk_dtype. -1: this process has none yet. */
-enum { FORMATS = NK_DTYPES - NK_FLOAT8_FLOAT32 };
+enum { FORMATS = NK_FORMATS };
 static int bfloat16_type = -1, float8_types[FORMATS];
 static float float8_numbers[FORMATS][256]; /* what bytes stand for */
 
@@ -107,6 +107,18 @@ static int dtype_for(int a, int b, int c)
     for (int i = 0; i < MIXED; i++)
         if (mixed[i].a == a && mixed[i].b == b && mixed[i].c == c)
             return mixed[i].dtype;
+    return -1;
+}
+
+/* The nk_dtype of products of bytes whose sums are scaled; -1: it is none. */
+static int quantized_dtype(const int types[3])
+{
+    static const char pairs[4][2] = {{NPY_BYTE, NPY_BYTE}, {NPY_UBYTE, NPY_UBYTE},
+                                     {NPY_UBYTE, NPY_BYTE}, {NPY_BYTE, NPY_UBYTE}};
+    static const char results[3] = {NPY_FLOAT, NPY_BYTE, NPY_UBYTE};
+    for (int i = 0; i < 12; i++)
+        if (results[i / 4] == types[2] && pairs[i % 4][0] == types[0] && pairs[i % 4][1] == types[1])
+            return NK_QUANTIZED + i;
     return -1;
 }
 
@@ -772,25 +784,29 @@ static PyObject *make_quick(PyObject *self, PyObject *args)
     return (PyObject *)function;
 }
 
-/* gemm(alpha, a, b, beta, c, turn, sign, epilogue, bias, residual, low, high, blocks):
+/* gemm(alpha, a, b, beta, c, turn, sign, epilogue, bias, residual, low, high, blocks,
+   scales, zero):
    C = activation(alpha * A @ B + beta * C + bias) + residual for matrices aligned and in the
    machine's byte order, whose shapes fit and of which C overlaps no other and m, n, k and alpha are
    not 0; whether it was done. `turn` and `sign` are nk_scale's. `epilogue`, and all after it, can be
    left out; what it has no bits for is None. A bias has the type of the sums and room behind it, a
    residual C's type and layout, which is that of rows. `blocks` has the addresses of a sum's left
-   operands and, in a second row, of its right ones: they lie as `a` and `b` do, the first of them. */
+   operands and, in a second row, of its right ones: they lie as `a` and `b` do, the first of them.
+   `scales` are for a sum of bytes, with room behind them. */
 static PyObject *scaled(PyObject *self, PyObject *args)
 {
     PyArrayObject *a, *b, *c;
     PyObject *bias = Py_None, *residual = Py_None, *blocks = Py_None;
+    PyObject *scales = Py_None;
     npy_intp m, n, k;
     Py_complex alpha, beta;
     nk_scale scale = {0};
 
     (void)self;
-    if (!PyArg_ParseTuple(args, "DO!O!DO!dd|LOOddO", &alpha, &PyArray_Type, &a, &PyArray_Type, &b,
+    if (!PyArg_ParseTuple(args, "DO!O!DO!dd|LOOddOOd", &alpha, &PyArray_Type, &a, &PyArray_Type, &b,
                           &beta, &PyArray_Type, &c, &scale.turn, &scale.sign, &scale.fused, &bias,
-                          &residual, &scale.low, &scale.high, &blocks))
+                          &residual, &scale.low, &scale.high, &blocks,
+                          &scales, &scale.zero))
         return NULL;
     if (bias != Py_None)
         scale.bias = PyArray_BYTES((PyArrayObject *)bias);
@@ -799,6 +815,10 @@ static PyObject *scaled(PyObject *self, PyObject *args)
         scale.residual = PyArray_BYTES(r);
         scale.ldr = PyArray_STRIDE(r, 0) / PyArray_ITEMSIZE(r);
     }
+    if (scales != Py_None) {
+        scale.scales = PyArray_BYTES((PyArrayObject *)scales);
+        scale.fused |= NK_SCALES;
+    }
     if (blocks != Py_None) {
         scale.blocks = PyArray_DIM((PyArrayObject *)blocks, 1);
         scale.a_blocks = (const char *const *)PyArray_DATA((PyArrayObject *)blocks);
@@ -806,7 +826,8 @@ static PyObject *scaled(PyObject *self, PyObject *args)
     }
     scale.alpha = alpha.real, scale.alpha_i = alpha.imag;
     scale.beta = beta.real, scale.beta_i = beta.imag;
-    int dtype = dtype_for(PyArray_TYPE(a), PyArray_TYPE(b), PyArray_TYPE(c));
+    int types[] = {PyArray_TYPE(a), PyArray_TYPE(b), PyArray_TYPE(c)};
+    int dtype = scale.scales ? quantized_dtype(types) : dtype_for(types[0], types[1], types[2]);
     if (dtype < 0)
         Py_RETURN_FALSE;
     nk_matrix x = as_matrix(a, 0, &m, &k), y = as_matrix(b, 1, &k, &n), z = as_matrix(c, 0, &m, &n);

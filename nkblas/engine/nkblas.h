@@ -17,7 +17,10 @@ typedef enum {
     NK_FLOAT16_FLOAT32, NK_BFLOAT16_FLOAT32,
     NK_INT8_INT32, NK_UINT8_INT32, NK_UINT8_INT8_INT32, NK_INT8_UINT8_INT32,
     NK_FLOAT8_FLOAT32, /* the first of several, one for each format */
-    NK_DTYPES = NK_FLOAT8_FLOAT32 + 7
+    NK_FORMATS = 7,
+    /* Sums of bytes, scaled: of the signs as above, to float32, and to bytes that saturate. */
+    NK_QUANTIZED = NK_FLOAT8_FLOAT32 + NK_FORMATS,
+    NK_DTYPES = NK_QUANTIZED + 12
 } nk_dtype;
 
 /* Bytes of an element of A, B and C. */
@@ -34,10 +37,12 @@ typedef enum { NK_ROW, NK_COL, NK_STRIDED } nk_layout;
    epilogues.py has: a bias for each column or row, a residual, an activation. */
 typedef enum {
     NK_PLAIN, NK_ADD, NK_SCALE, NK_KIND = 3,
-    NK_BIAS_OF_COLUMNS = 4, NK_BIAS_OF_ROWS = 8, NK_BIAS = 12, NK_RESIDUAL = 16
+    NK_BIAS_OF_COLUMNS = 4, NK_BIAS_OF_ROWS = 8, NK_BIAS = 12, NK_RESIDUAL = 16,
+    NK_SCALES = 256
 } nk_epilogue;
 
-/* C = activation(alpha * A @ B + beta * C + bias) + residual. If beta is 0, C is only written. */
+/* C = activation(alpha * A @ B + beta * C + bias) + residual, or, of sums of bytes, C =
+   activation(scales * A @ B + bias) + residual, or that rounded, and a zero point. If beta is 0, C is only written. */
 typedef struct {
     double alpha, beta;
     double alpha_i, beta_i; /* imaginary parts */
@@ -52,6 +57,8 @@ typedef struct {
     /* A sum of so many products: where each of their operands is; 0: it is one product. */
     const char *const *a_blocks, *const *b_blocks;
     int64_t blocks;
+    const char *scales;     /* float32, one for each column; there is room to read behind them */
+    double zero;
 } nk_scale;
 
 /* What was asked, as far as a plan depends on it: the key of the plan table. */
