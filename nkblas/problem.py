@@ -5,20 +5,20 @@ from typing import NamedTuple
 
 from .dtypes import ITEMSIZE, PRODUCTS, Types, short
 
-LAYOUTS = ("row", "col", "strided")  # of nk_layout
+LAYOUTS = ("row", "col", "strided", "packed")  # of nk_layout
 EPILOGUES = ("", "add", "scale")  # of nk_epilogue
 
 PLAIN = ("float32", "float64", "complex64", "complex128", "int32", "int64")
 
-PATTERN = re.compile(r"(\d+)x(\d+)x(\d+):(\w+?)(?::([rcs])([rcs])([rs]))?(?::(add|scale))?")
+PATTERN = re.compile(r"(\d+)x(\d+)x(\d+):(\w+?)(?::([rcs])([rcsp])([rs]))?(?::(add|scale))?")
 
 
 class Problem(NamedTuple):
     """``C[m, n] = A[m, k] @ B[k, n]``.
 
     As text, ``128x768x3072:f32`` is m, n, k and the dtype; ``:crr`` after it says that A has
-    columns (B and C rows), ``s`` stands for an operand without unit stride; ``:add`` and
-    ``:scale`` are epilogues.
+    columns (B and C rows), ``s`` stands for an operand without unit stride, and ``p`` for a B that
+    was packed before; ``:add`` and ``:scale`` are epilogues.
 
     Attributes
     ----------
@@ -27,7 +27,8 @@ class Problem(NamedTuple):
         `nkblas.dtypes.PRODUCTS`.
     m, n, k : int
     a, b, c : {"row", "col", "strided"}
-        Which dimension of the matrix has unit stride: the second, the first, neither.
+        Which dimension of the matrix has unit stride: the second, the first, neither. `b` may also
+        be "packed": its panels are there (see `nkblas.pack`).
     epilogue : {"", "add", "scale"}
         What becomes of the product on its way into C: nothing, ``C += A @ B``, or
         ``C = alpha * A @ B + beta * C``.

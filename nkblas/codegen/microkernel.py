@@ -96,8 +96,8 @@ def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
             for column in (*range(0, spec.nr, LINE // b_size), spec.nr - 1):
                 ir.prefetch(ir.address(row, column, b_element))
         if spec.prefetch:
-            for column in range(0, spec.nr, max(lanes, LINE // b_size)):
-                ir.prefetch(ir.address(b, column + PREFETCH // b_size, b_element), ir.L2)
+            for element in range(0, spec.nr * facts.step, LINE // b_size):
+                ir.prefetch(ir.address(b, element + PREFETCH // b_size, b_element), ir.L2)
         tile = unflatten(flat, len(vectors), facts.accumulators)
         for turn in range(nanokernel.turns):
             a_turn = ir.address(a, ir.mul(of.next, ir.const(turn)), a_element) if turn else a

@@ -70,8 +70,9 @@ class Microkernel(NamedTuple):
         Whether it also copies B, which lies in place, into `panel`, of width `nr`. Otherwise
         `panel` means nothing.
     prefetch : bool
-        Whether it fetches a B in place ahead, into L2, along all of its rows: for one beyond L3,
-        of which there are too few tiles in a column to fetch those of the next, line by line.
+        Whether it fetches B ahead, into L2, along all of its rows (in place), or along the panels
+        (packed before): for one from far away, of which there are too few tiles in a column to
+        fetch those of the next, line by line.
     epilogue : str
         What becomes of the sums on their way into C: see `nkblas.codegen.epilogue`.
     family : str

@@ -207,7 +207,7 @@ static void run(const gufunc *of, const loop *numpy, char **args, const npy_intp
 {
     const npy_intp *length = dimensions + 1, *step = steps + 3, count = dimensions[0];
     npy_intp m = of->rows ? *length++ : 1, k = *length++, n = of->columns ? *length : 1;
-    nk_matrix a = {args[0], 0, 0}, b = {args[1], 0, 0}, c = {args[2], 0, 0};
+    nk_matrix a = {.data = args[0]}, b = {.data = args[1]}, c = {.data = args[2]};
     a.rs = of->rows ? *step++ : 0, a.cs = *step++;
     b.rs = *step++, b.cs = of->columns ? *step++ : 0;
     c.rs = of->rows ? *step++ : 0, c.cs = of->columns ? *step : 0;
@@ -297,7 +297,7 @@ static nk_matrix as_matrix(PyArrayObject *x, int column, npy_intp *rows, npy_int
 {
     npy_intp *shape = PyArray_DIMS(x), *strides = PyArray_STRIDES(x);
     npy_intp size = PyArray_ITEMSIZE(x);
-    nk_matrix matrix = {PyArray_BYTES(x), 1, 1};
+    nk_matrix matrix = {.data = PyArray_BYTES(x), .rs = 1, .cs = 1};
     *rows = *columns = 1;
     if (PyArray_NDIM(x) == 2) {
         *rows = shape[0], *columns = shape[1];
@@ -378,7 +378,7 @@ static PyObject *plain_product(const char *name, rule asked, PyObject *const *ar
     if (asked == AS_INNER && PyArray_NDIM(b) == 2) {
         npy_intp rows = k_of_b;
         k_of_b = n, n = rows;
-        y = (nk_matrix){y.data, y.cs, y.rs};
+        y = (nk_matrix){.data = y.data, .rs = y.cs, .cs = y.rs};
     }
     int ndim = PyArray_NDIM(a) + PyArray_NDIM(b) - 2, type = PyArray_TYPE(a), result = type;
     if (PyTypeNum_ISUSERDEF(type) && asked == AS_MATMUL)
@@ -392,7 +392,7 @@ static PyObject *plain_product(const char *name, rule asked, PyObject *const *ar
     if (asked == AS_VDOT && ndim) {
         if (!PyArray_IS_C_CONTIGUOUS(a) || !PyArray_IS_C_CONTIGUOUS(b))
             return NULL;
-        x = (nk_matrix){x.data, 1, 1}, y = (nk_matrix){y.data, 1, 1};
+        x.rs = x.cs = y.rs = y.cs = 1;
         m = n = 1, k = PyArray_SIZE(a), k_of_b = PyArray_SIZE(b), ndim = 0;
     }
     if (k != k_of_b || type != PyArray_TYPE(b))
@@ -586,26 +586,50 @@ static PyObject *make_quick(PyObject *self, PyObject *args)
     return (PyObject *)function;
 }
 
+/* The right operand of a product, and which it is one of: a matrix, or (nk_dtype, panels, columns)
+   for one that was packed. -1: it is neither. */
+static int right_operand(PyArrayObject *a, PyObject *b, PyArrayObject *c, nk_matrix *y, npy_intp *k,
+                         npy_intp *n, int *dtype)
+{
+    PyArrayObject *panels;
+    if (PyArray_Check(b)) {
+        *y = as_matrix((PyArrayObject *)b, 1, k, n);
+        *dtype = dtype_for(PyArray_TYPE(a), PyArray_TYPE((PyArrayObject *)b), PyArray_TYPE(c));
+        return 0;
+    }
+    if (!PyTuple_Check(b)) {
+        PyErr_Format(PyExc_TypeError, "b: got %R, expected an array or panels", b);
+        return -1;
+    }
+    if (!PyArg_ParseTuple(b, "iO!n", dtype, &PyArray_Type, &panels, n))
+        return -1;
+    *y = (nk_matrix){.data = PyArray_BYTES(panels), .packed = 1};
+    return 0;
+}
+
 /* gemm(alpha, a, b, beta, c, turn, sign): C = alpha * A @ B + beta * C for matrices aligned and in
    the machine's byte order, whose shapes fit and of which C overlaps no other and m, n, k and alpha
-   are not 0; whether it was done. `turn` and `sign` are nk_scale's. */
+   are not 0; whether it was done. B may be packed. `turn` and `sign` are nk_scale's. */
 static PyObject *scaled(PyObject *self, PyObject *args)
 {
-    PyArrayObject *a, *b, *c;
+    PyArrayObject *a, *c;
+    PyObject *b;
     npy_intp m, n, k;
+    int dtype;
+    nk_matrix y;
     Py_complex alpha, beta;
     nk_scale scale = {0};
 
     (void)self;
-    if (!PyArg_ParseTuple(args, "DO!O!DO!dd", &alpha, &PyArray_Type, &a, &PyArray_Type, &b, &beta,
-                          &PyArray_Type, &c, &scale.turn, &scale.sign))
+    if (!PyArg_ParseTuple(args, "DO!ODO!dd", &alpha, &PyArray_Type, &a, &b, &beta, &PyArray_Type,
+                          &c, &scale.turn, &scale.sign) ||
+        right_operand(a, b, c, &y, &k, &n, &dtype) < 0)
         return NULL;
     scale.alpha = alpha.real, scale.alpha_i = alpha.imag;
     scale.beta = beta.real, scale.beta_i = beta.imag;
-    int dtype = dtype_for(PyArray_TYPE(a), PyArray_TYPE(b), PyArray_TYPE(c));
     if (dtype < 0)
         Py_RETURN_FALSE;
-    nk_matrix x = as_matrix(a, 0, &m, &k), y = as_matrix(b, 1, &k, &n), z = as_matrix(c, 0, &m, &n);
+    nk_matrix x = as_matrix(a, 0, &m, &k), z = as_matrix(c, 0, &m, &n);
     int64_t done;
     if (m * n > WORTH_THE_GIL / (k ? k : 1)) {
         Py_BEGIN_ALLOW_THREADS
