@@ -51,26 +51,31 @@ def edges(product: Product) -> list[tuple[int, int, int]]:
 
 @by_product
 def test_products(product: Product) -> None:
-    """By whatever plan is at hand, and by the best one."""
-    before, best = nkblas.stats()["fallbacks"], []
-    cases = [
-        (sample(m, k, dtype=product.a), sample(k, n, dtype=product.b, seed=1))
-        for m, n, k in edges(product)
-    ]
-    rights = [packed(product, b) for _, b in cases]
-    for (a, b), right in zip(cases, rights, strict=True):
+    """By the best plans."""
+    before, cases, problems = nkblas.stats()["fallbacks"], [], []
+    for m, n, k in edges(product):
+        a, b = sample(m, k, dtype=product.a), sample(k, n, dtype=product.b, seed=1)
+        right = packed(product, b)
         assert right.dtype == b.dtype
         assert_exact(right.unpack(), b, b.shape)
         problem = nkblas.explain(a, right).problem
         assert problem is not None and problem.b == "packed"
-        best.append(problem)
-        assert_exact(a @ right, expected(a, b, product.result), problem)
-    nkblas.warmup(best, tune=False, progress=False)
-    for (a, b), right, problem in zip(cases, rights, best, strict=True):
-        assert_exact(np.matmul(a, right), expected(a, b, product.result), problem)
-        columns = np.asfortranarray(a)
-        assert_exact(nkblas.matmul(columns, right), expected(a, b, product.result), problem)
+        problems.append(problem)
+        cases.append((a, right, expected(a, b, product.result)))
+    nkblas.warmup(problems, tune=False, progress=False)
+    for (a, right, wanted), problem in zip(cases, problems, strict=True):
+        assert_exact(a @ right, wanted, problem)
     assert nkblas.stats()["fallbacks"] == before
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex128", "float16", "int16"])
+def test_new_shapes(dtype: str) -> None:
+    """By whatever plan is at hand; A has rows, columns, neither."""
+    for m, n, k in ((2, 100, 41), (35, 130, 50), (9, 3, 1100), (13, 90, 17)):
+        a, b = sample(m, 2 * k, dtype=dtype)[:, ::2], sample(k, n, dtype=dtype, seed=1)
+        right = nkblas.pack(b)
+        for left in (a, a.copy("C"), a.copy("F")):
+            assert_exact(left @ right, expected(a, b), (m, n, k))
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, "complex64", "float16", "bfloat16"])
