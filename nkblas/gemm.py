@@ -112,7 +112,8 @@ def gemm(
     elif not out.flags.writeable:
         raise ValueError("out: got a read-only array, expected one that can be written")
 
-    left, right = apart(left, out), right if right is b else apart(right, out)
+    left = apart(left, out)
+    right = right if isinstance(right, PackedMatrix) else apart(right, out)
     target = out if is_plain(out, work) else np.empty(shape, work)
     if beta != 0 and target is not c:
         target[...] = arrays["c"]
