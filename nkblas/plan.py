@@ -42,7 +42,7 @@ class Schedule(NamedTuple):
     ir_outside : bool
         Order of the two inner loops: over rows outside, or over columns outside.
     prefetch : bool
-        Whether what is read once is fetched ahead (B, for "tiles" in place), or a C that is written
+        Whether what is read once is fetched ahead (B, for "tiles" that do not pack it), or a C that is written
         once goes past the caches: for one beyond L3.
     family : str
         The instructions: a name of `nkblas.families`.
@@ -268,7 +268,8 @@ class Plan(NamedTuple):
             "col" if schedule.pack_a else self.problem.a,
             masked=columns % lanes != 0 and not along_panels,
             epilogue=self.epilogue,
-            prefetch=schedule.prefetch and (not schedule.pack_b or self.problem.b == "packed"),
+            prefetch=schedule.prefetch and not schedule.pack_b,
+            panel_ahead=schedule.prefetch and self.problem.b == "packed",
             family=schedule.family,
             a=_if_other(self.family.a, types.a) if schedule.pack_a else "",
             b=_if_other(self.in_panels, types.b) if schedule.pack_b else "",

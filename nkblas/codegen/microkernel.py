@@ -14,6 +14,9 @@ from .spec import Microkernel, Peak
 AHEAD = 16
 """So many k-steps before it is needed, a row of B in place is fetched into L1."""
 
+PANEL_AHEAD = 4096
+"""Bytes that a packed panel from far away is fetched ahead."""
+
 ROWS_AHEAD = 2
 """With tile registers, so many rows of C are fetched in a step for the next tile, and a line of so
 many rows of A for the next row of tiles."""
@@ -96,8 +99,10 @@ def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
             for column in (*range(0, spec.nr, LINE // b_size), spec.nr - 1):
                 ir.prefetch(ir.address(row, column, b_element))
         if spec.prefetch:
-            for element in range(0, spec.nr * facts.step, LINE // b_size):
-                ir.prefetch(ir.address(b, element + PREFETCH // b_size, b_element), ir.L2)
+            for column in range(0, spec.nr, max(lanes, LINE // b_size)):
+                ir.prefetch(ir.address(b, column + PREFETCH // b_size, b_element), ir.L2)
+        if spec.panel_ahead:
+            _fetch_panel(spec, b)
         tile = unflatten(flat, len(vectors), facts.accumulators)
         for turn in range(nanokernel.turns):
             a_turn = ir.address(a, ir.mul(of.next, ir.const(turn)), a_element) if turn else a
@@ -138,6 +143,14 @@ def _places_in_c(spec: Microkernel, c: Value, ldc: Value, lanes: int) -> list[li
     return [[ir.address(row, j, element) for j in range(0, spec.nr, lanes)] for row in rows]
 
 
+def _fetch_panel(spec: Microkernel, b: Value) -> None:
+    """Fetch what a step takes of a panel, so much ahead; behind a panel comes the next one."""
+    of_b = spec.types.b
+    for byte in range(0, spec.nr * spec.facts.step * ITEMSIZE[of_b], LINE):
+        place = (byte + PANEL_AHEAD) // ITEMSIZE[of_b]
+        ir.prefetch(ir.address(b, place, ir.element_type(of_b)), ir.L2)
+
+
 def _fetch_to_write(places: list[list[Value]]) -> None:
     for row in places:
         for place in row:
@@ -166,6 +179,8 @@ def _build_along_panels(spec: Microkernel, isa: ISA, arguments: list[Value]) -> 
         line, a, b, *flat = carried
         for i in range(ROWS_AHEAD):
             ir.prefetch(ir.address(line, ir.mul(line_step, ir.const(i)), byte), ir.L2)
+        if spec.panel_ahead:
+            _fetch_panel(spec, b)
         tile = compose(
             nanokernel,
             lambda i: nanokernel.load_a(
