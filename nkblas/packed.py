@@ -182,7 +182,7 @@ class PackedMatrix:
         """Raise what is wrong with a left operand."""
         if a.ndim == 0 or a.shape[-1] != self.shape[0]:
             raise ValueError(f"a: got shape {a.shape}, expected (..., {self.shape[0]})")
-        if not np.can_cast(a.dtype, self.a_dtype):
+        if a.dtype != self.a_dtype and not np.can_cast(a.dtype, self.a_dtype):
             raise TypeError(
                 f"a: got {a.dtype}, expected {self.a_dtype}, which b was packed for, or what can "
                 "be cast to it safely"
@@ -196,24 +196,32 @@ class PackedMatrix:
                 f"dtype: got {np.dtype(dtype)}, expected {self.result_dtype}, which b was packed "
                 "for: nkblas.pack has a dtype, too"
             )
-        shape = *a.shape[:-1], self.shape[1]
-        rows = math.prod(a.shape[:-1])
-        a = plain(a, self.a_dtype).reshape(rows, self.shape[0])
+        if a.ndim != 2:  # a stack is one product with more rows, a vector one with a single row
+            return self._stacked(a, out, casting)
+        if not (a.dtype == self.a_dtype and a.flags.carray):
+            a = plain(a, self.a_dtype)
+        shape = len(a), self.shape[1]
         if out is None:
-            target = np.empty(shape, self.result_dtype)
-            self.multiply(a, target.reshape(rows, self.shape[1]))
-            return target
+            out = np.empty(shape, self.result_dtype)
+            self.multiply(a, out)
+            return out
         if out.shape != shape:
             raise ValueError(f"out: got shape {out.shape}, expected {shape}")
-        if not np.can_cast(self.result_dtype, out.dtype, casting):
-            raise TypeError(
-                f"out: got {out.dtype}, expected one that {self.result_dtype} can be cast to "
-                f"({casting})"
-            )
-        if out.ndim == 2 and is_plain(out, self.result_dtype) and out.flags.writeable:
+        if is_plain(out, self.result_dtype) and out.flags.writeable:
             self.multiply(apart(a, out), out)
         else:
-            out[...] = self._product(a, None, None, casting).reshape(shape)
+            np.copyto(out, self._product(a, None, None, casting), casting)
+        return out
+
+    def _stacked(self, a: np.ndarray, out: Any, casting: Any) -> np.ndarray:
+        shape = *a.shape[:-1], self.shape[1]
+        rows = a.reshape(math.prod(a.shape[:-1]), self.shape[0])
+        product = self._product(rows, None, None, casting).reshape(shape)
+        if out is None:
+            return product
+        if out.shape != shape:
+            raise ValueError(f"out: got shape {out.shape}, expected {shape}")
+        np.copyto(out, product, casting)
         return out
 
     def __array_ufunc__(

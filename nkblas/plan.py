@@ -42,8 +42,8 @@ class Schedule(NamedTuple):
     ir_outside : bool
         Order of the two inner loops: over rows outside, or over columns outside.
     prefetch : bool
-        Whether what is read once is fetched ahead (B, for "tiles" that do not pack it), or a C that is written
-        once goes past the caches: for one beyond L3.
+        Whether what is read once is fetched ahead (B, for "tiles" that do not pack it), or a C that
+        is written once goes past the caches: for one beyond L3.
     family : str
         The instructions: a name of `nkblas.families`.
     """

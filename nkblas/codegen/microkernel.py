@@ -14,8 +14,9 @@ from .spec import Microkernel, Peak
 AHEAD = 16
 """So many k-steps before it is needed, a row of B in place is fetched into L1."""
 
-PANEL_AHEAD = 4096
-"""Bytes that a packed panel from far away is fetched ahead."""
+PANEL_AHEAD = 8192
+"""Bytes that a panel which was packed before is fetched ahead: one line of two, whose neighbours
+the CPU brings in by itself."""
 
 ROWS_AHEAD = 2
 """With tile registers, so many rows of C are fetched in a step for the next tile, and a line of so
@@ -146,7 +147,7 @@ def _places_in_c(spec: Microkernel, c: Value, ldc: Value, lanes: int) -> list[li
 def _fetch_panel(spec: Microkernel, b: Value) -> None:
     """Fetch what a step takes of a panel, so much ahead; behind a panel comes the next one."""
     of_b = spec.types.b
-    for byte in range(0, spec.nr * spec.facts.step * ITEMSIZE[of_b], LINE):
+    for byte in range(0, spec.nr * spec.facts.step * ITEMSIZE[of_b], 2 * LINE):
         place = (byte + PANEL_AHEAD) // ITEMSIZE[of_b]
         ir.prefetch(ir.address(b, place, ir.element_type(of_b)), ir.L2)
 
