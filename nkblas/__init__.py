@@ -7,6 +7,7 @@ NumPy's; ``nkblas.patch()`` puts them under NumPy itself.
 import numpy as np
 
 from . import blas
+from .brgemm import brgemm
 from .einsum import einsum
 from .explain import Explanation, explain, show_config, stats
 from .gemm import gemm
@@ -23,6 +24,7 @@ __all__ = [
     "PackedMatrix",
     "Recording",
     "blas",
+    "brgemm",
     "cpu",
     "dot",
     "einsum",

@@ -22,5 +22,11 @@ def gemm(
     c: np.ndarray,
     turn: float,
     sign: float,
+    epilogue: int = 0,
+    bias: np.ndarray | None = None,
+    residual: np.ndarray | None = None,
+    low: float = 0.0,
+    high: float = 0.0,
+    blocks: np.ndarray | None = None,
     /,
 ) -> bool: ...

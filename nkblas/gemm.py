@@ -1,4 +1,7 @@
-"""`gemm`: a matrix product that is scaled and added, ``C = alpha * op(A) @ op(B) + beta * C``."""
+"""`gemm`: a matrix product that is scaled and added, ``C = alpha * op(A) @ op(B) + beta * C``.
+
+With what makes it a layer of a neural network: a bias, an activation, a residual.
+"""
 
 from typing import Any
 
@@ -6,11 +9,13 @@ import numpy as np
 
 from . import _gufunc
 from .dtypes import product
-from .matmul import adopt_new_types, matmul
+from .fused import NOTHING_MORE, Fused, fused
+from .matmul import adopt_new_types, matmul, short_way
 from .operands import apart, is_plain, plain
 from .packed import PackedMatrix
 
 
+@short_way
 def gemm(
     a: Any,
     b: Any,
@@ -20,13 +25,17 @@ def gemm(
     beta: complex = 0,
     trans_a: int = False,
     trans_b: int = False,
+    bias: Any = None,
+    activation: Any = None,
+    residual: Any = None,
     out: np.ndarray | None = None,
     out_dtype: Any = None,
 ) -> np.ndarray:
     """Scale a matrix product and add it: ``alpha * op(a) @ op(b) + beta * c``, in one pass.
 
-    All types of numbers run on nkblas but for longdouble and clongdouble. Overflow and invalid
-    operations raise no warnings.
+    In the same pass, it can become a layer: ``activation(... + bias) + residual``. All types of
+    numbers run on nkblas but for longdouble and clongdouble. Overflow and invalid operations raise
+    no warnings.
 
     Parameters
     ----------
@@ -39,6 +48,15 @@ def gemm(
         With ``alpha=0``, `a` and `b` are not read.
     trans_a, trans_b : {False, True, 2}
         What ``op`` is: nothing, the transpose, the conjugate transpose.
+    bias : array_like, optional
+        Shape ``(n,)``, a number for each column, or ``(m, 1)``, for each row; or one for all. It is
+        added to the sums in their own precision.
+    activation : str or tuple, optional
+        "relu", "gelu" (with erf), "gelu_tanh" (its approximation), "silu", "sigmoid", "tanh", or
+        ``("clip", low, high)``. Floats are rounded to the result's dtype after it; integers have
+        "relu" and "clip".
+    residual : array_like, optional
+        Shape ``(m, n)``. It is added in the end.
     out : ndarray, optional
         Where the result goes: shape ``(m, n)`` and the dtype of the result. It may overlap the
         other arguments.
@@ -59,9 +77,11 @@ def gemm(
     Raises
     ------
     ValueError
-        A shape does not fit, `out` has another dtype, or there is no `c` for a `beta`.
+        A shape does not fit, `out` has another dtype, there is no `c` for a `beta`, or no such
+        activation.
     TypeError
-        What `a` and `b` promote to can't be cast to `out_dtype` (``casting="same_kind"``).
+        What `a` and `b` promote to can't be cast to `out_dtype` (``casting="same_kind"``), nor
+        `bias` or `residual` to the result's; or the activation is none for it.
 
     Examples
     --------
@@ -72,6 +92,9 @@ def gemm(
            [27., 39.]])
     >>> nkblas.gemm(a, a, c, beta=1, out=c) is c
     True
+    >>> nkblas.gemm(a, a, bias=[-8, 1], activation="relu")
+    array([[ 0., 11.],
+           [ 7., 23.]])
     """
     alpha, beta = _number("alpha", alpha), _number("beta", beta)
     arrays: dict[str, Any] = {"a": np.asarray(a)}
@@ -112,12 +135,21 @@ def gemm(
     elif not out.flags.writeable:
         raise ValueError("out: got a read-only array, expected one that can be written")
 
+    more = fused(bias, activation, residual, shape, dtype)
     left = apart(left, out)
     right = right if isinstance(right, PackedMatrix) else apart(right, out)
-    target = out if is_plain(out, work) else np.empty(shape, work)
+    in_place = is_plain(out, work)
+    if more.residual is not None:  # which lies in rows
+        more = more._replace(residual=apart(more.residual, out))
+        in_place = in_place and out.flags.c_contiguous
+    target = out if in_place else np.empty(shape, work)
     if beta != 0 and target is not c:
         target[...] = arrays["c"]
-    multiply(alpha, left, right, beta, target, conj_a, conj_b)
+    multiply(
+        alpha, left, right, beta, target, conj_a, conj_b, more if work == dtype else NOTHING_MORE
+    )
+    if work != dtype:
+        more.apply(target)
     if target is not out:
         with np.errstate(all="ignore"):
             np.copyto(out, target, casting="unsafe")
@@ -199,8 +231,9 @@ def multiply(
     c: np.ndarray,
     conj_a: bool = False,
     conj_b: bool = False,
+    more: Fused = NOTHING_MORE,
 ) -> None:
-    """``c = alpha * a @ b + beta * c``, where nothing is left to check.
+    """``c = alpha * a @ b + beta * c``, and `more`, where nothing is left to check.
 
     Shapes fit, there are kernels for the dtypes, or all are the same; all is aligned and in the
     machine's byte order, and `c` overlaps neither `a` nor `b`. Of complex matrices, it may be the
@@ -211,16 +244,22 @@ def multiply(
     scales = c.dtype.kind not in "iub" or (alpha == 1 and beta in (0, 1))
     turn, sign = -1 if conj_a != conj_b else 1, -1 if conj_b else 1
     right: Any = b.operand if isinstance(b, PackedMatrix) else b
-    if some and scales and _gufunc.gemm(alpha, a, right, beta, c, turn, sign):
+    at_once = not more.epilogue.is_fused or more.in_kernels(c.dtype)
+    arguments = more.arguments if at_once and more is not NOTHING_MORE else ()
+    if some and scales and _gufunc.gemm(alpha, a, right, beta, c, turn, sign, *arguments):
+        if not at_once:
+            more.apply(c)
         return
     with np.errstate(all="ignore"):
         if not some:
             _scale(c, beta)
+            more.apply(c)
             return
         left, right = a.conj() if conj_a else a, b.conj() if conj_b else b  # type: ignore[union-attr]
         product = matmul(left, right, dtype=c.dtype, casting="unsafe")
         scaled = 0 if beta == 0 else c if beta == 1 else beta * c
         c[...] = (product if alpha == 1 else alpha * product) + scaled
+        more.apply(c)
 
 
 def _scale(x: np.ndarray, factor: Any) -> None:

@@ -2,7 +2,8 @@
 
 import functools
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -14,6 +15,16 @@ _ENGINE = (
     int(ffi.cast("uintptr_t", ffi.addressof(lib, "nk_gemm"))),
     int(ffi.cast("uintptr_t", lib.nk_counts())),
 )
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def short_way(function: Callable[P, R]) -> Callable[P, R]:
+    """Have plain operands done without a line of Python (see engine/gufunc.c)."""
+    quick: Any = _gufunc.make_quick(function, function.__name__)
+    return functools.update_wrapper(quick, function)
+
 
 _GUFUNC = """
 Parameters, result, broadcasting, casting and errors are those of `numpy.{name}`.

@@ -119,7 +119,7 @@ def panels_for(dtype: str, k: int, n: int, cpu: CPU) -> Panels:
 
 def for_a_short_dimension(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
     """Schedules that read the large operand of a product once, as it lies; the best first."""
-    if not problem.is_plain:
+    if not problem.is_plain or problem.reduces:
         return
     plain = families(problem.dtype, cpu.isa)[0]
     for schedule in _for_a_short_dimension(problem, cpu, plain):
@@ -382,6 +382,9 @@ class Space:
         # A large B in place depends on luck, in where its pages lie: it has to save much.
         few_times = problem.m <= FEW_TIMES or problem.k * problem.n * size_b <= cpu.l2
         possible &= (pack_b == 1) | few_times
+        if problem.reduces:  # one after the other, as they lie
+            possible = (pack_a == 0) & (pack_b == 0) & (kc >= problem.k) & (part == 0)
+            possible &= mr >= min(few, problem.m)
         possible &= (kc < 2 * problem.k) | (kc == DEPTHS[0] * family.group_b)
         possible &= np.where(edge, fits_edge, fits_whole) == 1
         if self.prepacked and not family.rows_in_tile:
@@ -448,6 +451,8 @@ class Space:
         a_rows = np.where(ir_outside == 1, rows, m_block * rows)
         b_columns = np.where(ir_outside == 1, n_block * nr, nr)
         b_level = np.where(m_tiles > 1, level(kc, np.minimum(b_columns, n), size_b), 0)
+        if self.problem.reduces:  # all blocks come between one tile and the next
+            b_level = np.maximum(b_level, 1)
         b_line = np.array(costs.b_line)[b_level]
         a_level = level(np.minimum(a_rows, m), kc, size_a)
         lines_b = family.rows_in_tile or 1  # that a vector of C takes of B in a step

@@ -12,6 +12,7 @@ from .codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Small, Strea
 from .cut import Cut, cut_evenly, cut_whole
 from .detect import CPU
 from .dtypes import DTYPES, ITEMSIZE, PRODUCTS
+from .epilogues import parse as parse_epilogue
 from .families import Family
 from .isa import ISA
 from .problem import PLAIN, Problem
@@ -80,6 +81,12 @@ class Schedule(NamedTuple):
             return "A has to be packed"
         if self.kind != "tiles" and not problem.is_plain:
             return f"kind: {self.kind} is for {', '.join(PLAIN)}"
+        if self.kind != "tiles" and parse_epilogue(problem.epilogue).is_fused:
+            return f"kind: {self.kind} has no {problem.epilogue}"
+        if problem.reduces and (self.kind, self.pack_a, self.pack_b) != ("tiles", False, False):
+            return "blocks of a sum are read in place"
+        if problem.reduces and self.kc < problem.k:
+            return f"kc {self.kc} is less than a block's k"
         if self.kind == "stream":
             fits = problem.b == "row" and not self.pack_a and not self.pack_b
             fits = fits and self.mr <= STREAM_ROWS
@@ -130,6 +137,18 @@ def in_panels(problem: Problem, family: Family, isa: ISA) -> str:
     """
     as_it_is = problem.b == "packed" and _converts(family, isa)
     return problem.types.b if as_it_is else family.b
+
+
+DEEPEST = 1024
+"""The deepest blocks of a sum that are read in place."""
+
+
+def reduces_in_place(problem: Problem, isa: ISA) -> bool:
+    """Whether there are kernels for a sum of such products."""
+    if not problem.is_plain or problem.k > DEEPEST or "strided" in (problem.a, problem.c):
+        return False
+    family = families.families(problem.dtype, isa)[0]
+    return reads_a_in_place(problem, family, isa) and reads_b_in_place(problem, family, isa)
 
 
 class Plan(NamedTuple):
@@ -195,7 +214,8 @@ class Plan(NamedTuple):
     @property
     def epilogue(self) -> str:
         """What the kernels do with sums: any of them can add."""
-        return "" if self.problem.epilogue == "add" else self.problem.epilogue
+        epilogue = parse_epilogue(self.problem.epilogue)
+        return str(epilogue._replace(kind="") if epilogue.kind == "add" else epilogue)
 
     @property
     def bits(self) -> tuple[object, ...]:
@@ -273,6 +293,7 @@ class Plan(NamedTuple):
             family=schedule.family,
             a=_if_other(self.family.a, types.a) if schedule.pack_a else "",
             b=_if_other(self.in_panels, types.b) if schedule.pack_b else "",
+            reduces=self.problem.reduces,
         )
 
     def small(self) -> Small | None:
@@ -281,7 +302,7 @@ class Plan(NamedTuple):
         Not beside dots, whose bits are others.
         """
         problem = self.problem
-        if not problem.is_plain:
+        if not problem.is_plain or problem.reduces:
             return None
         if problem.b == "packed" or self.schedule.kind in ("base", "dot"):
             return None
@@ -478,6 +499,8 @@ def base(best: Plan, cpu: CPU) -> Plan | None:
     of C go by way of a tile in memory. None if its panels would be too large.
     """
     problem, family = best.problem, best.family
+    if problem.reduces:
+        return None
     depth = best.kc * ITEMSIZE[family.b]
     mr, nr = base_tile_for(best)
     mc, nc = cpu.l2 // (4 * depth), max(cpu.l3, 8 << 20) // (2 * depth)
@@ -508,7 +531,7 @@ def base_kernels(plan: Plan) -> list[KernelSpec]:
     dots: list[KernelSpec] = []
     if plan.problem.b == "packed":
         packs = packs[:3]
-    elif plan.problem.is_plain:
+    elif plan.problem.is_plain and not parse_epilogue(epilogue).is_fused:
         widths = columns_of_dots(isa, family)
         dots = [Dot(isa.name, dtype, 1, width, "b", epilogue=epilogue) for width in widths]
     return [base_kernel_for(plan), *packs, Copy(isa.base.name, PRODUCTS[dtype].c), *dots]

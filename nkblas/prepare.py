@@ -22,12 +22,14 @@ from ._engine import ffi, lib
 from .codegen.spec import KernelSpec
 from .cut import Cut
 from .dtypes import ITEMSIZE, PRODUCTS
+from .epilogues import Epilogue
+from .epilogues import parse as parse_epilogue
 from .kernels import KernelsUnavailableError, kernels
 from .log import log
-from .plan import Plan, base, base_kernels
+from .plan import Plan, base, base_kernels, reduces_in_place
 from .plans import measured, plan_for
 from .preparing import preparing
-from .problem import EPILOGUES, LAYOUTS, Problem
+from .problem import LAYOUTS, Problem
 from .runtime import cpu, jit
 
 COMPILING = 50e6
@@ -68,6 +70,9 @@ def prepare(problem: Problem) -> bool:
     The caller is inside of `nkblas.preparing.preparing`.
     """
     if lib.nk_table_find(to_c(problem)) != ffi.NULL:  # somebody has done it meanwhile
+        return True
+    if problem.reduces and not reduces_in_place(problem, cpu.isa):
+        _leave_to_numpy(problem, "its blocks can't be read in place")  # brgemm sees to it
         return True
     try:
         plan, missing = _choose(problem)
@@ -195,14 +200,17 @@ DTYPES = tuple(PRODUCTS)
 
 def from_c(raw: Any) -> Problem:
     a, b, c = (LAYOUTS[layout] for layout in (raw.a, raw.b, raw.c))
-    return Problem(DTYPES[raw.dtype], raw.m, raw.n, raw.k, a, b, c, EPILOGUES[raw.epilogue])
+    epilogue = str(Epilogue.of_code(raw.epilogue))
+    sizes = raw.m, raw.n, raw.k
+    return Problem(DTYPES[raw.dtype], *sizes, a, b, c, epilogue, bool(raw.reduces))
 
 
 def to_c(problem: Problem) -> Any:
     """The ``nk_problem`` of `problem`."""
     a, b, c = (LAYOUTS.index(layout) for layout in (problem.a, problem.b, problem.c))
-    dtype, epilogue = DTYPES.index(problem.dtype), EPILOGUES.index(problem.epilogue)
-    return ffi.new("nk_problem *", (problem.m, problem.n, problem.k, dtype, a, b, c, epilogue))
+    dtype, epilogue = DTYPES.index(problem.dtype), parse_epilogue(problem.epilogue).code
+    sizes = problem.m, problem.n, problem.k
+    return ffi.new("nk_problem *", (*sizes, dtype, epilogue, a, b, c, problem.reduces))
 
 
 def canonical(problem: Problem) -> Problem:
@@ -218,7 +226,7 @@ def canonical(problem: Problem) -> Problem:
     operands = matrix(m, k, problem.a), matrix(k, n, problem.b), matrix(m, n, problem.c)
     steps = ffi.new("nk_steps *")
     described = from_c(lib.nk_describe(DTYPES.index(dtype), m, n, k, *operands, steps))
-    return described._replace(epilogue=problem.epilogue)
+    return described._replace(epilogue=problem.epilogue, reduces=problem.reduces)
 
 
 def to_c_plan(plan: Plan, addresses: dict[KernelSpec, int]) -> Any:
@@ -236,7 +244,8 @@ def to_c_plan(plan: Plan, addresses: dict[KernelSpec, int]) -> Any:
     c.step = family.step
     c.panel_a, c.panel_b = ITEMSIZE[family.a], ITEMSIZE[plan.in_panels]
     c.top_b = ITEMSIZE[family.sums] if family.compensation else 0
-    c.sum = ITEMSIZE[family.sums] if family.sums != plan.problem.types.c else 0
+    c.held = ITEMSIZE[family.sums]
+    c.sum = c.held if family.sums != plan.problem.types.c else 0
     c.nanoseconds = plan.nanoseconds
     c.m, c.n, c.kc = cut(plan.m), cut(plan.n), plan.kc
     c.pack_a, c.pack_b, c.ir_outside = schedule.pack_a, schedule.pack_b, schedule.ir_outside

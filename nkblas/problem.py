@@ -3,14 +3,16 @@
 import re
 from typing import NamedTuple
 
+from . import epilogues
 from .dtypes import ITEMSIZE, PRODUCTS, Types, short
 
 LAYOUTS = ("row", "col", "strided", "packed")  # of nk_layout
-EPILOGUES = ("", "add", "scale")  # of nk_epilogue
 
 PLAIN = ("float32", "float64", "complex64", "complex128", "int32", "int64")
 
-PATTERN = re.compile(r"(\d+)x(\d+)x(\d+):(\w+?)(?::([rcs])([rcsp])([rs]))?(?::(add|scale))?")
+PATTERN = re.compile(r"(\d+)x(\d+)x(\d+):(\w+?)(?::([rcs])([rcsp])([rs]))?(?::([a-z_+]+))?")
+
+SUM = "sum_of_"
 
 
 class Problem(NamedTuple):
@@ -18,7 +20,8 @@ class Problem(NamedTuple):
 
     As text, ``128x768x3072:f32`` is m, n, k and the dtype; ``:crr`` after it says that A has
     columns (B and C rows), ``s`` stands for an operand without unit stride, and ``p`` for a B that
-    was packed before; ``:add`` and ``:scale`` are epilogues.
+    was packed before; ``:add``, ``:scale`` and ``:columns+relu`` are epilogues. ``sum_of_`` before
+    it all says that it reduces.
 
     Attributes
     ----------
@@ -29,9 +32,11 @@ class Problem(NamedTuple):
     a, b, c : {"row", "col", "strided"}
         Which dimension of the matrix has unit stride: the second, the first, neither. `b` may also
         be "packed": its panels are there (see `nkblas.pack`).
-    epilogue : {"", "add", "scale"}
-        What becomes of the product on its way into C: nothing, ``C += A @ B``, or
-        ``C = alpha * A @ B + beta * C``.
+    epilogue : str
+        What becomes of the product on its way into C, as `nkblas.epilogues` has it: nothing,
+        "add" for ``C += A @ B``, "scale" for ``C = alpha * A @ B + beta * C``, "columns+relu", …
+    reduces : bool
+        Whether it is a sum of such products, of any number of blocks A and B ("batch-reduce").
     """
 
     dtype: str
@@ -42,6 +47,7 @@ class Problem(NamedTuple):
     b: str = "row"
     c: str = "row"
     epilogue: str = ""
+    reduces: bool = False
 
     @property
     def types(self) -> Types:
@@ -67,7 +73,7 @@ class Problem(NamedTuple):
         layouts = "".join(layout[0] for layout in (self.a, self.b, self.c))
         text = f"{self.m}x{self.n}x{self.k}:{short(self.dtype)}"
         parts = [text, layouts if layouts != "rrr" else "", self.epilogue]
-        return ":".join(filter(None, parts))
+        return self.reduces * SUM + ":".join(filter(None, parts))
 
 
 def parse(text: str) -> Problem:
@@ -78,11 +84,12 @@ def parse(text: str) -> Problem:
     ValueError
         It names none.
     """
-    found = PATTERN.fullmatch(text)
+    found = PATTERN.fullmatch(text.removeprefix(SUM))
     dtypes = {name: dtype for dtype in PRODUCTS for name in (dtype, short(dtype))}
     for bits in (8, 16, 32, 64):
         dtypes[f"uint{bits}"] = dtypes[f"u{bits}"] = f"int{bits}"
-    if found is None or found[4] not in dtypes or 0 in map(int, found.group(1, 2, 3)):
+    good = found is not None and found[4] in dtypes and 0 not in map(int, found.group(1, 2, 3))
+    if found is None or not good:
         raise ValueError(
             f"problem: got {text!r}, expected MxNxK:DTYPE such as 128x768x3072:f32 with a dtype "
             f"of {', '.join(PRODUCTS)}"
@@ -90,4 +97,5 @@ def parse(text: str) -> Problem:
     letters = {layout[0]: layout for layout in LAYOUTS}
     a, b, c = (letters[letter or "r"] for letter in found.group(5, 6, 7))
     m, n, k = map(int, found.group(1, 2, 3))
-    return Problem(dtypes[found[4]], m, n, k, a, b, c, found[8] or "")
+    epilogue = str(epilogues.parse(found[8] or ""))
+    return Problem(dtypes[found[4]], m, n, k, a, b, c, epilogue, text.startswith(SUM))

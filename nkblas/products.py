@@ -15,7 +15,7 @@ import numpy as np
 from . import _gufunc
 from .dtypes import product as product_of
 from .log import log
-from .matmul import adopt_new_types, matmul, mixed_products, stacked_dot, vecdot
+from .matmul import adopt_new_types, matmul, mixed_products, short_way, stacked_dot, vecdot
 
 Array = np.ndarray[Any, Any]
 P = ParamSpec("P")
@@ -63,11 +63,7 @@ def like(numpy: Callable[..., Any]) -> Callable[[Callable[P, R]], Callable[P, R]
 
 
 def _short_way(function: Callable[P, R]) -> Callable[P, R]:
-    """Have plain matrices and vectors done without a line of Python (see engine/gufunc.c)."""
-    if function.__name__ not in ("dot", "inner", "vdot"):
-        return function
-    quick: Any = _gufunc.make_quick(function, function.__name__)
-    return functools.update_wrapper(quick, function)
+    return short_way(function) if function.__name__ in ("dot", "inner", "vdot") else function
 
 
 def left_to_numpy(name: str, reason: str, *args: Any, **kwargs: Any) -> Any:

@@ -19,6 +19,8 @@ import numpy as np
 from . import model
 from ._engine import ffi, lib
 from .dtypes import DTYPES, ITEMSIZE, PRODUCTS
+from .epilogues import ROOM
+from .epilogues import parse as parse_epilogue
 from .families import families, row_of
 from .kernels import KernelsUnavailableError, kernels
 from .packed import PackedLayout
@@ -92,8 +94,12 @@ class Track:
             ]
             for _ in range(max(1, min(PLACES, MEMORY // size)))
         ]
-        alpha, beta = {"": (1, 0), "add": (1, 1), "scale": (0.5, 0.5)}[problem.epilogue]
-        self._scale = (alpha, beta, 0, 0, 1, 1)
+        epilogue = parse_epilogue(problem.epilogue)
+        alpha, beta = {"": (1, 0), "add": (1, 1), "scale": (0.5, 0.5)}[epilogue.kind]
+        self._added = np.zeros(16 * (m * n + m + n + ROOM), np.uint8)  # bias and residual
+        added = ffi.cast("char *", self._added.ctypes.data)
+        more = (added if epilogue.bias else ffi.NULL, added if epilogue.residual else ffi.NULL, n)
+        self._scale = (alpha, beta, 0, 0, 1, 1, ffi.NULL, 1, 1, *more, 0, 1, epilogue.fused)
         self._plans: dict[Plan, Any] = {}
 
     def move(self, plan: Plan) -> None:

@@ -1,15 +1,36 @@
-"""Machine code to look at: what generated functions consist of."""
+"""Machine code to look at, and to call: what generated functions consist of."""
 
+import functools
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from nkblas import loader
 from nkblas.codegen import compile
 from nkblas.codegen.spec import KernelSpec
+
+_folder = tempfile.TemporaryDirectory(prefix="nkblas-kernels-")
+
+
+# By type, too: specs are tuples, and those of different types may be equal.
+@functools.lru_cache(maxsize=None, typed=True)
+def library(spec: KernelSpec) -> Path:
+    """Its shared library: compiled once, however many tests look at it or call it."""
+    path = Path(_folder.name, f"{spec.symbol}.so")
+    with path.open("xb") as file:
+        file.write(compile.shared_library(spec))
+    return path
+
+
+@functools.lru_cache(maxsize=None, typed=True)
+def function(spec: KernelSpec) -> int:
+    """The address of its function."""
+    return loader.open_library(spec, library(spec).read_bytes())
 
 
 class Instruction(NamedTuple):
@@ -28,9 +49,9 @@ def objdump(*arguments: str) -> str:
     return done.stdout
 
 
-def disassemble(libraries: Iterable[Path]) -> dict[str, list[Instruction]]:
+def disassemble(specs: Iterable[KernelSpec]) -> dict[str, list[Instruction]]:
     """The instructions of each function."""
-    listing = objdump("-d", "--no-show-raw-insn", "-M", "intel", *map(str, libraries))
+    listing = objdump("-d", "--no-show-raw-insn", "-M", "intel", *map(str, map(library, specs)))
     functions: dict[str, list[Instruction]] = {}
     for line in listing.splitlines():
         if label := re.match(r"[0-9a-f]+ <(.+)>:$", line):
@@ -57,11 +78,3 @@ def touching_stack(code: list[Instruction]) -> list[Instruction]:
     frame = any(x.name == "mov" and x.operands.strip() == "rbp, rsp" for x in code)
     stack = r"\[(rsp|rbp)\b" if frame else r"\[rsp\b"
     return [x for x in code if re.search(stack, x.operands) and x.name != "lea"]
-
-
-def libraries(specs: Iterable[KernelSpec], folder: Path) -> list[Path]:
-    paths = []
-    for each in specs:
-        paths.append(folder / f"{each.symbol}.so")
-        paths[-1].write_bytes(compile.shared_library(each))
-    return paths

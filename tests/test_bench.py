@@ -192,9 +192,29 @@ def test_contender(contender: peers.Contender, case: Case, dtype: str, into: boo
     assert not result.any()
 
 
+# Calls of nkblas and NumPy are the same for every dtype: each has two of the cases, in turn.
+IN_TURN = [
+    (case, dtype)
+    for i, case in enumerate(OTHER_KINDS)
+    for j, dtype in enumerate(OTHERS)
+    if i % 3 == j % 3
+]
+
+
+@pytest.mark.parametrize(("case", "dtype"), IN_TURN, ids=str)
+@pytest.mark.parametrize("contender", ["nkblas", "numpy"], indirect=True)
+def test_any_dtype(contender: peers.Contender, case: Case, dtype: str) -> None:
+    check_other_dtype(contender, case, dtype)
+
+
 @pytest.mark.parametrize("dtype", OTHERS)
 @pytest.mark.parametrize("case", OTHER_KINDS, ids=str)
+@pytest.mark.parametrize("contender", ["mkl", "torch", "jax"], indirect=True)
 def test_contender_of_other_dtypes(contender: peers.Contender, case: Case, dtype: str) -> None:
+    check_other_dtype(contender, case, dtype)
+
+
+def check_other_dtype(contender: peers.Contender, case: Case, dtype: str) -> None:
     a, b, out = operands(case, dtype)
     try:
         call = contender.bind(a, b, out, True)

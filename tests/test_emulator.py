@@ -1,13 +1,14 @@
 """The emulator does what the CPU does, wherever the CPU can, and otherwise what the manual says."""
 
 import ctypes
+import faulthandler
 import importlib.util
 import itertools
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -218,6 +219,7 @@ FORMS = list(forms())
 
 VECTORS, VECTOR, MASKED = (32, 64, True) if "avx512bw" in nkblas.cpu.features else (16, 32, False)
 SLOT = 128  # bytes for each piece of code
+RETURN, NOP = 0xC3, 0x90
 
 
 def stub() -> str:
@@ -277,10 +279,25 @@ class Code:
         """On the CPU, as far as that has the instructions."""
         self._library.run(ctypes.byref(machine), ctypes.c_void_p(self._addresses[piece]))
 
+    def refused(self, piece: str, machine: Machine) -> bool:
+        """Whether it ends a process in which there is no emulator."""
+        child = os.fork()
+        if not child:
+            faulthandler.disable()
+            signal.signal(signal.SIGILL, signal.SIG_DFL)
+            self.execute(piece, machine)
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert status in (0, -signal.SIGILL, -signal.SIGSEGV), piece
+        return status != 0
+
     def emulate(self, piece: str, machine: Machine) -> None:
         """With the emulator, instruction by instruction."""
         address = self._addresses[piece]
-        while ctypes.c_uint8.from_address(address).value != 0xC3:
+        while (byte := ctypes.c_uint8.from_address(address).value) != RETURN:
+            if byte == NOP:
+                address += 1
+                continue
             assert machine.emulate(address), piece
             assert address < machine.rip <= address + 15
             address = machine.rip
@@ -449,8 +466,15 @@ def expected(case: Case, before: Machine, memory: Array) -> tuple[Array, Array]:
 # ---- every encoding
 
 
+SPECIAL = {
+    # zeros, denormals, the least and the largest, infinities, NaNs (quiet, signalling), ones
+    "bf16": "0000 8000 0001 807f 0080 7f7f ff7f 7f80 ff80 7fc0 ffc5 7f81 ffff 3f80 bf81",
+    "half": "0000 8000 0001 83ff 0400 7bff fbff 7c00 fc00 7e00 fe05 7c01 ffff 3c00 bc01",
+}
+
+
 def contents(generator: np.random.Generator, kind: str, size: int) -> Array:
-    """Bytes: of numbers that are near to each other, of far ones, and of any."""
+    """Bytes: of numbers that are near to each other, of far ones, of any, of special ones."""
     bits = generator.integers(0, 1 << 16, size // 2, "u2")
     if kind == "integer":
         extremes = generator.choice(np.array([0, 0x7F, 0x80, 0xFF], "u1"), size)
@@ -458,7 +482,12 @@ def contents(generator: np.random.Generator, kind: str, size: int) -> Array:
     fraction, exponent = (0x7F, 7) if kind == "bf16" else (0x3FF, 10)
     least = {"bf16": [126, 90, 0], "half": [14, 8, 0]}[kind]
     spread = {"bf16": [3, 60, 80], "half": [3, 16, 16]}[kind]
-    which = generator.integers(0, 4)
+    which = generator.integers(0, 5)
+    if which == 4:
+        special = np.array([int(x, 16) for x in SPECIAL[kind].split()], "u2")
+        bits = np.where(
+            generator.random(bits.size) < 0.3, generator.choice(special, bits.size), bits
+        )
     if which < 3:
         exponents = least[which] + generator.integers(0, spread[which], bits.size, "u2")
         bits = (bits & (0x8000 | fraction)) | exponents << exponent
@@ -487,7 +516,9 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Code:
     ctypes.CDLL(str(library()))  # catches illegal instructions from here on
     pieces = [case.text for form in FORMS for case in cases(form)]
     pieces += [*MOVES, *FLAGS, *(known.text for known in KNOWN), *map(tiles, TILES), LOAD]
-    pieces += [ROUNDED, *REFUSED, *REFUSED_ALWAYS, *(FIRST + text for text in FIRST_USED), *FENCED]
+    pieces += [ROUNDED, ROUNDED_OTHERWISE, "ud2", CONFIGURE, *MOVES_OF_TILES.values()]
+    pieces += [end for piece in (*REFUSED, *REFUSED_ALWAYS) for end in (piece, f"{LOAD}; {piece}")]
+    pieces += [*MOVES_ALONE.values(), *(FIRST + text for text in FIRST_USED), *FENCED]
     return Code(tmp_path_factory.mktemp("code"), list(dict.fromkeys(pieces)), DATA.tobytes())
 
 
@@ -528,6 +559,28 @@ def test_encodings(form: Form, code: Code) -> None:
             same = (got.view(bits) == values.view(bits)) | (free & (got != got))
             assert same.all(), (case.text, got[~same], values[~same])
         assert np.array_equal(emulated.zmm[others], before.zmm[others]), case.text
+
+
+NATIVE = [form for form in FORMS if form.register and form.feature in nkblas.cpu.features]
+
+
+@pytest.mark.parametrize("form", NATIVE, ids=lambda form: form.name + "-evex" * form.evex)
+def test_as_the_cpu_does(form: Form, code: Code) -> None:
+    """Thousands of vectors, bit by bit."""
+    generator = np.random.default_rng(1)
+    vectors = np.concatenate([contents(generator, form.kind, 1 << 12) for _ in range(40)])
+    memory = np.zeros(BUFFER, "u1")
+    for case in cases(form):
+        for _ in range(0 if case.address else 40):
+            registers = generator.choice(vectors.reshape(-1, 64), 32)
+            registers[VECTORS:] = 0
+            registers[:, 2 * VECTORS :] = 0
+            masks = generator.integers(0, 1 << 64, 8, "u8") if MASKED else np.zeros(8, "u8")
+            emulated, executed = (machine_of(registers, masks, memory) for _ in range(2))
+            code.emulate(case.text, emulated)
+            code.execute(case.text, executed)
+            assert np.array_equal(emulated.zmm, executed.zmm), case.text
+            assert list(emulated.k) == list(executed.k), case.text
 
 
 # ---- moves, and flags
@@ -730,17 +783,20 @@ def test_rounding_to_nearest_as_the_instruction_says(code: Code) -> None:
 # ---- tiles
 
 TILES = ("tdpbssd", "tdpbsud", "tdpbusd", "tdpbuud", "tdpbf16ps", "tdpfp16ps")
-LOAD = """
-    ldtilecfg [rdi]
+LOADS = """
     tileloadd tmm5, [rsi + r8]
     tileloaddt1 tmm2, [rdx + 2*r9 - 4]
     tileloadd tmm7, [rcx + 2*r9]"""
+LOAD = f"ldtilecfg [rdi]; {LOADS}"
 STORE = "tilestored [rcx + 2*r9], tmm7"
 
 
 def tiles(name: str) -> str:
-    """C += A B: ``void (configuration, A, B + 4, C, stride of A, half the stride of B and C)``."""
-    return f"{LOAD}; {name} tmm7, tmm5, tmm2; {STORE}; tilerelease"
+    """C += A B: ``void (configuration, A, B + 4, C, stride of A, half the stride of B and C)``.
+
+    The signal's handler ends at a nop: what it has made of tiles is the thread's.
+    """
+    return f"{LOAD}; {name} tmm7, tmm5, tmm2; nop; {STORE}; tilerelease"
 
 
 def configuration(m: int, n: int, k: int) -> Array:
@@ -773,7 +829,41 @@ def multiplied(name: str, c: Array, a: Array, b: Array) -> Array:
     return flushed(flushed(c.view("f4")) + flushed(sums[0] + sums[1]))
 
 
+AMX = "amx_tile" in nkblas.cpu.features
+NEEDED = {"tdpbf16ps": "amx_bf16", "tdpfp16ps": "amx_fp16"}
+NATIVE_TILES = [name for name in TILES if NEEDED.get(name, "amx_int8") in nkblas.cpu.features]
+
 SHAPES = [(16, 16, 16), (16, 16, 1), (1, 16, 16), (16, 1, 16), (1, 1, 1), (5, 7, 11), (13, 16, 3)]
+
+
+def product_of(
+    run: Callable[[str, Machine], None],
+    name: str,
+    shape: tuple[int, int, int],
+    a: Array,
+    b: Array,
+    c: Array,
+) -> Array:
+    """What C becomes; A has 16 rows, and so have B and C, of any other length."""
+    wanted, result, machine = configuration(*shape), c.copy(), Machine()
+    addresses = [x.ctypes.data for x in (wanted, a, b, result)]
+    arguments = dict(zip(("rdi", "rsi", "rdx", "rcx"), addresses, strict=True))
+    arguments |= {"rdx": addresses[2] + 4, "r8": a.size // 16, "r9": c.size // 32}
+    for register, value in arguments.items():
+        machine.gpr[NAMES.index(register)] = value
+    run(tiles(name), machine)
+    return result
+
+
+def operands_of(
+    generator: np.random.Generator, name: str, shape: tuple[int, int, int]
+) -> list[Array]:
+    """A, B and C, with something beside their rows."""
+    kind = {"tdpbf16ps": "bf16", "tdpfp16ps": "half"}.get(name, "integer")
+    sums = "bf16" if kind == "half" else kind
+    _, n, k = shape
+    widths = [(kind, 4 * k + 12), (kind, 4 * n + 24), (sums, 4 * n + 24)]
+    return [contents(generator, kind, 16 * width) for kind, width in widths]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
@@ -781,26 +871,12 @@ SHAPES = [(16, 16, 16), (16, 16, 1), (1, 16, 16), (16, 1, 16), (1, 1, 1), (5, 7,
 def test_tiles(name: str, shape: tuple[int, int, int], code: Code) -> None:
     generator = np.random.default_rng(0)
     m, n, k = shape
-    wide, wider = 4 * k + 12, 4 * n + 24
-    kind = {"tdpbf16ps": "bf16", "tdpfp16ps": "half"}.get(name, "integer")
-    wanted = configuration(m, n, k)
     for _ in range(8):
-        a, b = contents(generator, kind, 16 * wide), contents(generator, kind, 16 * wider)
-        results = []
-        c = contents(generator, "bf16" if kind == "half" else kind, 16 * wider)
-        for run in (code.emulate, code.execute):
-            result = c.copy()
-            machine = Machine()
-            addresses = [x.ctypes.data for x in (wanted, a, b, result)]
-            arguments = dict(zip(("rdi", "rsi", "rdx", "rcx"), addresses, strict=True))
-            arguments |= {"rdx": addresses[2] + 4, "r8": wide, "r9": wider // 2}
-            for register, value in arguments.items():
-                machine.gpr[NAMES.index(register)] = value
-            run(tiles(name), machine)
-            results.append(result)
+        a, b, c = operands_of(generator, name, shape)
+        results = [product_of(run, name, shape, a, b, c) for run in (code.emulate, code.execute)]
         assert np.array_equal(*results)
-        rows_a, rows_b = a.reshape(16, wide)[:m, : 4 * k], b.reshape(16, wider)[:k, : 4 * n]
-        rows_c, got = c.reshape(16, wider), results[0].reshape(16, wider)
+        rows_a, rows_b = a.reshape(16, -1)[:m, : 4 * k], b.reshape(16, -1)[:k, : 4 * n]
+        rows_c, got = c.reshape(16, -1), results[0].reshape(16, -1)
         with np.errstate(all="ignore"):
             product = multiplied(
                 name, *map(np.ascontiguousarray, (rows_c[:m, : 4 * n], rows_a, rows_b))
@@ -811,6 +887,19 @@ def test_tiles(name: str, shape: tuple[int, int, int], code: Code) -> None:
         ).all()
         got[:m, : 4 * n] = rows_c[:m, : 4 * n]
         assert np.array_equal(got, rows_c)  # and nothing beside it
+
+
+@pytest.mark.parametrize("name", NATIVE_TILES)
+def test_tiles_as_the_cpu_does(name: str, code: Code) -> None:
+    """Thousands of rows, of every shape, bit by bit."""
+    generator = np.random.default_rng(1)
+    for _ in range(1000):
+        m, n, k = map(int, generator.integers(1, 17, 3))
+        operands = operands_of(generator, name, (m, n, k))
+        emulated, executed = (
+            product_of(run, name, (m, n, k), *operands) for run in (code.emulate, code.execute)
+        )
+        assert np.array_equal(emulated, executed), (m, n, k)
 
 
 KNOWN_TILES = [
@@ -832,26 +921,105 @@ KNOWN_TILES = [
 @pytest.mark.parametrize("name, target, a, b, result", KNOWN_TILES)
 def test_known_tiles(name: str, target: int, a: int, b: int, result: int, code: Code) -> None:
     wanted = configuration(1, 1, 1)
-    operands = [np.array([x], "u4") for x in (a, b, target)]
-    machine = Machine()
-    for register, array in zip(("rdi", "rsi", "rdx", "rcx"), (wanted, *operands), strict=True):
-        machine.gpr[NAMES.index(register)] = array.ctypes.data
-    machine.gpr[NAMES.index("rdx")] += 4
-    code.execute(tiles(name), machine)
-    assert operands[2][0] == result
+    for run in (code.emulate, code.execute):
+        operands = [np.array([x], "u4") for x in (a, b, target)]
+        machine = Machine()
+        for register, array in zip(("rdi", "rsi", "rdx", "rcx"), (wanted, *operands), strict=True):
+            machine.gpr[NAMES.index(register)] = array.ctypes.data
+        machine.gpr[NAMES.index("rdx")] += 4
+        run(tiles(name), machine)
+        assert operands[2][0] == result
 
 
-def test_no_configuration(code: Code) -> None:
-    """What tiles can't be."""
-    machine = Machine()
-    for place, value in [(0, 2), (1, 1), (5, 1), (26, 65), (26, 0), (53, 17), (53, 0), (56, 1)]:
-        wanted = configuration(3, 4, 5)
+def can_be_configured(data: Array) -> bool:
+    """What stands in the manual: tiles beyond the eighth are none, and none has rows alone."""
+    bytes_per_row, rows = data[16:48].view("u2"), data[48:]
+    return data[0] == 0 or bool(
+        data[0] == 1
+        and not data[2:16].any()
+        and (bytes_per_row[:8] <= 64).all()
+        and (rows[:8] <= 16).all()
+        and ((bytes_per_row > 0) == (rows > 0)).all()
+        and not rows[8:].any()
+    )
+
+
+CONFIGURE = "ldtilecfg [rdi]; sttilecfg [rsi]; tilerelease; sttilecfg [rsi + 64]"
+
+
+def test_configurations(code: Code) -> None:
+    """Those that tiles can have are stored as they were loaded; released tiles have none."""
+    for place, value in itertools.product(range(64), (0, 1, 2, 16, 17, 64, 65)):
+        wanted, stored = configuration(3, 4, 5), np.full(128, 0xFF, "u1")
         wanted[place] = value
-        machine.gpr[7] = wanted.ctypes.data
-        assert not machine.emulate(code.address(LOAD))
+        machine, possible = Machine(), can_be_configured(wanted)
+        machine.gpr[7], machine.gpr[6] = wanted.ctypes.data, stored.ctypes.data
+        assert machine.emulate(code.address(CONFIGURE)) == possible, (place, value)
+        if AMX and value in (1, 17, 65):
+            assert code.refused(CONFIGURE, machine) == (not possible), (place, value)
+        for run in (code.emulate, code.execute) if possible else ():
+            run(CONFIGURE, machine)
+            assert np.array_equal(stored[:64], wanted if wanted[0] else np.zeros(64, "u1"))
+            assert not stored[64:].any()
 
 
-REFUSED = ["ud2", *(f"{name} tmm7, tmm5, tmm2" for name in TILES)]
+MOVES_OF_TILES = {
+    what: f"""
+    ldtilecfg [rdi]
+    {text}
+    sttilecfg [rdx]
+    tilestored [rcx + r9], tmm7
+    ldtilecfg [rdx]  # zeros
+    tilestored [rcx + r9 + 2048], tmm7
+    tilerelease"""
+    for what, text in {
+        "load": "tileloadd tmm7, [rsi + r8]",
+        "load once": "tileloaddt1 tmm7, [rsi + r8]",
+        "store": "tilestored [rsi + r8], tmm7",
+        "zero": "tilezero tmm7",
+        "multiply": "tdpbssd tmm7, tmm5, tmm2",
+    }.items()
+}
+
+
+@pytest.mark.parametrize("what", MOVES_OF_TILES)
+def test_moves_of_tiles(what: str, code: Code) -> None:
+    """Of every height and width, rows apart or backwards, from any row; and nothing beside them."""
+    generator = np.random.default_rng(0)
+    for m, n in itertools.product(range(1, 17), (1, 2, 7, 16)):
+        start, apart, back = map(int, generator.integers(0, [m, 64, 64]))
+        distance, stride = 4 * n + apart, -4 * n - back
+        wanted = configuration(m, n, 3)
+        wanted[1] = start
+        inside, outside = (generator.integers(0, 256, size, "u1") for size in (2048, 4200))
+        results = []
+        for run in (code.emulate, code.execute):
+            memory = [inside.copy(), outside.copy(), np.zeros(64, "u1")]
+            machine = Machine()
+            machine.gpr[7], machine.gpr[2] = wanted.ctypes.data, memory[2].ctypes.data
+            machine.gpr[6], machine.gpr[8] = memory[0].ctypes.data, distance
+            machine.gpr[1], machine.gpr[9] = memory[1].ctypes.data + 2000, stride % (1 << 64)
+            run(MOVES_OF_TILES[what], machine)
+            results.append(memory)
+
+        tile = np.zeros((m, 4 * n), "u1")
+        for r in range(start, m):
+            row = inside[distance * r :][: 4 * n]
+            if what.startswith("load"):
+                tile[r] = row
+            if what == "store":
+                row[:] = 0
+        for r in range(m):
+            outside[2000 + stride * r :][: 4 * n] = tile[r]
+            outside[4048 + stride * r :][: 4 * n] = 0
+        wanted[1] = 0  # whatever ends resets it
+        for memory in results:
+            for got, expected in zip(memory, (inside, outside, wanted), strict=True):
+                assert np.array_equal(got, expected), (m, n, start)
+
+
+REFUSED = [f"{name} tmm7, tmm5, tmm2" for name in TILES]
+ROUNDED_OTHERWISE = f"vaddph {LONG}, {{rz-sae}}"
 REFUSED_ALWAYS = [
     ".byte 0xc4, 0xe2, 0x53, 0x5e, 0xfd  # tdpbssd tmm7, tmm5, tmm5",
     ".byte 0xc4, 0xe2, 0x6b, 0x5e, 0xff  # tdpbssd tmm7, tmm7, tmm2",
@@ -860,17 +1028,28 @@ REFUSED_ALWAYS = [
     "tilezero tmm1",
     "tileloadd tmm1, [rcx + r9]",
     "tilestored [rcx + r9], tmm1",
-    f"vaddph {LONG}, {{rz-sae}}",  # rounded otherwise
     ".byte 0xc4, 0xe2, 0x7b, 0x4b, 0x38  # tileloadd tmm7, [rax], without a byte for the index",
 ]
 
 
+def answers(piece: str, machine: Machine, code: Code, native: bool) -> bool:
+    """Whether the emulator carries out an instruction on configured tiles.
+
+    A CPU that has it (`native`) answers the same.
+    """
+    assert machine.emulate(code.address(LOAD))
+    done = machine.emulate(code.address(piece))
+    if native:
+        assert code.refused(f"{LOAD}; {piece}", machine) == (not done), piece
+    return done
+
+
 @pytest.mark.parametrize("name", TILES)
 def test_refused(name: str, code: Code) -> None:
-    """What the CPU would refuse: tiles that do not fit each other, or are none."""
+    """What the CPU would refuse: tiles that do not fit each other."""
     operand, machine = np.zeros(1 << 12, "u1"), Machine()
-    for number in range(3):
-        machine.gpr[number] = machine.gpr[6] = operand.ctypes.data + 4
+    for number in (1, 2, 6):
+        machine.gpr[number] = operand.ctypes.data + 4
     rows_of_b, rows_of_c, bytes_of_a, bytes_of_b, bytes_of_c = 50, 55, 26, 20, 30
     changes = [(0, 1), (rows_of_b, 4), (rows_of_c, 2), (bytes_of_a, 16)]
     changes += [(bytes_of_b, 12), (bytes_of_c, 12), (bytes_of_c, 18)]
@@ -878,13 +1057,40 @@ def test_refused(name: str, code: Code) -> None:
         wanted = configuration(3, 4, 5)
         wanted[place] = value
         machine.gpr[7] = wanted.ctypes.data
-        assert machine.emulate(code.address(LOAD))
-        assert machine.emulate(code.address(f"{name} tmm7, tmm5, tmm2")) == (place == 0)
-    square = configuration(4, 4, 4)
+        product = f"{name} tmm7, tmm5, tmm2"
+        assert answers(product, machine, code, name in NATIVE_TILES) == (place == 0)
+
+
+def test_refused_always(code: Code) -> None:
+    """Tiles that are none, or twice the same; and what is no instruction."""
+    operand, machine, square = np.zeros(1 << 12, "u1"), Machine(), configuration(4, 4, 4)
+    for number in (0, 1, 2, 6):
+        machine.gpr[number] = operand.ctypes.data + 4
     machine.gpr[7] = square.ctypes.data
-    assert machine.emulate(code.address(LOAD))
-    for piece in (*REFUSED_ALWAYS, "ud2"):
+    for piece in REFUSED_ALWAYS:
+        assert not answers(piece, machine, code, AMX), piece
+    for piece in ("ud2", ROUNDED_OTHERWISE):
         assert not machine.emulate(code.address(piece)), piece
+
+
+MOVES_ALONE = {
+    move: f"ldtilecfg [rdi]; {move}"
+    for move in ("tileloadd tmm7, [rsi + r8]", "tilestored [rsi + r8], tmm7")
+}
+
+
+@pytest.mark.parametrize("place, value", [(1, 3), (1, 20), (30, 18)])
+@pytest.mark.parametrize("move", MOVES_ALONE)
+def test_refused_moves(move: str, place: int, value: int, code: Code) -> None:
+    """From a row that a tile lacks, and of rows that end within a doubleword."""
+    wanted, operand, machine = configuration(3, 4, 5), np.zeros(1 << 10, "u1"), Machine()
+    machine.gpr[7], machine.gpr[6] = wanted.ctypes.data, operand.ctypes.data
+    code.emulate(MOVES_ALONE[move], machine)
+    wanted[place] = value
+    assert machine.emulate(code.address(MOVES_ALONE[move]))
+    assert not machine.emulate(machine.rip)
+    if AMX:
+        assert code.refused(MOVES_ALONE[move], machine)
 
 
 # ---- memory that may not be read, beside what is
@@ -906,7 +1112,8 @@ def test_masked_elements_are_not_read(text: str, code: Code) -> None:
         machine = Machine()
         machine.k[1], machine.k[2] = (1 << count) - 1, 0
         machine.gpr[0] = values.ctypes.data
-        code.execute(text, machine)
+        for run in (code.emulate, code.execute):
+            run(text, machine)
 
 
 def test_tiles_are_read_and_written_to_their_end(code: Code) -> None:
@@ -917,7 +1124,8 @@ def test_tiles_are_read_and_written_to_their_end(code: Code) -> None:
         machine.gpr[number] = array.ctypes.data
     machine.gpr[2] += 4
     machine.gpr[8], machine.gpr[9] = 20, 8
-    code.execute(tiles("tdpbssd"), machine)
+    for run in (code.emulate, code.execute):
+        run(tiles("tdpbssd"), machine)
 
 
 # ---- registers in their first state: the signal's frame says that they are zeros, and has none
@@ -938,7 +1146,8 @@ FIRST = """
 FIRST_USED = {
     "vmovw xmm20, ecx": (20, "zmm"),
     "vmovw xmm2, ecx": (2, "xmm"),
-    "{vex} vpdpbuud ymm5, ymm6, ymm7": (5, "ymm"),
+    "{vex} vpdpbuud ymm5, ymm6, ymm7": (5, "dot"),
+    "vpdpbuud zmm21, zmm6, zmm7": (21, "dot"),
     "vcmpph k3, zmm6, zmm6, 0": (3, "k"),
 }
 
@@ -960,8 +1169,8 @@ def test_registers_in_first_state(text: str, code: Code) -> None:
     masks = [0] * 8
     if kind == "k":
         masks[number] = (1 << 32) - 1
-    elif kind == "ymm":
-        expected[number] = dot_integers("vpdpbuud", *expected[[5, 6, 7]]).view("u1")
+    elif kind == "dot":
+        expected[number] = dot_integers("vpdpbuud", *expected[[number, 6, 7]]).view("u1")
     else:
         expected[number] = 0
         expected[number, :2] = 0x34, 0x12
@@ -971,6 +1180,7 @@ def test_registers_in_first_state(text: str, code: Code) -> None:
 
 # ---- processes
 
+UNLOADED = f"ldtilecfg [rdi]; tdpfp16ps tmm7, tmm5, tmm2; {LOADS}; nop; {STORE}"
 UNKNOWN = ".byte 0x62, 0xf6, 0x7d, 0x48, 0xff, 0xc0"  # no CPU has it
 PROGRAM = """
 import ctypes, faulthandler, os, signal, subprocess, sys, threading
@@ -980,7 +1190,7 @@ code, slot = ctypes.CDLL(sys.argv[1]), int(sys.argv[2])
 first = ctypes.addressof(ctypes.c_char.in_dll(code, "pieces"))
 function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 6)
 nothing = [None] * 6
-tiles, load, store, illegal, unknown = (function(first + n * slot) for n in range(5))
+tiles, load, store, illegal, unknown, unloaded = (function(first + n * slot) for n in range(6))
 
 def operands(size):
     wanted = np.zeros(64, "u1")
@@ -1009,7 +1219,7 @@ def multiply(size, rounds=1):
 def program(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The command line of a program that multiplies tiles, but for what it does."""
     folder = tmp_path_factory.mktemp("program")
-    Code(folder, [tiles("tdpbssd"), LOAD, STORE, "ud2", UNKNOWN], b"0")
+    Code(folder, [tiles("tdpbssd"), LOAD, STORE, "ud2", UNKNOWN, UNLOADED], b"0")
     return [sys.executable, "-c", PROGRAM, str(folder / "code.so"), str(SLOT)]
 
 
@@ -1035,6 +1245,12 @@ assert (c == before).all()
 threads = [threading.Thread(target=multiply, args=(size, 300)) for size in (3, 8, 15, 16)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
+""",
+    "a product of tiles that nothing has been loaded to": """
+a, b, c, arguments, kept = operands(6)
+before = c.copy()
+unloaded(*arguments)
+assert (c == before).all()
 """,
     "a fork": """
 multiply(5)

@@ -1,26 +1,28 @@
 """Every instruction family, on every instruction set: its machine code, and what it computes."""
 
 import re
-from pathlib import Path
 
 import pytest
-from machine_code import disassemble, innermost_loops, libraries, touching_stack
+from machine_code import disassemble, function, innermost_loops, touching_stack
 
 import nkblas
-from nkblas import loader
-from nkblas.codegen import compile, verify
+from nkblas.codegen import verify
 from nkblas.codegen.spec import KernelSpec, Microkernel
-from nkblas.dtypes import DTYPES, ITEMSIZE, PRODUCTS
+from nkblas.dtypes import DTYPES, FLOAT8, ITEMSIZE, PRODUCTS
 from nkblas.families import Family, families
 from nkblas.isa import ISAS
 from nkblas.plan import base_kernel, pack_of, tiles
 
+TYPICAL = ("float8_e5m2", "float8_e4m3fn", "float8_e4m3fnuz")
+# On the widest vectors all types of 8 bits, which differ in numbers alone (where the digits are,
+# what is infinite); elsewhere one of those with infinities, one without, one without -0, too.
 WAYS = [
     (name, dtype, family)
     for name, isa in ISAS.items()
     for dtype in PRODUCTS
     for family in families(dtype, isa)
     if family.name in isa.families
+    and (PRODUCTS[dtype].a not in FLOAT8 or isa.mask_registers or PRODUCTS[dtype].a in TYPICAL)
 ]
 IDS = [f"{isa}-{dtype}-{family.name}" for isa, dtype, family in WAYS]
 by_way = pytest.mark.parametrize(("isa", "dtype", "family"), WAYS, ids=IDS)
@@ -63,9 +65,9 @@ def kernels(isa: str, dtype: str, family: Family) -> list[Microkernel]:
 
 
 @by_way
-def test_its_instruction_and_no_spill(isa: str, dtype: str, family: Family, tmp_path: Path) -> None:
+def test_its_instruction_and_no_spill(isa: str, dtype: str, family: Family) -> None:
     specs = kernels(isa, dtype, family)
-    functions = disassemble(libraries(specs, tmp_path))
+    functions = disassemble(specs)
     pattern = INSTRUCTIONS[family.name, family.sums if family.name != "complex" else dtype]
     for each in specs:
         code = functions[each.symbol]
@@ -96,4 +98,4 @@ def test_it_multiplies_right(isa: str, dtype: str, family: Family) -> None:
         for source in ("along", "across", "strided"):
             specs.append(pack_of(row, dtype, family, operand, width, source))
     for each in specs:
-        verify.check(each, loader.open_library(each, compile.shared_library(each)))
+        verify.check(each, function(each))

@@ -54,8 +54,8 @@ def sizes(dtype: str) -> tuple[int, int, int]:
 
 
 def around(size: int) -> list[int]:
-    """Lengths that hurt: nothing, a few, a prime, a tile and its neighbours."""
-    return sorted({0, 1, 2, 7, size - 1, size, size + 1, size + 2})
+    """Lengths that hurt: one, a few, a prime, a tile and its neighbours."""
+    return sorted({1, 2, 7, size - 1, size, size + 1})
 
 
 def edges(dtype: str) -> list[tuple[int, int, int]]:

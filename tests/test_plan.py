@@ -14,11 +14,12 @@ from nkblas import prepare
 from nkblas._engine import ffi, lib
 from nkblas.cut import cut_evenly, cut_whole
 from nkblas.dtypes import DTYPES, ITEMSIZE, PRODUCTS
+from nkblas.epilogues import KINDS
 from nkblas.families import families
 from nkblas.kernels import kernels
 from nkblas.model import plan_for, ranked
 from nkblas.plan import Schedule, base, base_tile, make
-from nkblas.problem import EPILOGUES, Problem
+from nkblas.problem import Problem
 
 lengths = st.integers(1, 5000)
 
@@ -158,7 +159,7 @@ def test_bits_of_small_sizes(dtype: str, layouts: tuple[str, str]) -> None:
         assert len(found) == 1, f"{m}x{n}x{k}"
 
 
-@pytest.mark.parametrize("epilogue", EPILOGUES)
+@pytest.mark.parametrize("epilogue", KINDS)
 @pytest.mark.parametrize("shape", [(50, 60, 70), (300, 200, 1500), (3, 500, 70), (1, 700, 1100)])
 @pytest.mark.parametrize("dtype", ["float64", "complex64", "float16", "bfloat16"])
 def test_what_stands_by_has_the_same_bits(

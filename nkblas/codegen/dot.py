@@ -109,7 +109,7 @@ def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
 
     found = epilogue.Scale.read(scale, vector.element_type) if spec.epilogue else None
     sums = _sums(sums, parts, turns_a, found)
-    stored, places = [], []
+    stored = []
     together = max(1, lanes // spec.nr)  # rows of C, in one vector
     row_size, width = spec.nr * parts, lanes * parts
     for first in range(0, spec.mr, together):
@@ -122,9 +122,10 @@ def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
                 chosen = range(lane, lane + min(lanes, spec.nr - j) * parts)
                 total = ir.shuffle(totals[which], totals[which], chosen)
                 stored.append(epilogue.with_sign(total, spec.dtype, found))
-                places.append((ir.at(c, element, ir.mul(ldc, ir.const(i)), j), None))
     dtypes = spec.dtype, spec.dtype
-    epilogue.store(spec.epilogue, isa, dtypes, stored, places, accumulate, scale)
+    starts = range(0, spec.nr, lanes)
+    target = epilogue.Target(c, ldc, spec.mr, starts, [None] * len(starts), accumulate, scale)
+    epilogue.store(spec.epilogue, isa, dtypes, stored, target)
 
 
 def _sums(

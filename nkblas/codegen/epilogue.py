@@ -1,20 +1,24 @@
 """Epilogues: what becomes of the sums on their way from the accumulators into C.
 
+Their texts are those of `nkblas.epilogues`, whose kind is
+
 - ``""``: ``C = sums``, or ``C += sums`` where `accumulate` is not 0.
 - ``"scale"``: ``C = alpha * sums + beta * C``; where `accumulate` is not 0, C holds what other
   values of k gave, and it is ``C += alpha * sums``. Where C counts for nothing it is not read.
 
-A C that can't hold sums (it is narrower) gets them once k is through, rounded once; until then they
-are in a tile of their own.
+The rest of an epilogue comes once k is through. A C that can't hold sums (it is narrower) gets them
+only then, rounded once; until then they are in a tile of their own.
 """
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from nkblas.dtypes import REAL
+from nkblas.epilogues import Epilogue, parse
 from nkblas.isa import ISA
 
 from . import ir
+from .activation import activated
 from .convert import convert
 from .ir import Value
 
@@ -48,101 +52,202 @@ class Scale(NamedTuple):
         )
 
 
-class Partial(NamedTuple):
-    """Where sums are kept from one block of k to the next: after the numbers of ``nk_scale``.
+class Block(NamedTuple):
+    """What a kernel has to know of its block of k, and of what comes after the last one.
+
+    It is what ``nk_scale`` has after its numbers.
 
     Attributes
     ----------
-    tile : Value
-        Their address.
+    partial : Value
+        The address of a tile where sums are kept from one block of k to the next.
     first, last : Value
         Whether the block is the first, and the last one.
+    bias, residual, ldr : Value
+        Addresses for the tile's first element, and the distance of the residual's rows.
+    bounds : (Value, Value)
+        Of an activation.
     """
 
-    tile: Value
+    partial: Value
     first: Value
     last: Value
+    bias: Value
+    residual: Value
+    ldr: Value
+    bounds: tuple[Value, Value]
 
     @classmethod
-    def read(cls, scale: Value) -> "Partial":
+    def read(cls, scale: Value) -> "Block":
         def word(i: int, type_: Any) -> Value:
             return ir.load(type_, ir.address(scale, 6 + i, ir.i64()))
 
-        flags = (ir.nonzero(word(i, ir.i64())) for i in (1, 2))
-        return cls(word(0, ir.ptr()), *flags)
+        first, last = (ir.nonzero(word(i, ir.i64())) for i in (1, 2))
+        bounds = word(6, ir.element_type("float64")), word(7, ir.element_type("float64"))
+        addresses = word(3, ir.ptr()), word(4, ir.ptr()), word(5, ir.i64())
+        return cls(word(0, ir.ptr()), first, last, *addresses, bounds)
+
+
+class Blocks(NamedTuple):
+    """The operands of a sum of products, the last that ``nk_scale`` has.
+
+    Attributes
+    ----------
+    a, b : Value
+        Addresses of arrays of addresses.
+    count : Value
+    """
+
+    a: Value
+    b: Value
+    count: Value
+
+    @classmethod
+    def read(cls, scale: Value) -> "Blocks":
+        types = (15, ir.ptr()), (16, ir.ptr()), (17, ir.i64())
+        return cls(*(ir.load(type_, ir.address(scale, i, ir.i64())) for i, type_ in types))
+
+
+class Target(NamedTuple):
+    """Where sums go: a tile of C, vector by vector.
+
+    Attributes
+    ----------
+    c, ldc : Value
+        Its first element, and the distance of its rows.
+    rows : int
+    starts : sequence of int
+        The columns where a row's vectors start.
+    masks : sequence of Value or None
+        For each vector of a row.
+    accumulate, scale : Value
+        The kernel's arguments.
+    down, right : Value or int
+        How many rows and columns the tile is away from what `scale` speaks of.
+    kept : Value or int
+        How many sums are kept before the tile's from one block of k to the next.
+    room : Value or None
+        Memory for a tile of sums, which may be overwritten.
+    """
+
+    c: Value
+    ldc: Value
+    rows: int
+    starts: Sequence[int]
+    masks: Sequence[Value | None]
+    accumulate: Value
+    scale: Value
+    down: Value | int = 0
+    right: Value | int = 0
+    kept: Value | int = 0
+    room: Value | None = None
+
+    def row(self, i: Value | int, dtype: str) -> list[tuple[Value, Value | None]]:
+        """The places of a row's vectors, and their masks."""
+        element = ir.element_type(dtype)
+        distance = ir.mul(self.ldc, _value(i))
+        return [
+            (ir.at(self.c, element, distance, start), mask)
+            for start, mask in zip(self.starts, self.masks, strict=True)
+        ]
+
+    def places(self, dtype: str) -> list[tuple[Value, Value | None]]:
+        """The same of all rows."""
+        return [place for i in range(self.rows) for place in self.row(i, dtype)]
+
+
+LONG = ("gelu", "gelu_tanh", "silu", "sigmoid", "tanh")
+"""Activations of so many instructions that a loop has to go through the rows of a tile, which needs
+room for it."""
 
 
 def store(
-    epilogue: str,
-    isa: ISA,
-    dtypes: tuple[str, str],
-    sums: Sequence[Value],
-    places: Sequence[tuple[Value, Value | None]],
-    accumulate: Value,
-    scale: Value,
-    offset: Value | int = 0,
+    text: str, isa: ISA, dtypes: tuple[str, str], sums: Sequence[Value], target: Target
 ) -> None:
     """Emit the end of a kernel: vectors of sums go to places in C.
 
     Parameters
     ----------
-    epilogue : str
+    text : str
+        The epilogue.
     isa : ISA
     dtypes : (str, str)
         Of the sums, of C.
     sums : sequence of Value
-        Vectors; if complex, they are `product`'s already.
-    places : sequence of (address, mask or None)
-    accumulate, scale : Value
-        The kernel's arguments.
-    offset : Value or int
-        Sums that are kept before these.
+        Vectors, row by row; if complex, they are `product`'s already.
+    target : Target
     """
     held, stored = dtypes
+    epilogue = parse(text)
+    block = Block.read(target.scale) if epilogue.is_fused or held != stored else None
 
-    def finish(sums: Sequence[Value]) -> list[Value]:
-        values = _with_c(epilogue, isa, dtypes, sums, places, accumulate, scale)
+    def put(values: Sequence[Value], places: Sequence[tuple[Value, Value | None]]) -> list[Value]:
         for value, (place, mask) in zip(values, places, strict=True):
             ir.store(convert(value, held, stored, isa), place, mask)
         return []
 
+    def fuse(values: Sequence[Value]) -> list[Value]:
+        assert block is not None
+        tail = _Tail(epilogue, isa, dtypes, target, block, values[0].type)
+        width = len(target.starts)
+        if target.room is None:
+            for i in range(target.rows):
+                row = values[i * width : (i + 1) * width]
+                put(tail.of_row(row, i), target.row(i, stored))
+            return []
+        size, element = tail.lanes, tail.vector.element_type
+        for i, value in enumerate(values):
+            ir.store(value, ir.address(target.room, i * size, element))
+
+        def of_row(i: Value, _: list[Value]) -> list[Value]:
+            start = ir.address(target.room, ir.mul(i, ir.const(width * size)), element)
+            kept = [
+                ir.load(tail.vector, ir.address(start, j * size, element)) for j in range(width)
+            ]
+            return put(tail.of_row(kept, i), target.row(i, stored))
+
+        ir.loop(ir.const(target.rows), [], of_row)
+        return []
+
+    def finish(sums: Sequence[Value], last: Value | None) -> list[Value]:
+        values = _with_c(epilogue.kind, isa, dtypes, sums, target)
+        if not epilogue.is_fused:
+            return put(values, target.places(stored))
+        if last is None:
+            return fuse(values)
+        return ir.either(last, lambda: fuse(values), lambda: put(values, target.places(stored)))
+
     if held == stored:
-        finish(sums)
+        finish(sums, block.last if block else None)
         return
-    partial = Partial.read(scale)
+    assert block is not None
     size, element = sums[0].type.shape[0], sums[0].type.element_type
-    start = ir.address(partial.tile, offset, element)
+    start = ir.address(block.partial, target.kept, element)
     tile = [ir.address(start, i * size, element) for i in range(len(sums))]
 
     def added() -> list[Value]:
         before = zip(sums, tile, strict=True)
         return [ir.plus(ir.load(value.type, place), value) for value, place in before]
 
-    total = ir.either(partial.first, lambda: sums, added, [value.type for value in sums])
+    total = ir.either(block.first, lambda: sums, added, [value.type for value in sums])
 
     def keep() -> list[Value]:
         for value, place in zip(total, tile, strict=True):
             ir.store(value, place)
         return []
 
-    ir.either(partial.last, lambda: finish(total), keep)
+    ir.either(block.last, lambda: finish(total, None), keep)
 
 
 def _with_c(
-    epilogue: str,
-    isa: ISA,
-    dtypes: tuple[str, str],
-    sums: Sequence[Value],
-    places: Sequence[tuple[Value, Value | None]],
-    accumulate: Value,
-    scale: Value,
+    kind: str, isa: ISA, dtypes: tuple[str, str], sums: Sequence[Value], target: Target
 ) -> Sequence[Value]:
-    """What goes to C, in the type of the sums."""
-    held, stored = dtypes
-    whether, factor = ir.nonzero(accumulate), None
-    if epilogue == "scale":
+    """Sums that are scaled and added to C, in their own type."""
+    held = dtypes[0]
+    whether, factor = ir.nonzero(target.accumulate), None
+    if kind == "scale":
         element = sums[0].type.element_type
-        found = Scale.read(scale, element)
+        found = Scale.read(target.scale, element)
         sums = [times(value, held, found.alpha, found.alpha_i) for value in sums]
         one, zero = ir.one(element), ir.zero(element)
         factor = (
@@ -151,15 +256,10 @@ def _with_c(
         )
         whether = is_not_zero(*factor)
 
-    def read(value: Value, place: Value, mask: Value | None) -> Value:
-        element = ir.element_type(REAL.get(stored, stored))
-        c = ir.load(ir.like(value, element), place, mask)
-        return convert(c, stored, held, isa)
-
     def with_c() -> list[Value]:
         found = []
-        for value, (place, mask) in zip(sums, places, strict=True):
-            c = read(value, place, mask)
+        for value, (place, mask) in zip(sums, target.places(dtypes[1]), strict=True):
+            c = _read(value, dtypes, place, mask, isa)
             if factor is None:
                 found.append(ir.plus(c, value))
             elif held in REAL:
@@ -169,6 +269,65 @@ def _with_c(
         return found
 
     return ir.when(whether, with_c, sums)
+
+
+def _read(
+    value: Value, dtypes: tuple[str, str], place: Value, mask: Value | None, isa: ISA
+) -> Value:
+    """A vector of C's type at a place, as `value` is."""
+    held, stored = dtypes
+    element = ir.element_type(REAL.get(stored, stored))
+    return convert(ir.load(ir.like(value, element), place, mask), stored, held, isa)
+
+
+class _Tail:
+    """Bias, activation and residual, of values in the type of the sums."""
+
+    def __init__(
+        self,
+        epilogue: Epilogue,
+        isa: ISA,
+        dtypes: tuple[str, str],
+        target: Target,
+        block: Block,
+        vector: Any,
+    ) -> None:
+        self.epilogue, self.isa, self.dtypes = epilogue, isa, dtypes
+        self.masks, self.block, self.down = target.masks, block, _value(target.down)
+        self.vector, self.lanes = vector, vector.shape[0]
+        self.columns = [ir.add(ir.const(start), _value(target.right)) for start in target.starts]
+        self.biases: list[Value] = []
+        if epilogue.bias == "columns":
+            element = vector.element_type
+            places = [ir.address(block.bias, column, element) for column in self.columns]
+            self.biases = [ir.load(vector, place) for place in places]
+
+    def of_row(self, values: Sequence[Value], i: Value | int) -> list[Value]:
+        """What becomes of the vectors of row `i`."""
+        biases, element = self.biases, self.vector.element_type
+        i = ir.add(self.down, _value(i))
+        if self.epilogue.bias == "rows":
+            one = ir.load(element, ir.address(self.block.bias, i, element))
+            biases = [ir.splat(one, self.vector)] * len(values)
+        if biases:
+            values = list(map(ir.plus, values, biases))
+        if self.epilogue.activation:
+            bounds = self.block.bounds
+            values = [activated(self.epilogue.activation, x, bounds) for x in values]
+        if self.epilogue.residual:
+            start = ir.mul(self.block.ldr, i)
+            stored = ir.element_type(self.dtypes[1])
+            places = [ir.at(self.block.residual, stored, start, x) for x in self.columns]
+            residual = [
+                _read(value, self.dtypes, place, mask, self.isa)
+                for value, place, mask in zip(values, places, self.masks, strict=True)
+            ]
+            values = list(map(ir.plus, values, residual))
+        return list(values)
+
+
+def _value(index: Value | int) -> Value:
+    return ir.const(index) if isinstance(index, int) else index
 
 
 def is_not_zero(real: Value, imaginary: Value) -> Value:

@@ -151,6 +151,47 @@ def negative(a: Value) -> Value:
     return arith.negf(a)
 
 
+def divide(a: Value, b: Value) -> Value:
+    return arith.divf(a, b)
+
+
+def float_less(a: Value, b: Value) -> Value:
+    """Where floats are less than others; NaN is not."""
+    return arith.cmpf(arith.CmpFPredicate.OLT, a, b)
+
+
+def _is_less(a: Value, b: Value) -> Value:
+    return less(a, b) if is_integer(a.type) else float_less(a, b)
+
+
+def at_least(value: Value, least: Value) -> Value:
+    """The larger of two; NaN if `value` is."""
+    return select(_is_less(value, least), least, value)
+
+
+def at_most(value: Value, most: Value) -> Value:
+    """The smaller of two; NaN if `value` is."""
+    return select(_is_less(most, value), most, value)
+
+
+def absolute(value: Value) -> Value:
+    bits = bits_of(value)
+    size = both(bits, constant(bits.type, (1 << bits.type.element_type.width - 1) - 1))
+    return float_of(size, value.type.element_type)
+
+
+def copy_sign(size: Value, value: Value) -> Value:
+    """`size`, which is not negative, with the signs of `value`."""
+    bits = bits_of(value)
+    sign = both(bits, constant(bits.type, -1 << bits.type.element_type.width - 1))
+    return float_of(any_of(bits_of(size), sign), value.type.element_type)
+
+
+def number(value: Value, type_: Any) -> Value:
+    """A float64 scalar as one of another type."""
+    return arith.fptosi(type_, value) if is_integer(type_) else convert(value, type_)
+
+
 def float_nonzero(value: Value) -> Value:
     """Whether a scalar is not 0; NaN is not."""
     return arith.cmpf(arith.CmpFPredicate.UNE, value, zero(value.type))
@@ -194,6 +235,11 @@ def address(base: Value, index: Value | int, element: Any) -> Value:
     return llvm.getelementptr(
         ptr(), base, [index], ir.DenseI32ArrayAttr.get([dynamic]), element, None
     )
+
+
+def distance(first: Value, second: Value) -> Value:
+    """Bytes from one address to another."""
+    return sub(llvm.ptrtoint(i64(), second), llvm.ptrtoint(i64(), first))
 
 
 def at(base: Value, element: Any, *indices: Value | int) -> Value:

@@ -1,15 +1,19 @@
 """The k loop over a register tile, built of nanokernels."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from nkblas.dtypes import ITEMSIZE
+from nkblas.epilogues import parse
 from nkblas.isa import ISA
 
 from . import epilogue, ir
 from .ir import LINE, PREFETCH, Value
 from .nanokernel import AMX, NANOKERNELS, Nanokernel, compose, flatten, unflatten
 from .spec import Microkernel, Peak
+
+Step: TypeAlias = Callable[[Value, list[Value]], list[Value]]
 
 AHEAD = 16
 """So many k-steps before it is needed, a row of B in place is fetched into L1."""
@@ -77,8 +81,10 @@ def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
     # packed panels are whole
     can_mask = facts.group_b == 1 and isa.can_mask(b_size)
     b_mask = c_mask if can_mask else [None] * len(vectors)
-    c_tile = _places_in_c(spec, c, ldc, lanes)
-    _fetch_to_write(c_tile)
+    _fetch_to_write(spec, c, ldc, lanes)
+    room = None
+    if parse(spec.epilogue).activation in epilogue.LONG:
+        room = ir.allocate(spec.mr * spec.nr, nanokernel.vector_type.element_type)
 
     # One k-step a turn, and addresses left to LLVM: it needs two registers for the rows of A in
     # place. Unrolled by hand, its scheduler draws the loads together and spills accumulators.
@@ -128,20 +134,42 @@ def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
     empty = [[nanokernel.zero(count) for _ in vectors] for _, count in groups]
     if facts.compensation:
         b, empty = _compensated(nanokernel, b, ldb, empty)
-    _, *carried = ir.loop(lines, [line, a, b, panel, *flatten(empty)], step_and_fetch)
-    flat = ir.loop(k, carried, step, start=lines)[3:]
+    if spec.reduces:
+        flat = _sum_of_blocks(a, b, panel, scale, k, flatten(empty), step)
+    else:
+        _, *carried = ir.loop(lines, [line, a, b, panel, *flatten(empty)], step_and_fetch)
+        flat = ir.loop(k, carried, step, start=lines)[3:]
     tile = unflatten(flat, len(vectors), facts.accumulators)
 
     sums = nanokernel.sums(tile, spec.mr, spec.epilogue, scale)
-    places = [(place, c_mask[j]) for row in c_tile for j, place in enumerate(row)]
-    epilogue.store(spec.epilogue, isa, (held, of_c), sums, places, accumulate, scale)
+    starts = range(0, spec.nr, lanes)
+    target = epilogue.Target(c, ldc, spec.mr, starts, c_mask, accumulate, scale, room=room)
+    epilogue.store(spec.epilogue, isa, (held, of_c), sums, target)
 
 
-def _places_in_c(spec: Microkernel, c: Value, ldc: Value, lanes: int) -> list[list[Value]]:
-    """The addresses of a tile's vectors in C."""
+def _sum_of_blocks(
+    a: Value, b: Value, panel: Value, scale: Value, k: Value, empty: list[Value], step: Step
+) -> list[Value]:
+    """The accumulators after the k loops of all blocks."""
+    a_blocks, b_blocks, count = epilogue.Blocks.read(scale)
+    a_offset = ir.distance(ir.load(ir.ptr(), a_blocks), a)
+    b_offset = ir.distance(ir.load(ir.ptr(), b_blocks), b)
+    byte = ir.integer(8)
+
+    def block(i: Value, flat: list[Value]) -> list[Value]:
+        a = ir.address(ir.load(ir.ptr(), ir.address(a_blocks, i, ir.i64())), a_offset, byte)
+        b = ir.address(ir.load(ir.ptr(), ir.address(b_blocks, i, ir.i64())), b_offset, byte)
+        return ir.loop(k, [a, b, panel, *flat], step)[3:]
+
+    return ir.loop(count, empty, block)
+
+
+def _fetch_to_write(spec: Microkernel, c: Value, ldc: Value, lanes: int) -> None:
+    """Have a tile of C on its way into the cache."""
     element = ir.element_type(spec.types.c)
-    rows = [ir.address(c, ir.mul(ldc, ir.const(i)), element) for i in range(spec.mr)]
-    return [[ir.address(row, j, element) for j in range(0, spec.nr, lanes)] for row in rows]
+    for i in range(spec.mr):
+        for j in range(0, spec.nr, lanes):
+            ir.prefetch_for_write(ir.at(c, element, ir.mul(ldc, ir.const(i)), j))
 
 
 def _fetch_panel(spec: Microkernel, b: Value) -> None:
@@ -150,12 +178,6 @@ def _fetch_panel(spec: Microkernel, b: Value) -> None:
     for byte in range(0, spec.nr * spec.facts.step * ITEMSIZE[of_b], 2 * LINE):
         place = (byte + PANEL_AHEAD) // ITEMSIZE[of_b]
         ir.prefetch(ir.address(b, place, ir.element_type(of_b)), ir.L2)
-
-
-def _fetch_to_write(places: list[list[Value]]) -> None:
-    for row in places:
-        for place in row:
-            ir.prefetch_for_write(place)
 
 
 def _build_along_panels(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
@@ -212,12 +234,21 @@ def _build_along_panels(spec: Microkernel, isa: ISA, arguments: list[Value]) -> 
 
         def by_way_of_memory() -> list[Value]:
             nanokernel.store(tile, spec.mr, in_memory, width)
-            sums = nanokernel.load_rows(in_memory, spec.mr, spec.nr)
-            places = _places_in_c(spec, c, ldc, lanes)
             masks = [ir.first_lanes(lanes, ir.add(left, ir.const(-i * lanes))) for i in vectors]
-            where = [(place, masks[i]) for row in places for i, place in enumerate(row)]
-            offset = ir.mul(j, ir.const(spec.mr))
-            epilogue.store(spec.epilogue, isa, (held, of_c), sums, where, accumulate, scale, offset)
+            starts = [i * lanes for i in vectors]
+
+            def row(i: Value, _: list[Value]) -> list[Value]:
+                before = ir.mul(i, width)
+                sums = nanokernel.load_row(in_memory, before, len(vectors))
+                kept = ir.add(ir.mul(j, ir.const(spec.mr)), before)
+                c_row = ir.address(c, ir.mul(ldc, i), c_element)
+                target = epilogue.Target(
+                    c_row, ldc, 1, starts, masks, accumulate, scale, i, j, kept
+                )
+                epilogue.store(spec.epilogue, isa, (held, of_c), sums, target)
+                return []
+
+            ir.loop(ir.const(spec.mr), [], row)
             return []
 
         def straight() -> list[Value]:
@@ -232,7 +263,7 @@ def _build_along_panels(spec: Microkernel, isa: ISA, arguments: list[Value]) -> 
         next_line = ir.address(line, ir.mul(line_step, ir.const(ROWS_AHEAD)), byte)
         return [after, ir.address(c, spec.nr, c_element), next_line]
 
-    _fetch_to_write(_places_in_c(spec, c, ldc, lanes))
+    _fetch_to_write(spec, c, ldc, lanes)
     ir.loop(n, [b, c, line], panel, step=spec.nr)
 
 

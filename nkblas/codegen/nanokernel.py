@@ -398,10 +398,11 @@ class AMX(Nanokernel):
                 target = ir.address(start, j * self.lanes, element)
                 self._call("tilestored64", None, *self._shape(count), target, stride, value)
 
-    def load_rows(self, place: Value, rows: int, width: int) -> list[Value]:
-        """The vectors of so many stored rows, row by row."""
-        element, starts = self.vector_type.element_type, range(0, rows * width, self.lanes)
-        return [ir.load(self.vector_type, ir.address(place, i, element)) for i in starts]
+    def load_row(self, place: Value, before: Value, vectors: int) -> list[Value]:
+        """So many vectors of a stored row, with so many sums before it."""
+        element = self.vector_type.element_type
+        places = [ir.at(place, element, before, j * self.lanes) for j in range(vectors)]
+        return [ir.load(self.vector_type, x) for x in places]
 
     def _shape(self, rows: int) -> tuple[Value, Value]:
         return ir.short(rows), ir.short(self.LINE)

@@ -87,7 +87,9 @@ def build(spec: Pack, isa: ISA, arguments: list[Value]) -> None:
         return []
 
     def vectors(at_edge: bool) -> list[Value]:
-        return elements(_vectors(cells, arguments, at_edge))
+        # cells of tile registers' A are as long as a vector
+        way = _turned if spec.group > 1 and cells.lanes == 1 else _vectors
+        return elements(way(cells, arguments, at_edge))
 
     if spec.source == "along" and spec.dtype not in REAL:
         can_mask = isa.can_mask(ITEMSIZE[spec.dtype])
@@ -184,6 +186,45 @@ def _vectors(cells: Cells, arguments: list[Value], at_edge: bool) -> Value:
             if live < cells.lanes:
                 mask = ir.first_lanes(cells.lanes * group, ir.const(live * group))
             ir.store(_zipped(rows), cells.address(panel, p, start), mask)
+        return [ir.address(read, ir.mul(ps, ir.const(group)), cells.source)]
+
+    ir.loop(end, [source], step, step=group)
+    return end
+
+
+def _turned(cells: Cells, arguments: list[Value], at_edge: bool) -> Value:
+    """As `_vectors`, where a cell fills a vector: squares of words are transposed in registers."""
+    n, k, source, _, ps, panel = arguments
+    spec, group = cells.spec, cells.spec.group
+    part = WORDS[0] // ITEMSIZE[spec.target]  # values of k in a word
+    lanes = group // part
+    words = ir.vector_of(lanes, ir.integer(32))
+    end = ir.round_down(k, group)
+
+    def step(p: Value, carried: list[Value]) -> list[Value]:
+        (read,) = carried
+        for start in range(0, spec.width, lanes):
+            live = min(lanes, spec.width - start)
+            mask = None
+            if at_edge:
+                mask = ir.first_lanes(lanes, ir.add(n, ir.const(-start)))
+            elif live < lanes:
+                mask = ir.first_lanes(lanes, ir.const(live))
+
+            def row(q: int, start: int = start, mask: Value | None = mask) -> Value:
+                place = ir.address(read, ir.mul(ps, ir.const(q)), cells.source)
+                last = None
+                if at_edge:
+                    final = ir.add(n, ir.const(-1))
+                    last = ir.load(cells.source, ir.address(place, final, cells.source))
+                return cells.load(ir.address(place, start, cells.source), lanes, mask, last)
+
+            rows = [
+                ir.bitcast(words, _zipped([row(q) for q in range(first, first + part)]))
+                for first in range(0, group, part)
+            ]
+            for i, cell in enumerate(transposed(rows)[:live]):
+                ir.store(cell, cells.address(panel, p, start + i))
         return [ir.address(read, ir.mul(ps, ir.const(group)), cells.source)]
 
     ir.loop(end, [source], step, step=group)

@@ -20,7 +20,7 @@ def _symbol(spec: "KernelSpec") -> str:
         elif field in ("nr", "kr") or (field in "nk" and isinstance(spec, Small)):  # 14x32
             words[-1] += f"x{value}"
         elif value not in (False, "") and (field, value) != ("family", "fma"):
-            words.append(str(value))
+            words.append(str(value).replace("+", "_"))
     return "_".join(words)
 
 
@@ -81,6 +81,9 @@ class Microkernel(NamedTuple):
         The instructions: a name of `nkblas.families`.
     a, b : str
         The dtypes that the operands have where they are read, if it is not the product's.
+    reduces : bool
+        Whether it adds up the products of all blocks that `scale` has: `a` and `b` are where the
+        tile's operands are in the first of them. `lines` means nothing.
     """
 
     isa: str
@@ -96,6 +99,7 @@ class Microkernel(NamedTuple):
     family: str = "fma"
     a: str = ""
     b: str = ""
+    reduces: bool = False
 
     @property
     def symbol(self) -> str:

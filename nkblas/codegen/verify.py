@@ -10,6 +10,7 @@ import numpy as np
 
 from nkblas._engine import ffi
 from nkblas.dtypes import DTYPES, FLOAT8, ITEMSIZE, Float8
+from nkblas.epilogues import ROOM, apply, parse
 from nkblas.isa import ISAS
 
 from .spec import Copy, Dot, KernelSpec, Microkernel, Pack, Peak, Small, Stream
@@ -112,8 +113,19 @@ def _compensation(panel: np.ndarray, width: int, group: int, factor: int) -> np.
     return (factor * sums).astype(np.int32)
 
 
-def _compare(spec: KernelSpec, got: np.ndarray, expected: np.ndarray, case: str) -> None:
-    if not np.array_equal(got, expected):
+BOUNDS = -3, 5
+"""Of "clip"."""
+
+
+def _compare(
+    spec: KernelSpec, got: np.ndarray, expected: np.ndarray, case: str, tolerance: float = 0
+) -> None:
+    if tolerance and isinstance(spec, Microkernel):
+        got, expected = (_decode(x, spec.types.c) for x in (got, expected))
+        same = np.allclose(got, expected, rtol=tolerance, atol=tolerance)
+    else:
+        same = np.array_equal(got, expected)
+    if not same:
         raise WrongKernelError(f"{spec.symbol} is wrong at {case}")
 
 
@@ -146,9 +158,9 @@ def _check_product(
         _compare(spec, c, expected, f"k={k}, n={n}, accumulate={accumulate}, beta={beta}")
 
 
-def _scales(kind: str, dtype: str) -> list[tuple]:
+def _scales(epilogue: str, dtype: str) -> list[tuple]:
     """alpha, beta, turn and sign to try an epilogue with."""
-    if not kind:
+    if not parse(epilogue).kind:
         return [(1, 0, 1, 1)]
     if DTYPES[dtype].kind != "complex":
         return [(-2, 0.5, 1, 1), (3, 0, 1, 1)]
@@ -181,7 +193,9 @@ def _check_microkernel(spec: Microkernel, kernel, generator: np.random.Generator
     for steps, n, accumulate in itertools.product((1, 2, 19), widths, (0, 1)):
         case = _Case(spec, generator, steps, n)
         for alpha, beta, turn, sign in _scales(spec.epilogue, spec.types.sums):
-            case.run(kernel, accumulate, alpha, beta, turn, sign)
+            for last in (1, 0) if parse(spec.epilogue).is_fused else (1,):
+                if last or spec.types.sums == spec.types.c:
+                    case.run(kernel, accumulate, alpha, beta, turn, sign, last)
         if spec.types.sums != spec.types.c and n == widths[-1]:
             case.run_in_blocks(kernel, accumulate)
 
@@ -220,18 +234,47 @@ class _Case:
             place_b = np.concatenate((row.view(place_b.dtype), place_b))
         self.places = place_a, place_b
         self.c = _integers(generator, types.c, spec.mr, width + 7)
+        self.blocks = [self]
+        if spec.reduces:
+            alone = spec._replace(reduces=False)
+            self.blocks += [_Case(alone, generator, steps, n) for _ in range(2)]
+        self.epilogue = parse(spec.epilogue)
+        self.bias = _integers(generator, types.sums, spec.mr + width + ROOM)
+        self.residual = _integers(generator, types.c, spec.mr, width + 5)
 
-    def expected(self, product: np.ndarray, factor: complex) -> np.ndarray:
+    def expected(self, product: np.ndarray, factor: complex, last: int = 1) -> np.ndarray:
         """C after `product` has come to it."""
         c = self.c.copy()
         dtype = self.spec.types.c
         if factor:
             product = product + factor * _decode(c[:, : self.n], dtype)
+        if last and self.epilogue.is_fused:
+            bias = _decode(self.bias, self.spec.types.sums)
+            residual = _decode(self.residual[:, : self.n], dtype)
+            product = apply(self.epilogue, product, bias, residual, BOUNDS)
         c[:, : self.n] = _encode(product, dtype)
         return c
 
+    def _addresses(self) -> list[list[np.ndarray]]:
+        return [[block.places[i] for block in self.blocks] for i in (0, 1)]
+
+    @property
+    def tolerance(self) -> float:
+        """Relative, of what is not exact."""
+        if self.epilogue.activation in ("", "relu", "clip"):
+            return 0
+        return {8: 1e-14, 4: 1e-5}.get(ITEMSIZE[self.spec.types.c], 2e-2)
+
     def call(self, kernel, c: np.ndarray, accumulate: int, scale: tuple) -> None:
         (a, b), spec = self.places, self.spec
+        residual = _pointer(self.residual), self.residual.shape[1]
+        scale = (*scale, ffi.cast("char *", _pointer(self.bias)), *residual, *BOUNDS)
+        if spec.reduces:
+            places = [
+                ffi.new("char *[]", [ffi.cast("char *", _pointer(y)) for y in x])
+                for x in self._addresses()
+            ]
+            scale = (*scale, 0, *places, len(self.blocks))
         self.panel = np.empty((self.steps + 1, spec.nr), b.dtype)
         self.panel.view(np.uint8)[...] = 77
         self.untouched = self.panel.copy()
@@ -242,17 +285,25 @@ class _Case:
         )  # fmt: skip
 
     def run(
-        self, kernel, accumulate: int, alpha: complex, beta: complex, turn: float, sign: float
+        self,
+        kernel,
+        accumulate: int,
+        alpha: complex,
+        beta: complex,
+        turn: float,
+        sign: float,
+        last: int,
     ) -> None:
         factor = 1 if accumulate else beta
         c = self.c.copy()
         if factor == 0:
             _spoil(c[:, : self.n])  # it is not to be read
-        partial = ffi.NULL, 1, 1
+        partial = ffi.NULL, 1, last
         self.call(kernel, c, accumulate, (*_parts(alpha, beta, turn, sign), *partial))
         case = f"k={self.steps}, n={self.n}, accumulate={accumulate}, beta={beta}"
-        product = _product(self.a, self.b, turn, sign)
-        _compare(self.spec, c, self.expected(alpha * product, factor), case)
+        product = np.sum([_product(x.a, x.b, turn, sign) for x in self.blocks], axis=0)
+        expected = self.expected(alpha * product, factor, last)
+        _compare(self.spec, c, expected, f"{case}, last={last}", self.tolerance)
         packed = self.untouched.copy()
         if self.spec.packs_b:
             packed[:-1, : self.n] = self.packed[:, : self.n]
@@ -268,7 +319,8 @@ class _Case:
             if first:
                 _compare(spec, c, self.c, f"k={self.steps}: sums to keep")
         expected = self.expected(2 * _product(self.a, self.b), accumulate)
-        _compare(spec, c, expected, f"k={self.steps}, accumulate={accumulate}: in blocks")
+        case = f"k={self.steps}, accumulate={accumulate}: in blocks"
+        _compare(spec, c, expected, case, self.tolerance)
 
 
 def _check_stream(spec: Stream, kernel, generator: np.random.Generator) -> None:

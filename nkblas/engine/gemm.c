@@ -63,7 +63,7 @@ typedef struct {
     int64_t p0, kc, steps; /* k of the microkernel: steps of its family */
     int64_t i0, i1, j0, j1;
     int fresh_b; /* B's panels of this block are not packed yet */
-    char *a_panels, *b_panels, *c_tile, *partial;
+    char *a_panels, *b_panels, *c_tile, *r_tile, *partial;
 } block;
 
 /* Steps of the microkernel for so many values of k; panels hold whole ones. */
@@ -255,15 +255,19 @@ static void run_tile(const block *x, int64_t i, int64_t j, int64_t j1, region fe
     int64_t steps = x->steps, lines = smaller(fetched.rows, steps);
     nk_scale scale = x->scale;
     int in_c = x->p0 > 0 && !plan->sum; /* what other blocks of k gave */
+    scale.first = x->p0 == 0;
+    scale.last = x->p0 + x->kc == plan->problem.k;
     if (plan->sum) {
         int64_t tiles = smaller(plan->n.block, x->last_j - x->j0);
         int64_t tile = (i - x->first_i) * tiles + j - x->j0;
         scale.partial = x->partial + tile * plan->m.size * plan->n.size * plan->sum;
-        scale.first = x->p0 == 0;
-        scale.last = x->p0 + x->kc == plan->problem.k;
     }
+    if (scale.bias)
+        scale.bias += (scale.fused & NK_BIAS_OF_ROWS ? row : column) * plan->held;
+    if (scale.residual)
+        scale.residual += (row * scale.ldr + column) * size;
     /* A kernel that scales does by itself what is to be done with C before the first block of k. */
-    int scales = plan->problem.epilogue == NK_SCALE;
+    int scales = (plan->problem.epilogue & NK_KIND) == NK_SCALE;
     int reads_c = in_c || scale.beta != 0 || scale.beta_i != 0;
     int accumulate = scales ? in_c : reads_c;
 
@@ -280,6 +284,11 @@ static void run_tile(const block *x, int64_t i, int64_t j, int64_t j1, region fe
     if (reads_c) {
         memset(x->c_tile, 0, (size_t)(plan->m.size * ldc * size));
         plan->copy(rows, columns, c, x->c.rs, x->c.cs, x->c_tile, ldc, 1);
+    }
+    if (scale.residual) {
+        memset(x->r_tile, 0, (size_t)(plan->m.size * ldc * size));
+        plan->copy(rows, columns, scale.residual, scale.ldr, 1, x->r_tile, ldc, 1);
+        scale.residual = x->r_tile, scale.ldr = ldc;
     }
     microkernel(steps, a, lda, b, ldb, x->c_tile, ldc, columns, accumulate, b_packed,
                 fetched.first, fetched.apart, lines, &scale);
@@ -338,12 +347,14 @@ static int run_tiles(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c,
         int64_t c_tiles = plan->whole_rows ? smaller(n->block, j1 - j0) : 1;
         size_t c_size = whole_pages(m->size * c_tiles * n->size * size->c);
         int64_t sums = (i1 - i0) * smaller(n->block, j1 - j0) * m->size * n->size * sum;
-        x.a_panels = nk_buffer(a_size + b_size + c_size + (size_t)sums);
+        size_t r_size = scale.residual ? c_size : 0;
+        x.a_panels = nk_buffer(a_size + b_size + c_size + r_size + (size_t)sums);
         if (!x.a_panels)
             return 0;
         x.b_panels = x.a_panels + a_size;
         x.c_tile = x.b_panels + b_size;
-        x.partial = x.c_tile + c_size;
+        x.r_tile = x.c_tile + c_size;
+        x.partial = x.r_tile + r_size;
     }
     set_columns(&x, j0);
     do
@@ -413,7 +424,7 @@ static void run_chunk(void *argument, int64_t chunk)
         if (tile)
             tile(whole_steps(plan, plan->problem.k), a.data, leading(a, plan->problem.a), b.data,
                  leading(b, plan->problem.b), c.data, c.rs, plan->problem.n,
-                 plan->problem.epilogue == NK_ADD, NULL, NULL, 0, 0, &x->scale);
+                 (plan->problem.epilogue & NK_KIND) == NK_ADD, NULL, NULL, 0, 0, &x->scale);
         else if (!run_tiles(plan, a, b, c, x->scale, m * row / x->rows, m * (row + 1) / x->rows,
                             n * column / x->columns, n * (column + 1) / x->columns))
             __atomic_store_n(&x->out_of_memory, 1, __ATOMIC_RELAXED);
@@ -475,19 +486,20 @@ int64_t nk_run(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, int64
                nk_steps steps, nk_scale scale, int32_t threads)
 {
     job x = {plan, a, b, c, steps, scale, count, .parts = 1, .rows = 1, .columns = 1};
-    double work = plan->nanoseconds * (double)count;
+    double once = plan->nanoseconds * (double)(scale.blocks > 0 ? scale.blocks : 1);
+    double work = once * (double)count;
 
     threads = nk_worth_threads(work, threads);
     if (threads < 2) {
         run_chunk(&x, 0);
         return x.out_of_memory ? 0 : count;
     }
-    int32_t pieces = nk_worth_threads(plan->nanoseconds, threads);
+    int32_t pieces = nk_worth_threads(once, threads);
     int by_product = !plan->small && pieces > 1 && count < 4 * threads;
     x.parts = by_product ? count : smaller(threads, count);
     if (by_product)
         cut_grid(&x, pieces);
-    double chunk = by_product ? plan->nanoseconds / pieces : work / threads;
+    double chunk = by_product ? once / pieces : work / threads;
     int halvings = plan->reads_once ? 0 : HALVINGS;
     for (int i = 0; i < halvings && chunk > 2 * WORTH_A_CHUNK; i++, chunk /= 2)
         halve(&x, by_product);
@@ -545,7 +557,7 @@ nk_problem nk_describe(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix
         else if (dtype == NK_INT8_UINT8_INT32)
             dtype = NK_UINT8_INT8_INT32;
     }
-    nk_problem problem = {.m = m, .n = n, .k = k, .dtype = dtype};
+    nk_problem problem = {.m = m, .n = n, .k = k, .dtype = (int16_t)dtype};
     problem.a = (int8_t)layout(a, m, k);
     if (b->packed)
         problem.b = NK_PACKED;
@@ -579,20 +591,34 @@ static void fold(int64_t *m, int64_t *n, nk_matrix *a, nk_matrix *b, nk_matrix *
     }
 }
 
-static nk_epilogue epilogue(nk_scale x)
+static nk_epilogue kind(nk_scale x)
 {
     if (x.alpha != 1 || x.alpha_i != 0 || x.beta_i != 0 || x.turn != 1 || x.sign != 1)
         return NK_SCALE;
     return x.beta == 0 ? NK_PLAIN : x.beta == 1 ? NK_ADD : NK_SCALE;
 }
 
+/* A bias of columns becomes one of rows, and the other way round. (A C that is turned has a
+   residual only if it is a vector, which has no leading dimension.) */
+static void turn_bias(nk_scale *x)
+{
+    if (x->fused & NK_BIAS)
+        x->fused ^= NK_BIAS;
+}
+
 static int64_t run(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
                    nk_matrix c, int64_t count, nk_steps steps, nk_scale scale)
 {
-    if (is_turned(m, n, b, c))
+    if (is_turned(m, n, b, c)) {
         scale.sign *= scale.turn; /* it is the other operand that is conjugate */
+        turn_bias(&scale);
+        const char *const *a_blocks = scale.a_blocks;
+        scale.a_blocks = scale.b_blocks, scale.b_blocks = a_blocks;
+    }
+    scale.first = scale.last = 1;
     nk_problem problem = nk_describe(dtype, m, n, k, &a, &b, &c, &steps);
-    problem.epilogue = epilogue(scale);
+    problem.epilogue = (int16_t)(kind(scale) | scale.fused);
+    problem.reduces = scale.blocks > 0;
     nk_plan *plan = nk_table_find(&problem);
     if (!plan && nk_ask && nk_ask(&problem))
         plan = nk_table_find(&problem);

@@ -342,7 +342,7 @@ static PyArrayObject *plain_out(PyObject *out, PyArrayObject *a, PyArrayObject *
 
 /* Whose rules hold for two plain operands: numpy.inner(A, B) is A @ B.T, numpy.vdot takes their
    elements as vectors, dot's and matmul's differ in what may be `out`. */
-typedef enum { AS_MATMUL, AS_DOT, AS_INNER, AS_VDOT } rule;
+typedef enum { AS_MATMUL, AS_DOT, AS_INNER, AS_VDOT, AS_GEMM, AS_BRGEMM } rule;
 
 enum { FLAGS = FE_DIVBYZERO | FE_OVERFLOW | FE_UNDERFLOW | FE_INVALID };
 
@@ -435,6 +435,184 @@ static PyObject *plain_product(const char *name, rule asked, PyObject *const *ar
     return PyArray_Return(c);
 }
 
+/* Names of activations, in the order of epilogues.py. ("clip" has arguments.) */
+static const char *const activations[] = {"relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh"};
+enum { ACTIVATIONS = sizeof activations / sizeof *activations, FIRST_ACTIVATION = 32, ROOM = 256 };
+
+/* What nk_problem.epilogue has for an activation; -1: the general way has to see to it. */
+static int code_of_activation(PyObject *name)
+{
+    if (!PyUnicode_Check(name))
+        return -1;
+    for (int i = 0; i < ACTIVATIONS; i++)
+        if (!PyUnicode_CompareWithASCIIString(name, activations[i]))
+            return FIRST_ACTIVATION * (i + 1);
+    return -1;
+}
+
+/* The type of the sums for a C of floats; -1: it has others. */
+static int sums_of(int type)
+{
+    if (type == NPY_HALF || (type >= 0 && type == bfloat16_type))
+        return NPY_FLOAT;
+    return type == NPY_FLOAT || type == NPY_DOUBLE ? type : -1;
+}
+
+/* gemm(a, b, bias=, activation=, residual=, out=) of plain matrices of floats, all of one type, with
+   numbers for C's columns as a bias; a C and a residual that are dense. NULL without an exception: as
+   for plain_product. */
+static PyObject *plain_layer(PyObject *const *args, Py_ssize_t given, PyObject *names)
+{
+    static const char *const known[] = {"bias", "activation", "residual", "out"};
+    PyArrayObject *operands[4] = {NULL}, *a, *b, *bias, *residual, *c;
+    nk_scale scale = {.alpha = 1, .turn = 1, .sign = 1};
+
+    if (given != 2 || !is_plain(args[0]) || !is_plain(args[1]))
+        return NULL;
+    for (Py_ssize_t i = 0; names && i < PyTuple_GET_SIZE(names); i++) {
+        PyObject *value = args[given + i], *name = PyTuple_GET_ITEM(names, i);
+        int which = 0;
+        while (which < 4 && PyUnicode_CompareWithASCIIString(name, known[which]))
+            which++;
+        if (which == 4)
+            return NULL;
+        if (value == Py_None)
+            continue;
+        if (which == 1) {
+            int code = code_of_activation(value);
+            if (code < 0)
+                return NULL;
+            scale.fused |= code;
+        } else if (!is_plain(value) || !PyArray_IS_C_CONTIGUOUS((PyArrayObject *)value)) {
+            return NULL;
+        } else {
+            operands[which] = (PyArrayObject *)value;
+        }
+    }
+    a = (PyArrayObject *)args[0], b = (PyArrayObject *)args[1];
+    bias = operands[0], residual = operands[2];
+    npy_intp m, n, k, k_of_b;
+    nk_matrix x = as_matrix(a, 0, &m, &k), y = as_matrix(b, 1, &k_of_b, &n);
+    npy_intp shape[2] = {m, n};
+    int type = PyArray_TYPE(a), sums = sums_of(type), dtype = dtype_of(type);
+    if (PyArray_NDIM(a) != 2 || PyArray_NDIM(b) != 2 || k != k_of_b || k == 0 || m * n == 0 ||
+        type != PyArray_TYPE(b) || sums < 0)
+        return NULL;
+    if (bias && (PyArray_NDIM(bias) != 1 || PyArray_DIM(bias, 0) != n || PyArray_TYPE(bias) != sums))
+        return NULL;
+    if (residual && (PyArray_NDIM(residual) != 2 || PyArray_TYPE(residual) != type ||
+                     !PyArray_CompareLists(PyArray_DIMS(residual), shape, 2)))
+        return NULL;
+    if (operands[3]) {
+        c = plain_out((PyObject *)operands[3], a, b, 2, shape, type);
+        if (c && ((residual && may_overlap(c, residual)) || (bias && may_overlap(c, bias))))
+            Py_CLEAR(c);
+    } else {
+        c = (PyArrayObject *)PyArray_SimpleNew(2, shape, type);
+    }
+    if (!c)
+        return NULL;
+    char *room = NULL; /* kernels read whole vectors of a bias */
+    if (bias) {
+        size_t size = (size_t)PyArray_NBYTES(bias), item = (size_t)PyArray_ITEMSIZE(bias);
+        room = PyMem_RawCalloc(size + ROOM * item, 1);
+        if (!room) {
+            Py_DECREF(c);
+            return PyErr_NoMemory();
+        }
+        memcpy(room, PyArray_BYTES(bias), size);
+        scale.bias = room;
+        scale.fused |= NK_BIAS_OF_COLUMNS;
+    }
+    if (residual) {
+        scale.residual = PyArray_BYTES(residual);
+        scale.ldr = n;
+        scale.fused |= NK_RESIDUAL;
+    }
+    nk_matrix z = as_matrix(c, 0, &m, &n);
+    int64_t done;
+    Py_BEGIN_ALLOW_THREADS
+    done = gemm(dtype, m, n, k, x, y, z, 1, (nk_steps){0, 0, 0}, scale);
+    Py_END_ALLOW_THREADS
+    PyMem_RawFree(room);
+    if (!done) {
+        Py_DECREF(c);
+        __atomic_sub_fetch(&counts->calls, 1, __ATOMIC_RELAXED); /* it comes again */
+        __atomic_sub_fetch(&counts->fallbacks, 1, __ATOMIC_RELAXED);
+        return NULL;
+    }
+    return (PyObject *)c;
+}
+
+/* Whether an array is a stack of matrices that the engine can take as they are. */
+static int is_plain_stack(PyObject *x)
+{
+    if (!PyArray_CheckExact(x))
+        return 0;
+    PyArrayObject *array = (PyArrayObject *)x;
+    if (PyArray_NDIM(array) != 3 || !PyArray_ISBEHAVED_RO(array) || !PyArray_SIZE(array) ||
+        dtype_of(PyArray_TYPE(array)) < 0)
+        return 0;
+    npy_intp size = PyArray_ITEMSIZE(array);
+    for (int i = 0; i < 3; i++)
+        if (PyArray_STRIDE(array, i) % size)
+            return 0;
+    return 1;
+}
+
+/* The first matrix of a stack, and the addresses of all of them. */
+static nk_matrix matrices_of(PyArrayObject *x, const char **addresses)
+{
+    npy_intp size = PyArray_ITEMSIZE(x), *strides = PyArray_STRIDES(x);
+    for (npy_intp i = 0; i < PyArray_DIM(x, 0); i++)
+        addresses[i] = PyArray_BYTES(x) + i * strides[0];
+    return (nk_matrix){.data = PyArray_BYTES(x), .rs = strides[1] / size, .cs = strides[2] / size};
+}
+
+/* brgemm(a, b) and brgemm(a, b, out=) of plain stacks, where kernels go from block to block. NULL
+   without an exception: as for plain_product. */
+static PyObject *plain_sum(PyObject *const *args, Py_ssize_t given, PyObject *names)
+{
+    Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
+    if (given != 2 || named > 1 || !is_plain_stack(args[0]) || !is_plain_stack(args[1]))
+        return NULL;
+    if (named && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "out"))
+        return NULL;
+    PyArrayObject *a = (PyArrayObject *)args[0], *b = (PyArrayObject *)args[1], *c;
+    npy_intp count = PyArray_DIM(a, 0), m = PyArray_DIM(a, 1), k = PyArray_DIM(a, 2);
+    npy_intp n = PyArray_DIM(b, 2), shape[2] = {m, n};
+    int type = PyArray_TYPE(a), dtype = dtype_of(type);
+    if (type != PyArray_TYPE(b) || count != PyArray_DIM(b, 0) || k != PyArray_DIM(b, 1) || n == 1 ||
+        dtype < 0)
+        return NULL;
+    if (named && args[2] != Py_None) {
+        c = plain_out(args[2], a, b, 2, shape, type);
+        if (c && !PyArray_IS_C_CONTIGUOUS(c))
+            Py_CLEAR(c);
+    } else {
+        c = (PyArrayObject *)PyArray_SimpleNew(2, shape, type);
+    }
+    const char **addresses = c ? PyMem_RawMalloc(2 * (size_t)count * sizeof *addresses) : NULL;
+    int64_t done = 0;
+    if (addresses) {
+        nk_scale scale = {.alpha = 1, .turn = 1, .sign = 1, .blocks = count};
+        nk_matrix x = matrices_of(a, addresses), y = matrices_of(b, addresses + count);
+        nk_matrix z = as_matrix(c, 0, &m, &n);
+        scale.a_blocks = addresses, scale.b_blocks = addresses + count;
+        Py_BEGIN_ALLOW_THREADS
+        done = gemm(dtype, m, n, k, x, y, z, 1, (nk_steps){0, 0, 0}, scale);
+        Py_END_ALLOW_THREADS
+        PyMem_RawFree(addresses);
+        if (!done) {
+            __atomic_sub_fetch(&counts->calls, 1, __ATOMIC_RELAXED); /* it comes again */
+            __atomic_sub_fetch(&counts->fallbacks, 1, __ATOMIC_RELAXED);
+        }
+    }
+    if (!done)
+        Py_CLEAR(c);
+    return (PyObject *)c;
+}
+
 /* Called when types turn up that are not NumPy's own; it may know them (see matmul.py). */
 static PyObject *on_new_types;
 
@@ -493,8 +671,14 @@ typedef struct {
 static PyObject *call_quick(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
 {
     quick *function = (quick *)self;
-    PyObject *product =
-        plain_product("dot", function->asked, args, PyVectorcall_NARGS(nargsf), names);
+    Py_ssize_t given = PyVectorcall_NARGS(nargsf);
+    PyObject *product;
+    if (function->asked == AS_GEMM)
+        product = plain_layer(args, given, names);
+    else if (function->asked == AS_BRGEMM)
+        product = plain_sum(args, given, names);
+    else
+        product = plain_product("dot", function->asked, args, given, names);
     if (product || PyErr_Occurred())
         return product;
     return PyObject_Vectorcall(function->general, args, nargsf, names);
@@ -558,13 +742,15 @@ static PyTypeObject quick_type = {
     .tp_getset = quick_attributes,
 };
 
-/* make_quick(general, rule) -> the function that does plain operands as numpy.dot, inner or vdot */
+/* make_quick(general, rule) -> the function that does plain operands as numpy.dot, inner or vdot, or
+   as nkblas.gemm or brgemm */
 static PyObject *make_quick(PyObject *self, PyObject *args)
 {
     static const struct {
         const char *name;
         rule asked;
-    } rules[] = {{"dot", AS_DOT}, {"inner", AS_INNER}, {"vdot", AS_VDOT}, {NULL, 0}};
+    } rules[] = {{"dot", AS_DOT}, {"inner", AS_INNER}, {"vdot", AS_VDOT}, {"gemm", AS_GEMM},
+                 {"brgemm", AS_BRGEMM}, {NULL, 0}};
     PyObject *general;
     const char *name;
     int r = 0;
@@ -574,7 +760,7 @@ static PyObject *make_quick(PyObject *self, PyObject *args)
     while (rules[r].name && strcmp(rules[r].name, name))
         r++;
     if (!rules[r].name)
-        return PyErr_Format(PyExc_ValueError, "rule: got %s, expected dot, inner or vdot", name);
+        return PyErr_Format(PyExc_ValueError, "rule: got %s, expected dot, inner, vdot, gemm or brgemm", name);
     quick *function = PyObject_GC_New(quick, &quick_type);
     if (!function)
         return NULL;
@@ -607,13 +793,17 @@ static int right_operand(PyArrayObject *a, PyObject *b, PyArrayObject *c, nk_mat
     return 0;
 }
 
-/* gemm(alpha, a, b, beta, c, turn, sign): C = alpha * A @ B + beta * C for matrices aligned and in
-   the machine's byte order, whose shapes fit and of which C overlaps no other and m, n, k and alpha
-   are not 0; whether it was done. B may be packed. `turn` and `sign` are nk_scale's. */
+/* gemm(alpha, a, b, beta, c, turn, sign, epilogue, bias, residual, low, high, blocks):
+   C = activation(alpha * A @ B + beta * C + bias) + residual for matrices aligned and in the
+   machine's byte order, whose shapes fit and of which C overlaps no other and m, n, k and alpha are
+   not 0; whether it was done. `turn` and `sign` are nk_scale's. `epilogue`, and all after it, can be
+   left out; what it has no bits for is None. A bias has the type of the sums and room behind it, a
+   residual C's type and layout, which is that of rows. `blocks` has the addresses of a sum's left
+   operands and, in a second row, of its right ones: they lie as `a` and `b` do, the first of them. B may be packed. */
 static PyObject *scaled(PyObject *self, PyObject *args)
 {
     PyArrayObject *a, *c;
-    PyObject *b;
+    PyObject *b, *bias = Py_None, *residual = Py_None, *blocks = Py_None;
     npy_intp m, n, k;
     int dtype;
     nk_matrix y;
@@ -621,10 +811,23 @@ static PyObject *scaled(PyObject *self, PyObject *args)
     nk_scale scale = {0};
 
     (void)self;
-    if (!PyArg_ParseTuple(args, "DO!ODO!dd", &alpha, &PyArray_Type, &a, &b, &beta, &PyArray_Type,
-                          &c, &scale.turn, &scale.sign) ||
+    if (!PyArg_ParseTuple(args, "DO!ODO!dd|LOOddO", &alpha, &PyArray_Type, &a, &b, &beta,
+                          &PyArray_Type, &c, &scale.turn, &scale.sign, &scale.fused, &bias,
+                          &residual, &scale.low, &scale.high, &blocks) ||
         right_operand(a, b, c, &y, &k, &n, &dtype) < 0)
         return NULL;
+    if (bias != Py_None)
+        scale.bias = PyArray_BYTES((PyArrayObject *)bias);
+    if (residual != Py_None) {
+        PyArrayObject *r = (PyArrayObject *)residual;
+        scale.residual = PyArray_BYTES(r);
+        scale.ldr = PyArray_STRIDE(r, 0) / PyArray_ITEMSIZE(r);
+    }
+    if (blocks != Py_None) {
+        scale.blocks = PyArray_DIM((PyArrayObject *)blocks, 1);
+        scale.a_blocks = (const char *const *)PyArray_DATA((PyArrayObject *)blocks);
+        scale.b_blocks = scale.a_blocks + scale.blocks;
+    }
     scale.alpha = alpha.real, scale.alpha_i = alpha.imag;
     scale.beta = beta.real, scale.beta_i = beta.imag;
     if (dtype < 0)

@@ -30,25 +30,37 @@ const nk_sizes *nk_sizes_of(int32_t dtype);
    was packed before. */
 typedef enum { NK_ROW, NK_COL, NK_STRIDED, NK_PACKED } nk_layout;
 
-/* What becomes of a product on its way into C: nothing, C += A @ B, C = alpha * A @ B + beta * C.
-   (The kernels for the first two are the same.) */
-typedef enum { NK_PLAIN, NK_ADD, NK_SCALE } nk_epilogue;
+/* What becomes of a product on its way into C: nothing, C += A @ B, C = alpha * A @ B + beta * C
+   (the kernels for the first two are the same); and in the bits above that the rest of what
+   epilogues.py has: a bias for each column or row, a residual, an activation. */
+typedef enum {
+    NK_PLAIN, NK_ADD, NK_SCALE, NK_KIND = 3,
+    NK_BIAS_OF_COLUMNS = 4, NK_BIAS_OF_ROWS = 8, NK_BIAS = 12, NK_RESIDUAL = 16
+} nk_epilogue;
 
-/* C = alpha * A @ B + beta * C. If beta is 0, C is only written. */
+/* C = activation(alpha * A @ B + beta * C + bias) + residual. If beta is 0, C is only written. */
 typedef struct {
     double alpha, beta;
     double alpha_i, beta_i; /* imaginary parts */
     double turn, sign;      /* 1 or -1: codegen/epilogue.py has what they do for conjugates */
-    void *partial;          /* where a C that is too narrow for sums has them between blocks of k */
+    char *partial;          /* where a C that is too narrow for sums has them between blocks of k */
     int64_t first, last;    /* whether this block is the first, the last one */
+    const char *bias;       /* of the type of sums; there is room to read behind it */
+    const char *residual;   /* of C's type, in rows */
+    int64_t ldr;
+    double low, high;       /* bounds of an activation */
+    int64_t fused;          /* what nk_problem.epilogue has beside the kind */
+    /* A sum of so many products: where each of their operands is; 0: it is one product. */
+    const char *const *a_blocks, *const *b_blocks;
+    int64_t blocks;
 } nk_scale;
 
 /* What was asked, as far as a plan depends on it: the key of the plan table. */
 typedef struct {
     int64_t m, n, k;
-    int32_t dtype;
+    int16_t dtype, epilogue;
     int8_t a, b, c; /* layouts */
-    int8_t epilogue;
+    int8_t reduces; /* whether it is a sum of products, of blocks that are anywhere */
 } nk_problem;
 
 /* One dimension of C cut into tiles: the first `full` have `size` rows (columns), those after
@@ -80,7 +92,8 @@ typedef struct {
     int64_t step;       /* values of k in a step of the microkernel; panels hold whole steps */
     int64_t panel_a, panel_b; /* bytes of an element in a panel */
     int64_t top_b;      /* bytes before the first step of a panel of B, for each column */
-    int64_t sum;        /* bytes of a sum that C can't hold; 0: it can */
+    int64_t held;       /* bytes of a sum */
+    int64_t sum;        /* the same if C can't hold it; 0: it can */
     int32_t pack_a, pack_b;
     int32_t b_along_k;  /* panels of B hold columns, each along k; `copy` packs them */
     int32_t redo_columns; /* the last tile of columns is as wide as the others: some are done twice */

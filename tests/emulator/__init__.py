@@ -73,7 +73,7 @@ class Machine(ctypes.Structure):
         ("gpr", ctypes.c_uint64 * 16),  # rax rcx rdx rbx rsp rbp rsi rdi r8 ...
         ("rip", ctypes.c_uint64),
         ("rflags", ctypes.c_uint64),
-        ("_changed", ctypes.c_uint32 * 2),
+        ("_signal", ctypes.c_uint32 * 3),  # what only a signal's frame needs
     ]
 
     @property

@@ -23,8 +23,7 @@ typedef union {
     double f64[8];
 } vector;
 
-/* The registers of a thread. Tiles are not among them: no signal's frame has them on a CPU that
-   lacks them, so that each thread's are kept in tiles.c. */
+/* The registers of a thread, but for its tiles. */
 typedef struct {
     vector zmm[32];
     uint64_t k[8];
@@ -32,7 +31,22 @@ typedef struct {
     uint64_t rip;
     uint64_t rflags;
     uint32_t changed, masks_changed; /* one bit for each of zmm, k that was written */
+    uint32_t no_tile_data; /* the frame has no place for it: zeros until the CPU itself loads some */
 } machine;
+
+/* The tiles of a thread. On a CPU that has them they come from the signal's frame and go back there;
+   no frame has them on one that lacks them, so that this is where they are. */
+enum { TILES = 8, TILE_ROWS = 16, TILE_BYTES = 64 };
+typedef struct { /* as ldtilecfg and XSAVE have it */
+    uint8_t palette, start_row, reserved[14];
+    uint16_t bytes_per_row[16];
+    uint8_t rows[16];
+} configuration;
+typedef struct {
+    configuration is;
+    uint8_t data[TILES][TILE_ROWS][TILE_BYTES];
+} tile_registers;
+extern __thread tile_registers tiles;
 
 typedef struct row row;
 

@@ -99,11 +99,15 @@ __attribute__((noinline)) void multiply_add(const float *a, const float *b, floa
     }
 }
 
-/* c += a + b, each sum rounded. */
+/* c += a + b, each sum rounded. A NaN is the first one's of c, a, b. */
 __attribute__((noinline)) void add_sum(const float *a, const float *b, float *c, int count)
 {
-    for (int n = 0; n < count; n++)
-        c[n] += a[n] + b[n];
+    for (int n = 0; n < count; n++) {
+        float result = c[n] + (a[n] + b[n]);
+        result = b[n] != b[n] ? quiet(b[n]) : result;
+        result = a[n] != a[n] ? quiet(a[n]) : result;
+        c[n] = c[n] != c[n] ? quiet(c[n]) : result;
+    }
 }
 
 /* Every other one of 2 `count` elements. */

@@ -7,6 +7,7 @@
 #include <dlfcn.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/ucontext.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -15,7 +16,8 @@
 
 /* ---- the frame: general registers, then the memory of XSAVE in its standard form */
 
-enum { X87, SSE, AVX, OPMASK = 5, ZMM_HIGH, ZMM_16_TO_31, COMPONENTS };
+enum { X87, SSE, AVX, OPMASK = 5, ZMM_HIGH, ZMM_16_TO_31 };
+enum { TILE_CONFIGURATION = 17, TILE_DATA, COMPONENTS };
 enum { XMM = 160, XSAVE_HEADER = 512, MAGIC = 0x46505853 };
 static uint32_t offset[COMPONENTS], size[COMPONENTS];
 
@@ -48,16 +50,18 @@ static frame frame_of(const ucontext_t *context)
     return (frame){base, present, (uint64_t *)(void *)(base + XSAVE_HEADER)};
 }
 
+static int has(const frame *f, int n) { return f->present >> n & 1; }
+
 /* Bytes of a component; NULL if there are none, or they are zeros. */
 static uint8_t *component(const frame *f, int n)
 {
-    return f->present >> n & *f->in_use >> n & 1 ? f->base + offset[n] : NULL;
+    return has(f, n) && *f->in_use >> n & 1 ? f->base + offset[n] : NULL;
 }
 
 /* The same, to be written. */
 static uint8_t *writable(const frame *f, int n)
 {
-    if (!(f->present >> n & 1))
+    if (!has(f, n))
         return NULL;
     if (!(*f->in_use >> n & 1)) {
         memset(f->base + offset[n], 0, size[n]);
@@ -76,6 +80,30 @@ static const struct part {
     {ZMM_16_TO_31, 16, 31, 0, 64},
 };
 
+static void load_tiles(machine *m, const frame *f)
+{
+    if (!has(f, TILE_CONFIGURATION))
+        return;
+    const uint8_t *is = component(f, TILE_CONFIGURATION), *data = component(f, TILE_DATA);
+    memset(&tiles, 0, sizeof tiles);
+    if (is)
+        memcpy(&tiles.is, is, sizeof tiles.is);
+    if (data)
+        memcpy(tiles.data, data, sizeof tiles.data);
+    m->no_tile_data = !has(f, TILE_DATA);
+}
+
+static void store_tiles(const frame *f)
+{
+    int configured = component(f, TILE_CONFIGURATION) || tiles.is.palette;
+    uint8_t *is = configured ? writable(f, TILE_CONFIGURATION) : NULL;
+    uint8_t *data = is ? writable(f, TILE_DATA) : NULL;
+    if (is)
+        memcpy(is, &tiles.is, sizeof tiles.is);
+    if (data)
+        memcpy(data, tiles.data, sizeof tiles.data);
+}
+
 static void load(machine *m, const ucontext_t *context, const frame *f)
 {
     memset(m, 0, sizeof *m);
@@ -92,6 +120,7 @@ static void load(machine *m, const ucontext_t *context, const frame *f)
         m->gpr[n] = (uint64_t)registers[general[n]];
     m->rip = (uint64_t)registers[REG_RIP];
     m->rflags = (uint64_t)registers[REG_EFL];
+    load_tiles(m, f);
 }
 
 static void store(const machine *m, ucontext_t *context, const frame *f)
@@ -110,6 +139,7 @@ static void store(const machine *m, ucontext_t *context, const frame *f)
         registers[general[n]] = (greg_t)m->gpr[n];
     registers[REG_RIP] = (greg_t)m->rip;
     registers[REG_EFL] = (greg_t)m->rflags;
+    store_tiles(f);
 }
 
 /* ---- the handler */
@@ -180,10 +210,18 @@ static void handle(int number, siginfo_t *info, void *argument)
     }
 }
 
+/* What the CPU has runs there: a system that keeps tiles wants to be asked for them. */
+static void ask_for_tiles(void)
+{
+    enum { REQUEST = 0x1023 };
+    syscall(SYS_arch_prctl, REQUEST, TILE_DATA);
+}
+
 __attribute__((constructor)) static void install(void)
 {
     struct sigaction ours = {.sa_sigaction = handle, .sa_flags = SA_SIGINFO | SA_NODEFER};
     find_components();
+    ask_for_tiles();
     system_sigaction(SIGILL, &ours, &next);
 }
 

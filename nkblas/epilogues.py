@@ -1,0 +1,133 @@
+"""`Epilogue`: what becomes of a product on its way into C, in one pass over it.
+
+``C = activation(alpha * A @ B + beta * C + bias) + residual``, each part of it or none.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+KINDS = ("", "add", "scale")
+"""Nothing, ``C += A @ B``, or alpha and beta; of nk_epilogue, as are the others."""
+
+BIASES = ("", "columns", "rows")
+"""None, a number for each column of C, or for each row."""
+
+ACTIVATIONS = ("", "relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh", "clip")
+
+
+ROOM = 256
+"""Elements that may be read behind a bias: whole vectors, up to a tile."""
+
+
+class Epilogue(NamedTuple):
+    """As text, the names of its parts with ``+`` between them: ``scale+columns+relu``.
+
+    Attributes
+    ----------
+    kind : str
+        Of `KINDS`.
+    bias : str
+        Of `BIASES`.
+    activation : str
+        Of `ACTIVATIONS`.
+    residual : bool
+        Whether a matrix is added in the end.
+    """
+
+    kind: str = ""
+    bias: str = ""
+    activation: str = ""
+    residual: bool = False
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether there is more than alpha and beta."""
+        return self[1:] != Epilogue()[1:]
+
+    @property
+    def code(self) -> int:
+        """The number that the engine has for it."""
+        bits = BIASES.index(self.bias) << 2 | self.residual << 4
+        return KINDS.index(self.kind) | bits | ACTIVATIONS.index(self.activation) << 5
+
+    @property
+    def fused(self) -> int:
+        """The same without the kind."""
+        return self.code & ~3
+
+    @classmethod
+    def of_code(cls, code: int) -> "Epilogue":
+        return cls(KINDS[code & 3], BIASES[code >> 2 & 3], ACTIVATIONS[code >> 5], bool(code & 16))
+
+    def __str__(self) -> str:
+        residual = "residual" if self.residual else ""
+        return "+".join(filter(None, (self.kind, self.bias, self.activation, residual)))
+
+
+def parse(text: str) -> Epilogue:
+    """The epilogue that a text stands for.
+
+    Raises
+    ------
+    ValueError
+        It stands for none.
+    """
+    words = text.split("+") if text else []
+
+    def one_of(names: tuple[str, ...]) -> str:
+        return words.pop(0) if words and words[0] in names else ""
+
+    found = Epilogue(
+        one_of(KINDS), one_of(BIASES), one_of(ACTIVATIONS), one_of(("residual",)) != ""
+    )
+    if words or str(found) != text:
+        raise ValueError(f"epilogue: got {text!r}, expected such as 'scale+columns+relu+residual'")
+    return found
+
+
+def apply(
+    epilogue: Epilogue,
+    x: np.ndarray,
+    bias: np.ndarray | None,
+    residual: np.ndarray | None,
+    bounds: tuple[float, float],
+) -> np.ndarray:
+    """What is fused, done by NumPy: the reference, and for what has no kernels.
+
+    Parameters
+    ----------
+    epilogue : Epilogue
+    x : ndarray
+        Shape ``(m, n)``: what alpha and beta have left.
+    bias : ndarray or None
+        At least n numbers, or m.
+    residual : ndarray or None
+        Shape ``(m, n)``.
+    bounds : (float, float)
+        Of "clip".
+    """
+    m, n = x.shape
+    if bias is not None and epilogue.bias:
+        x = x + (bias[:n] if epilogue.bias == "columns" else bias[:m, None])
+    x = _activated(epilogue.activation, x, bounds)
+    return x + residual if residual is not None and epilogue.residual else x
+
+
+def _activated(name: str, x: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
+    if name == "relu":
+        return np.maximum(x, 0)
+    if name == "clip":
+        return np.minimum(np.maximum(x, bounds[0]), bounds[1])
+    if name == "tanh":
+        return np.tanh(x)
+    if name == "gelu":
+        return 0.5 * x * np.vectorize(math.erfc, otypes="d")(x * -math.sqrt(0.5))
+    if name:
+        cubic = x + 0.044715 * x**3
+        inner = 2 * math.sqrt(2 / math.pi) * cubic if name == "gelu_tanh" else x
+        with np.errstate(over="ignore"):
+            sigmoid = 1 / (1 + np.exp(-inner))
+        return sigmoid if name == "sigmoid" else x * sigmoid
+    return x
