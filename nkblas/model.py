@@ -341,7 +341,7 @@ FEW_TIMES = 64
 """Rows of C up to which a B beyond L2 may stay in place: it is read a few times only."""
 
 
-FAR = 4
+FAR = 8
 """How many times as large as L2 a B that is packed before has to be, for its panels to be fetched
 ahead along themselves where they are read a few times."""
 
