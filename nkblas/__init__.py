@@ -12,6 +12,7 @@ from .einsum import einsum
 from .explain import Explanation, explain, show_config, stats
 from .gemm import gemm
 from .matmul import matmul, vecdot
+from .packed import PackedMatrix, pack
 from .patch import patch, patched, unpatch
 from .products import dot, inner, matrix_power, multi_dot, tensordot, vdot
 from .record import Recording, record
@@ -20,6 +21,7 @@ from .threads import get_num_threads, set_num_threads
 
 __all__ = [
     "Explanation",
+    "PackedMatrix",
     "Recording",
     "blas",
     "brgemm",
@@ -33,6 +35,7 @@ __all__ = [
     "matmul",
     "matrix_power",
     "multi_dot",
+    "pack",
     "patch",
     "patched",
     "record",

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .gemm import apart, is_plain, multiply, plain, turned
+from .gemm import multiply, turned
+from .operands import apart, is_plain, plain
 
 __all__ = ["BlasError", "cgemm", "cgemv", "dgemm", "dgemv", "sgemm", "sgemv", "zgemm", "zgemv"]
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from . import _gufunc
 from .dtypes import product
-from .gemm import gemm, is_plain
+from .gemm import gemm
 from .matmul import adopt_new_types, short_way
+from .operands import is_plain
 from .runtime import cpu
 
 

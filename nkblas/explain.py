@@ -11,6 +11,7 @@ from ._engine import ffi, lib
 from .dtypes import product
 from .isa import ISAS
 from .matmul import adopt_new_types, matmul
+from .packed import PackedMatrix
 from .threads import get_num_threads
 
 # Imported where they are used: `import nkblas` does not need them.
@@ -105,7 +106,7 @@ def explain(a: Any, b: Any) -> Explanation:
     Parameters
     ----------
     a, b : array_like
-        As for `matmul`.
+        As for `matmul`: `b` may be a `PackedMatrix`.
 
     Returns
     -------
@@ -119,11 +120,15 @@ def explain(a: Any, b: Any) -> Explanation:
     from .plans import plan_for
     from .prepare import in_table, plan_for_now, why_numpy
 
-    a, b = np.asanyarray(a), np.asanyarray(b)
+    a, b = np.asanyarray(a), b if isinstance(b, PackedMatrix) else np.asanyarray(b)
     if 0 in (a.ndim, b.ndim):
         raise ValueError("explain: expected arrays of at least one dimension, got a scalar")
     adopt_new_types()
-    types = matmul.resolve_dtypes((a.dtype, b.dtype, None))
+    if isinstance(b, PackedMatrix):
+        b.check(a)
+        types: tuple[np.dtype, ...] = b.a_dtype, b.dtype, b.result_dtype
+    else:
+        types = matmul.resolve_dtypes((a.dtype, b.dtype, None))
     name = product(*(dtype.name for dtype in types))
     if name is None:
         return Explanation("numpy", f"dtype {types[2].name} has no generated kernels")
@@ -132,7 +137,8 @@ def explain(a: Any, b: Any) -> Explanation:
         return Explanation("nkblas", "nothing to multiply", problem)
     plan = in_table.get(problem) or plan_for_now(problem)
     awaited = plan_for(problem, runtime.cpu) if plan.standby else None
-    count = math.prod(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]))
+    packed = isinstance(b, PackedMatrix)  # then a stack is one product
+    count = 1 if packed else math.prod(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]))
     found = describe(plan, runtime.cpu, awaited, count)
     lost = why_numpy.get(problem, "")
     if not lost and "nowhere" in found.cache and runtime.jit != "first-call":
@@ -174,12 +180,17 @@ def duration(nanoseconds: float) -> str:
     return f"{nanoseconds:.3g} s"
 
 
-def _problem(name: str, types: tuple[np.dtype, ...], a: np.ndarray, b: np.ndarray) -> "Problem":
+def _problem(
+    name: str, types: tuple[np.dtype, ...], a: np.ndarray, b: "np.ndarray | PackedMatrix"
+) -> "Problem":
     """The problem of one pair of matrices, as the engine will see it."""
     from .prepare import DTYPES, from_c
 
     a = a[(None,) * (a.ndim == 1)]
-    b = b[(..., *(None,) * (b.ndim == 1))]
+    if isinstance(b, PackedMatrix):
+        a = a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
+    else:
+        b = b[(..., *(None,) * (b.ndim == 1))]
     (m, k), (k_of_b, n) = a.shape[-2:], b.shape[-2:]
     if k != k_of_b:
         raise ValueError(f"explain: expected inner dimensions that agree, got {k} and {k_of_b}")
@@ -192,7 +203,9 @@ def _problem(name: str, types: tuple[np.dtype, ...], a: np.ndarray, b: np.ndarra
 
     # What NumPy casts, it casts to row-major copies.
     operands = [
-        matrix(x.shape[-1], x.strides if x.dtype == dtype else None, dtype)
+        ffi.new("nk_matrix *", {"packed": 1})
+        if isinstance(x, PackedMatrix)
+        else matrix(x.shape[-1], x.strides if x.dtype == dtype else None, dtype)
         for x, dtype in zip((a, b), types, strict=False)
     ]
     operands += [matrix(n, None, types[2]), ffi.new("nk_steps *")]

@@ -11,6 +11,8 @@ from . import _gufunc
 from .dtypes import product
 from .fused import NOTHING_MORE, Fused, fused
 from .matmul import adopt_new_types, matmul, short_way
+from .operands import apart, is_plain, plain
+from .packed import PackedMatrix
 
 
 @short_way
@@ -39,7 +41,7 @@ def gemm(
     ----------
     a, b : array_like
         Matrices: ``op(a)`` has shape ``(m, k)``, ``op(b)`` has shape ``(k, n)``. No memory layout
-        of them costs a copy.
+        of them costs a copy. `b` may be a `PackedMatrix`, with ``op`` nothing.
     c : array_like, optional
         Shape ``(m, n)``. It is not changed, unless it is `out` too. With ``beta=0`` it is not read.
     alpha, beta : scalar
@@ -95,19 +97,26 @@ def gemm(
            [ 7., 23.]])
     """
     alpha, beta = _number("alpha", alpha), _number("beta", beta)
-    arrays = {"a": np.asarray(a), "b": np.asarray(b)}
+    arrays: dict[str, Any] = {"a": np.asarray(a)}
+    arrays["b"] = b if isinstance(b, PackedMatrix) else np.asarray(b)
     if c is not None:
         arrays["c"] = np.asarray(c)
     for name, array in arrays.items():
         if array.ndim != 2:
             raise ValueError(f"{name}: got shape {array.shape}, expected a matrix")
     adopt_new_types()
-    dtype = np.result_type(*arrays.values(), alpha, beta)
-    if out_dtype is not None:
-        dtype = _out_dtype(out_dtype, dtype)
-    type_a, type_b, work = _types(arrays["a"], arrays["b"], dtype)
-    left, conj_a = turned(plain(arrays["a"], type_a), _trans("trans_a", trans_a))
-    right, conj_b = turned(plain(arrays["b"], type_b), _trans("trans_b", trans_b))
+    if isinstance(b, PackedMatrix):
+        dtype = work = _dtype_of_packed(b, arrays, (alpha, beta), out_dtype, trans_b)
+        left, conj_a = turned(plain(arrays["a"], b.a_dtype), _trans("trans_a", trans_a))
+        right: Any = b
+        conj_b = False
+    else:
+        dtype = np.result_type(*arrays.values(), alpha, beta)
+        if out_dtype is not None:
+            dtype = _out_dtype(out_dtype, dtype)
+        type_a, type_b, work = _types(arrays["a"], arrays["b"], dtype)
+        left, conj_a = turned(plain(arrays["a"], type_a), _trans("trans_a", trans_a))
+        right, conj_b = turned(plain(arrays["b"], type_b), _trans("trans_b", trans_b))
     if left.shape[1] != right.shape[0]:
         raise ValueError(
             f"b: got op(b) of shape {right.shape}, expected ({left.shape[1]}, n) "
@@ -127,7 +136,8 @@ def gemm(
         raise ValueError("out: got a read-only array, expected one that can be written")
 
     more = fused(bias, activation, residual, shape, dtype)
-    left, right = apart(left, out), apart(right, out)
+    left = apart(left, out)
+    right = right if isinstance(right, PackedMatrix) else apart(right, out)
     in_place = is_plain(out, work)
     if more.residual is not None:  # which lies in rows
         more = more._replace(residual=apart(more.residual, out))
@@ -160,6 +170,23 @@ def _types(
             if product(*(x.name for x in (*types, work))):
                 return *types, work
     return common, common, common
+
+
+def _dtype_of_packed(
+    b: PackedMatrix, arrays: dict[str, Any], factors: tuple[Any, Any], out_dtype: Any, trans_b: int
+) -> np.dtype[Any]:
+    """The dtype of a product with a packed matrix: there is one that can be had."""
+    if _trans("trans_b", trans_b):
+        raise ValueError(f"trans_b: got {trans_b} and a packed matrix, expected pack(b.T)")
+    a, added = arrays["a"].dtype, (arrays[name].dtype for name in arrays if name == "c")
+    if not np.can_cast(a, b.a_dtype):
+        raise TypeError(f"a: got {a}, expected {b.a_dtype}, which b was packed for")
+    dtype = np.result_type(b.result_dtype, *added, *factors)
+    if out_dtype is not None:
+        dtype = _out_dtype(out_dtype, b.result_dtype)
+    if dtype != b.result_dtype:
+        raise TypeError(f"out_dtype: got {dtype}, expected {b.result_dtype}, as b was packed for")
+    return dtype
 
 
 def _out_dtype(value: Any, natural: np.dtype[Any]) -> np.dtype[Any]:
@@ -196,30 +223,10 @@ def turned(array: np.ndarray, trans: int) -> tuple[np.ndarray, bool]:
     return array.T if trans else array, trans == 2 and array.dtype.kind == "c"
 
 
-def is_plain(array: np.ndarray, dtype: Any) -> bool:
-    """Whether an array has this dtype, in the machine's byte order, and is aligned.
-
-    Elements lie whole elements apart: complex numbers may be aligned without that.
-    """
-    if array.dtype != dtype or not array.flags.aligned:
-        return False
-    return not any(stride % array.itemsize for stride in array.strides)
-
-
-def plain(array: np.ndarray, dtype: Any) -> np.ndarray:
-    """An array with these properties: itself, or a copy."""
-    return array if is_plain(array, dtype) else array.astype(dtype)
-
-
-def apart(array: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """An array with these values that does not overlap `target`: itself, or a copy."""
-    return array.copy() if np.may_share_memory(array, target) else array
-
-
 def multiply(
     alpha: Any,
     a: np.ndarray,
-    b: np.ndarray,
+    b: np.ndarray | PackedMatrix,
     beta: Any,
     c: np.ndarray,
     conj_a: bool = False,
@@ -236,9 +243,10 @@ def multiply(
     # kernels scale by floats: what they do with integers is to add
     scales = c.dtype.kind not in "iub" or (alpha == 1 and beta in (0, 1))
     turn, sign = -1 if conj_a != conj_b else 1, -1 if conj_b else 1
+    right: Any = b.operand if isinstance(b, PackedMatrix) else b
     at_once = not more.epilogue.is_fused or more.in_kernels(c.dtype)
     arguments = more.arguments if at_once and more is not NOTHING_MORE else ()
-    if some and scales and _gufunc.gemm(alpha, a, b, beta, c, turn, sign, *arguments):
+    if some and scales and _gufunc.gemm(alpha, a, right, beta, c, turn, sign, *arguments):
         if not at_once:
             more.apply(c)
         return
@@ -247,7 +255,7 @@ def multiply(
             _scale(c, beta)
             more.apply(c)
             return
-        left, right = (x.conj() if conj else x for x, conj in ((a, conj_a), (b, conj_b)))
+        left, right = a.conj() if conj_a else a, b.conj() if conj_b else b  # type: ignore[union-attr]
         product = matmul(left, right, dtype=c.dtype, casting="unsafe")
         scaled = 0 if beta == 0 else c if beta == 1 else beta * c
         c[...] = (product if alpha == 1 else alpha * product) + scaled

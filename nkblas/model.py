@@ -4,7 +4,7 @@ All schedules are compared at once: what a schedule has of a thing is an element
 """
 
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from itertools import product
 from math import gcd
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ import numpy as np
 from .detect import CPU
 from .dtypes import ITEMSIZE
 from .families import WHOLE, Family, families
+from .families import family as family_of
 from .isa import ISA
 from .plan import (
     STREAM_ROWS,
@@ -21,6 +22,7 @@ from .plan import (
     Schedule,
     columns_of_dots,
     dots_fit,
+    in_panels,
     make,
     reads_a_in_place,
     reads_b_in_place,
@@ -59,13 +61,60 @@ def ranked(problem: Problem, cpu: CPU, count: int) -> Iterator[Plan]:
     short = [s for s in for_a_short_dimension(problem, cpu) if not s.why_not(problem, cpu)]
     for schedule in short[:count]:
         yield make(problem, cpu, schedule)._replace(nanoseconds=time_of_reading(problem, cpu))
-    spaces = [Space(problem, cpu, family) for family in families(problem.dtype, cpu.isa)]
+    if problem.b == "packed":
+        panels = panels_for(problem.dtype, problem.k, problem.n, cpu)
+        spaces = [Space(problem, cpu, family_of(problem.dtype, panels.family), panels)]
+    else:
+        spaces = [Space(problem, cpu, family) for family in families(problem.dtype, cpu.isa)]
     cycles = np.concatenate([space.cost() for space in spaces])
     schedules = [(space, i) for space in spaces for i in range(space.count)]
     for which in np.argsort(cycles, kind="stable")[: max(0, count - len(short))]:
         space, i = schedules[which]
         plan = make(problem, cpu, space.schedule(i))
         yield plan._replace(nanoseconds=CYCLE * float(cycles[which]))
+
+
+class Panels(NamedTuple):
+    """What a B is packed for, before it is known how many rows it will be multiplied by.
+
+    Attributes
+    ----------
+    family : str
+        A name of `nkblas.families`.
+    nr, kc : int
+        Columns of a panel, and its depth.
+    """
+
+    family: str
+    nr: int
+    kc: int
+
+
+ROWS = 128
+"""How many rows a B that is packed before is taken to be multiplied by, for its family."""
+
+DEPTH, DEPTH_OF_TILES = 2048, 4096
+"""Bytes of a column of its panels, at most; and of those for tile registers."""
+
+
+@lru_cache(4096)
+def panels_for(dtype: str, k: int, n: int, cpu: CPU) -> Panels:
+    """The panels of a B that is packed before: a function of these, and of nothing else.
+
+    They are as wide as leaves a tile with some rows: of few rows there is one tile in a column, and
+    of many, few reads for each multiply-add. What was measured with other panels, wider or deeper,
+    for 1 to 128 rows, was never more than 3 % faster.
+    """
+    problem = Problem(dtype, ROWS, n, k, b="packed")
+    spaces = [Space(problem, cpu, family) for family in families(dtype, cpu.isa)]
+    family = min(spaces, key=lambda space: space.cost().min()).family
+    rows = cpu.isa.registers // (4 * family.accumulators)
+    found = tiles(cpu.isa, family, n)
+    nr = max((nr for mr, nr in found if mr >= rows), default=found[0][1])
+    depth = DEPTH_OF_TILES if family.rows_in_tile else DEPTH
+    kc = depth // ITEMSIZE[in_panels(problem, family, cpu.isa)]
+    plan = make(problem, cpu, Schedule("tiles", ROWS, nr, kc, ROWS, n, family=family.name))
+    return Panels(family.name, plan.n.size, plan.kc)
 
 
 def for_a_short_dimension(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
@@ -289,7 +338,12 @@ SUMS = 8 << 20
 """Bytes, at most, of the sums that wait for the next block of k."""
 
 FEW_TIMES = 64
-"""Rows of C up to which a B beyond L2 may stay in place."""
+"""Rows of C up to which a B beyond L2 may stay in place: it is read a few times only."""
+
+
+FAR = 8
+"""How many times as large as L2 a B that is packed before has to be, for its panels to be fetched
+ahead along themselves where they are read a few times."""
 
 
 class Space:
@@ -298,13 +352,18 @@ class Space:
     A is read in place unless it has no unit stride: kernels broadcast its elements, and packing
     it hardly ever gave more than it cost. Of B, rows can be read in place, except for an edge
     where the ISA has no masks; with a single row of tiles nothing is read twice, and packing
-    is for nothing.
+    is for nothing. A B that is packed before is as its panels are, once these are known.
     """
 
-    def __init__(self, problem: Problem, cpu: CPU, family: Family) -> None:
+    def __init__(
+        self, problem: Problem, cpu: CPU, family: Family, panels: Panels | None = None
+    ) -> None:
         self.problem, self.cpu, self.family = problem, cpu, family
         self.lanes = lanes = family.lanes(cpu.isa)
-        size_a, size_b = ITEMSIZE[family.a], ITEMSIZE[family.b]
+        held = in_panels(problem, family, cpu.isa)
+        self.prepacked, self.converts_panels = problem.b == "packed", held != family.b
+        self.size_b = ITEMSIZE[held]
+        size_a, size_b = ITEMSIZE[family.a], self.size_b
         grid = _grid(cpu.isa, family)
         mr, vectors, kc, pack_a, pack_b, part, ir_outside, fits_whole, fits_edge = grid
         edge = problem.n % (vectors * lanes) > (vectors - 1) * lanes
@@ -328,7 +387,13 @@ class Space:
             possible &= mr >= min(few, problem.m)
         possible &= (kc < 2 * problem.k) | (kc == DEPTHS[0] * family.group_b)
         possible &= np.where(edge, fits_edge, fits_whole) == 1
+        if self.prepacked and not family.rows_in_tile:
+            possible &= ir_outside == 0  # each panel is read from afar once
+        if panels:
+            possible &= (vectors * lanes == panels.nr) & (kc == DEPTHS[0] * family.group_b)
         mr, vectors, kc, pack_a, pack_b, part, ir_outside = grid[:7, possible]
+        if panels:
+            kc = np.full_like(kc, panels.kc)
 
         depth = np.minimum(kc, problem.k) * size_a
         # Packed blocks are buffers of this process: they are bounded.
@@ -347,14 +412,16 @@ class Space:
     def schedule(self, index: int) -> Schedule:
         mr, nr, kc, mc, nc, *flags = (int(column[index]) for column in self.columns)
         pack_a, pack_b, ir_outside = map(bool, flags)
-        prefetch, family = False, self.family.name
+        family = self.family.name
+        far = self.problem.k * self.problem.n * self.size_b > FAR * self.cpu.l2
+        prefetch = self.prepacked and far and self.problem.m <= FEW_TIMES
         return Schedule("tiles", mr, nr, kc, mc, nc, pack_a, pack_b, ir_outside, prefetch, family)
 
     def cost(self) -> Numbers:
         """About how many cycles each schedule takes."""
         cpu, lanes, family = self.cpu, self.lanes, self.family
         costs = COSTS.get(cpu.vendor, ZEN4)
-        size_a, size_b = ITEMSIZE[family.a], ITEMSIZE[family.b]
+        size_a, size_b = ITEMSIZE[family.a], self.size_b
         size_c, stored = ITEMSIZE[family.sums], self.problem.itemsize
         m, n, k = self.problem.m, self.problem.n, self.problem.k
         mr, nr, kc, mc, nc, pack_a, pack_b, ir_outside = self.columns
@@ -408,7 +475,8 @@ class Space:
                 loads = height * family.held + vectors * lines_b
                 arithmetic = height * vectors / per_cycle
                 if family.converts:  # what is in place is converted again and again
-                    converted = height * (1 - pack_a) + vectors * (1 - pack_b)
+                    of_b = 1 - pack_b + self.converts_panels
+                    converted = height * (1 - pack_a) + vectors * of_b
                     loads = loads + 2 * converted
                     arithmetic = arithmetic + costs.converted * converted
                 arithmetic = np.maximum(arithmetic, loads / 2)
@@ -439,6 +507,9 @@ class Space:
                 packing += costs.far_rows[0] / (nr * size_b) * (1 + kc / costs.far_rows[1])
             else:
                 packing += costs.far_columns[0] * nr + costs.far_columns[1] / (kc * size_b)
+        if self.prepacked:
+            packing = costs.b_line[2] * (level(k, n, size_b) == 2)
+            packing = packing + costs.repacked_line * (m_blocks - 1)
         in_place = costs.far_line * m_blocks * (level(k, n, size_b) == 2)
         vector = cpu.isa.vector_bits // 8
         cycles += k * n * size_b / vector * np.where(pack_b == 1, packing, in_place)

@@ -43,8 +43,8 @@ class Schedule(NamedTuple):
     ir_outside : bool
         Order of the two inner loops: over rows outside, or over columns outside.
     prefetch : bool
-        Whether what is read once is fetched ahead (B, for "tiles" in place), or a C that is written
-        once goes past the caches: for one beyond L3.
+        Whether what is read once is fetched ahead (B, for "tiles" that do not pack it), or a C that
+        is written once goes past the caches: for one beyond L3.
     family : str
         The instructions: a name of `nkblas.families`.
     """
@@ -71,6 +71,12 @@ class Schedule(NamedTuple):
         lanes = family.lanes(cpu.isa)
         if min(self.mr, self.nr, self.kc, self.mc, self.nc) < 1:
             return "got a size below 1"
+        if problem.b == "packed":
+            from .model import panels_for  # which compares schedules itself
+
+            panels = panels_for(problem.dtype, problem.k, problem.n, cpu)
+            if (self.kind, self.pack_b, self.family, self.nr, self.kc) != ("tiles", True, *panels):
+                return f"B is packed in panels for {panels}"
         if not self.pack_a and not reads_a_in_place(problem, family, cpu.isa):
             return "A has to be packed"
         if self.kind != "tiles" and not problem.is_plain:
@@ -123,6 +129,16 @@ def reads_b_in_place(problem: Problem, family: Family, isa: ISA) -> bool:
     return as_it_is and family.step == 1 and problem.b == "row" and (can_mask or not edge)
 
 
+def in_panels(problem: Problem, family: Family, isa: ISA) -> str:
+    """The dtype that a packed B has.
+
+    What is packed once is mostly used for few rows, and waits for memory: where a microkernel can
+    convert what it reads, the panels stay as narrow as the operand.
+    """
+    as_it_is = problem.b == "packed" and _converts(family, isa)
+    return problem.types.b if as_it_is else family.b
+
+
 DEEPEST = 1024
 """The deepest blocks of a sum that are read in place."""
 
@@ -171,6 +187,11 @@ class Plan(NamedTuple):
     def family(self) -> Family:
         """What is to be known of the instructions."""
         return families.family(self.problem.dtype, self.schedule.family)
+
+    @property
+    def in_panels(self) -> str:
+        """The dtype that a packed B has."""
+        return in_panels(self.problem, self.family, self.isa)
 
     @property
     def tile(self) -> tuple[int, int]:
@@ -223,7 +244,7 @@ class Plan(NamedTuple):
         if self.schedule.kind == "base":
             if row_rest or column_rest:
                 return None
-            return base_kernel(self.isa, self.problem.dtype, self.family, self.epilogue)
+            return base_kernel_for(self)
         mr = self.m.rest if row_rest else self.m.size
         columns = self.n.rest if column_rest else self.n.size
         if not self.m.has(row_rest) or not self.n.has(column_rest):
@@ -268,9 +289,10 @@ class Plan(NamedTuple):
             masked=columns % lanes != 0 and not along_panels,
             epilogue=self.epilogue,
             prefetch=schedule.prefetch and not schedule.pack_b,
+            panel_ahead=schedule.prefetch and self.problem.b == "packed",
             family=schedule.family,
             a=_if_other(self.family.a, types.a) if schedule.pack_a else "",
-            b=_if_other(self.family.b, types.b) if schedule.pack_b else "",
+            b=_if_other(self.in_panels, types.b) if schedule.pack_b else "",
             reduces=self.problem.reduces,
         )
 
@@ -282,7 +304,9 @@ class Plan(NamedTuple):
         problem = self.problem
         if not problem.is_plain or problem.reduces:
             return None
-        if self.schedule.kind in ("base", "dot") or max(problem.m, problem.n, problem.k) > SMALL:
+        if problem.b == "packed" or self.schedule.kind in ("base", "dot"):
+            return None
+        if max(problem.m, problem.n, problem.k) > SMALL:
             return None
         if problem.epilogue or "strided" in (problem.a, problem.b, problem.c):
             return None
@@ -311,7 +335,7 @@ class Plan(NamedTuple):
             "a": (self.schedule.pack_a, self.problem.a, "col", self.m.size),
             "b": (self.schedule.pack_b, self.problem.b, "row", self.n.size),
         }[operand]
-        if not packed or (self.schedule.kind == "dot" and operand == "b"):
+        if not packed or layout == "packed" or (self.schedule.kind == "dot" and operand == "b"):
             return None
         source = "strided" if layout == "strided" else "along" if layout == along else "across"
         return pack_of(self.isa, self.problem.dtype, self.family, operand, width, source)
@@ -377,6 +401,14 @@ def base_kernel(isa: ISA, dtype: str, family: Family, epilogue: str) -> Microker
         a=_if_other(family.a, types.a),
         b=_if_other(family.b, types.b),
     )
+
+
+def base_kernel_for(plan: Plan) -> Microkernel:
+    """The microkernel of all base plans like one; a B that is packed before decides its width."""
+    mr, nr = base_tile_for(plan)
+    b = _if_other(plan.in_panels, plan.problem.types.b)
+    kernel = base_kernel(plan.isa, plan.problem.dtype, plan.family, plan.epilogue)
+    return kernel._replace(mr=mr, nr=nr, b=b)
 
 
 def stream_shape(isa: ISA, rows: int, family: Family) -> tuple[int, int]:
@@ -470,7 +502,7 @@ def base(best: Plan, cpu: CPU) -> Plan | None:
     if problem.reduces:
         return None
     depth = best.kc * ITEMSIZE[family.b]
-    mr, nr = base_tile(best.isa, family)
+    mr, nr = base_tile_for(best)
     mc, nc = cpu.l2 // (4 * depth), max(cpu.l3, 8 << 20) // (2 * depth)
     if nc < nr:
         return None
@@ -493,15 +525,16 @@ def base_kernels(plan: Plan) -> list[KernelSpec]:
     isa, dtype, family, epilogue = plan.isa, plan.problem.dtype, plan.family, plan.epilogue
     packs = [
         pack_of(isa, dtype, family, operand, width, source)
-        for operand, width in zip("ab", base_tile(isa, family), strict=True)
+        for operand, width in zip("ab", base_tile_for(plan), strict=True)
         for source in ("along", "across", "strided")
     ]
     dots: list[KernelSpec] = []
-    if plan.problem.is_plain and not parse_epilogue(epilogue).is_fused:
+    if plan.problem.b == "packed":
+        packs = packs[:3]
+    elif plan.problem.is_plain and not parse_epilogue(epilogue).is_fused:
         widths = columns_of_dots(isa, family)
         dots = [Dot(isa.name, dtype, 1, width, "b", epilogue=epilogue) for width in widths]
-    microkernel = base_kernel(isa, dtype, family, epilogue)
-    return [microkernel, *packs, Copy(isa.base.name, PRODUCTS[dtype].c), *dots]
+    return [base_kernel_for(plan), *packs, Copy(isa.base.name, PRODUCTS[dtype].c), *dots]
 
 
 @cache
@@ -509,3 +542,10 @@ def base_tile(isa: ISA, family: Family) -> tuple[int, int]:
     """The tile (mr, nr) of base plans."""
     found = tiles(isa, family)
     return found[min(1, len(found) - 1)]
+
+
+def base_tile_for(plan: Plan) -> tuple[int, int]:
+    """The tile (mr, nr) of all base plans like one."""
+    if plan.problem.b != "packed":
+        return base_tile(plan.isa, plan.family)
+    return next(tile for tile in tiles(plan.isa, plan.family) if tile[1] == plan.n.size)

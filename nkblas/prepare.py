@@ -217,6 +217,8 @@ def canonical(problem: Problem) -> Problem:
     """The problem as the engine sees it: transposed, where that makes vectors and C rows."""
 
     def matrix(rows: int, columns: int, layout: str) -> Any:
+        if layout == "packed":
+            return ffi.new("nk_matrix *", {"packed": 1})
         strides = {"row": (columns, 1), "col": (1, rows), "strided": (2 * columns, 2)}[layout]
         return ffi.new("nk_matrix *", (ffi.NULL, *strides))
 
@@ -240,7 +242,7 @@ def to_c_plan(plan: Plan, addresses: dict[KernelSpec, int]) -> Any:
 
     schedule, family = plan.schedule, plan.family
     c.step = family.step
-    c.panel_a, c.panel_b = ITEMSIZE[family.a], ITEMSIZE[family.b]
+    c.panel_a, c.panel_b = ITEMSIZE[family.a], ITEMSIZE[plan.in_panels]
     c.top_b = ITEMSIZE[family.sums] if family.compensation else 0
     c.held = ITEMSIZE[family.sums]
     c.sum = c.held if family.sums != plan.problem.types.c else 0

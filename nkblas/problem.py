@@ -6,11 +6,11 @@ from typing import NamedTuple
 from . import epilogues
 from .dtypes import ITEMSIZE, PRODUCTS, Types, short
 
-LAYOUTS = ("row", "col", "strided")  # of nk_layout
+LAYOUTS = ("row", "col", "strided", "packed")  # of nk_layout
 
 PLAIN = ("float32", "float64", "complex64", "complex128", "int32", "int64")
 
-PATTERN = re.compile(r"(\d+)x(\d+)x(\d+):(\w+?)(?::([rcs])([rcs])([rs]))?(?::([a-z_+]+))?")
+PATTERN = re.compile(r"(\d+)x(\d+)x(\d+):(\w+?)(?::([rcs])([rcsp])([rs]))?(?::([a-z_+]+))?")
 
 SUM = "sum_of_"
 
@@ -19,8 +19,9 @@ class Problem(NamedTuple):
     """``C[m, n] = A[m, k] @ B[k, n]``.
 
     As text, ``128x768x3072:f32`` is m, n, k and the dtype; ``:crr`` after it says that A has
-    columns (B and C rows), ``s`` stands for an operand without unit stride; ``:add``,
-    ``:scale`` and ``:columns+relu`` are epilogues. ``sum_of_`` before it all says that it reduces.
+    columns (B and C rows), ``s`` stands for an operand without unit stride, and ``p`` for a B that
+    was packed before; ``:add``, ``:scale`` and ``:columns+relu`` are epilogues. ``sum_of_`` before
+    it all says that it reduces.
 
     Attributes
     ----------
@@ -29,7 +30,8 @@ class Problem(NamedTuple):
         `nkblas.dtypes.PRODUCTS`.
     m, n, k : int
     a, b, c : {"row", "col", "strided"}
-        Which dimension of the matrix has unit stride: the second, the first, neither.
+        Which dimension of the matrix has unit stride: the second, the first, neither. `b` may also
+        be "packed": its panels are there (see `nkblas.pack`).
     epilogue : str
         What becomes of the product on its way into C, as `nkblas.epilogues` has it: nothing,
         "add" for ``C += A @ B``, "scale" for ``C = alpha * A @ B + beta * C``, "columns+relu", …

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from . import _gufunc
 from .explain import duration, stats
 from .matmul import matmul
+from .packed import PackedMatrix, pack
 from .problem import Problem
 from .record import Recording
 
@@ -79,18 +81,20 @@ def compare(problem: Problem, seconds: float) -> tuple[float, float] | None:
         a, b, c = operands(problem)
     except MemoryError:
         return None
-    contenders = (matmul, np.matmul)
+    right = pack(b, a_dtype=a.dtype, dtype=c.dtype) if problem.b == "packed" else b
+    options = {} if a.dtype == c.dtype else {"dtype": c.dtype}
+    contenders = ((partial(matmul, **options), right), (partial(np.matmul, **options), b))
     end = time.perf_counter() + min(seconds, max(0.1, seconds / 4))
-    for function in contenders:
-        function(a, b, out=c)  # the first has more to do than the others
+    for function, right in contenders:
+        function(a, right, out=c)  # the first has more to do than the others
     rounds: list[tuple[float, ...]] = []
     while not rounds or (len(rounds) < ROUNDS and time.perf_counter() < end):
-        rounds.append(tuple(once(function, a, b, c) for function in contenders))
+        rounds.append(tuple(once(function, a, right, c) for function, right in contenders))
     nkblas, numpy = (statistics.median(times) for times in zip(*rounds, strict=True))
     return nkblas, numpy
 
 
-def once(function: Callable[..., Any], a: Array, b: Array, c: Array) -> float:
+def once(function: Callable[..., Any], a: Array, b: Array | PackedMatrix, c: Array) -> float:
     """Seconds of one call, over at least `SAMPLE` seconds of them."""
     count = 1
     time.sleep(REST)
@@ -107,10 +111,10 @@ def once(function: Callable[..., Any], a: Array, b: Array, c: Array) -> float:
 def operands(problem: Problem) -> tuple[Array, Array, Array]:
     """A, B and C of a problem, in its layouts."""
 
-    def matrix(rows: int, columns: int, layout: str) -> Array:
+    def matrix(rows: int, columns: int, layout: str, dtype: str) -> Array:
         apart = 2 if layout == "strided" else 1
-        x = np.ones((rows, columns * apart), problem.dtype)[:, ::apart]
+        x = np.ones((rows, columns * apart), dtype)[:, ::apart]
         return np.asfortranarray(x) if layout == "col" else x
 
-    m, n, k = problem.m, problem.n, problem.k
-    return matrix(m, k, problem.a), matrix(k, n, problem.b), matrix(m, n, problem.c)
+    m, n, k, (a, b, c) = problem.m, problem.n, problem.k, problem.types
+    return matrix(m, k, problem.a, a), matrix(k, n, problem.b, b), matrix(m, n, problem.c, c)

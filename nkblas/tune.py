@@ -23,6 +23,7 @@ from .epilogues import ROOM
 from .epilogues import parse as parse_epilogue
 from .families import families, row_of
 from .kernels import KernelsUnavailableError, kernels
+from .packed import PackedLayout
 from .plan import Plan, make, tiles
 from .plans import measured, plan_for
 from .prepare import canonical, improve, to_c_plan
@@ -73,6 +74,11 @@ class Track:
         def matrix(rows: int, columns: int, layout: str, dtype: str) -> tuple[np.ndarray, Any]:
             # as dense as the layout allows, at the distances that its user has most likely
             apart = 2 if layout == "strided" else 1
+            if layout == "packed":
+                panels = PackedLayout.of(problem.dtype, rows, columns)
+                held = -(-panels.nbytes // ITEMSIZE[panels.held])
+                view = _random(generator, panels.held, 1, held)
+                return view, {"data": ffi.cast("char *", view.ctypes.data), "packed": 1}
             whole = _random(generator, dtype, rows, columns * apart)
             view = whole[:, ::apart]
             if layout == "col":

@@ -1,4 +1,4 @@
-"""`test_matmul` and `test_gemm` on every instruction set below the one that is used here."""
+"""Products of all kinds on every instruction set below the one that is used here."""
 
 import os
 import re
@@ -18,7 +18,7 @@ NAMES = list(ISAS)
 BELOW = NAMES[: NAMES.index(nkblas.cpu.isa.name)]
 LOWER = [name for name in BELOW if ISAS[name].base.name == name != nkblas.cpu.isa.base.name]
 FOLDER = Path(__file__).parent
-MODULES = [str(FOLDER / name) for name in ("test_matmul.py", "test_gemm.py")]
+MODULES = [str(FOLDER / name) for name in ("test_matmul.py", "test_gemm.py", "test_packed.py")]
 
 Runs = dict[str, "subprocess.Popen[str]"]
 

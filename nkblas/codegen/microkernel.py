@@ -18,6 +18,10 @@ Step: TypeAlias = Callable[[Value, list[Value]], list[Value]]
 AHEAD = 16
 """So many k-steps before it is needed, a row of B in place is fetched into L1."""
 
+PANEL_AHEAD = 8192
+"""Bytes that a panel which was packed before is fetched ahead: one line of two, whose neighbours
+the CPU brings in by itself."""
+
 ROWS_AHEAD = 2
 """With tile registers, so many rows of C are fetched in a step for the next tile, and a line of so
 many rows of A for the next row of tiles."""
@@ -104,6 +108,8 @@ def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
         if spec.prefetch:
             for column in range(0, spec.nr, max(lanes, LINE // b_size)):
                 ir.prefetch(ir.address(b, column + PREFETCH // b_size, b_element), ir.L2)
+        if spec.panel_ahead:
+            _fetch_panel(spec, b)
         tile = unflatten(flat, len(vectors), facts.accumulators)
         for turn in range(nanokernel.turns):
             a_turn = ir.address(a, ir.mul(of.next, ir.const(turn)), a_element) if turn else a
@@ -166,6 +172,14 @@ def _fetch_to_write(spec: Microkernel, c: Value, ldc: Value, lanes: int) -> None
             ir.prefetch_for_write(ir.at(c, element, ir.mul(ldc, ir.const(i)), j))
 
 
+def _fetch_panel(spec: Microkernel, b: Value) -> None:
+    """Fetch what a step takes of a panel, so much ahead; behind a panel comes the next one."""
+    of_b = spec.types.b
+    for byte in range(0, spec.nr * spec.facts.step * ITEMSIZE[of_b], 2 * LINE):
+        place = (byte + PANEL_AHEAD) // ITEMSIZE[of_b]
+        ir.prefetch(ir.address(b, place, ir.element_type(of_b)), ir.L2)
+
+
 def _build_along_panels(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
     """The same for tile registers: they are configured once, and then go along all of B's panels.
 
@@ -188,6 +202,8 @@ def _build_along_panels(spec: Microkernel, isa: ISA, arguments: list[Value]) -> 
         line, a, b, *flat = carried
         for i in range(ROWS_AHEAD):
             ir.prefetch(ir.address(line, ir.mul(line_step, ir.const(i)), byte), ir.L2)
+        if spec.panel_ahead:
+            _fetch_panel(spec, b)
         tile = compose(
             nanokernel,
             lambda i: nanokernel.load_a(

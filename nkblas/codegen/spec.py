@@ -72,6 +72,9 @@ class Microkernel(NamedTuple):
     prefetch : bool
         Whether it fetches a B in place ahead, into L2, along all of its rows: for one beyond L3,
         of which there are too few tiles in a column to fetch those of the next, line by line.
+    panel_ahead : bool
+        Whether it fetches B's panel, and behind it the next one, into L2: for panels that were
+        packed before, and so few rows that they are hardly read again.
     epilogue : str
         What becomes of the sums on their way into C: see `nkblas.codegen.epilogue`.
     family : str
@@ -91,6 +94,7 @@ class Microkernel(NamedTuple):
     masked: bool = False
     packs_b: bool = False
     prefetch: bool = False
+    panel_ahead: bool = False
     epilogue: str = ""
     family: str = "fma"
     a: str = ""

@@ -74,12 +74,15 @@ static int64_t whole_steps(const nk_plan *plan, int64_t kc)
     return (kc + plan->step - 1) / plan->step;
 }
 
+/* Whether the caller has packed all of B. */
+static int is_prepacked(const nk_plan *plan) { return plan->problem.b == NK_PACKED; }
+
 /* The three outer loops: jc, pc, ic. */
 static void set_rows(block *x, int64_t i0)
 {
     x->i0 = i0;
     x->i1 = smaller(i0 + x->plan->m.block, x->last_i);
-    x->fresh_b = i0 == x->first_i;
+    x->fresh_b = i0 == x->first_i && !is_prepacked(x->plan);
 }
 
 static void set_depth(block *x, int64_t p0)
@@ -134,8 +137,15 @@ static int64_t b_panel_size(const nk_plan *plan, int64_t kc)
     return plan->n.size * (whole_steps(plan, kc) * plan->step * plan->panel_b + plan->top_b);
 }
 
+/* B's panel of column j; in a B that was packed before, all columns of a block of k come before those
+   of the next block. */
 static char *b_panel(const block *x, int64_t j)
 {
+    if (is_prepacked(x->plan)) {
+        int64_t before = x->p0 / x->plan->kc * x->plan->n.tiles;
+        return x->b.data + before * b_panel_size(x->plan, x->plan->kc) +
+               j * b_panel_size(x->plan, x->kc);
+    }
     int64_t place = panels_serve_once(x->plan, x->last_i - x->first_i) ? 0 : j - x->j0;
     return x->b_panels + place * b_panel_size(x->plan, x->kc);
 }
@@ -333,7 +343,7 @@ static int run_tiles(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c,
 
     if (plan->pack_a || plan->pack_b || plan->copy || sum) {
         int64_t a_tiles = plan->pack_a ? smaller(m->block, i1 - i0) : 0;
-        int64_t b_tiles = plan->pack_b ? smaller(n->block, j1 - j0) : 0;
+        int64_t b_tiles = plan->pack_b && !is_prepacked(plan) ? smaller(n->block, j1 - j0) : 0;
         if (b_tiles && panels_serve_once(plan, i1 - i0))
             b_tiles = 1;
         size_t a_size = whole_pages(a_tiles * a_panel_size(plan, plan->kc));
@@ -514,7 +524,7 @@ static void fill_zeros(int64_t m, int64_t n, nk_matrix c, int64_t size)
 
 static nk_matrix transposed(nk_matrix x)
 {
-    return (nk_matrix){x.data, x.cs, x.rs};
+    return (nk_matrix){x.data, x.cs, x.rs, x.packed};
 }
 
 /* The layout of an m x n operand. The stride of a dimension of length 1 means nothing: it becomes
@@ -531,10 +541,10 @@ static nk_layout layout(nk_matrix *x, int64_t m, int64_t n)
 }
 
 /* C.T = B.T @ A.T: so a C with columns gets rows, and a vector is always a row. */
-static int is_turned(int64_t m, int64_t n, nk_matrix c)
+static int is_turned(int64_t m, int64_t n, nk_matrix b, nk_matrix c)
 {
     int columns = n == 1 || (c.cs != 1 && c.rs == 1);
-    return m > 1 && columns;
+    return m > 1 && columns && !b.packed;
 }
 
 /* The type of products whose operands change sides. */
@@ -547,7 +557,7 @@ static int32_t swapped(int32_t dtype)
 nk_problem nk_describe(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix *a, nk_matrix *b,
                        nk_matrix *c, nk_steps *steps)
 {
-    if (is_turned(m, n, *c)) {
+    if (is_turned(m, n, *b, *c)) {
         nk_matrix a_before = *a;
         int64_t m_before = m;
         *a = transposed(*b), *b = transposed(a_before), *c = transposed(*c);
@@ -557,7 +567,9 @@ nk_problem nk_describe(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix
     }
     nk_problem problem = {.m = m, .n = n, .k = k, .dtype = (int16_t)dtype};
     problem.a = (int8_t)layout(a, m, k);
-    if (n == 1 && b->rs == 1)
+    if (b->packed)
+        problem.b = NK_PACKED;
+    else if (n == 1 && b->rs == 1)
         problem.b = NK_COL; /* a dot product: both vectors lie along k */
     else
         problem.b = (int8_t)layout(b, k, n);
@@ -581,7 +593,7 @@ static void fold(int64_t *m, int64_t *n, nk_matrix *a, nk_matrix *b, nk_matrix *
     if (steps->b == 0 && steps->a == *m * a->rs && steps->c == *m * c->rs) {
         *m *= *count;
         *count = 1;
-    } else if (steps->a == 0 && steps->b == *n * b->cs && steps->c == *n * c->cs) {
+    } else if (!b->packed && steps->a == 0 && steps->b == *n * b->cs && steps->c == *n * c->cs) {
         *n *= *count;
         *count = 1;
     }
@@ -605,7 +617,7 @@ static void turn_bias(nk_scale *x)
 static int64_t run(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
                    nk_matrix c, int64_t count, nk_steps steps, nk_scale scale)
 {
-    if (is_turned(m, n, c)) {
+    if (is_turned(m, n, b, c)) {
         scale.sign *= scale.turn; /* it is the other operand that is conjugate */
         turn_bias(&scale);
         const char *const *a_blocks = scale.a_blocks;

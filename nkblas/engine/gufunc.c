@@ -219,7 +219,7 @@ static void run(const gufunc *of, const loop *numpy, char **args, const npy_intp
 {
     const npy_intp *length = dimensions + 1, *step = steps + 3, count = dimensions[0];
     npy_intp m = of->rows ? *length++ : 1, k = *length++, n = of->columns ? *length : 1;
-    nk_matrix a = {args[0], 0, 0}, b = {args[1], 0, 0}, c = {args[2], 0, 0};
+    nk_matrix a = {.data = args[0]}, b = {.data = args[1]}, c = {.data = args[2]};
     a.rs = of->rows ? *step++ : 0, a.cs = *step++;
     b.rs = *step++, b.cs = of->columns ? *step++ : 0;
     c.rs = of->rows ? *step++ : 0, c.cs = of->columns ? *step : 0;
@@ -309,7 +309,7 @@ static nk_matrix as_matrix(PyArrayObject *x, int column, npy_intp *rows, npy_int
 {
     npy_intp *shape = PyArray_DIMS(x), *strides = PyArray_STRIDES(x);
     npy_intp size = PyArray_ITEMSIZE(x);
-    nk_matrix matrix = {PyArray_BYTES(x), 1, 1};
+    nk_matrix matrix = {.data = PyArray_BYTES(x), .rs = 1, .cs = 1};
     *rows = *columns = 1;
     if (PyArray_NDIM(x) == 2) {
         *rows = shape[0], *columns = shape[1];
@@ -390,7 +390,7 @@ static PyObject *plain_product(const char *name, rule asked, PyObject *const *ar
     if (asked == AS_INNER && PyArray_NDIM(b) == 2) {
         npy_intp rows = k_of_b;
         k_of_b = n, n = rows;
-        y = (nk_matrix){y.data, y.cs, y.rs};
+        y = (nk_matrix){.data = y.data, .rs = y.cs, .cs = y.rs};
     }
     int ndim = PyArray_NDIM(a) + PyArray_NDIM(b) - 2, type = PyArray_TYPE(a), result = type;
     if (PyTypeNum_ISUSERDEF(type) && asked == AS_MATMUL)
@@ -404,7 +404,7 @@ static PyObject *plain_product(const char *name, rule asked, PyObject *const *ar
     if (asked == AS_VDOT && ndim) {
         if (!PyArray_IS_C_CONTIGUOUS(a) || !PyArray_IS_C_CONTIGUOUS(b))
             return NULL;
-        x = (nk_matrix){x.data, 1, 1}, y = (nk_matrix){y.data, 1, 1};
+        x.rs = x.cs = y.rs = y.cs = 1;
         m = n = 1, k = PyArray_SIZE(a), k_of_b = PyArray_SIZE(b), ndim = 0;
     }
     if (k != k_of_b || type != PyArray_TYPE(b))
@@ -784,6 +784,27 @@ static PyObject *make_quick(PyObject *self, PyObject *args)
     return (PyObject *)function;
 }
 
+/* The right operand of a product, and which it is one of: a matrix, or (nk_dtype, panels, columns)
+   for one that was packed. -1: it is neither. */
+static int right_operand(PyArrayObject *a, PyObject *b, PyArrayObject *c, nk_matrix *y, npy_intp *k,
+                         npy_intp *n, int *dtype)
+{
+    PyArrayObject *panels;
+    if (PyArray_Check(b)) {
+        *y = as_matrix((PyArrayObject *)b, 1, k, n);
+        *dtype = dtype_for(PyArray_TYPE(a), PyArray_TYPE((PyArrayObject *)b), PyArray_TYPE(c));
+        return 0;
+    }
+    if (!PyTuple_Check(b)) {
+        PyErr_Format(PyExc_TypeError, "b: got %R, expected an array or panels", b);
+        return -1;
+    }
+    if (!PyArg_ParseTuple(b, "iO!n", dtype, &PyArray_Type, &panels, n))
+        return -1;
+    *y = (nk_matrix){.data = PyArray_BYTES(panels), .packed = 1};
+    return 0;
+}
+
 /* gemm(alpha, a, b, beta, c, turn, sign, epilogue, bias, residual, low, high, blocks,
    scales, zero):
    C = activation(alpha * A @ B + beta * C + bias) + residual for matrices aligned and in the
@@ -792,21 +813,22 @@ static PyObject *make_quick(PyObject *self, PyObject *args)
    left out; what it has no bits for is None. A bias has the type of the sums and room behind it, a
    residual C's type and layout, which is that of rows. `blocks` has the addresses of a sum's left
    operands and, in a second row, of its right ones: they lie as `a` and `b` do, the first of them.
-   `scales` are for a sum of bytes, with room behind them. */
+   `scales` are for a sum of bytes, with room behind them. B may be packed. */
 static PyObject *scaled(PyObject *self, PyObject *args)
 {
-    PyArrayObject *a, *b, *c;
-    PyObject *bias = Py_None, *residual = Py_None, *blocks = Py_None;
-    PyObject *scales = Py_None;
+    PyArrayObject *a, *c;
+    PyObject *b, *bias = Py_None, *residual = Py_None, *blocks = Py_None, *scales = Py_None;
     npy_intp m, n, k;
+    int dtype;
+    nk_matrix y;
     Py_complex alpha, beta;
     nk_scale scale = {0};
 
     (void)self;
-    if (!PyArg_ParseTuple(args, "DO!O!DO!dd|LOOddOOd", &alpha, &PyArray_Type, &a, &PyArray_Type, &b,
-                          &beta, &PyArray_Type, &c, &scale.turn, &scale.sign, &scale.fused, &bias,
-                          &residual, &scale.low, &scale.high, &blocks,
-                          &scales, &scale.zero))
+    if (!PyArg_ParseTuple(args, "DO!ODO!dd|LOOddOOd", &alpha, &PyArray_Type, &a, &b, &beta,
+                          &PyArray_Type, &c, &scale.turn, &scale.sign, &scale.fused, &bias,
+                          &residual, &scale.low, &scale.high, &blocks, &scales, &scale.zero) ||
+        right_operand(a, b, c, &y, &k, &n, &dtype) < 0)
         return NULL;
     if (bias != Py_None)
         scale.bias = PyArray_BYTES((PyArrayObject *)bias);
@@ -826,11 +848,13 @@ static PyObject *scaled(PyObject *self, PyObject *args)
     }
     scale.alpha = alpha.real, scale.alpha_i = alpha.imag;
     scale.beta = beta.real, scale.beta_i = beta.imag;
-    int types[] = {PyArray_TYPE(a), PyArray_TYPE(b), PyArray_TYPE(c)};
-    int dtype = scale.scales ? quantized_dtype(types) : dtype_for(types[0], types[1], types[2]);
+    if (scale.scales && PyArray_Check(b)) {
+        int types[] = {PyArray_TYPE(a), PyArray_TYPE((PyArrayObject *)b), PyArray_TYPE(c)};
+        dtype = quantized_dtype(types);
+    }
     if (dtype < 0)
         Py_RETURN_FALSE;
-    nk_matrix x = as_matrix(a, 0, &m, &k), y = as_matrix(b, 1, &k, &n), z = as_matrix(c, 0, &m, &n);
+    nk_matrix x = as_matrix(a, 0, &m, &k), z = as_matrix(c, 0, &m, &n);
     int64_t done;
     if (m * n > WORTH_THE_GIL / (k ? k : 1)) {
         Py_BEGIN_ALLOW_THREADS

@@ -29,8 +29,9 @@ typedef struct {
 } nk_sizes;
 const nk_sizes *nk_sizes_of(int32_t dtype);
 
-/* Which dimension of an operand has unit stride: the second, the first, neither. */
-typedef enum { NK_ROW, NK_COL, NK_STRIDED } nk_layout;
+/* Which dimension of an operand has unit stride: the second, the first, neither; or it is a B that
+   was packed before. */
+typedef enum { NK_ROW, NK_COL, NK_STRIDED, NK_PACKED } nk_layout;
 
 /* What becomes of a product on its way into C: nothing, C += A @ B, C = alpha * A @ B + beta * C
    (the kernels for the first two are the same); and in the bits above that the rest of what
@@ -116,6 +117,7 @@ typedef struct {
 typedef struct {
     char *data;
     int64_t rs, cs;
+    int32_t packed; /* B's panels, all of them (`PackedLayout` of plan.py): strides mean nothing */
 } nk_matrix;
 
 typedef struct {
@@ -134,7 +136,8 @@ int nk_table_insert(const nk_plan *plan); /* copies it; -1: no memory */
 /* gemm.c */
 
 /* The problem that three matrices make. They are changed to what its plan works on: a C with
-   columns becomes one with rows, by transposing all three (and swapping the steps of a and b). */
+   columns becomes one with rows, by transposing all three (and swapping the steps of a and b); but
+   not where B is packed. */
 nk_problem nk_describe(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix *a, nk_matrix *b,
                        nk_matrix *c, nk_steps *steps);
 
