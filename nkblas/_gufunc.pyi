@@ -28,5 +28,7 @@ def gemm(
     low: float = 0.0,
     high: float = 0.0,
     blocks: np.ndarray | None = None,
+    scales: np.ndarray | None = None,
+    zero: float = 0.0,
     /,
 ) -> bool: ...

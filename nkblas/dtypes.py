@@ -119,16 +119,10 @@ QUANTIZED = tuple(
     for name, types in PRODUCTS.items()
     if types.a in ("int8", "uint8") and types.c in ("float32", "qint8", "quint8")
 )
-"""Those whose sums, exact, are scaled on their way into C: `quantized` knows them alone."""
+"""Those whose sums, exact, are scaled on their way into C (see `nkblas.scaled`)."""
 
 for _name in QUANTIZED:
     del _NAMES[PRODUCTS[_name]]
-
-
-def quantized(a: str, b: str, c: str) -> str | None:
-    """The name of the product whose sums are scaled, for matrices of NumPy's types of these names."""
-    types = Types(a, b, {"int8": "qint8", "uint8": "quint8"}.get(c, c))
-    return next((name for name in QUANTIZED if PRODUCTS[name] == types), None)
 
 
 def product(a: str, b: str, c: str) -> str | None:

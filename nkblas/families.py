@@ -170,10 +170,7 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
     "bool": _bytes("int8", "int8", exact=False),
     "int8": _bytes("int8", "int8", exact=False),
     "int16": (_dots("vnni", "int16", "int16", "int32", 2), PAIRS),
-    **{
-        name: _bytes(PRODUCTS[name].a, PRODUCTS[name].b, exact=True)
-        for name in EXACT
-    },
+    **{name: _bytes(PRODUCTS[name].a, PRODUCTS[name].b, exact=True) for name in EXACT},
 }
 """The families for each product of `nkblas.dtypes.PRODUCTS`, the most promising first."""
 

@@ -13,6 +13,7 @@ from .fused import NOTHING_MORE, Fused, fused
 from .matmul import adopt_new_types, matmul, short_way
 from .operands import apart, is_plain, plain
 from .packed import PackedMatrix
+from .scaled import scaled_product
 
 
 @short_way
@@ -28,6 +29,8 @@ def gemm(
     bias: Any = None,
     activation: Any = None,
     residual: Any = None,
+    scale: Any = None,
+    zero_point: int = 0,
     out: np.ndarray | None = None,
     out_dtype: Any = None,
 ) -> np.ndarray:
@@ -57,6 +60,13 @@ def gemm(
         "relu" and "clip".
     residual : array_like, optional
         Shape ``(m, n)``. It is added in the end.
+    scale : array_like, optional
+        A number, or ``(n,)``, one for each column, of floats: for 8-bit integers, whose exact sums
+        it makes float32 of, before `bias` and all that follows. The result is float32, or with
+        `out_dtype` int8 or uint8: rounded to the nearest (to even in a tie), `zero_point` added,
+        and saturated. Neither `c` nor `alpha` go with it.
+    zero_point : int, optional
+        What stands for 0 in a result of 8 bits.
     out : ndarray, optional
         Where the result goes: shape ``(m, n)`` and the dtype of the result. It may overlap the
         other arguments.
@@ -96,6 +106,16 @@ def gemm(
     array([[ 0., 11.],
            [ 7., 23.]])
     """
+    if scale is not None:
+        if c is not None or alpha != 1 or beta != 0 or isinstance(b, PackedMatrix):
+            raise TypeError(
+                "scale: got c, alpha, beta or a packed b with it, expected none of them"
+            )
+        of_a = turned(_matrix("a", a), _trans("trans_a", trans_a))[0]
+        of_b = turned(_matrix("b", b), _trans("trans_b", trans_b))[0]
+        _fit(of_a, of_b)
+        how = scale, zero_point, bias, activation, residual
+        return scaled_product(of_a, of_b, *how, out, out_dtype)
     alpha, beta = _number("alpha", alpha), _number("beta", beta)
     arrays: dict[str, Any] = {"a": np.asarray(a)}
     arrays["b"] = b if isinstance(b, PackedMatrix) else np.asarray(b)
@@ -117,11 +137,7 @@ def gemm(
         type_a, type_b, work = _types(arrays["a"], arrays["b"], dtype)
         left, conj_a = turned(plain(arrays["a"], type_a), _trans("trans_a", trans_a))
         right, conj_b = turned(plain(arrays["b"], type_b), _trans("trans_b", trans_b))
-    if left.shape[1] != right.shape[0]:
-        raise ValueError(
-            f"b: got op(b) of shape {right.shape}, expected ({left.shape[1]}, n) "
-            f"to multiply op(a) of shape {left.shape}"
-        )
+    _fit(left, right)
     shape = left.shape[0], right.shape[1]
     if c is None and beta != 0:
         raise ValueError(f"beta: got {beta} and no c, expected c of shape {shape}")
@@ -154,6 +170,21 @@ def gemm(
         with np.errstate(all="ignore"):
             np.copyto(out, target, casting="unsafe")
     return out
+
+
+def _matrix(name: str, value: Any) -> np.ndarray:
+    array = np.asarray(value)
+    if array.ndim != 2:
+        raise ValueError(f"{name}: got shape {array.shape}, expected a matrix")
+    return array
+
+
+def _fit(left: Any, right: Any) -> None:
+    if left.shape[1] != right.shape[0]:
+        raise ValueError(
+            f"b: got op(b) of shape {right.shape}, expected ({left.shape[1]}, n) "
+            f"to multiply op(a) of shape {left.shape}"
+        )
 
 
 def _types(

@@ -4,7 +4,7 @@ import re
 from typing import NamedTuple
 
 from . import epilogues
-from .dtypes import ITEMSIZE, PRODUCTS, Types, short
+from .dtypes import ITEMSIZE, PRODUCTS, QUANTIZED, Types, short
 
 LAYOUTS = ("row", "col", "strided", "packed")  # of nk_layout
 
@@ -89,6 +89,12 @@ def parse(text: str) -> Problem:
     for bits in (8, 16, 32, 64):
         dtypes[f"uint{bits}"] = dtypes[f"u{bits}"] = f"int{bits}"
     good = found is not None and found[4] in dtypes and 0 not in map(int, found.group(1, 2, 3))
+    ending = epilogues.Epilogue()
+    if found is not None and good:
+        try:
+            ending = epilogues.parse(found[8] or "")
+        except ValueError:
+            good = False
     if found is None or not good:
         raise ValueError(
             f"problem: got {text!r}, expected MxNxK:DTYPE such as 128x768x3072:f32 with a dtype "
@@ -97,5 +103,9 @@ def parse(text: str) -> Problem:
     letters = {layout[0]: layout for layout in LAYOUTS}
     a, b, c = (letters[letter or "r"] for letter in found.group(5, 6, 7))
     m, n, k = map(int, found.group(1, 2, 3))
-    epilogue = str(epilogues.parse(found[8] or ""))
+    dtype = dtypes[found[4]]
+    if ending.scales != (dtype in QUANTIZED):
+        wanted = "with" if dtype in QUANTIZED else "without"
+        raise ValueError(f"problem: got {text!r}, expected {dtype} {wanted} scales")
+    epilogue = str(ending)
     return Problem(dtypes[found[4]], m, n, k, a, b, c, epilogue, text.startswith(SUM))

@@ -13,7 +13,7 @@ import nkblas
 from nkblas import prepare
 from nkblas._engine import ffi, lib
 from nkblas.cut import cut_evenly, cut_whole
-from nkblas.dtypes import DTYPES, ITEMSIZE, PRODUCTS
+from nkblas.dtypes import DTYPES, ITEMSIZE, PRODUCTS, QUANTIZED
 from nkblas.epilogues import KINDS
 from nkblas.families import families
 from nkblas.kernels import kernels
@@ -69,7 +69,12 @@ def run(plan, a: np.ndarray, b: np.ndarray, c: np.ndarray, scale=(1, 0)) -> None
 
 LAYOUTS = st.sampled_from(["row", "col", "strided"])
 EPILOGUE = {(1, 0): "", (1, 1): "add"}  # of alpha and beta
-WAYS = [(dtype, found) for dtype in PRODUCTS for found in families(dtype, nkblas.cpu.isa)]
+WAYS = [
+    (dtype, found)
+    for dtype in PRODUCTS
+    if dtype not in QUANTIZED  # which test_scaled has
+    for found in families(dtype, nkblas.cpu.isa)
+]
 EMULATED = os.environ.get("EMULATED_ISA")  # test_isas runs this module on ISAs that the CPU lacks
 if EMULATED:
     WAYS = [way for way in WAYS if way[1].name in nkblas.cpu.isa.families]

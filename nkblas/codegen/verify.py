@@ -249,7 +249,8 @@ class _Case:
         self.epilogue = parse(spec.epilogue)
         held = "float32" if self.epilogue.scales else types.sums
         self.bias = _integers(generator, held, spec.mr + width + ROOM)
-        self.scales = np.float32(2.0 ** generator.integers(-12, -6, width + ROOM))
+        exponents = generator.integers(-12, -6, width + ROOM)
+        self.scales = (2.0**exponents).astype(np.float32)
         self.residual = _integers(generator, types.c, spec.mr, width + 5)
 
     def expected(self, product: np.ndarray, factor: complex, last: int = 1) -> np.ndarray:

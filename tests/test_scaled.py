@@ -1,0 +1,129 @@
+"""`gemm` of 8-bit integers with a scale, against exact sums."""
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nkblas
+from nkblas.codegen import compile, verify
+from nkblas.codegen.spec import Microkernel
+from nkblas.dtypes import PRODUCTS, QUANTIZED
+from nkblas.families import families
+from nkblas.isa import ISAS
+from nkblas.loader import open_library
+from nkblas.plan import base_kernel
+from nkblas.problem import parse
+
+SIGNS = list(product(("int8", "uint8"), repeat=2))
+
+
+def draw(generator: np.random.Generator, dtype: str, *shape: int) -> np.ndarray:
+    ends = np.iinfo(dtype)
+    return generator.integers(ends.min, ends.max, shape, dtype, endpoint=True)
+
+
+@pytest.mark.parametrize("result", ["float32", "int8", "uint8"])
+@pytest.mark.parametrize(("of_a", "of_b"), SIGNS, ids="-".join)
+def test_results(of_a: str, of_b: str, result: str) -> None:
+    """Powers of two as scales: all that is left is one rounding, or none."""
+    generator = np.random.default_rng(0)
+    for i, (m, n, k) in enumerate(
+        [(33, 70, 65), (1, 40, 300), (20, 1, 8), (64, 33, 5000), (3, 4, 0), (0, 4, 3)]
+    ):
+        a, b = draw(generator, of_a, m, k), draw(generator, of_b, k, n)
+        scale = 2.0 ** generator.integers(-20, -6, n if i % 2 else 1)
+        bias = generator.integers(-64, 64, n).astype(np.float32) / 4
+        sums = (a.astype(np.int64) @ b.astype(np.int64)).astype(np.float32)
+        x = np.maximum(sums * scale.astype(np.float32) + bias, 0)
+        zero = {"float32": 0, "int8": -7, "uint8": 11}[result]
+        expected = x
+        if result != "float32":
+            ends = np.iinfo(result)
+            expected = np.clip(np.rint(x) + zero, ends.min, ends.max).astype(result)
+        for left, right, options in (
+            (a, b, {}),
+            (np.asfortranarray(a), b.T.copy(), {"trans_b": True}),
+            (a, b, {"out": np.empty((m, n), result, order="F")}),
+        ):
+            got = nkblas.gemm(
+                left,
+                right,
+                scale=scale,
+                zero_point=zero,
+                bias=bias,
+                activation="relu",
+                out_dtype=result,
+                **options,
+            )
+            assert got.dtype == result
+            assert np.array_equal(got, expected), (m, n, k)
+
+
+def test_extremes_and_ties() -> None:
+    """No sum is too large; halves go to even numbers; what is far away saturates."""
+    a, b = np.full((2, 70000), -128, np.int8), np.full((70000, 2), -128, np.int8)
+    got = nkblas.gemm(a, b, scale=1.0)
+    assert (got == np.float32(70000 * 128 * 128)).all()
+    assert (nkblas.gemm(a, b, scale=1e30, out_dtype=np.int8) == 127).all()
+    assert (nkblas.gemm(a, -b - 1, scale=1e30, out_dtype=np.int8) == -128).all()
+    ones = np.arange(-9, 10, dtype=np.int8)[:, None]
+    got = nkblas.gemm(ones, np.ones((1, 2), np.int8), scale=0.5, out_dtype=np.int8)
+    assert np.array_equal(got[:, 0], np.rint(ones[:, 0] / 2))
+
+
+def test_residual() -> None:
+    generator = np.random.default_rng(1)
+    a, b = draw(generator, "uint8", 40, 64), draw(generator, "int8", 64, 48)
+    x = generator.standard_normal((40, 48)).astype(np.float32)
+    expected = np.tanh((a.astype(int) @ b) * 1e-4) + x
+    got = nkblas.gemm(a, b, scale=1e-4, activation="tanh", residual=x, out=x)
+    assert got is x
+    assert np.allclose(got, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({"a": np.ones((2, 3), "f4")}, TypeError, "a: got float32 and a scale, expected int8"),
+        ({"out_dtype": "f8"}, TypeError, "out_dtype: got float64 and a scale"),
+        ({"scale": np.ones(3)}, ValueError, r"scale: got shape \(3,\), expected one number"),
+        ({"scale": 1j}, TypeError, "scale: got complex128"),
+        ({"zero_point": 3}, ValueError, "zero_point: got 3, expected one that float32 has"),
+        ({"zero_point": 300, "out_dtype": "i1"}, ValueError, "zero_point: got 300"),
+        ({"alpha": 2}, TypeError, "scale: got c, alpha, beta"),
+        ({"residual": np.ones((2, 2)), "out_dtype": "i1"}, TypeError, "residual: got one for int8"),
+        ({"b": np.ones((2, 2), "i1")}, ValueError, r"b: got op\(b\) of shape \(2, 2\)"),
+        ({"out": np.ones((2, 3), "f4")}, ValueError, "out: got float32 of shape"),
+    ],
+)
+def test_mistakes(change: dict[str, Any], error: type, text: str) -> None:
+    arguments: dict[str, Any] = {
+        "a": np.ones((2, 3), "i1"),
+        "b": np.ones((3, 2), "i1"),
+        "scale": 1.0,
+    }
+    arguments |= change
+    with pytest.raises(error, match=text):
+        nkblas.gemm(arguments.pop("a"), arguments.pop("b"), **arguments)
+
+
+def test_problems() -> None:
+    problem = parse("8x8x8:i8_f32:scales+columns+relu")
+    assert parse(str(problem)) == problem
+    for text in ("8x8x8:i8_f32", "8x8x8:f32:scales"):
+        with pytest.raises(ValueError, match="problem: got"):
+            parse(text)
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_every_family(name: str) -> None:
+    """On all instruction sets that this CPU has; those that it lacks differ in their sums alone."""
+    for isa in ISAS.values():
+        for family in families(name, isa):
+            if family.name in isa.families and nkblas.cpu.features.issuperset(isa.requires):
+                kernel = base_kernel(isa, name, family, "scales+columns+gelu")
+                spec: Microkernel = kernel._replace(mr=3, nr=2 * family.lanes(isa))
+                verify.check(spec, open_library(spec, compile.shared_library(spec)))
+    assert PRODUCTS[name].c in ("float32", "qint8", "quint8")
