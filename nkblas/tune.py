@@ -99,7 +99,8 @@ class Track:
         ]
         epilogue = parse_epilogue(problem.epilogue)
         alpha, beta = {"": (1, 0), "add": (1, 1), "scale": (0.5, 0.5)}[epilogue.kind]
-        self._added = np.zeros(16 * (m * n + m + n + ROOM), np.uint8)  # bias, residual, scales
+        added_size = 16 * (m * n + m + n + ROOM) if epilogue.is_fused else 0
+        self._added = np.zeros(added_size, np.uint8)  # bias, residual, scales
         added = ffi.cast("char *", self._added.ctypes.data)
         fields = {"alpha": alpha, "beta": beta, "turn": 1, "sign": 1, "fused": epilogue.fused}
         wanted = {"bias": epilogue.bias, "residual": epilogue.residual, "scales": epilogue.scales}
