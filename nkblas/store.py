@@ -45,6 +45,10 @@ def default_folder() -> str:
     return platformdirs.user_cache_dir("nkblas", appauthor=False)
 
 
+SOURCES = ("cut.py", "dtypes.py", "epilogues.py", "families.py", "isa.py")
+"""What the generator reads beside its own folder."""
+
+
 def generation() -> str:
     """A hash of the generator's own sources and of the toolchain's version.
 
@@ -54,7 +58,7 @@ def generation() -> str:
     package = os.path.dirname(__file__)
     codegen = os.path.join(package, "codegen")
     sources = [os.path.join(codegen, name) for name in os.listdir(codegen) if name.endswith(".py")]
-    sources += [os.path.join(package, name) for name in ("isa.py", "cut.py")]
+    sources += [os.path.join(package, name) for name in SOURCES]
     for source in sorted(sources):
         with open(source, "rb") as file:
             digest.update(os.path.basename(source).encode() + b"\0" + file.read())
