@@ -372,6 +372,28 @@ static int report_flags(const char *function)
                       (raised & FE_INVALID ? NPY_FPE_INVALID : 0));
 }
 
+/* One product, by the engine; whether it did it. Other threads run meanwhile, if it is worth it. */
+static int multiply(int dtype, npy_intp m, npy_intp n, npy_intp k, nk_matrix a, nk_matrix b,
+                    nk_matrix c, nk_scale scale)
+{
+    nk_steps steps = {0, 0, 0};
+    npy_intp products = scale.blocks > 0 ? scale.blocks : 1;
+    if (m * n <= WORTH_THE_GIL / (k ? k : 1) / products)
+        return gemm(dtype, m, n, k, a, b, c, 1, steps, scale) != 0;
+    int64_t done;
+    Py_BEGIN_ALLOW_THREADS
+    done = gemm(dtype, m, n, k, a, b, c, 1, steps, scale);
+    Py_END_ALLOW_THREADS
+    return done != 0;
+}
+
+/* A product that was counted comes by another way again. */
+static void comes_again(void)
+{
+    __atomic_sub_fetch(&counts->calls, 1, __ATOMIC_RELAXED);
+    __atomic_sub_fetch(&counts->fallbacks, 1, __ATOMIC_RELAXED);
+}
+
 /* f(a, b), f(a, b, c) and f(a, b, out=c) of plain matrices and vectors. NULL without an exception:
    the general way has to do it, as everything else and every mistake. */
 static PyObject *plain_product(const char *name, rule asked, PyObject *const *args,
@@ -426,18 +448,10 @@ static PyObject *plain_product(const char *name, rule asked, PyObject *const *ar
         feclearexcept(FLAGS);
     int dtype = dtype_for(type, type, result);
     nk_scale scale = product_of(dtype, asked == AS_VDOT);
-    int64_t done;
-    if (m * n > WORTH_THE_GIL / (k ? k : 1)) {
-        Py_BEGIN_ALLOW_THREADS
-        done = gemm(dtype, m, n, k, x, y, z, 1, (nk_steps){0, 0, 0}, scale);
-        Py_END_ALLOW_THREADS
-    } else {
-        done = gemm(dtype, m, n, k, x, y, z, 1, (nk_steps){0, 0, 0}, scale);
-    }
+    int done = multiply(dtype, m, n, k, x, y, z, scale);
     if (!done) {
         Py_DECREF(c);
-        __atomic_sub_fetch(&counts->calls, 1, __ATOMIC_RELAXED); /* it comes again */
-        __atomic_sub_fetch(&counts->fallbacks, 1, __ATOMIC_RELAXED);
+        comes_again();
         return NULL;
     }
     if (asked != AS_VDOT && report_flags(name) < 0) {
@@ -542,15 +556,11 @@ static PyObject *plain_layer(PyObject *const *args, Py_ssize_t given, PyObject *
         scale.fused |= NK_RESIDUAL;
     }
     nk_matrix z = as_matrix(c, 0, &m, &n);
-    int64_t done;
-    Py_BEGIN_ALLOW_THREADS
-    done = gemm(dtype, m, n, k, x, y, z, 1, (nk_steps){0, 0, 0}, scale);
-    Py_END_ALLOW_THREADS
+    int done = multiply(dtype, m, n, k, x, y, z, scale);
     PyMem_RawFree(room);
     if (!done) {
         Py_DECREF(c);
-        __atomic_sub_fetch(&counts->calls, 1, __ATOMIC_RELAXED); /* it comes again */
-        __atomic_sub_fetch(&counts->fallbacks, 1, __ATOMIC_RELAXED);
+        comes_again();
         return NULL;
     }
     return (PyObject *)c;
@@ -605,20 +615,16 @@ static PyObject *plain_sum(PyObject *const *args, Py_ssize_t given, PyObject *na
         c = (PyArrayObject *)PyArray_SimpleNew(2, shape, type);
     }
     const char **addresses = c ? PyMem_RawMalloc(2 * (size_t)count * sizeof *addresses) : NULL;
-    int64_t done = 0;
+    int done = 0;
     if (addresses) {
         nk_scale scale = {.alpha = 1, .turn = 1, .sign = 1, .blocks = count};
         nk_matrix x = matrices_of(a, addresses), y = matrices_of(b, addresses + count);
         nk_matrix z = as_matrix(c, 0, &m, &n);
         scale.a_blocks = addresses, scale.b_blocks = addresses + count;
-        Py_BEGIN_ALLOW_THREADS
-        done = gemm(dtype, m, n, k, x, y, z, 1, (nk_steps){0, 0, 0}, scale);
-        Py_END_ALLOW_THREADS
+        done = multiply(dtype, m, n, k, x, y, z, scale);
         PyMem_RawFree(addresses);
-        if (!done) {
-            __atomic_sub_fetch(&counts->calls, 1, __ATOMIC_RELAXED); /* it comes again */
-            __atomic_sub_fetch(&counts->fallbacks, 1, __ATOMIC_RELAXED);
-        }
+        if (!done)
+            comes_again();
     }
     if (!done)
         Py_CLEAR(c);
@@ -772,7 +778,8 @@ static PyObject *make_quick(PyObject *self, PyObject *args)
     while (rules[r].name && strcmp(rules[r].name, name))
         r++;
     if (!rules[r].name)
-        return PyErr_Format(PyExc_ValueError, "rule: got %s, expected dot, inner, vdot, gemm or brgemm", name);
+        return PyErr_Format(PyExc_ValueError,
+                            "rule: got %s, expected dot, inner, vdot, gemm or brgemm", name);
     quick *function = PyObject_GC_New(quick, &quick_type);
     if (!function)
         return NULL;
@@ -855,15 +862,8 @@ static PyObject *scaled(PyObject *self, PyObject *args)
     if (dtype < 0)
         Py_RETURN_FALSE;
     nk_matrix x = as_matrix(a, 0, &m, &k), z = as_matrix(c, 0, &m, &n);
-    int64_t done;
-    if (m * n > WORTH_THE_GIL / (k ? k : 1)) {
-        Py_BEGIN_ALLOW_THREADS
-        done = gemm(dtype, m, n, k, x, y, z, 1, (nk_steps){0, 0, 0}, scale);
-        Py_END_ALLOW_THREADS
-    } else {
-        done = gemm(dtype, m, n, k, x, y, z, 1, (nk_steps){0, 0, 0}, scale);
-    }
-    return PyBool_FromLong(done != 0);
+    int done = multiply(dtype, m, n, k, x, y, z, scale);
+    return PyBool_FromLong(done);
 }
 
 /* bind(gufunc of NumPy's, name, doc, addresses of nk_gemm, the counters) -> nkblas's */
