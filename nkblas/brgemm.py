@@ -13,7 +13,7 @@ from . import _gufunc
 from .dtypes import product
 from .gemm import gemm
 from .matmul import adopt_new_types, short_way
-from .operands import is_plain
+from .operands import is_plain, result
 from .runtime import cpu
 
 
@@ -46,7 +46,8 @@ def brgemm(
     Raises
     ------
     ValueError
-        There are not as many blocks on both sides, or none, or a shape does not fit.
+        There are not as many blocks on both sides, or none, a shape does not fit, or `out` has
+        another dtype.
 
     Examples
     --------
@@ -70,17 +71,16 @@ def brgemm(
             f"by those of shape {(m, k)} in a_blocks"
         )
     dtype = np.result_type(left[0], right[0], *(() if c is None else (np.asarray(c),)))
-    target = np.empty((m, n), dtype) if out is None or not out.flags.c_contiguous else out
+    out = result(out, (m, n), dtype)
+    target = out if out.flags.carray else np.empty((m, n), dtype)
     if _is_in_place(left, right, target) and beta in (0, 1):
-        if out is not None and any(np.may_share_memory(x, target) for x in (*left, *right)):
+        if any(np.may_share_memory(x, target) for x in (*left, *right)):
             target = np.empty((m, n), dtype)
         if beta:
             target[...] = _c(c, (m, n))
         addresses = np.array([[x.ctypes.data for x in side] for side in (left, right)], np.uintp)
         more = 0, None, None, 0.0, 0.0, addresses
         if _gufunc.gemm(1, left[0], right[0], beta, target, 1, 1, *more):
-            if out is None:
-                return target
             if target is not out:
                 out[...] = target
             return out
@@ -112,7 +112,7 @@ def _blocks(name: str, value: Any) -> list[np.ndarray]:
 
 def _is_in_place(left: list[np.ndarray], right: list[np.ndarray], c: np.ndarray) -> bool:
     """Whether kernels can go from block to block, as they lie."""
-    from .plan import reduces_in_place
+    from .plan import reduces_in_place  # for what has no short way: the others do not import it
     from .problem import Problem
 
     a, b = left[0], right[0]

@@ -75,6 +75,12 @@ DTYPES["qint8"] = DType("q8", 1, "integer")
 DTYPES["quint8"] = DType("qu8", 1, "integer")
 """8-bit integers that saturate: what floats are rounded to (quantization)."""
 
+
+def numpy_name(dtype: str) -> str:
+    """What NumPy calls the elements: those that saturate are no type of their own there."""
+    return dtype.removeprefix("q")
+
+
 ITEMSIZE = {name: dtype.itemsize for name, dtype in DTYPES.items()}
 SHORT = {name: dtype.short for name, dtype in DTYPES.items()}
 REAL = {"complex64": "float32", "complex128": "float64"}

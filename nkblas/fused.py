@@ -4,7 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .epilogues import ACTIVATIONS, ROOM, Epilogue, apply
+from .epilogues import ACTIVATIONS, Epilogue, apply
+from .operands import with_room
 
 WITH_BOUNDS = "clip"
 
@@ -120,10 +121,7 @@ def _bias(value: Any, shape: tuple[int, int], dtype: np.dtype[Any]) -> tuple[str
         raise ValueError(
             f"bias: got shape {array.shape}, expected ({n},) for columns or ({m}, 1) for rows"
         )
-    room = np.empty(count + ROOM, dtype)
-    room[:count] = _cast("bias", array.ravel(), dtype)
-    room[count:] = 0
-    return which, room
+    return which, with_room(_cast("bias", array.ravel(), dtype), count, dtype)
 
 
 def _cast(name: str, array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:

@@ -11,7 +11,7 @@ from . import _gufunc
 from .dtypes import product
 from .fused import NOTHING_MORE, Fused, fused
 from .matmul import adopt_new_types, matmul, short_way
-from .operands import apart, is_plain, plain
+from .operands import apart, is_plain, plain, result
 from .packed import PackedMatrix
 from .scaled import scaled_product
 
@@ -117,13 +117,10 @@ def gemm(
         how = scale, zero_point, bias, activation, residual
         return scaled_product(of_a, of_b, *how, out, out_dtype)
     alpha, beta = _number("alpha", alpha), _number("beta", beta)
-    arrays: dict[str, Any] = {"a": np.asarray(a)}
-    arrays["b"] = b if isinstance(b, PackedMatrix) else np.asarray(b)
+    arrays: dict[str, Any] = {"a": _matrix("a", a)}
+    arrays["b"] = b if isinstance(b, PackedMatrix) else _matrix("b", b)
     if c is not None:
-        arrays["c"] = np.asarray(c)
-    for name, array in arrays.items():
-        if array.ndim != 2:
-            raise ValueError(f"{name}: got shape {array.shape}, expected a matrix")
+        arrays["c"] = _matrix("c", c)
     adopt_new_types()
     if isinstance(b, PackedMatrix):
         dtype = work = _dtype_of_packed(b, arrays, (alpha, beta), out_dtype, trans_b)
@@ -143,14 +140,7 @@ def gemm(
         raise ValueError(f"beta: got {beta} and no c, expected c of shape {shape}")
     if c is not None and arrays["c"].shape != shape:
         raise ValueError(f"c: got shape {arrays['c'].shape}, expected {shape}")
-    if out is None:
-        out = np.empty(shape, dtype)
-    elif not isinstance(out, np.ndarray) or (out.shape, out.dtype) != (shape, dtype):
-        got = f"{out.dtype} of shape {out.shape}" if isinstance(out, np.ndarray) else repr(out)
-        raise ValueError(f"out: got {got}, expected an array of {dtype} of shape {shape}")
-    elif not out.flags.writeable:
-        raise ValueError("out: got a read-only array, expected one that can be written")
-
+    out = result(out, shape, dtype)
     more = fused(bias, activation, residual, shape, dtype)
     left = apart(left, out)
     right = right if isinstance(right, PackedMatrix) else apart(right, out)

@@ -9,6 +9,7 @@ import numpy as np
 from . import _gufunc
 from .dtypes import ITEMSIZE, PRODUCTS, product
 from .families import Family, family
+from .fused import sums_of
 from .matmul import adopt_new_types, matmul
 from .operands import apart, is_plain, plain
 
@@ -172,9 +173,7 @@ class PackedMatrix:
         if not out.size or not self.shape[0]:
             out[...] = 0
         elif not _gufunc.gemm(1, a, self.operand, 0, out, 1, 1):
-            wide = self.result_dtype
-            if ITEMSIZE.get(wide.name) == 2 and wide.kind not in "iu":
-                wide = np.dtype(np.float32)
+            wide = sums_of(self.result_dtype)
             with np.errstate(all="ignore"):
                 out[...] = np.matmul(a.astype(wide), self.unpack().astype(wide))
 

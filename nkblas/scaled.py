@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from . import _gufunc
-from .epilogues import ROOM, apply
+from .epilogues import apply
 from .fused import fused
 from .matmul import matmul
-from .operands import apart, plain
+from .operands import apart, plain, result, with_room
 
 BYTES = (np.dtype(np.int8), np.dtype(np.uint8))
 RESULTS = (np.dtype(np.float32), *BYTES)
@@ -50,15 +50,11 @@ def scaled_product(
     if residual is not None and ends is not None:
         raise TypeError(f"residual: got one for {dtype}, expected float32 as the result")
     shape = a.shape[0], b.shape[1]
-    if out is not None and (out.shape, out.dtype) != (shape, dtype):
-        raise ValueError(
-            f"out: got {out.dtype} of shape {out.shape}, expected {dtype} of shape {shape}"
-        )
+    out = result(out, shape, dtype)
     more = fused(bias, activation, residual, shape, np.dtype(np.float32))
     epilogue = more.epilogue._replace(scales=True)
     scales = _scales(scale, shape[1])
-    in_place = out is not None and out.flags.carray
-    target = out if out is not None and in_place else np.empty(shape, dtype)
+    target = out if out.flags.carray else np.empty(shape, dtype)
     left, right = (apart(plain(x, x.dtype), target) for x in (a, b))
     added = None if more.residual is None else apart(more.residual, target)
     # with a single column, rows and columns change places
@@ -71,8 +67,6 @@ def scaled_product(
             target[...] = (
                 x if ends is None else np.clip(np.rint(x) + zero_point, ends.min, ends.max)
             )
-    if out is None:
-        return target
     if target is not out:
         out[...] = target
     return out
@@ -85,6 +79,4 @@ def _scales(value: Any, n: int) -> np.ndarray:
         raise ValueError(f"scale: got shape {array.shape}, expected one number or ({n},)")
     if not np.can_cast(array.dtype, np.float32, "same_kind"):
         raise TypeError(f"scale: got {array.dtype}, expected floats")
-    scales = np.zeros(n + ROOM, np.float32)
-    scales[:n] = array.ravel()
-    return scales
+    return with_room(array.ravel(), n, np.float32)

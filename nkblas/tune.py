@@ -18,7 +18,7 @@ import numpy as np
 
 from . import model
 from ._engine import ffi, lib
-from .dtypes import DTYPES, ITEMSIZE, PRODUCTS
+from .dtypes import DTYPES, ITEMSIZE, PRODUCTS, numpy_name
 from .epilogues import ROOM
 from .epilogues import parse as parse_epilogue
 from .families import families, row_of
@@ -140,7 +140,7 @@ def _random(generator: np.random.Generator, dtype: str, rows: int, columns: int)
     kind = DTYPES[dtype].kind
     if kind in ("integer", "bool"):
         whole = generator.integers(0, 256, (rows, columns * ITEMSIZE[dtype]), np.uint8)
-        return whole & 1 if kind == "bool" else whole.view(dtype)
+        return whole & 1 if kind == "bool" else whole.view(numpy_name(dtype))
     values = generator.uniform(-1, 1, (rows, columns)).astype(np.float32)
     if dtype == "bfloat16":
         return (values.view(np.uint32) >> 16).astype(np.uint16)

@@ -162,6 +162,27 @@ def test_the_engine_goes_from_block_to_block() -> None:
         (
             np.ones((2, 3, 4)),
             np.ones((2, 4, 3)),
+            {"out": np.ones((2, 3))},
+            ValueError,
+            r"out: got float64 of shape \(2, 3\)",
+        ),
+        (
+            np.ones((2, 3, 4)),
+            np.ones((2, 4, 3)),
+            {"out": np.ones((3, 3), "f4")},
+            ValueError,
+            "out: got float32 of shape",
+        ),
+        (
+            np.ones((2, 3, 4)),
+            np.ones((2, 4, 3)),
+            {"out": np.frombuffer(bytes(72)).reshape(3, 3)},
+            ValueError,
+            "out: got a read-only array",
+        ),
+        (
+            np.ones((2, 3, 4)),
+            np.ones((2, 4, 3)),
             {"beta": 1, "c": np.ones((3, 4))},
             ValueError,
             r"c: got shape \(3, 4\), expected shape \(3, 3\)",

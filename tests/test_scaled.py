@@ -15,6 +15,7 @@ from nkblas.isa import ISAS
 from nkblas.loader import open_library
 from nkblas.plan import base_kernel
 from nkblas.problem import parse
+from nkblas.report import compare
 
 SIGNS = list(product(("int8", "uint8"), repeat=2))
 
@@ -107,6 +108,16 @@ def test_mistakes(change: dict[str, Any], error: type, text: str) -> None:
     arguments |= change
     with pytest.raises(error, match=text):
         nkblas.gemm(arguments.pop("a"), arguments.pop("b"), **arguments)
+
+
+def test_recorded_and_measured() -> None:
+    a, b = np.ones((9, 40), np.int8), np.ones((40, 33), np.int8)
+    with nkblas.record() as shapes:
+        nkblas.gemm(a, b, scale=0.1, out_dtype=np.int8)
+    (problem,) = shapes
+    assert str(problem) == "9x33x40:i8_q8:scales"
+    assert compare(problem, 0.1) is None  # NumPy has none
+    nkblas.warmup(shapes, progress=False, seconds=0.5)
 
 
 def test_problems() -> None:

@@ -46,7 +46,7 @@ def activated(name: str, x: Value, bounds: tuple[Value, Value]) -> Value:
         return ir.at_least(x, ir.zero(x.type))
     if name == "clip":
         low, high = (ir.splat(ir.number(bound, x.type.element_type), x.type) for bound in bounds)
-        return ir.at_most(ir.at_least(x, low), high)
+        return ir.bounded(x, low, high)
     if name == "sigmoid":
         return _sigmoid(x)
     if name == "silu":

@@ -66,8 +66,7 @@ def splat(value: Value, lanes: int, source: str, target: str, isa: ISA) -> Value
 def _saturated(value: Value, target: str) -> Value:
     """Whole numbers, of float32, as those 8-bit integers that are nearest."""
     low, high = (-128, 127) if target == "qint8" else (0, 255)
-    bounded = ir.at_least(value, ir.constant(value.type, low))
-    bounded = ir.at_most(bounded, ir.constant(value.type, high))
+    bounded = ir.bounded(value, ir.constant(value.type, low), ir.constant(value.type, high))
     return ir.truncate(ir.to_integer(bounded, 32), 8)
 
 

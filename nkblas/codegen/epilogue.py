@@ -47,9 +47,12 @@ class Scale(NamedTuple):
     def read(cls, scale: Value, element: Any) -> "Scale":
         """From an ``nk_scale``, which holds float64."""
         double = ir.element_type("float64")
-        return cls(
-            *(ir.convert(ir.load(double, ir.address(scale, i, double)), element) for i in range(6))
-        )
+        return cls(*(ir.convert(_word(scale, i, double), element) for i in range(6)))
+
+
+def _word(scale: Value, i: int, type_: Any) -> Value:
+    """A field of an ``nk_scale``: each has 8 bytes."""
+    return ir.load(type_, ir.address(scale, i, ir.i64()))
 
 
 class Block(NamedTuple):
@@ -83,14 +86,13 @@ class Block(NamedTuple):
 
     @classmethod
     def read(cls, scale: Value) -> "Block":
-        def word(i: int, type_: Any) -> Value:
-            return ir.load(type_, ir.address(scale, 6 + i, ir.i64()))
-
-        first, last = (ir.nonzero(word(i, ir.i64())) for i in (1, 2))
-        bounds = word(6, ir.element_type("float64")), word(7, ir.element_type("float64"))
-        addresses = word(3, ir.ptr()), word(4, ir.ptr()), word(5, ir.i64())
-        scales = word(12, ir.ptr()), word(13, ir.element_type("float64"))
-        return cls(word(0, ir.ptr()), first, last, *addresses, bounds, *scales)
+        double = ir.element_type("float64")
+        partial = _word(scale, 6, ir.ptr())
+        first, last = (ir.nonzero(_word(scale, i, ir.i64())) for i in (7, 8))
+        added = _word(scale, 9, ir.ptr()), _word(scale, 10, ir.ptr()), _word(scale, 11, ir.i64())
+        bounds = _word(scale, 12, double), _word(scale, 13, double)
+        scales = _word(scale, 18, ir.ptr()), _word(scale, 19, double)
+        return cls(partial, first, last, *added, bounds, *scales)
 
 
 class Blocks(NamedTuple):
@@ -109,8 +111,9 @@ class Blocks(NamedTuple):
 
     @classmethod
     def read(cls, scale: Value) -> "Blocks":
-        types = (15, ir.ptr()), (16, ir.ptr()), (17, ir.i64())
-        return cls(*(ir.load(type_, ir.address(scale, i, ir.i64())) for i, type_ in types))
+        return cls(
+            *(_word(scale, i, t) for i, t in ((15, ir.ptr()), (16, ir.ptr()), (17, ir.i64())))
+        )
 
 
 class Target(NamedTuple):
@@ -350,7 +353,7 @@ class _Tail:
 def _far(value: Value) -> Value:
     """What is farther away from 0 than any byte, nearer."""
     most = ir.constant(value.type, 1e6)
-    return ir.at_least(ir.at_most(value, most), ir.negative(most))
+    return ir.bounded(value, ir.negative(most), most)
 
 
 def _value(index: Value | int) -> Value:

@@ -174,6 +174,11 @@ def at_most(value: Value, most: Value) -> Value:
     return select(_is_less(most, value), most, value)
 
 
+def bounded(value: Value, least: Value, most: Value) -> Value:
+    """What of a range is nearest; NaN if `value` is."""
+    return at_most(at_least(value, least), most)
+
+
 def absolute(value: Value) -> Value:
     bits = bits_of(value)
     size = both(bits, constant(bits.type, (1 << bits.type.element_type.width - 1) - 1))

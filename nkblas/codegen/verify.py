@@ -9,7 +9,7 @@ import itertools
 import numpy as np
 
 from nkblas._engine import ffi
-from nkblas.dtypes import DTYPES, FLOAT8, ITEMSIZE, Float8
+from nkblas.dtypes import DTYPES, FLOAT8, ITEMSIZE, Float8, numpy_name
 from nkblas.epilogues import ROOM, apply, parse
 from nkblas.isa import ISAS
 
@@ -56,9 +56,8 @@ def _strides(array: np.ndarray) -> tuple[int, ...]:
 
 def _integers(generator: np.random.Generator, dtype: str, *shape: int) -> np.ndarray:
     """Small integers, as the dtype has them in memory; of bytes, all there are."""
-    if dtype.removeprefix("q") in ("int8", "uint8"):
-        bytes_ = generator.integers(0, 256, shape).astype(np.uint8)
-        return bytes_.view(dtype.removeprefix("q"))
+    if numpy_name(dtype) in ("int8", "uint8"):
+        return generator.integers(0, 256, shape).astype(np.uint8).view(numpy_name(dtype))
     if dtype == "bool":
         return generator.integers(0, 2, shape).astype(bool)
     if dtype in FLOAT8:
@@ -75,7 +74,7 @@ def _integers(generator: np.random.Generator, dtype: str, *shape: int) -> np.nda
 def _encode(values: np.ndarray, dtype: str) -> np.ndarray:
     """Numbers as a dtype has them in memory; of bfloat16, which NumPy lacks, the bits."""
     if dtype.startswith("q"):
-        ends = np.iinfo(dtype.removeprefix("q"))
+        ends = np.iinfo(numpy_name(dtype))
         return np.clip(np.rint(values) + ZERO, ends.min, ends.max).astype(ends.dtype)
     if dtype != "bfloat16":
         return values.astype(dtype)
