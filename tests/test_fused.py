@@ -190,6 +190,31 @@ def test_nan_and_infinity() -> None:
         assert np.allclose(got[3:], expected)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_accuracy(dtype: type) -> None:
+    """Within a few units in the last place of x (of the result, where that is no multiple of x)."""
+    generator = np.random.default_rng(8)
+    tiny = 10.0 ** generator.uniform(-30, -1, 200) * generator.choice([-1, 1], 200)
+    x = np.concatenate([np.linspace(-30, 30, 5001), tiny, [-1e30, -300, 300]]).astype(dtype)
+    wide = x.astype(np.longdouble)
+    with np.errstate(over="ignore", under="ignore"):
+        sigmoid = 1 / (1 + np.exp(-wide))
+        inner = np.sqrt(np.longdouble(2) / np.pi) * (wide + np.longdouble(0.044715) * wide**3)
+        expected = {
+            "gelu": np.array([v * math.erfc(-v / math.sqrt(2)) / 2 for v in x.tolist()]),
+            "gelu_tanh": wide / (1 + np.exp(-2 * inner)),
+            "silu": wide * sigmoid,
+            "sigmoid": sigmoid,
+            "tanh": np.tanh(wide),
+        }
+    for activation, values in expected.items():
+        got = nkblas.gemm(np.ones((1, 1), dtype), x[None], activation=activation)[0]
+        # far below zero gelu is as good as 0, which it may miss by as much as it does at -9
+        size = abs(values if activation in ("sigmoid", "tanh") else np.maximum(x, -9))
+        error = abs(got - values)
+        assert (error <= 3 * np.finfo(dtype).eps * size + np.finfo(dtype).tiny).all(), activation
+
+
 def test_many_threads_have_the_same_bits() -> None:
     generator = np.random.default_rng(6)
     a, b, bias = (generator.standard_normal(s).astype("f4") for s in ((300, 200), (200, 500), 500))

@@ -1,22 +1,20 @@
-"""Activation functions of vectors of float32 or float64, within a few units in the last place.
+"""Activation functions of vectors of float32 or float64, within a few units in the last place of
+what they are applied to (gelu, silu), or of the result (the others).
 
 Polynomials of as many terms as the type needs: no table of coefficients, these come from the
 functions' own definitions when a kernel is generated.
 """
 
 import math
-from collections.abc import Sequence
-
-import numpy as np
+from collections.abc import Callable, Sequence
+from decimal import Decimal, localcontext
+from functools import cache
 
 from . import ir
 from .ir import Value
 
 TERMS = {32: 7, 64: 13}
 """Powers of exp's series, for a remainder up to log(2) / 2; by the bits of an element."""
-
-ERFC_TERMS = {32: 10, 64: 22}
-"""The degree of the polynomial for erfc."""
 
 LOG2 = {
     32: (0.693359375, -2.1219444005469058e-4),
@@ -27,8 +25,9 @@ LOG2 = {
 LARGEST = {32: 88.0, 64: 708.0}
 """Up to this, exp and its inverse are normal numbers."""
 
-ERFC_ENDS = {32: 9.0, 64: 26.0}
-"""Up to this, erfc is a normal number; about."""
+NORMAL = {32: (5.3, 14), 64: (8.2, 36)}
+"""Where the normal distribution's function has become 1 within an element's precision, and the
+degree of the polynomial up to there."""
 
 
 def activated(name: str, x: Value, bounds: tuple[Value, Value]) -> Value:
@@ -58,8 +57,7 @@ def activated(name: str, x: Value, bounds: tuple[Value, Value]) -> Value:
         factor = ir.plus(_constant(x, 2 * math.sqrt(2 / math.pi)), cubic)
         return ir.times(x, _sigmoid(ir.times(x, factor)))
     assert name == "gelu", name
-    half = ir.times(_constant(x, 0.5), x)
-    return ir.times(half, _erfc(ir.times(_constant(x, -math.sqrt(0.5)), x)))
+    return _gelu(x)
 
 
 def _constant(like: Value, number: float) -> Value:
@@ -120,42 +118,47 @@ def _tanh(x: Value) -> Value:
     return ir.copy_sign(ir.divide(e, ir.plus(e, _constant(x, 2.0))), x)
 
 
-def _erfc(x: Value) -> Value:
-    """t exp(-z**2 + P(t)) with z = |x| and t = 2 / (2 + z), or 0 where that is tiny; and 2 minus
-    that for negative x.
+def _gelu(x: Value) -> Value:
+    """x times the normal distribution's function, 1/2 + u G(u**2), with u not far from 0: beyond,
+    that is 0 or 1 within an element's precision."""
+    end, degree = NORMAL[_bits(x)]
+    least = ir.at_least(x, _constant(x, -end))
+    u = ir.at_most(least, _constant(x, end))
+    y = ir.fma(ir.times(u, u), _constant(x, 2 / end**2), _constant(x, -1.0))
+    normal = ir.fma(u, _horner(y, _normal(end, degree)), _constant(x, 0.5))
+    return ir.times(least, normal)
 
-    (Numerical Recipes, third edition, 6.2.2; P is a Chebyshev interpolation.)
+
+@cache
+def _normal(end: float, degree: int) -> list[float]:
+    """The coefficients of G(u**2), as a polynomial in y = 2 (u / end)**2 - 1."""
+
+    def function(y: float) -> float:
+        u = end * math.sqrt((y + 1) / 2)
+        return math.erf(u / math.sqrt(2)) / (2 * u)
+
+    return _interpolated(function, degree)
+
+
+def _interpolated(function: Callable[[float], float], degree: int) -> list[float]:
+    """The coefficients, the highest power's first, of the polynomial that is equal to a function in
+    Chebyshev's nodes from -1 to 1.
+
+    (Newton's divided differences, multiplied out: in so many digits that nothing is lost.)
     """
-    coefficients = [float(c) for c in _erfc_coefficients(ERFC_TERMS[_bits(x)])]
-    size, most = ir.absolute(x), _constant(x, ERFC_ENDS[_bits(x)])
-    z, two = ir.at_most(size, most), _constant(x, 2.0)
-    t = ir.divide(two, ir.plus(two, z))
-    y = ir.fma(two, t, _constant(x, -1.0))
-    twice, after, value = ir.plus(y, y), _constant(x, 0.0), _constant(x, coefficients[-1])
-    for c in coefficients[-2:0:-1]:  # Clenshaw's recurrence
-        after, value = value, ir.plus(ir.fma(twice, value, _constant(x, c)), ir.negative(after))
-    sum_ = ir.plus(ir.fma(y, value, _constant(x, coefficients[0])), ir.negative(after))
-    tail = ir.times(t, _exp(ir.fma(ir.negative(z), z, sum_)))
-    tail = ir.select(ir.float_less(most, size), ir.zero(x.type), tail)
-    other = ir.plus(two, ir.negative(tail))
-    return ir.select(ir.float_less(x, ir.zero(x.type)), other, tail)
-
-
-def _erfc_coefficients(degree: int) -> np.ndarray:
-    """Of log(erfc(z) exp(z**2) / t), in Chebyshev polynomials of 2t - 1."""
-
-    def function(y: np.ndarray) -> np.ndarray:
-        t = (y + 1) / 2
-        return np.array([math.log(_scaled_erfc(2 / x - 2) / x) for x in t])
-
-    return np.polynomial.chebyshev.chebinterpolate(function, degree)
-
-
-def _scaled_erfc(z: float) -> float:
-    """erfc(z) exp(z**2)"""
-    if z < 3:
-        return math.erfc(z) * math.exp(z * z)
-    fraction = z
-    for i in range(80, 0, -1):  # Laplace's continued fraction
-        fraction = z + i / 2 / fraction
-    return 1 / (math.sqrt(math.pi) * fraction)
+    with localcontext() as context:
+        context.prec = 60
+        count = degree + 1
+        nodes = [Decimal(math.cos(math.pi * (2 * i + 1) / (2 * count))) for i in range(count)]
+        differences = [Decimal(function(float(node))) for node in nodes]
+        for j in range(1, count):
+            for i in range(degree, j - 1, -1):
+                rise = differences[i] - differences[i - 1]
+                differences[i] = rise / (nodes[i] - nodes[i - j])
+        powers: list[Decimal] = []
+        for node, difference in zip(reversed(nodes), reversed(differences), strict=True):
+            times_y, times_node = [Decimal(0), *powers], [*powers, Decimal(0)]
+            pairs = zip(times_y, times_node, strict=True)
+            powers = [first - node * second for first, second in pairs]
+            powers[0] += difference
+        return [float(power) for power in reversed(powers)]
