@@ -1,9 +1,7 @@
 """What several test modules need: operands in every memory layout, references, processes."""
 
-import ctypes
 import json
 import math
-import mmap
 import os
 import subprocess
 import sys
@@ -19,6 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import nkblas
+from nkblas.codegen.fences import Area
 
 Array = NDArray[Any]
 Order = Literal["C", "F"]
@@ -293,17 +292,8 @@ def layouts(*steps: int) -> st.SearchStrategy[Layout]:
 
 def fenced(values: Array, dtype: str, order: Order, at_end: bool) -> Array:
     """A copy that ends (begins) where a page begins (ends) that can't be touched."""
-    page, nbytes = mmap.PAGESIZE, values.size * np.dtype(dtype).itemsize
-    size = -(-nbytes // page) * page
-    area = mmap.mmap(-1, size + 2 * page)
-    start = ctypes.addressof(ctypes.c_char.from_buffer(area))
-    protect = ctypes.CDLL(None, use_errno=True).mprotect
-    for fence in (start, start + page + size):
-        assert protect(ctypes.c_void_p(fence), ctypes.c_size_t(page), 0) == 0
-    offset = page + (size - nbytes if at_end else 0)
-    array = np.frombuffer(area, dtype, values.size, offset).reshape(values.shape, order=order)
-    array[...] = values
-    return array
+    copy = np.array(values, dtype, order=order)
+    return Area(copy.nbytes).hold(copy, at_end)
 
 
 def tile(dtype: str) -> tuple[int, int]:

@@ -1,8 +1,11 @@
 """Generated machine code, read back: no spill in a k loop, and nothing but the function."""
 
 import ctypes
+import faulthandler
 import itertools
+import os
 import re
+import signal
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -293,7 +296,8 @@ RUNNABLE = [name for name in BASES if nkblas.cpu.features.issuperset(ISAS[name].
 
 @pytest.mark.parametrize("isa", RUNNABLE)
 def test_a_kernel_is_checked_against_its_spec(isa: str) -> None:
-    """The check before storing lets right kernels pass, and sees those of another spec."""
+    """The check before storing lets right kernels pass, and sees those of another spec: they are
+    wrong, or they read or write where memory ends."""
     microkernel = Microkernel(isa, "float32", 4, 16, "row", False)
     pack = Pack(isa, "float32", 16, "along")
     small = Small(isa, "float32", 5, 8, 3, "row", "row")
@@ -331,9 +335,58 @@ def test_a_kernel_is_checked_against_its_spec(isa: str) -> None:
         pack._replace(source="strided"): pack,
     }
     for right, wrong in impostors.items():
-        verify.check(right, function(right))
-        with pytest.raises(verify.WrongKernelError, match=right.symbol):
-            verify.check(right, function(wrong))
+        assert outcome(right, right) == "right"
+        assert outcome(right, wrong) in ("wrong", "fault"), f"{wrong.symbol} for {right.symbol}"
+
+
+def outcome(spec: KernelSpec, other: KernelSpec) -> str:
+    """What the check of a spec comes to, in a process of its own, with the function of another."""
+    function(other)
+    child = os.fork()
+    if child == 0:
+        faulthandler.disable()
+        try:
+            verify.check(spec, function(other))
+            os._exit(0)
+        except verify.WrongKernelError as error:
+            os._exit(1 if spec.symbol in str(error) else 2)
+        finally:
+            os._exit(3)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return {0: "right", 1: "wrong", -signal.SIGSEGV: "fault"}.get(status, f"status {status}")
+
+
+# A right kernel, and one that does the same a little further than it should: in what it reads,
+# and in what it writes.
+def beyond(isa: str) -> Iterator[tuple[KernelSpec, KernelSpec]]:
+    lanes = ISAS[isa].lanes(4)
+    tile = Microkernel(isa, "float32", 4, 2 * lanes, "row")
+    yield tile._replace(mr=3), tile
+    yield tile._replace(nr=lanes), tile
+    yield tile._replace(masked=True), tile
+    stream = Stream(isa, "float32", 2, 2 * lanes, 3, "row")
+    yield stream._replace(mr=1), stream
+    yield Dot(isa, "float32", 1, 2, "b"), Dot(isa, "float32", 1, 3, "b")
+    for layouts in LAYOUTS:
+        for size in ((5, 7, 3), (2, 2, 2), (17, 33, 21)):
+            small = Small(isa, "float32", *size, *layouts)
+            yield small, small._replace(m=small.m + 1)
+            yield small, small._replace(n=small.n + 1)
+            yield small, small._replace(k=small.k + 1)
+    for source in ("along", "across", "strided"):
+        yield Pack(isa, "float32", 15, source), Pack(isa, "float32", 16, source)
+    yield Copy(isa, "float32"), Copy(isa, "float64")
+
+
+@pytest.mark.parametrize("isa", RUNNABLE)
+def test_no_kernel_that_goes_too_far_is_kept(isa: str) -> None:
+    """Where memory ends, a byte too much ends the process that compiles, and no other."""
+    faults = 0
+    for right, further in beyond(isa):
+        found = outcome(right, further)
+        assert found in ("wrong", "fault"), f"{further.symbol} for {right.symbol}: {found}"
+        faults += found == "fault"
+    assert faults > 20
 
 
 @by_family

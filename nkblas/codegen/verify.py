@@ -1,7 +1,8 @@
 """Every new kernel is run against a plain reference before anyone else runs it.
 
 The operands hold small integers, so that sums are exact in any order and results compare for
-equality; what lies around an output must stay as it was.
+equality; what lies around an output must stay as it was. Every operand ends, and then begins, where
+memory does: a kernel that reads or writes a byte beyond it ends the process.
 """
 
 import itertools
@@ -10,9 +11,10 @@ import numpy as np
 
 from nkblas._engine import ffi
 from nkblas.dtypes import DTYPES, FLOAT8, ITEMSIZE, Float8, numpy_name
-from nkblas.epilogues import ROOM, apply, parse
+from nkblas.epilogues import apply, parse
 from nkblas.isa import ISAS
 
+from .fences import Areas, extent
 from .spec import Copy, Dot, KernelSpec, Microkernel, Pack, Peak, Small, Stream
 
 
@@ -28,22 +30,27 @@ def check(spec: KernelSpec, address: int) -> None:
     WrongKernelError
         A result is not the reference's.
     """
-    generator = np.random.default_rng(0)
+    generator, areas = np.random.default_rng(0), Areas()
     if isinstance(spec, Microkernel):
-        _check_microkernel(spec, ffi.cast("nk_microkernel", address), generator)
+        _check_microkernel(spec, ffi.cast("nk_microkernel", address), generator, areas)
     elif isinstance(spec, Small):
-        _check_small(spec, ffi.cast("nk_small", address), generator)
+        _check_small(spec, ffi.cast("nk_small", address), generator, areas)
     elif isinstance(spec, Stream):
-        _check_stream(spec, ffi.cast("nk_microkernel", address), generator)
+        _check_stream(spec, ffi.cast("nk_microkernel", address), generator, areas)
     elif isinstance(spec, Dot):
-        _check_dot(spec, ffi.cast("nk_microkernel", address), generator)
+        _check_dot(spec, ffi.cast("nk_microkernel", address), generator, areas)
     elif isinstance(spec, Pack):
-        _check_pack(spec, ffi.cast("nk_pack", address), generator)
+        _check_pack(spec, ffi.cast("nk_pack", address), generator, areas)
     elif isinstance(spec, Copy):
-        _check_copy(spec, ffi.cast("nk_copy", address), generator)
+        _check_copy(spec, ffi.cast("nk_copy", address), generator, areas)
     elif isinstance(spec, Peak):
-        room = np.zeros(4096, np.uint8)
-        ffi.cast("nk_peak", address)(1, _pointer(room))
+        for at_end in ENDS:
+            room = areas.hold("out", np.zeros(4096, np.uint8), at_end)
+            ffi.cast("nk_peak", address)(1, _pointer(room))
+
+
+ENDS = (True, False)
+"""Where memory ends around an operand: behind it, before it."""
 
 
 def _pointer(array: np.ndarray) -> object:
@@ -126,6 +133,8 @@ BOUNDS = -3, 5
 def _compare(
     spec: KernelSpec, got: np.ndarray, expected: np.ndarray, case: str, tolerance: float = 0
 ) -> None:
+    """Elements, and what lies between them."""
+    got, expected = (extent(x).view(x.dtype) for x in (got, expected))
     if tolerance and isinstance(spec, Microkernel):
         got, expected = (_decode(x, spec.types.c) for x in (got, expected))
         same = np.allclose(got, expected, rtol=tolerance, atol=tolerance)
@@ -138,6 +147,7 @@ def _compare(
 def _check_product(
     spec: Stream | Dot,
     kernel,
+    areas: Areas,
     a: np.ndarray,
     b: np.ndarray,
     c: np.ndarray,
@@ -146,22 +156,30 @@ def _check_product(
     accumulate: int,
 ) -> None:
     """`a`, `b` and `c` are the operands as rows, with something to the right of each."""
-    before, operands = c.copy(), (a[:, :k], b[:, :n])
+    operands = place_a, place_b = a[:, :k], b[:, :n]
     if isinstance(spec, Stream) and spec.a_layout == "col":
-        a = np.ascontiguousarray(np.pad(a, ((0, 4), (0, 0))).T)  # lda is not mr
+        place_a = _turned(place_a, 4)  # lda is not mr
     if isinstance(spec, Dot):
-        b = np.ascontiguousarray(np.pad(b, ((0, 3), (0, 0))).T)
-    matrices = [x for matrix in (a, b, c) for x in (_pointer(matrix), matrix.shape[1])]
+        place_b = _turned(place_b, 3)
     for alpha, beta, turn, sign in _scales(spec.epilogue, spec.dtype):
         factor = 1 if accumulate else beta
-        expected = before.copy()
-        expected[:, :n] = alpha * _product(*operands, turn, sign) + factor * before[:, :n]
-        c[...] = before
+        before, expected = c.copy(), c.copy()
+        expected[:, :n] = alpha * _product(*operands, turn, sign) + factor * c[:, :n]
         if factor == 0:
-            _spoil(c[:, :n])  # it is not to be read
+            _spoil(before[:, :n])  # it is not to be read
         scale = ffi.new("nk_scale *", _parts(alpha, beta, turn, sign))
-        kernel(k, *matrices, n, accumulate, ffi.NULL, ffi.NULL, 0, 0, scale)
-        _compare(spec, c, expected, f"k={k}, n={n}, accumulate={accumulate}, beta={beta}")
+        case = f"k={k}, n={n}, accumulate={accumulate}, beta={beta}"
+        for at_end in ENDS:
+            views = {"a": place_a, "b": place_b, "c": before[:, :n]}
+            held = [areas.hold(name, view, at_end) for name, view in views.items()]
+            matrices = [x for view in held for x in (_pointer(view), _strides(view)[0])]
+            kernel(k, *matrices, n, accumulate, ffi.NULL, ffi.NULL, 0, 0, scale)
+            _compare(spec, held[2], expected[:, :n], case)
+
+
+def _turned(matrix: np.ndarray, gap: int) -> np.ndarray:
+    """The transpose, in rows that have a gap between them."""
+    return np.ascontiguousarray(np.pad(matrix, ((0, gap), (0, 0))).T)[:, : len(matrix)]
 
 
 def _scales(epilogue: str, dtype: str) -> list[tuple]:
@@ -191,14 +209,16 @@ def _spoil(c: np.ndarray) -> None:
     c[...] = np.frombuffer(b"\xff" * c.itemsize, c.dtype)[0]
 
 
-def _check_microkernel(spec: Microkernel, kernel, generator: np.random.Generator) -> None:
+def _check_microkernel(
+    spec: Microkernel, kernel, generator: np.random.Generator, areas: Areas
+) -> None:
     lanes, nr = spec.facts.lanes(ISAS[spec.isa]), spec.nr
     widths = list(range(nr - lanes + 1, nr + 1)) if spec.masked else [nr]
     if spec.facts.rows_in_tile:
         widths = [1, nr - 1, nr, 3 * nr - lanes]
     adds = (0,) if parse(spec.epilogue).scales else (0, 1)  # what is scaled is never added to C
     for steps, n, accumulate in itertools.product((1, 2, 19), widths, adds):
-        case = _Case(spec, generator, steps, n)
+        case = _Case(spec, generator, areas, steps, n)
         for alpha, beta, turn, sign in _scales(spec.epilogue, spec.types.sums):
             for last in (1, 0) if parse(spec.epilogue).is_fused else (1,):
                 if last or spec.types.sums == spec.types.c:
@@ -211,27 +231,32 @@ class _Case:
     """Operands of a microkernel, as it reads them, and what it makes of them."""
 
     def __init__(
-        self, spec: Microkernel, generator: np.random.Generator, steps: int, n: int
+        self,
+        spec: Microkernel,
+        generator: np.random.Generator,
+        areas: Areas,
+        steps: int,
+        n: int,
     ) -> None:
-        self.spec, self.steps, self.n = spec, steps, n
+        self.spec, self.areas, self.steps, self.n = spec, areas, steps, n
         facts, types = spec.facts, spec.types
         k, width = steps * facts.step, -(-n // spec.nr) * spec.nr
         a, b = _integers(generator, types.a, spec.mr, k), _integers(generator, types.b, k, width)
         if types.c == "bool":
             a, b = a & 1, b & 1  # as it is packed
+        self.packed = b  # as it is packed on the way
         self.a, self.b = _decode(a, types.a), _decode(b[:, :n], types.b)
         if spec.a_layout == "row":
-            place_a = np.pad(a, ((0, 0), (0, 3)))
+            place_a = np.pad(a, ((0, 0), (0, 3)))[:, :k]
             self.lda = k + 3
         elif facts.group_a == 1:
-            place_a = np.ascontiguousarray(np.pad(a, ((0, 4), (0, 0))).T)
-            self.lda = spec.mr + 4
+            place_a, self.lda = _turned(a, 4), spec.mr + 4
         else:
             place_a, self.lda = _panel(a, spec.mr, facts.group_a, facts.step), spec.mr
         if facts.group_b == 1:
             # B's lanes beyond n count for nothing, but where there are no masks they are read
-            place_b, self.ldb = np.pad(b, ((0, 0), (0, 5))), width + 5
-            self.packed = b
+            reads = n if ISAS[spec.isa].can_mask(ITEMSIZE[types.b]) else width
+            place_b, self.ldb = np.pad(b, ((0, 0), (0, 5)))[:, :reads], width + 5
         else:
             panels = [b[:, j : j + spec.nr] for j in range(0, width, spec.nr)]
             packed = [_panel(x.T, spec.nr, facts.group_b, facts.step) for x in panels]
@@ -244,13 +269,15 @@ class _Case:
         self.blocks = [self]
         if spec.reduces:
             alone = spec._replace(reduces=False)
-            self.blocks += [_Case(alone, generator, steps, n) for _ in range(2)]
+            self.blocks += [_Case(alone, generator, areas, steps, n) for _ in range(2)]
         self.epilogue = parse(spec.epilogue)
         held = "float32" if self.epilogue.scales else types.sums
-        self.bias = _integers(generator, held, spec.mr + width + ROOM)
-        exponents = generator.integers(-12, -6, width + ROOM)
+        along = spec.mr if self.epilogue.bias == "rows" else width  # whole vectors
+        self.bias = _integers(generator, held, along)
+        exponents = generator.integers(-12, -6, width)
         self.scales = (2.0**exponents).astype(np.float32)
         self.residual = _integers(generator, types.c, spec.mr, width + 5)
+        self.held = {at_end: self._hold(at_end) for at_end in ENDS}
 
     def expected(self, product: np.ndarray, factor: complex, last: int = 1) -> np.ndarray:
         """C after `product` has come to it."""
@@ -265,9 +292,6 @@ class _Case:
         c[:, : self.n] = _encode(product, dtype)
         return c
 
-    def _addresses(self) -> list[list[np.ndarray]]:
-        return [[block.places[i] for block in self.blocks] for i in (0, 1)]
-
     @property
     def tolerance(self) -> float:
         """Relative, of what is not exact."""
@@ -275,26 +299,54 @@ class _Case:
             return 0
         return {8: 1e-14, 4: 1e-5}.get(ITEMSIZE[self.spec.types.c], 2e-2)
 
-    def call(self, kernel, c: np.ndarray, accumulate: int, scale: tuple) -> None:
-        (a, b), spec = self.places, self.spec
-        residual = _pointer(self.residual), self.residual.shape[1]
-        scale = (*scale, ffi.cast("char *", _pointer(self.bias)), *residual, *BOUNDS)
-        places: list[object] = [ffi.NULL, ffi.NULL]
-        if spec.reduces:
-            places = [
-                ffi.new("char *[]", [ffi.cast("char *", _pointer(y)) for y in x])
-                for x in self._addresses()
-            ]
-        scales = ffi.cast("char *", _pointer(self.scales)), ZERO
-        scale = (*scale, 0, *places, len(self.blocks), *scales)
-        self.panel = np.empty((self.steps + 1, spec.nr), b.dtype)
-        self.panel.view(np.uint8)[...] = 77
-        self.untouched = self.panel.copy()
+    def _hold(self, at_end: bool) -> tuple[object, object, tuple]:
+        """The addresses of operands where memory ends: A, B, what `scale` has after its block.
+
+        What the kernel has no use for is nowhere.
+        """
+
+        def hold(name: str, array: np.ndarray, used: object = True) -> object:
+            return (
+                _pointer(self.areas.hold(f"{name} {at_end}", array, at_end)) if used else ffi.NULL
+            )
+
+        spec, epilogue = self.spec, self.epilogue
+        a, b = (
+            [hold(f"{name}{j}", block.places[i]) for j, block in enumerate(self.blocks)]
+            for i, name in enumerate("ab")
+        )
+        more = (
+            hold("bias", self.bias, epilogue.bias),
+            hold("residual", self.residual[:, : self.n], epilogue.residual),
+            self.residual.shape[1],
+            *BOUNDS,
+            0,
+            hold("a blocks", _addresses(a), spec.reduces),
+            hold("b blocks", _addresses(b), spec.reduces),
+            len(self.blocks),
+            hold("scales", self.scales, epilogue.scales),
+            ZERO,
+        )
+        return a[0], b[0], more
+
+    def call(
+        self, kernel, at_end: bool, c: np.ndarray, accumulate: int, scale: tuple
+    ) -> np.ndarray:
+        """C, where memory ends, after the kernel has run."""
+        spec, (a, b, more) = self.spec, self.held[at_end]
+        c = self.areas.hold("c", c[:, : self.n], at_end)
+        panel = np.zeros_like(self.packed)
+        if spec.packs_b:
+            panel = self.areas.hold("panel", panel, at_end)
         kernel(
-            self.steps, _pointer(a), self.lda, _pointer(b), self.ldb, _pointer(c), c.shape[1],
-            self.n, accumulate, _pointer(self.panel), _pointer(b), 1, min(self.steps, 2),
-            ffi.new("nk_scale *", scale),
+            self.steps, a, self.lda, b, self.ldb, _pointer(c), _strides(c)[0], self.n, accumulate,
+            _pointer(panel) if spec.packs_b else ffi.NULL, b, 1, min(self.steps, 2),
+            ffi.new("nk_scale *", (*scale, *more)),
         )  # fmt: skip
+        if spec.packs_b:
+            panel[:, self.n :] = self.packed[:, self.n :]  # means nothing
+            _compare(spec, panel, self.packed, f"k={self.steps}, n={self.n}: the panel")
+        return c
 
     def run(
         self,
@@ -307,35 +359,40 @@ class _Case:
         last: int,
     ) -> None:
         factor = 1 if accumulate else beta
-        c = self.c.copy()
+        before = self.c.copy()
         if factor == 0:
-            _spoil(c[:, : self.n])  # it is not to be read
-        partial = ffi.NULL, 1, last
-        self.call(kernel, c, accumulate, (*_parts(alpha, beta, turn, sign), *partial))
+            _spoil(before[:, : self.n])  # it is not to be read
+        scale = (*_parts(alpha, beta, turn, sign), ffi.NULL, 1, last)
         case = f"k={self.steps}, n={self.n}, accumulate={accumulate}, beta={beta}"
         product = np.sum([_product(x.a, x.b, turn, sign) for x in self.blocks], axis=0)
-        expected = self.expected(alpha * product, factor, last)
-        _compare(self.spec, c, expected, f"{case}, last={last}", self.tolerance)
-        packed = self.untouched.copy()
-        if self.spec.packs_b:
-            packed[:-1, : self.n] = self.packed[:, : self.n]
-            packed[:-1, self.n :] = self.panel[:-1, self.n :]  # means nothing
-        _compare(self.spec, self.panel, packed, f"{case}: the panel")
+        expected = self.expected(alpha * product, factor, last)[:, : self.n]
+        for at_end in ENDS:
+            c = self.call(kernel, at_end, before, accumulate, scale)
+            _compare(self.spec, c, expected, f"{case}, last={last}", self.tolerance)
 
     def run_in_blocks(self, kernel, accumulate: int) -> None:
         """The same k twice: once to keep the sums, once to add to them."""
-        spec, c = self.spec, self.c.copy()
-        tile = np.full(c.shape, np.nan)  # 8 bytes each: enough
-        for first in (1, 0):
-            self.call(kernel, c, accumulate, (1, 0, 0, 0, 1, 1, _pointer(tile), first, 1 - first))
-            if first:
-                _compare(spec, c, self.c, f"k={self.steps}: sums to keep")
-        expected = self.expected(2 * _product(self.a, self.b), accumulate)
+        spec = self.spec
+        width = -(-self.n // spec.nr) * spec.nr
+        expected = self.expected(2 * _product(self.a, self.b), accumulate)[:, : self.n]
         case = f"k={self.steps}, accumulate={accumulate}: in blocks"
-        _compare(spec, c, expected, case, self.tolerance)
+        for at_end in ENDS:
+            c = self.c
+            tile = np.full((spec.mr * width, ITEMSIZE[spec.types.sums]), 0xFF, np.uint8)
+            tile = self.areas.hold("tile", tile, at_end)
+            for first in (1, 0):
+                scale = (1, 0, 0, 0, 1, 1, _pointer(tile), first, 1 - first)
+                c = self.call(kernel, at_end, c, accumulate, scale)
+                if first:
+                    _compare(spec, c, self.c[:, : self.n], f"k={self.steps}: sums to keep")
+            _compare(spec, c, expected, case, self.tolerance)
 
 
-def _check_stream(spec: Stream, kernel, generator: np.random.Generator) -> None:
+def _addresses(pointers: list) -> np.ndarray:
+    return np.array([int(ffi.cast("uintptr_t", pointer)) for pointer in pointers], np.uintp)
+
+
+def _check_stream(spec: Stream, kernel, generator: np.random.Generator, areas: Areas) -> None:
     lanes = ISAS[spec.isa].lanes(ITEMSIZE[spec.dtype])
     depths = {1, spec.kr, 2 * spec.kr + 1}
     for k, n, accumulate in itertools.product(depths, {1, lanes + 1, 3 * spec.nr - 1}, (0, 1)):
@@ -344,36 +401,38 @@ def _check_stream(spec: Stream, kernel, generator: np.random.Generator) -> None:
         # both ways to store: rows that are aligned together, and others
         for width in (n + lanes - n % lanes, n + lanes - n % lanes + 1):
             c = _integers(generator, spec.dtype, spec.mr, width)
-            _check_product(spec, kernel, a, b, c, k, n, accumulate)
+            _check_product(spec, kernel, areas, a, b, c, k, n, accumulate)
 
 
-def _check_dot(spec: Dot, kernel, generator: np.random.Generator) -> None:
+def _check_dot(spec: Dot, kernel, generator: np.random.Generator, areas: Areas) -> None:
     lanes = ISAS[spec.isa].lanes(ITEMSIZE[spec.dtype])
     for k, accumulate in itertools.product((1, lanes + 1, 11 * lanes - 1), (0, 1)):
         a = _integers(generator, spec.dtype, spec.mr, k + 3)
         b = _integers(generator, spec.dtype, k, spec.nr)
         c = _integers(generator, spec.dtype, spec.mr, spec.nr + 7)
-        _check_product(spec, kernel, a, b, c, k, spec.nr, accumulate)
+        _check_product(spec, kernel, areas, a, b, c, k, spec.nr, accumulate)
 
 
-def _check_small(spec: Small, kernel, generator: np.random.Generator) -> None:
+def _check_small(spec: Small, kernel, generator: np.random.Generator, areas: Areas) -> None:
     m, n, k = spec.m, spec.n, spec.k
     for count in (1, 3):
-        a = _integers(generator, spec.dtype, count, m * k + 3)
-        b = _integers(generator, spec.dtype, count, k * n + 5)
+        a = _integers(generator, spec.dtype, count, m * k + 3)[:, : m * k]
+        b = _integers(generator, spec.dtype, count, k * n + 5)[:, : k * n]
         c = _integers(generator, spec.dtype, count, m * n + 7)
-        expected = c.copy()
+        expected = c.copy()[:, : m * n]
         shape, axes = ((m, k), "ip") if spec.a_layout == "row" else ((k, m), "pi")
         b_shape, b_axes = ((k, n), "pj") if spec.b_layout == "row" else ((n, k), "jp")
-        matrices = a[:, : m * k].reshape(count, *shape), b[:, : k * n].reshape(count, *b_shape)
+        matrices = a.reshape(count, *shape), b.reshape(count, *b_shape)
         products = np.einsum(f"x{axes},x{b_axes}->xij", *matrices)
-        expected[:, : m * n] = products.reshape(count, m * n)
-        operands = [(_pointer(x), x.shape[1]) for x in (a, b, c)]
-        kernel(count, *(value for operand in operands for value in operand))
-        _compare(spec, c, expected, f"count={count}")
+        expected[...] = products.reshape(count, m * n)
+        for at_end in ENDS:
+            views = {"a": a, "b": b, "c": c[:, : m * n]}
+            held = [areas.hold(name, view, at_end) for name, view in views.items()]
+            kernel(count, *(x for view in held for x in (_pointer(view), _strides(view)[0])))
+            _compare(spec, held[2], expected, f"count={count}")
 
 
-def _check_pack(spec: Pack, kernel, generator: np.random.Generator) -> None:
+def _check_pack(spec: Pack, kernel, generator: np.random.Generator, areas: Areas) -> None:
     width = spec.width
     for n, k in itertools.product({1, (width + 1) // 2, width}, (1, 15, 33, 131)):
         whole = _integers(generator, spec.dtype, 2 * n, 3 * k)
@@ -389,18 +448,19 @@ def _check_pack(spec: Pack, kernel, generator: np.random.Generator) -> None:
         if spec.compensation:
             row = _compensation(expected, width, spec.group, spec.compensation)
             expected = np.concatenate((row.view(expected.dtype), expected))
-        after = np.full(width, 77).astype(expected.dtype)
-        expected = np.concatenate((expected, after))
-        panel = np.full(expected.size, 77).astype(expected.dtype)
-        kernel(n, k, _pointer(source), *_strides(source), _pointer(panel))
-        _compare(spec, panel, expected, f"n={n}, k={k}")
+        for at_end in ENDS:
+            held = areas.hold("source", source, at_end)
+            panel = areas.hold("panel", np.full(expected.size, 77).astype(expected.dtype), at_end)
+            kernel(n, k, _pointer(held), *_strides(held), _pointer(panel))
+            _compare(spec, panel, expected, f"n={n}, k={k}")
 
 
-def _check_copy(spec: Copy, kernel, generator: np.random.Generator) -> None:
+def _check_copy(spec: Copy, kernel, generator: np.random.Generator, areas: Areas) -> None:
     source = _integers(generator, spec.dtype, 14, 22)[::2, ::-2]
-    target = _encode(np.zeros((30, 20)), spec.dtype)
-    expected = target.copy()
-    expected.T[4:18:2, 5:27:2] = source
-    view = target.T[4:18:2, 5:27:2]
-    kernel(*source.shape, _pointer(source), *_strides(source), _pointer(view), *_strides(view))
-    _compare(spec, target, expected, "strides")
+    target = _encode(np.zeros((30, 20)), spec.dtype).T[4:18:2, 5:27:2]
+    expected = areas.hold("expected", target, True)
+    expected[...] = source
+    for at_end in ENDS:
+        held = [areas.hold(name, view, at_end) for name, view in (("a", source), ("c", target))]
+        kernel(*source.shape, *(x for view in held for x in (_pointer(view), *_strides(view))))
+        _compare(spec, held[1], expected, "strides")
