@@ -3,12 +3,13 @@
 With what makes it a layer of a neural network: a bias, an activation, a residual.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from . import _gufunc
-from .dtypes import product
+from .dtypes import FLOAT8, product
 from .fused import NOTHING_MORE, Fused, fused
 from .matmul import adopt_new_types, matmul, short_way
 from .operands import apart, is_plain, plain, result
@@ -128,7 +129,7 @@ def gemm(
         right: Any = b
         conj_b = False
     else:
-        dtype = np.result_type(*arrays.values(), alpha, beta)
+        dtype = _promoted([x.dtype for x in arrays.values()], (alpha, beta))
         if out_dtype is not None:
             dtype = _out_dtype(out_dtype, dtype)
         type_a, type_b, work = _types(arrays["a"], arrays["b"], dtype)
@@ -193,6 +194,14 @@ def _types(
     return common, common, common
 
 
+def _promoted(dtypes: Sequence[np.dtype[Any]], factors: tuple[Any, ...]) -> np.dtype[Any]:
+    """The dtype of what arrays are scaled to by Python's own numbers."""
+    dtype = np.result_type(*dtypes)
+    if dtype.name in ("bfloat16", *FLOAT8):  # `ml_dtypes` would make float64 of it
+        factors = tuple(x for x in factors if isinstance(x, complex))
+    return np.result_type(dtype, *factors)
+
+
 def _dtype_of_packed(
     b: PackedMatrix, arrays: dict[str, Any], factors: tuple[Any, Any], out_dtype: Any, trans_b: int
 ) -> np.dtype[Any]:
@@ -202,7 +211,7 @@ def _dtype_of_packed(
     a, added = arrays["a"].dtype, (arrays[name].dtype for name in arrays if name == "c")
     if not np.can_cast(a, b.a_dtype):
         raise TypeError(f"a: got {a}, expected {b.a_dtype}, which b was packed for")
-    dtype = np.result_type(b.result_dtype, *added, *factors)
+    dtype = _promoted([b.result_dtype, *added], factors)
     if out_dtype is not None:
         dtype = _out_dtype(out_dtype, b.result_dtype)
     if dtype != b.result_dtype:

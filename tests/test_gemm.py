@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ml_dtypes import bfloat16
 from support import (
     GUARD,
     LAYOUTS,
@@ -328,6 +329,10 @@ def test_dtypes() -> None:
         ((single, single), {"alpha": np.float64(0.5)}, "f4"),
         ((single, single, double), {"beta": 1}, "f8"),
         ((single, double), {}, "f8"),
+        ((half := single.astype(bfloat16), half), {"alpha": 0.5}, bfloat16),
+        ((half, half, half), {"beta": 2.5}, bfloat16),
+        ((half, half, single), {"alpha": 2, "beta": 0.5}, "f4"),
+        ((half, nkblas.pack(half, dtype=bfloat16)), {"alpha": 0.5}, bfloat16),
         ((single, single), {"alpha": 1j}, "c8"),
         ((single, double.astype("c16")), {}, "c16"),
         ((single.astype("f2"), single.astype("f2")), {"alpha": 0.5}, "f2"),
@@ -340,7 +345,7 @@ def test_dtypes() -> None:
         a, b = (np.asarray(x).astype("c16") for x in arrays[:2])
         expected = options.get("alpha", 1) * (a @ b)
         assert got.dtype == dtype
-        assert np.array_equal(got, expected + 1 if "beta" in options else expected)
+        assert np.array_equal(got, expected + options.get("beta", 0))
     wrapping = np.full((2, 2), 100, "i1")
     expected = (3 * (100 * 100 * 2) + 2 * 100 + 128) % 256 - 128
     assert (nkblas.gemm(wrapping, wrapping, wrapping, alpha=3, beta=2) == expected).all()

@@ -44,6 +44,11 @@ class Area:
             if protect(ctypes.c_void_p(fence), ctypes.c_size_t(PAGE), 0) != 0:
                 raise OSError(ctypes.get_errno(), "mprotect")
 
+    @property
+    def memory(self) -> np.ndarray:
+        """All of its bytes."""
+        return np.frombuffer(self._map, np.uint8, self.size, PAGE)
+
     def hold(self, array: np.ndarray, at_end: bool) -> np.ndarray:
         """A copy that ends where the area ends, or begins where it begins.
 
