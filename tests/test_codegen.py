@@ -26,11 +26,13 @@ import nkblas
 from nkblas import _engine
 from nkblas.codegen import spec, verify
 from nkblas.codegen.small import pieces
+from nkblas.codegen.small import tiles as small_tiles
 from nkblas.codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Peak, Small, Stream
 from nkblas.families import Family
 from nkblas.families import family as family_of
 from nkblas.isa import ISAS
 from nkblas.plan import has_spare_register, stream_shape, tiles, widest
+from nkblas.problem import PLAIN
 
 BASES = [name for name, isa in ISAS.items() if isa.base is isa]
 FAMILIES = list(itertools.product(BASES, DTYPES))
@@ -430,6 +432,16 @@ def test_small_sizes_multiply_right(isa: str, dtype: str, a_layout: str, b_layou
             ]
             call(2, *itertools.chain(*stacks))
             assert (c == exact(a, b)).all(), f"{each.symbol} {at_end=}"
+
+
+@pytest.mark.parametrize("isa", BASES)
+def test_every_small_size_has_tiles(isa: str) -> None:
+    """Also where a product takes so many registers that a vector of C is all there is room for."""
+    for dtype, (m, n, k) in itertools.product(PLAIN, SMALL):
+        found = small_tiles(Small(isa, dtype, m, n, k, "row", "row"), ISAS[isa])
+        assert sum(height * count for height, count in found.rows) == m
+        live = [sum(piece.live for piece in group) * count for group, count in found.columns]
+        assert sum(live) == n
 
 
 @pytest.mark.parametrize("b_layout", ["row", "col"])

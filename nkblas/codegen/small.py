@@ -104,7 +104,7 @@ def tiles(spec: Small, isa: ISA) -> Tiles:
         for rows, vectors in product(range(1, spec.m + 1), range(1, len(columns) + 1)):
             size, _, _, down = cut_evenly(spec.m, rows)
             width, _, _, across = cut_evenly(len(columns), vectors)
-            if plain.registers_needed(isa, size, width, edge) > most:
+            if size * width > 1 and plain.registers_needed(isa, size, width, edge) > most:
                 continue
             # a k-step: multiply-adds, loads at their price, an accumulator's latency
             loads = size * plain.held * 0.75 + width * (0.75 if near else 3)
