@@ -13,7 +13,7 @@ from itertools import chain, product
 
 from .record import Record, Result
 from .report import print_header, print_tiles, show, tables
-from .suites import DTYPES, PEERS, REAL, SUITES, Case
+from .suites import ACTIVATIONS, DTYPES, PEERS, REAL, SUITES, Case
 
 OVERRIDES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 """Settings that make OpenBLAS run other kernels or block sizes than those for this CPU."""
@@ -41,6 +41,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("suites", nargs="*", metavar="SUITE", help=f"{', '.join(names)} (default: all)")
     add("--only", default="", metavar="TEXT", help="cases whose label has it, as 768x3072 or a.T")
     add("--dtype", nargs="+", choices=DTYPES, metavar="D", help="(default: each suite's own)")
+    add(
+        "--activation",
+        nargs="+",
+        choices=ACTIVATIONS,
+        default=ACTIVATIONS[:2],
+        metavar="F",
+        help="of layers (default: relu gelu; or gelu_tanh)",
+    )
     add("--threads", nargs="+", type=int, default=[1], metavar="N", help="(default: 1)")
     add("--peers", nargs="*", choices=PEERS, metavar="P", help="(default: each suite's own)")
     add("--seconds", type=float, default=0.5, metavar="S", help="for each case (default: 0.5)")
@@ -82,7 +90,8 @@ def runs(options: argparse.Namespace) -> Iterator[tuple[str, Case, str, int]]:
     for name, suite in SUITES.items():
         if name not in options.suites:
             continue
-        cases = [case for case in suite.cases if options.only in str(case)]
+        activations = ("", *options.activation)
+        cases = [x for x in suite.cases if x.activation in activations and options.only in str(x)]
         dtypes = [x for x in options.dtype or suite.dtypes if "bfloat16" not in x or ML_DTYPES]
         if suite.by_dtype:
             for case, threads, dtype in product(cases, options.threads, dtypes):

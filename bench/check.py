@@ -1,33 +1,55 @@
-"""What a product has to be, computed apart from every contender, and what error it may have."""
+"""What a result has to be, computed apart from every contender, and what error it may have."""
 
+import math
 import time
+from collections.abc import Callable
 
 import numpy as np
 
-from .operands import Array
-from .peers import Call
+from .operands import Array, Operands
+from .peers import Call, side_by_side
 
 DIGIT = 16
 """Bits of an integer's digit: sums of 2**21 products of two are exact in float64."""
 
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": lambda x: np.maximum(x, 0),
+    "gelu": lambda x: x / 2 * (1 + np.vectorize(math.erf, [np.float64])(x * math.sqrt(0.5))),
+    "gelu_tanh": lambda x: x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+}
+"""Of the names of `bench.suites.ACTIVATIONS`: the functions."""
+
+STEEPEST = 1.13
+"""The most by which any of them makes an error larger."""
+
+STEPS = 8
+"""So many eps of its argument may an activation's own error be, the addition of a bias included."""
+
 
 class Expected:
-    """The product of two operands: integers exactly, modulo their range; others in float64.
+    """What is to be made of operands: integers exactly, modulo their range; others in float64.
 
     Parameters
     ----------
-    a, b : ndarray
-    out : ndarray
-        Where contenders write to; its type is the product's.
+    operands : Operands
+        Contenders write to its `out`.
     """
 
-    def __init__(self, a: Array, b: Array, out: Array) -> None:
+    def __init__(self, operands: Operands) -> None:
+        a, b, out, bias, case = operands
         self._out = out
+        if case.reduces:
+            a, b = side_by_side(a, b)
         if out.dtype.kind in "iub":
-            self._product, self._bound = exact(a, b, out.dtype), np.zeros(())
-            self._poison = ~self._product
+            self._result, self._bound = exact(a, b, out.dtype), np.zeros(())
+            if bias is not None:
+                self._result = ACTIVATIONS[case.activation](self._result + bias)
+            self._poison = ~self._result
         else:
-            self._product, self._bound = approximate(a, b, out.dtype)
+            self._result, self._bound = approximate(a, b, out.dtype)
+            if bias is not None:
+                made = self._result, self._bound
+                self._result, self._bound = layer(*made, bias, case.activation, out.dtype)
             self._poison = np.full(out.shape, np.nan).astype(out.dtype)
 
     def verify(self, call: Call) -> float:
@@ -41,7 +63,7 @@ class Expected:
         Raises
         ------
         ArithmeticError
-            It is not the product.
+            It is not the result.
         """
         self._out[...] = self._poison  # what a call leaves out fails
         start = time.perf_counter()
@@ -53,9 +75,9 @@ class Expected:
         if result.dtype != self._out.dtype:
             raise ArithmeticError(f"of type {result.dtype}, expected {self._out.dtype}")
         if not self._bound.ndim:
-            if not np.array_equal(result, self._product):
+            if not np.array_equal(result, self._result):
                 raise ArithmeticError("not the exact product")
-        elif not (abs(result.astype(self._product.dtype) - self._product) <= self._bound).all():
+        elif not (abs(result.astype(self._result.dtype) - self._result) <= self._bound).all():
             raise ArithmeticError("outside of the error bound")
         return seconds
 
@@ -98,6 +120,18 @@ def approximate(a: Array, b: Array, dtype: np.dtype) -> tuple[Array, Array]:
     if sums != real:
         bound += eps(real) * abs(product) + float(np.nextafter(real.type(0), real.type(1)))
     return product, bound
+
+
+def layer(
+    product: Array, bound: Array, bias: Array, activation: str, dtype: np.dtype
+) -> tuple[Array, Array]:
+    """What a layer makes of a product, and the error that it may have, from those of the product.
+
+    Its steps are rounded, in the type of the sums or, if several calls do it, in `dtype`.
+    """
+    sums = product + bias.astype(product.dtype)
+    result = ACTIVATIONS[activation](sums)
+    return result, STEEPEST * (bound + STEPS * eps(dtype) * abs(sums))
 
 
 def eps(dtype: np.dtype) -> float:

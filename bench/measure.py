@@ -21,7 +21,7 @@ from nkblas.dtypes import product
 from nkblas.families import families, row_of
 
 from .check import Expected
-from .operands import Array, draw, element, operands
+from .operands import Array, Operands, draw, element, operands
 from .peers import AbsentError, Call, Contender, uniform
 from .record import Result
 from .suites import SUITES, Case, types
@@ -39,6 +39,9 @@ that. It is timed in the first `FEWEST` rounds only."""
 TIMES = 5
 
 FEWEST = 3
+
+RACE = 5
+"""Rounds that tell which of a contender's forms is the fastest."""
 
 LONGEST = 2.0
 """Seconds that a peer's call may take to be timed at all."""
@@ -107,6 +110,8 @@ class Read:
 
     def __init__(self, operand: Array) -> None:
         flat = operand.ravel(order="K")  # a view: no operand of these suites has gaps
+        if flat.dtype.char not in "fdFD":  # BLAS can't read it: as many bytes in its place
+            flat = np.ones(flat.nbytes // 4, np.float32)
         part = min(self.PART, flat.size // 2)
         starts = range(0, flat.size - 2 * part + 1, 2 * part)
         self.pairs = [(flat[i : i + part], flat[i + part : i + 2 * part]) for i in starts]
@@ -144,17 +149,23 @@ def measure(
         Whether the result goes into a given array; by default, as the suite says.
     """
     into = SUITES[suite].out if into is None else into
-    a, b, out = operands(case, dtype)
+    rest = REST if threads > 1 else 0
+    everything = operands(case, dtype)
+    a, b, out, *_ = everything
     flops = case.flops(dtype)
     fallbacks = nkblas.stats()["fallbacks"]
-    calls, absent = bind(contenders, a, b, out, into)
+    calls, forms, absent = bind(contenders, everything, into, rest)
     fallback = nkblas.stats()["fallbacks"] > fallbacks
     peak = Peak(dtype, flops)
     read = Read(max(a, b, out, key=np.size)) if SUITES[suite].in_memory else None
     yardsticks: dict[str, Call] = {"peak": peak}
     if read:
         yardsticks["read"] = read
-    times = interleave({**calls, **yardsticks}, seconds, REST if threads > 1 else 0)
+    if case.product != case:
+        own = [contender for contender in contenders if contender.name == "nkblas"]
+        product_alone = everything.with_own_weights()._replace(case=case.product, bias=None)
+        yardsticks["product"] = bind(own, product_alone, into, rest)[0]["nkblas"]
+    times = interleave({**calls, **yardsticks}, seconds, rest)
 
     medians = {name: statistics.median(values) for name, values in times.items()}
 
@@ -162,16 +173,19 @@ def measure(
         """By contender: its fraction of a yardstick's speed, for so many times its work."""
         return {name: work * paired(times[yardstick], times[name]) for name in calls}
 
+    explicable = case.product == case and not case.reduces and uniform(a, b, out) and not fallback
     return Result(
         suite=suite,
         case=case,
         dtype=dtype,
         threads=threads,
         out=into,
-        plan=str(nkblas.explain(a, b).plan) if uniform(a, b, out) and not fallback else "",
+        plan=str(nkblas.explain(a, b).plan) if explicable else "",
         fallback=fallback,
         absent=absent,
+        forms=forms,
         peak=peak.flops / medians["peak"] / 1e9,
+        over_product=paired(times["product"], times["nkblas"]) if "product" in times else 0,
         bandwidth=read.bytes / medians["read"] / 1e9 if read else 0,
         gflops={name: flops / medians[name] / 1e9 for name in calls},
         of_peak=share("peak", flops / (peak.flops * threads)),
@@ -183,9 +197,20 @@ def measure(
 
 
 def bind(
-    contenders: Sequence[Contender], a: Array, b: Array, out: Array, into: bool
-) -> tuple[dict[str, Call], dict[str, str]]:
-    """The calls of those that have the product, right and in time; why each other is absent.
+    contenders: Sequence[Contender], operands: Operands, into: bool, rest: float
+) -> tuple[dict[str, Call], dict[str, dict[str, float]], dict[str, str]]:
+    """The calls of those that have the case, right and in time; why each other is absent.
+
+    Where B may be packed, each contender has its own: one that several read, one after the other,
+    would be nearer in the caches than what a single one has packed.
+
+    Returns
+    -------
+    calls : dict of str to callable
+        By contender, the fastest form.
+    forms : dict of str to dict
+        As `Result.forms`.
+    absent : dict of str to str
 
     Raises
     ------
@@ -193,22 +218,34 @@ def bind(
         It is nkblas whose product is wrong.
     """
     calls: dict[str, Call] = {}
+    raced: dict[str, dict[str, float]] = {}
     absent: dict[str, str] = {}
-    expected = Expected(a, b, out)
+    expected = Expected(operands)
+    weights = operands.case.product != operands.case
     for contender in contenders:
         try:
-            call = contender.bind(a, b, out, into)
-            seconds = expected.verify(call)
+            forms = contender.bind(operands.with_own_weights() if weights else operands, into)
+            seconds = min(map(expected.verify, forms.values()))
             if seconds > LONGEST and contender.name != "nkblas":
                 raise AbsentError("takes too long")
-            calls[contender.name] = call
+            times = race(forms, rest) if len(forms) > 1 else dict.fromkeys(forms, seconds)
+            form = min(times, key=times.__getitem__)
+            calls[contender.name] = forms[form]
+            if form:
+                raced[contender.name] = times
         except AbsentError as why:
             absent[contender.name] = str(why)
         except ArithmeticError as why:
             if contender.name == "nkblas":
                 raise
             absent[contender.name] = f"its product is {why}"
-    return calls, absent
+    return calls, raced, absent
+
+
+def race(forms: Mapping[str, Call], rest: float) -> dict[str, float]:
+    """Seconds of each form, from a few rounds."""
+    times = interleave(forms, 0, rest, RACE)
+    return {form: statistics.median(values) for form, values in times.items()}
 
 
 def paired(numerator: list[float], denominator: list[float]) -> float:
@@ -216,7 +253,9 @@ def paired(numerator: list[float], denominator: list[float]) -> float:
     return statistics.median(x / y for x, y in zip(numerator, denominator, strict=False))
 
 
-def interleave(calls: Mapping[str, Call], seconds: float, rest: float) -> dict[str, list[float]]:
+def interleave(
+    calls: Mapping[str, Call], seconds: float, rest: float, fewest: int = ROUNDS
+) -> dict[str, list[float]]:
     """Seconds that one call takes, for each round; the rounds fill `seconds`."""
     timers = {name: Timer(call) for name, call in calls.items()}
     samples = {name: fill(timer) for name, timer in timers.items()}
@@ -226,7 +265,7 @@ def interleave(calls: Mapping[str, Call], seconds: float, rest: float) -> dict[s
     shuffle = random.Random(0).shuffle
     start = time.perf_counter()
     rounds = 0
-    while rounds < ROUNDS or time.perf_counter() - start < seconds:
+    while rounds < fewest or time.perf_counter() - start < seconds:
         if rounds == FEWEST:
             order = [name for name in order if samples[name].seconds < slow]
         shuffle(order)  # in a fixed order each would always find the same leftovers in the caches

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,8 +20,33 @@ LAYOUTS: dict[str, Callable[[Array], Array]] = {
 """From a contiguous array in C order to the same values in another layout."""
 
 
-def operands(case: Case, dtype: str) -> tuple[Array, Array, Array]:
-    """A, B, and a C to write the product to.
+class Operands(NamedTuple):
+    """A case in arrays.
+
+    Attributes
+    ----------
+    a, b : ndarray
+    out : ndarray
+        For the result, whose type it has.
+    bias : ndarray or None
+        Of a layer: a number for each column.
+    case : Case
+        What is to be made of them.
+    """
+
+    a: Array
+    b: Array
+    out: Array
+    bias: Array | None
+    case: Case
+
+    def with_own_weights(self) -> "Operands":
+        """The same with another B that lies as this one does."""
+        return self._replace(b=LAYOUTS[self.case.b](self.b.copy()))
+
+
+def operands(case: Case, dtype: str) -> Operands:
+    """Arrays for a case.
 
     Raises
     ------
@@ -36,12 +61,17 @@ def operands(case: Case, dtype: str) -> tuple[Array, Array, Array]:
         return LAYOUTS[layout](draw(generator, dtype, (*stack, rows, columns), case.k))
 
     a, b = matrix(of_a, case.m, case.k, case.a), matrix(of_b, case.k, case.n, case.b)
-    out = np.empty((*stack, case.m, case.n), of_c)
+    out = np.empty((case.m, case.n) if case.reduces else (*stack, case.m, case.n), of_c)
+    bias = None
+    if case.activation:
+        bias = draw(generator, of_c, (case.n,), case.k)
+        if of_b.kind not in "iub":  # sums around 1, as those of layers are
+            b *= of_b.type(3 / math.sqrt(case.k))
     if case.m == 1:
         a, out = a[..., 0, :], out[..., 0, :]
     if case.n == 1:
         b, out = b[..., 0], out[..., 0]
-    return a, b, out
+    return Operands(a, b, out, bias, case)
 
 
 def element(name: str) -> np.dtype:

@@ -2,25 +2,31 @@
 
 A contender is made for a number of threads, at most, and raises `AbsentError` if it can't be had;
 so does `bind` for a product that it doesn't have.
-`bind` prepares one product as a call without arguments: the call that someone who knows the
-library would make. What has to be done for every product is inside of it, a copy included where
-the library takes no such operand; what can be done once for a shape is done by `bind`.
+`bind` prepares one case as a call without arguments: the call that someone who knows the library
+would make, or several, where only a race tells which is the fastest. What has to be done for every
+product is inside of it, a copy included where the library takes no such operand; what can be done
+once for a shape, or for weights, is done by `bind`.
 """
 
 import ctypes
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import import_module, metadata
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
 import nkblas
 
-from .operands import Array
+from .operands import Array, Operands
 
 Call = Callable[[], object]
+
+Forms: TypeAlias = dict[str, Call]
+"""Calls that do the same, by name; no name where there is one."""
 
 
 class AbsentError(RuntimeError):
@@ -44,11 +50,11 @@ class Contender(Protocol):
         """From now on, run on so many threads."""
         ...
 
-    def bind(self, a: Array, b: Array, out: Array, into: bool) -> Call:
-        """``a @ b`` as a call without arguments.
+    def bind(self, operands: Operands, into: bool) -> Forms:
+        """What the operands' case is, as calls without arguments.
 
-        With `into` it writes to `out`. Without, it makes an array for the result and returns it,
-        unless the library has no such call.
+        With `into` they write to `out`. Without, they make an array for the result and return it.
+        Either way, unless the library has no such call.
 
         Raises
         ------
@@ -72,6 +78,40 @@ def as_numpy(matmul: Any, a: Array, b: Array, out: Array, into: bool) -> Call:
     if options.keys() == {"out"}:
         return lambda: matmul(a, b, out=out)
     return (lambda: matmul(a, b, **options)) if options else (lambda: matmul(a, b))
+
+
+def side_by_side(a: Array, b: Array) -> tuple[Array, Array]:
+    """Two stacks as two matrices, whose product is the sum over that of the stacks."""
+    return np.concatenate(a, axis=1), np.concatenate(b)
+
+
+def in_place(activation: str) -> Callable[[Array, Array], object]:
+    """NumPy's calls for an activation of an array; another one like it is for what is in between.
+
+    Raises
+    ------
+    AbsentError
+        There is no SciPy, whose erf it needs.
+    """
+    if activation == "relu":
+        return lambda c, _: np.maximum(c, 0, out=c)
+    erf = _module("scipy.special").erf if activation == "gelu" else None
+
+    def gelu(c: Array, x: Array) -> None:
+        if erf:
+            np.multiply(c, math.sqrt(0.5), out=x)
+            erf(x, out=x)
+        else:
+            np.multiply(c, c, out=x)
+            np.multiply(x, 0.044715 * math.sqrt(2 / math.pi), out=x)
+            np.add(x, math.sqrt(2 / math.pi), out=x)
+            np.multiply(c, x, out=x)
+            np.tanh(x, out=x)
+        np.add(x, 1, out=x)
+        np.multiply(x, 0.5, out=x)
+        np.multiply(c, x, out=c)
+
+    return gelu
 
 
 class NKBLAS:
@@ -100,17 +140,35 @@ class NKBLAS:
         if self._has_threads:
             self._library.set_num_threads(threads)
 
-    def bind(self, a: Array, b: Array, out: Array, into: bool) -> Call:
-        call = as_numpy(nkblas.matmul, a, b, out, into)
+    def bind(self, operands: Operands, into: bool) -> Forms:
+        call = self._call(operands, into)
         if self._warms_up:
             with self._library.record() as shapes:
                 call()
             self._library.warmup(shapes, tune=self._tune, progress=False)
-        return call
+        return {"": call}
+
+    def _call(self, operands: Operands, into: bool) -> Call:
+        a, b, out, bias, case = operands
+        given: dict[str, Any] = {"out": out} if into else {}
+        if case.reduces:
+            return partial(nkblas.brgemm, a, b, **given)
+        right: Any = nkblas.pack(b, a_dtype=a.dtype, dtype=out.dtype) if case.packed else b
+        if case.activation:
+            given |= {"bias": bias, "activation": case.activation}
+            if not uniform(a, b, out):
+                given["out_dtype"] = out.dtype
+            return partial(nkblas.gemm, a, right, **given)
+        if case.packed:
+            return partial(nkblas.matmul, a, right, **given)
+        return as_numpy(nkblas.matmul, a, b, out, into)
 
 
 class NumPy:
-    """``numpy.matmul``: the BLAS inside NumPy's wheels, or loops where that hasn't the type."""
+    """``numpy.matmul``: the BLAS inside NumPy's wheels, or loops where that hasn't the type.
+
+    What makes it a layer follows in place.
+    """
 
     name = "numpy"
 
@@ -129,11 +187,26 @@ class NumPy:
     def use(self, threads: int) -> None:
         self._pools.limit(limits=threads)
 
-    def bind(self, a: Array, b: Array, out: Array, into: bool) -> Call:
+    def bind(self, operands: Operands, into: bool) -> Forms:
+        a, b, out, bias, case = operands
+        if case.reduces:
+            a, b = side_by_side(a, b)
         has_blas = out.dtype.name in ("bfloat16", "float32", "float64", "complex64", "complex128")
         if not has_blas and 2 * out.size * a.shape[-1] > self.LOOPS:
             raise AbsentError("takes too long")
-        return as_numpy(np.matmul, a, b, out, into)
+        call = as_numpy(np.matmul, a, b, out, into)
+        return {"": self._layer(call, bias, case.activation) if bias is not None else call}
+
+    def _layer(self, product: Call, bias: Array, activation: str) -> Call:
+        activate, buffer = in_place(activation), np.empty_like(product())
+
+        def layer() -> Array:
+            c: Any = product()
+            np.add(c, bias, out=c)
+            activate(c, buffer)
+            return c
+
+        return layer
 
 
 class MKL:
@@ -142,7 +215,8 @@ class MKL:
     ``cblas_?gemm``, ``cblas_?gemv`` for vectors, ``cblas_?gemm_batch_strided`` for stacks, and for
     small matrices what ``mkl_jit_create_?gemm`` gives: a kernel made for the shape, or
     ``cblas_?gemm`` with fewer arguments where it makes none (on this CPU's vendor, perhaps).
-    Half precision and integers have a gemm only.
+    Half precision and integers have a gemm only. Sums over a stack are one product after the other,
+    added to the result, or one of all side by side.
     """
 
     name = "mkl"
@@ -180,7 +254,26 @@ class MKL:
     def use(self, threads: int) -> None:
         self._library.MKL_Set_Num_Threads(threads)
 
-    def bind(self, a: Array, b: Array, out: Array, into: bool) -> Call:
+    def bind(self, operands: Operands, into: bool) -> Forms:
+        a, b, out, _, case = operands
+        if case.activation:
+            raise AbsentError("has no layers")
+        if not case.reduces:
+            return {"": self._product(a, b, out)}
+        if not (uniform(a, b, out) and out.dtype.name in self.LETTERS):
+            raise AbsentError("has no function for that")
+        forms = {"one product": self._product(*side_by_side(a, b), out)}
+        makers = {"gemm": self._gemm}
+        if max(*out.shape, a.shape[2]) <= self.SMALL:
+            makers["jit"] = self._gemm_jit
+        for name, make in makers.items():
+            calls = [
+                make(x, y, out, float(i > 0)) for i, (x, y) in enumerate(zip(a, b, strict=True))
+            ]
+            forms[name] = partial(_all, calls)
+        return forms
+
+    def _product(self, a: Array, b: Array, out: Array) -> Call:
         copies: list[Call] = []
 
         def with_unit_stride(x: Array) -> Array:
@@ -242,12 +335,12 @@ class MKL:
             1.0, a, lda, x, 1, 0.0, out, 1,
         )  # fmt: skip
 
-    def _gemm(self, a: Array, b: Array, out: Array) -> Call:
+    def _gemm(self, a: Array, b: Array, out: Array, beta: float = 0.0) -> Call:
         (trans_a, lda), (trans_b, ldb) = self._describe(a), self._describe(b)
         (m, n), k = out.shape, a.shape[1]
         return self._prepare(
             "cblas_?gemm", a.dtype, self.ROW_MAJOR, trans_a, trans_b, m, n, k,
-            1.0, a, lda, b, ldb, 0.0, out, n,
+            1.0, a, lda, b, ldb, beta, out, n,
         )  # fmt: skip
 
     def _gemm_batch(self, a: Array, b: Array, out: Array) -> Call:
@@ -259,18 +352,19 @@ class MKL:
             1.0, a, lda, step_a, b, ldb, step_b, 0.0, out, n, step_c, batch,
         )  # fmt: skip
 
-    def _gemm_jit(self, a: Array, b: Array, out: Array) -> Call:
+    def _gemm_jit(self, a: Array, b: Array, out: Array, beta: float = 0.0) -> Call:
         (trans_a, lda), (trans_b, ldb) = self._describe(a), self._describe(b)
         (m, n), k = out.shape, a.shape[1]
         jitter = ctypes.c_void_p()
         self._prepare(
             "mkl_cblas_jit_create_?gemm", a.dtype, ctypes.byref(jitter),
-            self.ROW_MAJOR, trans_a, trans_b, m, n, k, 1.0, lda, ldb, 0.0, n,
+            self.ROW_MAJOR, trans_a, trans_b, m, n, k, 1.0, lda, ldb, beta, n,
         )()  # fmt: skip
         get = self._function("mkl_jit_get_?gemm_ptr", a.dtype)
         get.restype = ctypes.c_void_p
         kernel = ctypes.CFUNCTYPE(None)(get(jitter))
-        return partial(kernel, jitter, *(ctypes.c_void_p(x.ctypes.data) for x in (a, b, out)))
+        # what `data_as` returns keeps the array
+        return partial(kernel, jitter, *(x.ctypes.data_as(ctypes.c_void_p) for x in (a, b, out)))
 
     def _describe(self, x: Array) -> tuple[int, int]:
         """How an operand's matrices lie: transposed or not, and their leading dimension."""
@@ -313,7 +407,8 @@ class MKL:
 class Torch:
     """``torch.mm``, ``mv`` and ``bmm`` on views of the same arrays; ``_int_mm`` for int8 -> int32.
 
-    A wider result of other types is asked for by ``out_dtype``.
+    A wider result of other types is asked for by ``out_dtype``. Layers and sums over a stack are
+    whatever is the fastest of several ways.
     """
 
     name = "torch"
@@ -327,9 +422,28 @@ class Torch:
     def use(self, threads: int) -> None:
         self._torch.set_num_threads(threads)
 
-    def bind(self, a: Array, b: Array, out: Array, into: bool) -> Call:
-        if not into and out.dtype.name == "bfloat16":
+    def bind(self, operands: Operands, into: bool) -> Forms:
+        if not into and operands.out.dtype.name == "bfloat16":
             raise AbsentError("NumPy can't read the result that it makes")
+        if operands.bias is not None:
+            forms = self._layers(operands, operands.bias, into)
+        elif operands.case.reduces:
+            forms = self._sums(operands, into)
+        else:
+            forms = {"": self._product(operands, into)}
+        running = {}
+        for name, call in forms.items():
+            try:
+                call()
+                running[name] = call
+            except RuntimeError as error:
+                why = str(error).partition(". ")[0]
+        if not running:
+            raise AbsentError(why)
+        return running
+
+    def _product(self, operands: Operands, into: bool) -> Call:
+        a, b, out, *_ = operands
         x, y, z = map(self._tensor, (a, b, out))
         if uniform(a, b, out):
             if out.ndim == 1:
@@ -348,11 +462,47 @@ class Torch:
                 function = partial(
                     self._torch.bmm if out.ndim == 3 else self._torch.mm, out_dtype=z.dtype
                 )
-        try:
-            function(x, y, out=z)
-        except RuntimeError as why:
-            raise AbsentError(str(why).partition(". ")[0]) from None
         return (lambda: function(x, y, out=z)) if into else (lambda: function(x, y))
+
+    def _layers(self, operands: Operands, bias: Array, into: bool) -> Forms:
+        """With weights as they are, as ``torch.nn.Linear`` keeps them, or packed as ``compile``
+        has them when they are frozen."""
+        torch = self._torch
+        x, w, z, c = map(self._tensor, (operands.a, operands.b, operands.out, bias))
+        kept = w.T.contiguous()
+        given = {"out": z} if into else {}
+        linear, gelu = torch._C._nn.linear, torch._C._nn.gelu_
+        activate, name, algorithm = {
+            "relu": (torch.relu_, "relu", ""),
+            "gelu": (gelu, "gelu", "none"),
+            "gelu_tanh": (partial(gelu, approximate="tanh"), "gelu", "tanh"),
+        }[operands.case.activation]
+        forms: Forms = {
+            "addmm": lambda: activate(torch.addmm(c, x, w, **given)),
+            "linear": lambda: activate(linear(x, kept, c, **given)),
+        }
+        rows = len(x)
+        with suppress(AttributeError, RuntimeError):  # built without, or without for this type
+            by_onednn = torch.ops.mkldnn._reorder_linear_weight(kept, rows)
+            pointwise = torch.ops.mkldnn._linear_pointwise.default
+            forms["packed by oneDNN"] = lambda: pointwise(x, by_onednn, c, name, [], algorithm)
+        with suppress(AttributeError, RuntimeError):
+            by_mkl = torch.ops.mkl._mkl_reorder_linear_weight(kept, rows)
+            mkl_linear = torch.ops.mkl._mkl_linear.default
+            forms["packed by MKL"] = lambda: activate(mkl_linear(x, by_mkl, kept, c, rows))
+        return forms
+
+    def _sums(self, operands: Operands, into: bool) -> Forms:
+        torch = self._torch
+        a, b, out, *_ = operands
+        x, y, z, wide, tall = map(self._tensor, (a, b, out, *side_by_side(a, b)))
+        given = {"out": z} if into else {}
+        stack = torch.empty((len(a), *out.shape), dtype=z.dtype)
+        return {
+            "one mm": lambda: torch.mm(wide, tall, **given),
+            "addbmm": lambda: torch.addbmm(z, x, y, beta=0, **given),
+            "bmm, sum": lambda: torch.sum(torch.bmm(x, y, out=stack), 0, **given),
+        }
 
     def _tensor(self, x: Array) -> Any:
         if x.dtype.name == "bfloat16":
@@ -381,7 +531,10 @@ class JAX:
             os.environ["PJRT_NPROC"] = str(threads)
             self._backend.clear_backends()
 
-    def bind(self, a: Array, b: Array, out: Array, into: bool) -> Call:
+    def bind(self, operands: Operands, into: bool) -> Forms:
+        a, b, out, _, case = operands
+        if case.activation or case.reduces:
+            raise AbsentError("is measured on products only")
         jnp = self._jax.numpy
         turn_a, turn_b = (not x.flags.c_contiguous for x in (a, b))
         a, b = (a.mT if turn_a else a), (b.mT if turn_b else b)
@@ -395,12 +548,17 @@ class JAX:
             x, y = (x.mT if turn_a else x), (y.mT if turn_b else y)
             return jnp.matmul(x, y, preferred_element_type=wider)
 
-        return lambda: product(x, y).block_until_ready()
+        return {"": lambda: product(x, y).block_until_ready()}
 
 
 PEERS: dict[str, Callable[[int], Contender]] = {
     peer.name: peer for peer in (NumPy, MKL, Torch, JAX)
 }
+
+
+def _all(calls: Sequence[Call]) -> None:
+    for call in calls:
+        call()
 
 
 def _module(name: str) -> Any:

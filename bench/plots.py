@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
+from math import isnan
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -14,10 +15,27 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from .record import Record, Result
-from .report import geometric_mean, of_roof, peers, ratio, row, speed, table, title
-from .suites import SUITES, Case
+from .report import (
+    geometric_mean,
+    of_roof,
+    over_product,
+    peers,
+    ratio,
+    row,
+    speed,
+    table,
+    title,
+)
+from .suites import PEERS, SUITES, Case
 
-NAMES = {"nkblas": "nkblas", "numpy": "NumPy", "mkl": "MKL", "torch": "PyTorch", "jax": "JAX"}
+NAMES = {
+    "nkblas": "nkblas",
+    "numpy": "NumPy",
+    "mkl": "MKL",
+    "torch": "PyTorch",
+    "jax": "JAX",
+    "product": "its own product",
+}
 
 LINE: dict[str, Any] = {
     "linewidth": 1,
@@ -34,6 +52,7 @@ LINES: dict[str, dict[str, Any]] = {
     "mkl": LINE | {"color": "#009e73", "marker": "^"},
     "torch": LINE | {"color": "#9467bd", "marker": "D", "markersize": 4},
     "jax": LINE | {"color": "#56b4e9", "marker": "v"},
+    "product": LINE | {"color": "#999999", "marker": "P"},
 }
 """Colours that the colour-blind can tell apart, and markers for print in grey."""
 
@@ -88,12 +107,17 @@ def draw(results: Sequence[Result], header: dict[str, str]) -> Figure:
         above.set_ylabel(roof, **GREY)
 
     below.axhline(1, color="black", linewidth=1, zorder=2)
-    for name in names[1:]:
-        mean = geometric_mean([ratio(name, result) for result in results])
-        _lines(below, name, f"over {NAMES[name]}: {mean:.2f}", groups, partial(ratio, name))
-    _logarithmic(below, [1, *(ratio for result in results for ratio in result.ratios.values())])
+    speed_ups: dict[str, Callable[[Result], float]] = {x: partial(ratio, x) for x in names[1:]}
+    if first.over_product:
+        speed_ups["product"] = over_product
+    shown: list[float] = [1]
+    for name, speed_up in speed_ups.items():
+        found = [x for x in map(speed_up, results) if not isnan(x)]
+        _lines(below, name, f"over {NAMES[name]}: {geometric_mean(found):.2f}", groups, speed_up)
+        shown += found
+    _logarithmic(below, shown)
     below.set_ylabel("speed-up of nkblas", **GREY)
-    _text(below, "geometric means", 8, x=1, ha="right", style="italic", **GREY)
+    _text(below, "geometric means", 20, x=1, ha="right", style="italic", **GREY)
 
     places = [place for group in groups for place in group.places]
     labels = [label for group in groups for label in group.labels]
@@ -156,7 +180,7 @@ def _lines(
     look, shift = LINES[contender], 0.0
     if SUITES[groups[0].results[0].suite].by_dtype:
         look = look | {"linewidth": 0}  # nothing lies between two dtypes: room for side by side
-        shift = 0.14 * (list(LINES).index(contender) - len(LINES) // 2)
+        shift = 0.14 * (list(LINES).index(contender) - len(PEERS) // 2)
     for group in groups:
         values = [value(result) for result in group.results]
         axes.plot([place + shift for place in group.places], values, label=label, **look)

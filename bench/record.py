@@ -25,9 +25,15 @@ class Result(NamedTuple):
         Whether nkblas left the product to NumPy.
     absent : dict of str to str
         By contender that has no such product: why.
+    forms : dict of str to dict of str to float
+        By contender with several ways to have it: seconds of each in a short race, whose winner
+        was measured.
     peak : float
         GFLOP/s of multiply-adds alone, on one core, in the same rounds; 0 where no kernel
         measures it for this dtype.
+    over_product : float
+        Time of nkblas's own product, of `Case.product`, / its time for the case; 0 where that is
+        the same.
     bandwidth : float
         GB/s at which the largest operand is read, in the same rounds; 0 where nobody asked.
     gflops : dict of str to float
@@ -41,7 +47,7 @@ class Result(NamedTuple):
     ratios : dict of str to float
         By peer: its time / nkblas's, so that above 1 nkblas is faster.
     medians : dict of str to float
-        By contender, and "peak", "read": seconds of one call.
+        By contender, and "peak", "read", "product": seconds of one call.
     seconds : dict of str to list of float
         The same in each round; for those who are very slow, in the first few.
     """
@@ -54,7 +60,9 @@ class Result(NamedTuple):
     plan: str
     fallback: bool
     absent: dict[str, str]
+    forms: dict[str, dict[str, float]]
     peak: float
+    over_product: float
     bandwidth: float
     gflops: dict[str, float]
     of_peak: dict[str, float]

@@ -1,6 +1,7 @@
 """What is printed: a table for each suite, dtype and number of threads, while it is measured."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
@@ -68,20 +69,25 @@ def tables(results: Iterable[Result]) -> Iterator[Result]:
         for name, summarize in (("geometric mean", geometric_mean), ("minimum", minimum)):
             numbers = (c.number(summarize([c.value(r) for r in seen])) for c in columns)
             _line(name, numbers)
-        for line in reasons(seen):
+        for line in (*reasons(seen), *forms(seen)):
             print(line)
         fewest.setdefault((suite, constant), {row(result): result for result in seen})
 
 
 def table(result: Result) -> tuple[str, str, int]:
     """What the results of one table, or one figure, have in common."""
-    by_dtype = SUITES[result.suite].by_dtype
-    return result.suite, result.case.size if by_dtype else result.dtype, result.threads
+    if SUITES[result.suite].by_dtype:
+        constant = result.case.size
+    else:
+        constant = f"{result.dtype} {result.case.activation}".rstrip()
+    return result.suite, constant, result.threads
 
 
 def row(result: Result) -> str:
     """What tells a result from the others of its table."""
-    return str(types(result.dtype) if SUITES[result.suite].by_dtype else result.case)
+    if SUITES[result.suite].by_dtype:
+        return str(types(result.dtype))
+    return result.case.size if result.case.activation else str(result.case)
 
 
 def peers(result: Result) -> list[str]:
@@ -95,7 +101,23 @@ def reasons(results: Sequence[Result]) -> list[str]:
     for result in results:
         for name, why in result.absent.items():
             found.setdefault(f"{name}: {why}", []).append(row(result))
-    return [f"{reason} ({'; '.join(rows)})" for reason, rows in found.items()]
+    return [
+        f"{reason} ({'; '.join(rows) if len(rows) < len(results) else 'all'})"
+        for reason, rows in found.items()
+    ]
+
+
+def forms(results: Sequence[Result]) -> list[str]:
+    """For each contender that has several ways to do it: which was how often the fastest."""
+    counts = Counter(
+        (name, min(times, key=times.__getitem__))
+        for result in results
+        for name, times in result.forms.items()
+    )
+    return [
+        f"{name}: {', '.join(f'{form} ({count})' for (_, form), count in group)}"
+        for name, group in groupby(sorted(counts.items()), key=lambda item: item[0][0])
+    ]
 
 
 def begin(first: Result, fewest: dict[str, Result]) -> list[Column]:
@@ -118,6 +140,8 @@ def begin(first: Result, fewest: dict[str, Result]) -> list[Column]:
     columns = [Column("nkblas", "nkblas", partial(of_roof, "nkblas"), "6.1%")]
     columns += (Column(peer, peer, partial(ratio, peer)) for peer in peers(first))
     columns.append(Column("best peer", "", best))
+    if first.over_product:
+        columns.append(Column("own product", "", over_product, "6.3f"))
     if fewest:
         one = next(iter(fewest.values())).threads
         heading = f"{one} thread{'s' * (one > 1)}"
@@ -158,6 +182,12 @@ def ratio(peer: str, result: Result) -> float:
 def best(result: Result) -> float:
     """nkblas's speed-up over the fastest peer; NaN if there is none."""
     return min(result.ratios.values(), default=math.nan)
+
+
+def over_product(result: Result) -> float:
+    """nkblas's speed-up over its own product, without what is done to it or for it; NaN if it is
+    that."""
+    return result.over_product or math.nan
 
 
 def scaling(fewest: dict[str, Result], result: Result) -> float:

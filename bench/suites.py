@@ -1,7 +1,7 @@
 """The products that are measured, by suite. Plain data: nothing here needs NumPy."""
 
 from itertools import chain
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 PEERS = ("numpy", "mkl", "torch", "jax")
 """In the order in which they are shown."""
@@ -16,6 +16,9 @@ DTYPES = (
     *("int16", "int32", "int64", "bool"),
 )
 """What `types` takes apart, as far as it is measured."""
+
+ACTIVATIONS = ("relu", "gelu", "gelu_tanh")
+"""Of layers: gelu is the one with erf."""
 
 
 class Types(NamedTuple):
@@ -37,7 +40,7 @@ def types(dtype: str) -> Types:
 
 
 class Case(NamedTuple):
-    """One product ``C[m, n] = A[m, k] @ B[k, n]``, or a stack of them.
+    """One product ``C[m, n] = A[m, k] @ B[k, n]``, or a stack of them; or what is made of it.
 
     Where m (n) is 1, the left (right) operand is a vector: it has one dimension.
 
@@ -49,6 +52,12 @@ class Case(NamedTuple):
     a, b : str
         What is written behind the operand's name, a contiguous array in C order: nothing, or one
         of ".T" (of a stack: ".mT"), "[::2]" and "[:, ::2]".
+    activation : str
+        Of a layer, ``activation(A @ B + bias)`` of matrices: of `ACTIVATIONS`.
+    packed : bool
+        Whether B is packed before, by a contender that is measured with it.
+    reduces : bool
+        Whether the products of the stack are added up: C is one matrix ("batch-reduce").
     """
 
     m: int
@@ -57,16 +66,27 @@ class Case(NamedTuple):
     batch: int = 0
     a: str = ""
     b: str = ""
+    activation: str = ""
+    packed: bool = False
+    reduces: bool = False
 
     def flops(self, dtype: str) -> int:
-        """Operations: a multiply and an add for each of m * n * k; four of each if complex."""
+        """Operations of the products: a multiply and an add for each of m * n * k; four of each if
+        complex."""
         each = 8 if dtype.startswith("complex") else 2
         return each * (self.batch or 1) * self.m * self.n * self.k
 
     @property
     def elements(self) -> int:
         """Elements of A, B and C: the least that has to go through memory."""
-        return (self.batch or 1) * (self.m * self.k + self.k * self.n + self.m * self.n)
+        items = self.batch or 1
+        results = 1 if self.reduces else items
+        return items * (self.m * self.k + self.k * self.n) + results * self.m * self.n
+
+    @property
+    def product(self) -> "Case":
+        """The product of a layer, or the one whose B is not packed; else the case itself."""
+        return self._replace(activation="", packed=False)
 
     @property
     def size(self) -> str:
@@ -75,11 +95,16 @@ class Case(NamedTuple):
 
     @property
     def expression(self) -> str:
-        """The product as a user writes it; empty if it is the plain one."""
-        if not self.a and not self.b:
-            return ""
-        product = f"a{self.a} @ b{self.b}"
-        return product.replace(".T", ".mT") if self.batch else product
+        """What is made, as a user writes it; empty if it is the plain product."""
+        b = f"pack(b{self.b})" if self.packed else f"b{self.b}"
+        text = f"a{self.a} @ {b}"
+        if self.batch:
+            text = text.replace(".T", ".mT")
+        if self.reduces:
+            text = f"sum({text})"
+        if self.activation:
+            text = f"{self.activation}({text} + bias)"
+        return "" if text == "a @ b" else text
 
     def __str__(self) -> str:
         return f"{self.size}  {self.expression}".rstrip()
@@ -126,8 +151,9 @@ class Suite(NamedTuple):
         return tuple(chain.from_iterable(self.groups.values()))
 
 
-def cases(*sizes: tuple[int, int, int], batch: int = 0, a: str = "", b: str = "") -> Cases:
-    return tuple(Case(*size, batch, a, b) for size in sizes)
+def cases(*sizes: tuple[int, int, int], **others: Any) -> Cases:
+    """Cases that differ in size alone."""
+    return tuple(Case(*size, **others) for size in sizes)
 
 
 def squares(*sides: int) -> Cases:
@@ -154,36 +180,36 @@ MATRICES = (
 SIZES = ((256, 256, 256), (1024, 1024, 1024), (128, 768, 3072))
 """Of products that are the same in several layouts."""
 
+LAYERS = (
+    (1024, 1024, 512),
+    (1024, 2560, 1024),
+    (1024, 352, 512),
+    (1024, 512, 256),
+    (128, 1024, 1024),
+    (128, 1024, 4096),
+    (128, 3072, 768),
+    (128, 4096, 1024),
+    (128, 768, 2304),
+    (128, 768, 3072),
+    (128, 768, 768),
+    (256, 1024, 1024),
+    (256, 1024, 4096),
+    (256, 3072, 768),
+    (256, 4096, 1024),
+    (256, 768, 3072),
+    (256, 768, 768),
+)
+"""From the evaluation in "Library Liberation" (arXiv 2511.13764)."""
+
+WEIGHTS = ((768, 3072), (3072, 768), (1024, 1024), (1024, 4096))
+"""Rows and columns of a matrix that is packed once, for few rows at a time."""
+
 SUITES = {
     "square": Suite(
         "square matrices",
         {"": squares(8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)},
     ),
-    # From the evaluation in "Library Liberation" (arXiv 2511.13764).
-    "paper": Suite(
-        "layers of neural networks",
-        {
-            "": cases(
-                (1024, 1024, 512),
-                (1024, 2560, 1024),
-                (1024, 352, 512),
-                (1024, 512, 256),
-                (128, 1024, 1024),
-                (128, 1024, 4096),
-                (128, 3072, 768),
-                (128, 4096, 1024),
-                (128, 768, 2304),
-                (128, 768, 3072),
-                (128, 768, 768),
-                (256, 1024, 1024),
-                (256, 1024, 4096),
-                (256, 3072, 768),
-                (256, 4096, 1024),
-                (256, 768, 3072),
-                (256, 768, 768),
-            )
-        },
-    ),
+    "paper": Suite("layers of neural networks", {"": cases(*LAYERS)}),
     "small": Suite(
         "sides of 2 to 64",
         {
@@ -261,5 +287,29 @@ SUITES = {
         dtypes=DTYPES,
         peers=PEERS,
         by_dtype=True,
+    ),
+    "layers": Suite(
+        "activation(a @ b + bias)",
+        {name: cases(*LAYERS, activation=name) for name in ACTIVATIONS},
+        note="Operations are those of the product. NumPy: matmul, add, and maximum or what gelu is "
+        "made of, in place. PyTorch: the fastest of some forms, weights that it packed among them.",
+        dtypes=("float32",),
+        peers=("numpy", "torch"),
+    ),
+    "packed": Suite(
+        "weights that nkblas packed before",
+        {
+            f"m x {n} x {k}": cases(*((m, n, k) for m in (1, 2, 4, 8, 16, 32)), packed=True)
+            for k, n in WEIGHTS
+        },
+        in_memory=True,
+        note="The others, and nkblas's own product, have the weights as they are.",
+        dtypes=("float32", "bfloat16_float32", "bfloat16", "int8_int32"),
+    ),
+    "brgemm": Suite(
+        "sums over a stack of products",
+        {"16 blocks": tuple(x._replace(batch=16, reduces=True) for x in squares(32, 64, 128))},
+        note="NumPy: matmul of the blocks side by side, put there before. MKL, PyTorch: that, or "
+        "one by one, or what adds up a stack: the fastest.",
     ),
 }

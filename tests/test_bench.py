@@ -6,10 +6,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
-from statistics import median
+from statistics import NormalDist, median
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,8 @@ sys.path.append(str(ROOT))  # bench is not installed
 from bench import __main__ as command  # noqa: E402
 from bench import measure, peers, record, report  # noqa: E402
 from bench.check import Expected, approximate, eps, exact  # noqa: E402
-from bench.operands import element, operands  # noqa: E402
-from bench.suites import DTYPES, REAL, SUITES, Case, types  # noqa: E402
+from bench.operands import Operands, element, operands  # noqa: E402
+from bench.suites import ACTIVATIONS, DTYPES, REAL, SUITES, Case, types  # noqa: E402
 
 KINDS = (
     Case(7, 9, 8),
@@ -46,8 +47,26 @@ KINDS = (
     Case(70, 1, 80, a=".T"),
     Case(1, 90, 80),
     Case(1, 90, 80, b=".T"),
+    Case(70, 90, 80, activation="relu"),
+    Case(70, 90, 80, a=".T", activation="gelu"),
+    Case(70, 90, 80, b=".T", activation="gelu_tanh"),
+    Case(70, 90, 80, activation="relu", packed=True),
+    Case(70, 90, 80, packed=True),
+    Case(1, 90, 80, packed=True),
+    Case(7, 9, 8, batch=5, reduces=True),
+    Case(70, 90, 80, batch=5, a=".T", reduces=True),
 )
 """One small case of everything that a contender has to tell apart."""
+
+
+def lacks(contender: str, case: Case) -> str:
+    """Why it must be absent; empty if it must not."""
+    if contender == "mkl" and case.activation:
+        return "has no layers"
+    if contender == "jax" and (case.activation or case.reduces):
+        return "is measured on products only"
+    return "has no strided arrays" if contender == "jax" and "::2" in str(case) else ""
+
 
 HERE = [x for x in DTYPES if "bfloat16" not in x or find_spec("ml_dtypes")]
 OTHERS = [x for x in HERE if x not in REAL]
@@ -108,10 +127,13 @@ def test_operands(suite: str, dtype: str) -> None:
     assert len(set(map(str, cases))) == len(cases)
     for case in set(map(shrunk, cases)):
         m, n, k, batch = case[:4]
-        a, b, out = operands(case, dtype)
+        a, b, out, bias, _ = operands(case, dtype)
         assert tuple(x.dtype.name for x in (a, b, out)) == types(dtype)
         assert a.size + b.size + out.size == case.elements
-        assert out.shape == (a @ b).shape
+        assert out.shape == (a @ b).shape[case.reduces :]
+        assert (bias is not None) == bool(case.activation)
+        if bias is not None:
+            assert (bias.dtype, bias.shape) == (out.dtype, (n,))
         each = 8 if "complex" in dtype else 2  # real ones
         assert case.flops(dtype) == each * m * n * k * max(1, batch)
         stack = (batch,) if batch else ()
@@ -126,7 +148,7 @@ def test_operands(suite: str, dtype: str) -> None:
             else:
                 assert x.shape == (*stack, rows, columns)
                 assert x.strides[-2:] == tuple(s * x.itemsize for s in strides)
-                if x.dtype.kind not in "iub":
+                if x.dtype.kind not in "iub" and not case.activation:
                     assert abs(x).max() <= 2**0.5
 
 
@@ -143,9 +165,9 @@ def test_types() -> None:
 
 
 def test_integers_have_their_whole_range() -> None:
-    a, b, _ = operands(Case(50, 60, 70), "uint8_int8_int32")
+    a, b, *_ = operands(Case(50, 60, 70), "uint8_int8_int32")
     assert (a.min(), a.max(), b.min(), b.max()) == (0, 255, -128, 127)
-    a, b, _ = operands(Case(50, 60, 70), "bool")
+    a, b, *_ = operands(Case(50, 60, 70), "bool")
     assert 0.4 < (a @ b).mean() < 0.6
 
 
@@ -158,38 +180,88 @@ def test_suites_cover_what_they_say() -> None:
     assert all((case.m == 1) != (case.n == 1) for case in SUITES["gemv"].cases)
     assert all(case.a or case.b for case in SUITES["transposed"].cases)
     assert not SUITES["small"].out
-    assert {name for name, suite in SUITES.items() if suite.in_memory} == {"skinny", "gemv"}
+    in_memory = {name for name, suite in SUITES.items() if suite.in_memory}
+    assert in_memory == {"skinny", "gemv", "packed"}
+    for name in ACTIVATIONS:
+        layers = [x for x in SUITES["layers"].cases if x.activation == name]
+        assert [x.product for x in layers] == list(SUITES["paper"].cases)
+    assert all(case.packed for case in SUITES["packed"].cases)
+    assert all(case.reduces and case.batch == 16 for case in SUITES["brgemm"].cases)
+
+
+def test_expressions() -> None:
+    for case, text in (
+        (Case(2, 3, 4), ""),
+        (Case(2, 3, 4, a=".T"), "a.T @ b"),
+        (Case(2, 3, 4, batch=5, b=".T"), "a @ b.mT"),
+        (Case(2, 3, 4, activation="relu"), "relu(a @ b + bias)"),
+        (Case(2, 3, 4, packed=True), "a @ pack(b)"),
+        (Case(2, 3, 4, b=".T", activation="gelu", packed=True), "gelu(a @ pack(b.T) + bias)"),
+        (Case(2, 3, 4, batch=5, a=".T", reduces=True), "sum(a.mT @ b)"),
+    ):
+        assert case.expression == text
+
+
+@pytest.mark.parametrize("layout", ["", ".T", "[::2]", "[:, ::2]"])
+def test_own_weights(layout: str) -> None:
+    one = operands(Case(7, 9, 8, b=layout, packed=True), "float32")
+    other = one.with_own_weights()
+    assert np.array_equal(one.b, other.b)
+    assert one.b.strides == other.b.strides
+    assert not np.shares_memory(one.b, other.b)
+    assert all(x is y for x, y in zip(one[:1] + one[2:], other[:1] + other[2:], strict=True))
+
+
+def test_layers_have_sums_around_1() -> None:
+    for k in (50, 2000):
+        a, b, *_ = operands(Case(40, 50, k, activation="relu"), "float32")
+        assert 0.9 < (a @ b).std() < 1.1
 
 
 @pytest.mark.parametrize("into", [True, False])
 @pytest.mark.parametrize("dtype", REAL)
 @pytest.mark.parametrize("case", KINDS, ids=str)
 def test_contender(contender: peers.Contender, case: Case, dtype: str, into: bool) -> None:
-    a, b, out = operands(case, dtype)
-    before = a.copy(), b.copy()
+    everything = operands(case, dtype)
+    a, b, out, bias, _ = everything
+    before = a.copy(), b.copy(), None if bias is None else bias.copy()
     try:
-        call = contender.bind(a, b, out, into)
+        forms = contender.bind(everything, into)
     except peers.AbsentError as why:
-        assert (contender.name, str(why)) == ("jax", "has no strided arrays")
-        assert "::2" in str(case)
+        assert str(why) == lacks(contender.name, case)
         return
-    verify(contender, call, a, b, out)
-    for x, y in zip((a, b), before, strict=True):
-        assert np.array_equal(x, y)
-    out[...] = 77
-    returned = call()
-    if contender.name == "mkl" or (into and contender.name != "jax"):
-        assert not (out == 77).any()
-    else:
-        assert (out == 77).all()
-        assert not np.shares_memory(np.asarray(returned), out)
-    if contender.name == "jax":  # has copies
-        return
-    # it is the operands' values at the time of the call that count
-    a[...] = 0
-    call()
-    result = out if returned is None or into else np.asarray(call())
-    assert not result.any()
+    assert not lacks(contender.name, case)
+    for name, call in forms.items():
+        verify(contender, call, everything)
+        for x, y in zip((a, b, bias), before, strict=True):
+            assert np.array_equal(x, y)
+        out[...] = 77
+        returned = call()
+        always_new = contender.name == "jax" or name.startswith("packed")
+        if contender.name == "mkl" or (into and not always_new):
+            assert not (out == 77).any()
+        else:
+            assert (out == 77).all()
+            assert not np.shares_memory(np.asarray(returned), out)
+    # it is the operands' values at the time of the call that count, but for copies
+    a[...] = a[::-1].copy() / 2
+    for name, call in forms.items():
+        side_by_side = case.reduces and (contender.name == "numpy" or name.startswith("one"))
+        if contender.name == "jax" or side_by_side:
+            with pytest.raises(ArithmeticError):
+                verify(contender, call, everything)
+        else:
+            verify(contender, call, everything)
+
+
+def test_torch_has_every_form() -> None:
+    """Those that are private as well, in the version that is measured."""
+    try:
+        torch = peers.Torch(1)
+    except peers.AbsentError as why:
+        pytest.skip(str(why))
+    forms = torch.bind(operands(Case(70, 90, 80, activation="gelu"), "float32"), True)
+    assert list(forms) == ["addmm", "linear", "packed by oneDNN", "packed by MKL"]
 
 
 # Calls of nkblas and NumPy are the same for every dtype: each has two of the cases, in turn.
@@ -215,31 +287,38 @@ def test_contender_of_other_dtypes(contender: peers.Contender, case: Case, dtype
 
 
 def check_other_dtype(contender: peers.Contender, case: Case, dtype: str) -> None:
-    a, b, out = operands(case, dtype)
+    everything = operands(case, dtype)
+    a, _, out, *_ = everything
     try:
-        call = contender.bind(a, b, out, True)
+        (call,) = contender.bind(everything, True).values()
     except peers.AbsentError:
         assert dtype not in HAVE[contender.name] or case.batch or "::2" in str(case)
         return
-    verify(contender, call, a, b, out)
+    verify(contender, call, everything)
     if contender.name != "jax":
         a[...] = 0
         call()
         assert not out.any()
 
 
-def verify(contender: peers.Contender, call: peers.Call, a: Any, b: Any, out: Any) -> None:
+def verify(contender: peers.Contender, call: peers.Call, everything: Operands) -> None:
+    out = everything.out
     try:
-        Expected(a, b, out).verify(call)
-    except ArithmeticError:  # where 16 bits are too few for sums of two products, MKL saturates
-        saturates = contender.name == "mkl" and out.dtype == np.int32
-        if not saturates or {"avx512_vnni", "avx_vnni"} & set(nkblas.cpu.features):
+        Expected(everything).verify(call)
+    except ArithmeticError:
+        features = set(nkblas.cpu.features)
+        # where 16 bits are too few for sums of two products, MKL saturates
+        saturates = out.dtype == np.int32 and not {"avx512_vnni", "avx_vnni"} & features
+        # where the CPU can, it adds up in float16
+        rounds = out.dtype == np.float16 and "avx512_fp16" in features
+        if contender.name != "mkl" or not (saturates or rounds):
             raise
 
 
 def test_wrong_results_are_found() -> None:
-    a, b, out = operands(Case(20, 30, 40), "float32")
-    expected = Expected(a, b, out)
+    everything = operands(Case(20, 30, 40), "float32")
+    a, b, out, *_ = everything
+    expected = Expected(everything)
 
     def wrong() -> None:
         np.matmul(a, b, out=out)
@@ -255,13 +334,53 @@ def test_wrong_results_are_found() -> None:
     with pytest.raises(ArithmeticError, match="type float64, expected float32"):
         expected.verify(lambda: (a @ b).astype(np.float64))
     with pytest.raises(ArithmeticError):  # zero is what it would have to write
-        Expected(0 * a, b, out).verify(lambda: None)
+        Expected(everything._replace(a=0 * a)).verify(lambda: None)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_wrong_layers_are_found(activation: str) -> None:
+    everything = operands(Case(20, 30, 40, activation=activation), "float32")
+    a, b, _, bias, _ = everything
+    functions = {name: ACTIVATION_OF[name] for name in ACTIVATIONS}
+    function = functions.pop(activation)
+    expected = Expected(everything)
+    expected.verify(lambda: function(a @ b + bias))
+    wrong = [
+        lambda: function(a @ b),
+        lambda: a @ b + bias,
+        lambda: function(a @ b) + bias,
+        *(lambda other=other: other(a @ b + bias) for other in functions.values()),
+    ]
+    for call in wrong:
+        with pytest.raises(ArithmeticError, match="bound"):
+            expected.verify(call)
+
+
+ACTIVATION_OF: dict[str, Any] = {
+    "relu": lambda x: x.clip(0),
+    "gelu": lambda x: x * np.float32([[NormalDist().cdf(y) for y in row] for row in x.tolist()]),
+    "gelu_tanh": lambda x: x / (1 + np.exp(-((8 / np.pi) ** 0.5) * (x + 0.044715 * x**3))),
+}
+"""Written in another way than where they are checked."""
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8_int32"])
+def test_wrong_sums_are_found(dtype: str) -> None:
+    everything = operands(Case(20, 30, 40, batch=3, reduces=True), dtype)
+    a, b, out, *_ = everything
+    expected = Expected(everything)
+    expected.verify(lambda: np.matmul(a, b, dtype=out.dtype).sum(0, dtype=out.dtype))
+    with pytest.raises(
+        ArithmeticError, match="exact product" if dtype == "int8_int32" else "bound"
+    ):
+        expected.verify(lambda: np.matmul(a, b, dtype=out.dtype)[:2].sum(0, dtype=out.dtype))
 
 
 @pytest.mark.parametrize("dtype", ["int8", "bool", "uint8_int8_int32", "int64"])
 def test_wrong_integers_are_found(dtype: str) -> None:
-    a, b, out = operands(Case(20, 30, 40), dtype)
-    expected = Expected(a, b, out)
+    everything = operands(Case(20, 30, 40), dtype)
+    a, b, out, *_ = everything
+    expected = Expected(everything)
 
     def right() -> None:
         np.matmul(a, b, out=out, dtype=out.dtype)
@@ -283,7 +402,7 @@ def test_wrong_integers_are_found(dtype: str) -> None:
 @pytest.mark.parametrize("values", ["random", "least", "greatest", "opposite"])
 def test_exact(dtype: str, values: str) -> None:
     """Beside Python's own integers."""
-    a, b, out = operands(Case(5, 7, 3000), dtype)
+    a, b, out, *_ = operands(Case(5, 7, 3000), dtype)
     if values != "random":
         a[...] = np.iinfo(a.dtype).max if values == "greatest" else np.iinfo(a.dtype).min
         b[...] = np.iinfo(b.dtype).min if values == "least" else np.iinfo(b.dtype).max
@@ -297,14 +416,14 @@ def test_exact(dtype: str, values: str) -> None:
 
 
 def test_exact_truth() -> None:
-    a, b, out = operands(Case(50, 60, 70), "bool")
+    a, b, out, *_ = operands(Case(50, 60, 70), "bool")
     assert np.array_equal(exact(a, b, out.dtype), (a[:, :, None] & b).any(axis=1))
 
 
 @pytest.mark.parametrize("dtype", [x for x in HERE if "int" not in x and x != "bool"])
 def test_bound(dtype: str) -> None:
     """A product that is rounded once passes; one that is rounded at each step does not."""
-    a, b, out = operands(Case(10, 20, 50), dtype)
+    a, b, out, *_ = operands(Case(10, 20, 50), dtype)
     product, bound = approximate(a, b, out.dtype)
     is_complex = out.dtype.kind == "c"
     wide = np.clongdouble if is_complex else np.longdouble
@@ -353,7 +472,7 @@ def test_warm_up(monkeypatch: pytest.MonkeyPatch, tune: bool) -> None:
     monkeypatch.setattr(nkblas, "warmup", warmup, raising=False)
     found = peers.NKBLAS(1, tune)
     assert ("tuned" in found.version) == tune
-    found.bind(*operands(Case(7, 9, 8), "float32"), True)
+    found.bind(operands(Case(7, 9, 8), "float32"), True)
     assert happened == [(1, tune, False)]
 
 
@@ -361,7 +480,7 @@ def test_read_reads_the_operand(monkeypatch: pytest.MonkeyPatch) -> None:
     for part in (1 << 22, 100):
         monkeypatch.setattr(measure.Read, "PART", part)
         for case in (Case(30, 1, 41, a=".T"), Case(31, 1, 41), Case(4, 50, 60), Case(50, 60, 4)):
-            largest = max(operands(case, "float64"), key=np.size)
+            largest = max(operands(case, "float64")[:3], key=np.size)
             read = measure.Read(largest)
             read()
             parts = [part for pair in read.pairs for part in pair]
@@ -370,6 +489,9 @@ def test_read_reads_the_operand(monkeypatch: pytest.MonkeyPatch) -> None:
             values = np.concatenate(parts)
             assert all(np.shares_memory(part, largest) for part in parts)
             assert np.array_equal(values, largest.ravel(order="K")[: values.size], equal_nan=True)
+    other = measure.Read(operands(Case(4, 500, 600), "int8").b)  # not BLAS's: others in its place
+    assert 500 * 600 - 2 * 4 * 100 < other.bytes <= 500 * 600
+    assert all(part.dtype == np.float32 for pair in other.pairs for part in pair)
 
 
 class Fake:
@@ -390,7 +512,7 @@ def unable(*_: object) -> peers.Call:
 
 
 UNABLE = Fake("mkl", unable)
-WRONG = Fake("torch", lambda a, b, out, into: lambda: out.fill(0))
+WRONG = Fake("torch", lambda operands, into: {"": lambda: operands.out.fill(0)})
 
 
 def results(peers_too: bool = True) -> list[record.Result]:
@@ -411,13 +533,16 @@ def results(peers_too: bool = True) -> list[record.Result]:
 
 def test_measure() -> None:
     for result in results():
-        assert result.plan
+        is_plain = not (result.case.activation or result.case.packed or result.case.reduces)
+        assert bool(result.plan) == is_plain
+        assert bool(result.over_product) == (result.case.product != result.case)
         assert not result.fallback
         assert not result.absent
         assert result.out == SUITES[result.suite].out
         assert set(result.gflops) == {"nkblas", "numpy"}
         in_memory = SUITES[result.suite].in_memory
-        assert set(result.seconds) == {*result.gflops, "peak", *(["read"] if in_memory else [])}
+        beside = {"peak", *["read"] * in_memory, *["product"] * bool(result.over_product)}
+        assert set(result.seconds) == {*result.gflops, *beside}
         assert all(len(times) >= measure.ROUNDS for times in result.seconds.values())
         assert result.medians == {name: median(times) for name, times in result.seconds.items()}
         assert report.best(result) == result.ratios["numpy"]
@@ -447,7 +572,8 @@ def test_the_absent_are_dashes(capsys: pytest.CaptureFixture[str]) -> None:
         assert 0 < report.of_roof("nkblas", result) < 1
     assert list(report.tables(found)) == found
     printed = capsys.readouterr().out
-    assert "mkl: has no such thing (int8; bool)" in printed
+    assert "mkl: has no such thing (all)" in printed
+    assert report.reasons([*found, found[0]._replace(absent={})])[0].endswith("(int8; bool)")
     (line,) = [line for line in printed.splitlines() if line.split()[:1] == ["int8"]]
     assert line.split()[3:6] == ["-", "-", "-"]  # two peers, the best of them
     with pytest.raises(ArithmeticError, match="exact"):
@@ -458,27 +584,65 @@ def test_the_absent_are_dashes(capsys: pytest.CaptureFixture[str]) -> None:
 def test_numpy_has_its_limit(dtype: str) -> None:
     """A product without a BLAS is not waited for if it is large."""
     bind = peers.NumPy.bind.__get__(peers.NumPy)
-    a, b, out = operands(Case(1, 2, 1 << 19), dtype)
-    large = np.broadcast_to(out[:1], (1 << 10,))
-    bind(a, b, out, False)
+    small = operands(Case(1, 2, 1 << 19), dtype)
+    large = small._replace(out=np.broadcast_to(small.out[:1], (1 << 10,)))
+    bind(small, False)
     if "float32" in dtype or dtype in ("float64", "complex64", "complex128", "bfloat16"):
-        bind(a, b, large, False)
+        bind(large, False)
     else:
         with pytest.raises(peers.AbsentError, match="too long"):
-            bind(a, b, large, False)
+            bind(large, False)
 
 
 def test_who_takes_too_long_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    def bind(a: Any, b: Any, out: Any, into: bool) -> peers.Call:
-        return lambda: (time.sleep(2e-2), np.matmul(a, b, out=out))
+    def bind(operands: Operands, into: bool) -> peers.Forms:
+        a, b, out, *_ = operands
+        return {"": lambda: (time.sleep(2e-2), np.matmul(a, b, out=out))}
 
-    arrays = operands(Case(7, 9, 8), "int8")
+    everything = operands(Case(7, 9, 8), "int8")
     for longest, absent in ((1e-2, {"mkl": "takes too long"}), (10, {})):
         monkeypatch.setattr(measure, "LONGEST", longest)
         contenders = [Fake("nkblas", bind), Fake("mkl", bind)]
-        calls, found = measure.bind(contenders, *arrays, True)
+        calls, forms, found = measure.bind(contenders, everything, True, rest=0)
         assert found == absent
         assert calls.keys() == {"nkblas", "mkl"} - absent.keys()
+        assert not forms
+
+
+def test_the_fastest_form_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = False
+
+    def bind(operands: Operands, into: bool) -> peers.Forms:
+        a, b, out, *_ = operands
+        multiply = partial(np.matmul, a, b, out=out)
+        slow: peers.Forms = {"slow": lambda: (time.sleep(1e-3), multiply())}
+        return slow | {"fast": multiply} | ({"wrong": lambda: out.fill(0)} if wrong else {})
+
+    contenders = [peers.NKBLAS(1), Fake("mkl", bind)]
+    case = Case(7, 9, 8)
+    result = measure.measure("square", case, "float32", 1, contenders, seconds=0)
+    assert set(result.forms) == {"mkl"}
+    assert result.forms["mkl"]["fast"] < 1e-3 < result.forms["mkl"]["slow"]
+    assert result.medians["mkl"] < 1e-3
+    assert report.forms([result, result]) == ["mkl: fast (2)"]
+    wrong = True
+    result = measure.measure("square", case, "float32", 1, contenders, seconds=0)
+    assert result.absent == {"mkl": "its product is outside of the error bound"}
+    assert not result.forms
+
+
+def test_own_product_is_a_column(capsys: pytest.CaptureFixture[str]) -> None:
+    contenders = [peers.NKBLAS(1)]
+    found = [
+        measure.measure("layers", Case(7, 9, 8, activation=name), "float32", 1, contenders, 0)
+        for name in ("relu", "gelu")
+    ]
+    assert list(report.tables(found)) == found
+    printed = capsys.readouterr().out
+    assert [report.table(x)[1] for x in found] == ["float32 relu", "float32 gelu"]
+    assert printed.count("own product\n") == 2
+    lines = [line for line in printed.splitlines() if line.split()[:1] == ["7x9x8"]]
+    assert [line.split()[-1] for line in lines] == [f"{x.over_product:.3f}" for x in found]
 
 
 def test_slow_contenders_are_timed_less(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -505,7 +669,14 @@ def test_slow_contenders_are_timed_less(monkeypatch: pytest.MonkeyPatch) -> None
     assert {len(values) for values in times.values()} == {measure.ROUNDS}
 
 
-@pytest.mark.parametrize("arguments", [[], ["--dtype", "int8", "float32", "--threads", "1", "2"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--dtype", "int8", "float32", "--threads", "1", "2"],
+        ["--activation", "gelu_tanh", "--dtype", "int8", "float32"],
+    ],
+)
 def test_runs_are_ordered_by_table(arguments: list[str]) -> None:
     options = command.parse(arguments)
     found = list(command.runs(options))
@@ -523,6 +694,8 @@ def test_runs_are_ordered_by_table(arguments: list[str]) -> None:
     assert dtypes == (set(REAL) if not arguments else {"int8", "float32"})
     if not arguments:
         assert {dtype for suite, _, dtype, _ in found if suite == "dtypes"} == set(HERE)
+    activations = {case.activation for suite, case, *_ in found if suite == "layers"}
+    assert activations == ({"gelu_tanh"} if "gelu_tanh" in arguments else {"relu", "gelu"})
 
 
 def test_threads_share_the_peak() -> None:
@@ -555,12 +728,15 @@ def consistent(result: record.Result) -> None:
             assert not result.peak
             assert not result.of_peak
         if "read" in seconds:
-            share = ratio("read", name) * sum(x.nbytes for x in operands(result.case, result.dtype))
+            arrays = operands(result.case, result.dtype)[:3]
+            share = ratio("read", name) * sum(x.nbytes for x in arrays)
             share /= result.bandwidth * 1e9 * medians["read"]
             assert math.isclose(result.of_bandwidth[name], share)
         else:
             assert not result.bandwidth
             assert not result.of_bandwidth
+    if "product" in seconds:
+        assert result.over_product == ratio("product", "nkblas")
     assert result.ratios == {
         name: ratio(name, "nkblas") for name in result.gflops if name != "nkblas"
     }
@@ -584,10 +760,15 @@ def test_record_and_plots(tmp_path: Path, peers_too: bool) -> None:
     loaded = record.Record.load(str(tmp_path / "new" / "run.json"))
     assert loaded == kept
 
+    constants = {
+        "dtypes": ["30x40x50", "1x40x50"],
+        "layers": ["float32-relu", "float32-gelu_tanh"],
+    }
     paths = list(plot(loaded, str(tmp_path / "plots")))
     assert [path.name for path in paths] == [
-        *(f"{suite}-float32-1.png" for suite in SUITES if suite != "dtypes"),
-        *(f"dtypes-{size}-1.png" for size in ("30x40x50", "1x40x50")),
+        f"{suite}-{constant}-1.png"
+        for suite in SUITES
+        for constant in constants.get(suite, ["float32"])
     ]
     for path in paths:
         width, height = png_size(path)
@@ -601,6 +782,17 @@ def test_record_and_plots(tmp_path: Path, peers_too: bool) -> None:
     assert any("NumPy 3.4" in text for text in texts) == peers_too
     names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert names == ["nkblas", "NumPy"][: 1 + peers_too]
+
+
+def test_plot_of_layers() -> None:
+    pytest.importorskip("matplotlib")
+    from bench.plots import draw
+
+    case = Case(7, 9, 8, activation="relu")
+    found = [measure.measure("layers", case, "float32", 1, [peers.NKBLAS(1), UNABLE], seconds=0)]
+    figure = draw(found, {"cpu": "a CPU", "isa": "avx2", "nkblas": "1.2", "mkl": "3"})
+    (own,) = [x for x in figure.axes[1].get_lines() if "own product" in str(x.get_label())]
+    assert list(own.get_ydata()) == [found[0].over_product]
 
 
 def test_plot_of_dtypes() -> None:
