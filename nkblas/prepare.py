@@ -246,6 +246,9 @@ def to_c_plan(plan: Plan, addresses: dict[KernelSpec, int]) -> Any:
     c.top_b = ITEMSIZE[family.sums] if family.compensation else 0
     c.held = ITEMSIZE[family.sums]
     c.sum = c.held if family.sums != plan.problem.types.c else 0
+    m, n, k = plan.problem[1:4]
+    types = plan.problem.types
+    c.together = max(1, cpu.l2 // 2 // (k * (m * ITEMSIZE[types.a] + n * ITEMSIZE[types.b])))
     c.nanoseconds = plan.nanoseconds
     c.m, c.n, c.kc = cut(plan.m), cut(plan.n), plan.kc
     c.pack_a, c.pack_b, c.ir_outside = schedule.pack_a, schedule.pack_b, schedule.ir_outside

@@ -63,6 +63,26 @@ def test_sums(dtype: str, shape: tuple, order: str, beta: int, into: str | None)
     )
 
 
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+def test_more_than_fits_the_cache(dtype: str) -> None:
+    """Some products at a time are added up in registers, and the rest in C."""
+    side = 90
+    each = 2 * side * side * np.dtype(dtype).itemsize
+    count = 2 * nkblas.cpu.l2 // each + 3
+    a, b = stack(dtype, count, side, side), stack(dtype, count, side, side, seed=1)
+    c, expected = stack(dtype, 1, side, side, seed=2)[0], exact(a, b)
+    for blocks in ((a, b), (list(a), list(b)), (a.mT, b.mT)):
+        wanted = exact(*blocks)
+        for beta in (0, 1):
+            got = nkblas.brgemm(*blocks, c, beta=beta)
+            assert np.array_equal(got, wanted + beta * c)
+    before, found = nkblas.get_num_threads(), nkblas.brgemm(a, b)
+    assert np.array_equal(found, expected)
+    nkblas.set_num_threads(1 if before > 1 else 2)
+    assert np.array_equal(found, nkblas.brgemm(a, b))
+    nkblas.set_num_threads(before)
+
+
 def test_out_that_is_an_operand() -> None:
     a, b = stack("float64", 3, 8, 8), stack("float64", 3, 8, 8, seed=1)
     expected = exact(a, b)

@@ -367,6 +367,21 @@ static int run_tiles(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c,
     return 1;
 }
 
+/* The same for a sum of products, of which so many at a time are done together; C adds up the rest. */
+static int run_sum(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, nk_scale scale,
+                   int64_t i0, int64_t i1, int64_t j0, int64_t j1)
+{
+    for (int64_t left = scale.blocks; left > 0; left -= plan->together) {
+        scale.blocks = smaller(left, plan->together);
+        a.data = (char *)scale.a_blocks[0], b.data = (char *)scale.b_blocks[0];
+        if (!run_tiles(plan, a, b, c, scale, i0, i1, j0, j1))
+            return 0;
+        scale.a_blocks += plan->together, scale.b_blocks += plan->together;
+        scale.beta = 1, scale.beta_i = 0;
+    }
+    return 1;
+}
+
 /* What threads share: a stack of products, each of them cut into a grid of chunks. k is never
    cut, and a tile is done in the same way in whatever chunk it is: the bits are always the same. */
 typedef struct {
@@ -429,8 +444,9 @@ static void run_chunk(void *argument, int64_t chunk)
             tile(whole_steps(plan, plan->problem.k), a.data, leading(a, plan->problem.a), b.data,
                  leading(b, plan->problem.b), c.data, c.rs, plan->problem.n,
                  (plan->problem.epilogue & NK_KIND) == NK_ADD, NULL, NULL, 0, 0, &x->scale);
-        else if (!run_tiles(plan, a, b, c, x->scale, m * row / x->rows, m * (row + 1) / x->rows,
-                            n * column / x->columns, n * (column + 1) / x->columns))
+        else if (!(x->scale.blocks ? run_sum : run_tiles)(
+                     plan, a, b, c, x->scale, m * row / x->rows, m * (row + 1) / x->rows,
+                     n * column / x->columns, n * (column + 1) / x->columns))
             __atomic_store_n(&x->out_of_memory, 1, __ATOMIC_RELAXED);
         a = moved(a, x->steps.a, size->a);
         b = moved(b, x->steps.b, size->b);

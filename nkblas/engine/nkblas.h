@@ -101,6 +101,7 @@ typedef struct {
     int64_t top_b;      /* bytes before the first step of a panel of B, for each column */
     int64_t held;       /* bytes of a sum */
     int64_t sum;        /* the same if C can't hold it; 0: it can */
+    int64_t together;   /* products of a sum that are added up in registers: their operands fit L2 */
     int32_t pack_a, pack_b;
     int32_t b_along_k;  /* panels of B hold columns, each along k; `copy` packs them */
     int32_t redo_columns; /* the last tile of columns is as wide as the others: some are done twice */
