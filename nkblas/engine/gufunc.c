@@ -582,50 +582,109 @@ static int is_plain_stack(PyObject *x)
     return 1;
 }
 
-/* The first matrix of a stack, and the addresses of all of them. */
-static nk_matrix matrices_of(PyArrayObject *x, const char **addresses)
+/* One side of a sum of products: matrices that lie alike. */
+typedef struct {
+    PyObject *owner; /* a stack, or a tuple of them */
+    PyArrayObject *first;
+    npy_intp count, rows, columns;
+    nk_matrix matrix; /* the first one */
+    const char **addresses;
+} side;
+
+/* A matrix of a tuple, if all are ones that the engine can take and that lie as the first does. */
+static PyArrayObject *one_of(PyObject *matrices, npy_intp i)
 {
-    npy_intp size = PyArray_ITEMSIZE(x), *strides = PyArray_STRIDES(x);
-    for (npy_intp i = 0; i < PyArray_DIM(x, 0); i++)
-        addresses[i] = PyArray_BYTES(x) + i * strides[0];
-    return (nk_matrix){.data = PyArray_BYTES(x), .rs = strides[1] / size, .cs = strides[2] / size};
+    PyObject *x = PyTuple_GET_ITEM(matrices, i);
+    if (!is_plain(x))
+        return NULL;
+    PyArrayObject *array = (PyArrayObject *)x;
+    PyArrayObject *first = (PyArrayObject *)PyTuple_GET_ITEM(matrices, 0);
+    int alike = PyArray_NDIM(array) == 2 && PyArray_SIZE(array) &&
+                PyArray_TYPE(array) == PyArray_TYPE(first) &&
+                PyArray_CompareLists(PyArray_DIMS(array), PyArray_DIMS(first), 2) &&
+                PyArray_CompareLists(PyArray_STRIDES(array), PyArray_STRIDES(first), 2);
+    return alike ? array : NULL;
 }
 
-/* brgemm(a, b) and brgemm(a, b, out=) of plain stacks, where kernels go from block to block. NULL
-   without an exception: as for plain_product. */
+static void forget(side *x)
+{
+    Py_XDECREF(x->owner);
+    PyMem_RawFree(x->addresses);
+}
+
+/* The matrices of a stack, a list or a tuple; it is to be forgotten. 0: it has others, or none. */
+static int find_side(PyObject *value, side *x)
+{
+    int is_stack = is_plain_stack(value);
+    /* a list may change meanwhile */
+    x->owner = PyList_CheckExact(value) ? PyList_AsTuple(value) : Py_NewRef(value);
+    if (!x->owner || !(is_stack || PyTuple_CheckExact(x->owner)))
+        return 0;
+    if (!is_stack && !PyTuple_GET_SIZE(x->owner))
+        return 0;
+    x->first = (PyArrayObject *)(is_stack ? value : PyTuple_GET_ITEM(x->owner, 0));
+    x->count = is_stack ? PyArray_DIM(x->first, 0) : PyTuple_GET_SIZE(x->owner);
+    x->addresses = PyMem_RawMalloc((size_t)x->count * sizeof *x->addresses);
+    for (npy_intp i = 0; x->addresses && i < x->count; i++) {
+        PyArrayObject *matrix = is_stack ? x->first : one_of(x->owner, i);
+        if (!matrix)
+            return 0;
+        x->addresses[i] = PyArray_BYTES(matrix) + (is_stack ? i * PyArray_STRIDE(matrix, 0) : 0);
+    }
+    if (!x->addresses)
+        return 0;
+    npy_intp size = PyArray_ITEMSIZE(x->first);
+    const npy_intp *shape = PyArray_DIMS(x->first) + is_stack;
+    const npy_intp *strides = PyArray_STRIDES(x->first) + is_stack;
+    x->rows = shape[0], x->columns = shape[1];
+    x->matrix = (nk_matrix){(char *)x->addresses[0], strides[0] / size, strides[1] / size, 0};
+    return 1;
+}
+
+/* Whether a matrix may share memory with one of them. */
+static int lies_in(PyArrayObject *c, const side *x)
+{
+    if (PyArray_Check(x->owner))
+        return may_overlap(c, x->first);
+    for (npy_intp i = 0; i < x->count; i++)
+        if (may_overlap(c, (PyArrayObject *)PyTuple_GET_ITEM(x->owner, i)))
+            return 1;
+    return 0;
+}
+
+/* brgemm(a, b) and brgemm(a, b, out=) of plain stacks, or lists and tuples of plain matrices, where
+   kernels go from block to block. NULL without an exception: as for plain_product. */
 static PyObject *plain_sum(PyObject *const *args, Py_ssize_t given, PyObject *names)
 {
     Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
-    if (given != 2 || named > 1 || !is_plain_stack(args[0]) || !is_plain_stack(args[1]))
+    if (given != 2 || named > 1 ||
+        (named && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "out")))
         return NULL;
-    if (named && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "out"))
-        return NULL;
-    PyArrayObject *a = (PyArrayObject *)args[0], *b = (PyArrayObject *)args[1], *c;
-    npy_intp count = PyArray_DIM(a, 0), m = PyArray_DIM(a, 1), k = PyArray_DIM(a, 2);
-    npy_intp n = PyArray_DIM(b, 2), shape[2] = {m, n};
-    int type = PyArray_TYPE(a), dtype = dtype_of(type);
-    if (type != PyArray_TYPE(b) || count != PyArray_DIM(b, 0) || k != PyArray_DIM(b, 1) || n == 1 ||
-        dtype < 0)
-        return NULL;
-    if (named && args[2] != Py_None) {
-        c = plain_out(args[2], a, b, 2, shape, type);
-        if (c && !PyArray_IS_C_CONTIGUOUS(c))
-            Py_CLEAR(c);
-    } else {
-        c = (PyArrayObject *)PyArray_SimpleNew(2, shape, type);
-    }
-    const char **addresses = c ? PyMem_RawMalloc(2 * (size_t)count * sizeof *addresses) : NULL;
+    side a = {0}, b = {0};
+    PyArrayObject *c = NULL;
     int done = 0;
-    if (addresses) {
-        nk_scale scale = {.alpha = 1, .turn = 1, .sign = 1, .blocks = count};
-        nk_matrix x = matrices_of(a, addresses), y = matrices_of(b, addresses + count);
-        nk_matrix z = as_matrix(c, 0, &m, &n);
-        scale.a_blocks = addresses, scale.b_blocks = addresses + count;
-        done = multiply(dtype, m, n, k, x, y, z, scale);
-        PyMem_RawFree(addresses);
-        if (!done)
-            comes_again();
+    if (find_side(args[0], &a) && find_side(args[1], &b)) {
+        npy_intp m = a.rows, n = b.columns, k = a.columns, shape[2] = {m, n};
+        int type = PyArray_TYPE(a.first), dtype = dtype_of(type);
+        int fit = type == PyArray_TYPE(b.first) && a.count == b.count && k == b.rows && n > 1;
+        if (fit && dtype >= 0 && (!named || args[2] == Py_None)) {
+            c = (PyArrayObject *)PyArray_SimpleNew(2, shape, type);
+        } else if (fit && dtype >= 0) {
+            c = plain_out(args[2], a.first, b.first, 2, shape, type);
+            if (c && (!PyArray_IS_C_CONTIGUOUS(c) || lies_in(c, &a) || lies_in(c, &b)))
+                Py_CLEAR(c);
+        }
+        if (c) {
+            nk_scale scale = {.alpha = 1, .turn = 1, .sign = 1, .blocks = a.count};
+            nk_matrix z = as_matrix(c, 0, &m, &n);
+            scale.a_blocks = a.addresses, scale.b_blocks = b.addresses;
+            done = multiply(dtype, m, n, k, a.matrix, b.matrix, z, scale);
+            if (!done)
+                comes_again();
+        }
     }
+    forget(&a);
+    forget(&b);
     if (!done)
         Py_CLEAR(c);
     return (PyObject *)c;
