@@ -7,6 +7,8 @@ BIN = $(VENV)/bin
 
 demo: $(VENV)/demo
 	$(BIN)/python examples/digits.py
+	$(BIN)/python examples/inference.py
+	$(BIN)/python examples/encoder.py
 
 test: $(VENV)/test lint
 	$(BIN)/python -m pytest

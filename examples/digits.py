@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
-# nkblas multiplies on one thread; for a fair comparison, so does NumPy. (Before NumPy is imported.)
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# For nkblas and NumPy's BLAS. (Before NumPy is imported.)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+from compare import table
 from network import BATCH, EPOCHS, SIZES, Array, Matmul, Network, load
 
 import nkblas
@@ -91,14 +92,6 @@ def start(folder: str) -> list[str]:
     report = json.loads(run.stdout)
     cells = [f"{1e3 * seconds:.2f} ms" for seconds in np.diff(report["times"])]
     return [*cells, str(report["kernels_compiled"]), str(report["kernels_loaded"])]
-
-
-def table(*rows: tuple[str, ...]) -> None:
-    """Print rows as aligned columns, the first row underlined."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in (rows[0], tuple("-" * width for width in widths), *rows[1:]):
-        print("  ".join(map(str.ljust, row, widths)).rstrip())
-    print()
 
 
 def main() -> int:

@@ -1,4 +1,8 @@
-"""Programs that know nothing of nkblas run on it unchanged, with the same results."""
+"""The examples do what they say.
+
+Those that know nothing of nkblas run on it unchanged, with the same results; those whose layers it
+does are as accurate as they document.
+"""
 
 import os
 import re
@@ -7,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import environment
+from support import environment, start
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -40,3 +44,63 @@ def test_example(name: str) -> None:
     assert summary is not None
     assert int(summary[1]) > 100
     assert int(summary[2]) < 0.01 * int(summary[1])
+
+
+SMALL = ("2", "32", "4", "64", "256")
+"""Of an encoder block: sequences, tokens in each, heads, width, hidden width."""
+
+
+def compared(*command: str) -> dict[str, list[str]]:
+    """The rows of the table that a program prints, each by its library and type."""
+    done = subprocess.run(
+        [sys.executable, *command], env=environment(), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "left to NumPy: 0 of" in done.stdout
+    rows = re.findall(r"^(numpy|nkblas) (\w+) +(.*)$", done.stdout, re.MULTILINE)
+    return {f"{library} {dtype}": row.split() for library, dtype, row in rows}
+
+
+def test_encoder() -> None:
+    table = compared(os.fspath(EXAMPLES / "encoder.py"), *SMALL)
+    errors = {}
+    for name in ("numpy float32", "nkblas float32", "nkblas bfloat16", "nkblas int8"):
+        error, allowed, largest, most = map(float, table[name][-4:])
+        assert 0 < error <= allowed < 0.05, name
+        assert error < largest <= most, name
+        errors[name] = error
+    # it is these types that were multiplied
+    assert 10 * errors["nkblas float32"] < errors["nkblas bfloat16"] < errors["nkblas int8"]
+
+
+def test_encoder_tells_of_errors() -> None:
+    """A scale that is wrong by a tenth ends it with status 1."""
+    program = f"""
+        import sys
+        sys.path.insert(0, {os.fspath(EXAMPLES)!r})
+        import encoder
+        right = encoder.Int8Linear.__init__
+        def wrong(self, *args):
+            right(self, *args)
+            self.scale *= 1.1
+        encoder.Int8Linear.__init__ = wrong
+        sys.argv[1:] = {SMALL!r}
+        sys.exit(encoder.main())
+    """
+    process = start(program, prelude="")
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 1, errors
+    assert "Not as accurate as documented: nkblas int8\n" in output
+
+
+def test_inference() -> None:
+    pytest.importorskip("sklearn")
+    table = compared(os.fspath(EXAMPLES / "inference.py"))
+    for name in ("numpy float32", "nkblas float32", "nkblas bfloat16", "nkblas int8"):
+        accuracy, others, allowed = (float(x.rstrip("%")) for x in table[name][-4:-1])
+        assert accuracy > 95, name
+        assert others <= allowed <= 1, name
+    errors = [float(table[f"nkblas {dtype}"][-1]) for dtype in ("float32", "bfloat16", "int8")]
+    assert errors == sorted(errors)
+    assert errors[0] < 1e-5
+    assert 1e-4 < errors[2] < 0.1
