@@ -1,14 +1,23 @@
-"""The examples in the docstrings run."""
+"""The examples in the docstrings run, and so do README and the other pages."""
 
 import doctest
 import importlib
+import os
 import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from support import environment
 
 import nkblas
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 MODULES = [
     name
@@ -42,3 +51,24 @@ def test_public_functions_have_examples() -> None:
     family = ["dot", "einsum", "inner", "matmul", "matrix_power", "multi_dot", "patch", "patched"]
     for name in (*family, "tensordot", "vdot", "vecdot", "record"):
         assert ">>>" in getattr(nkblas, name).__doc__, name
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for the pages alone: they tune plans, which other tests would meet."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages(page: Path, store: Path, tmp_path: Path) -> None:
+    """The Python of a page is a program."""
+    blocks = re.findall(
+        r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
+    assert blocks
+    program = tmp_path / "page.py"
+    program.write_text("\n".join(blocks), "utf-8")
+    command = [sys.executable, os.fspath(program)]
+    changed = environment(NKBLAS_CACHE_DIR=store)
+    done = subprocess.run(command, cwd=tmp_path, env=changed, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
