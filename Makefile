@@ -11,7 +11,7 @@ demo: $(VENV)/demo
 	$(BIN)/python examples/encoder.py
 
 test: $(VENV)/test lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .

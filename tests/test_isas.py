@@ -14,6 +14,8 @@ from support import environment
 import nkblas
 from nkblas.isa import ISAS
 
+pytestmark = pytest.mark.xdist_group("isas")  # where one has started all of them
+
 NAMES = list(ISAS)
 BELOW = NAMES[: NAMES.index(nkblas.cpu.isa.name)]
 LOWER = [name for name in BELOW if ISAS[name].base.name == name != nkblas.cpu.isa.base.name]
