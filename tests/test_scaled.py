@@ -138,3 +138,11 @@ def test_every_family(name: str) -> None:
                 spec: Microkernel = kernel._replace(mr=3, nr=2 * family.lanes(isa))
                 verify.check(spec, open_library(spec, compile.shared_library(spec)))
     assert PRODUCTS[name].c in ("float32", "qint8", "quint8")
+
+
+def test_check_of_what_is_not_exact() -> None:
+    """In so many elements that one is near a tie."""
+    for family in families("int8_qint8", nkblas.cpu.isa):
+        isa = nkblas.cpu.isa.row_of(family.name)
+        spec = base_kernel(isa, "int8_qint8", family, "scales+columns+silu")
+        verify.check(spec, open_library(spec, compile.shared_library(spec)))
