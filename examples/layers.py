@@ -103,7 +103,7 @@ class Int8Linear:
         self, weights: Array, bias: Array, largest: float, largest_result: float | None = None
     ) -> None:
         scales, self.x_scale = scale_for(abs(weights).max(axis=0)), scale_for(largest)
-        self.weights = quantized(weights, scales)
+        self.weights = nkblas.pack(quantized(weights, scales))
         self.out_dtype: Any = np.float32 if largest_result is None else np.int8
         result = 1 if largest_result is None else scale_for(largest_result)
         self.scale, self.bias = scales * self.x_scale / result, bias / result

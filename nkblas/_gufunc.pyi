@@ -3,10 +3,18 @@ from typing import Any
 
 import numpy as np
 
+class Panels:
+    _panels: np.ndarray
+
+    def __init__(
+        self, panels: np.ndarray, product: int, a: int, c: int, k: int, n: int, /
+    ) -> None: ...
+
 def bind(gufunc: np.ufunc, name: str, doc: str, gemm: int, counters: int, /) -> np.ufunc: ...
 def make_mixed() -> np.ufunc: ...
-def asked_for_types(function: Callable[..., Any], /) -> None: ...
-def when_new_types_come(function: Callable[[], None], /) -> None: ...
+def ask(
+    new_types: Callable[[], None], given_types: Callable[..., Any], activations: dict[str, int], /
+) -> None: ...
 def adopt_new_types(
     types: tuple[int, ...], numbers: bytes, gufuncs: tuple[np.ufunc, ...], /
 ) -> None: ...
@@ -17,7 +25,7 @@ def count_fallbacks(products: int, /) -> None: ...
 def gemm(
     alpha: complex,
     a: np.ndarray,
-    b: np.ndarray,
+    b: np.ndarray | Panels,
     beta: complex,
     c: np.ndarray,
     turn: float,

@@ -130,6 +130,9 @@ QUANTIZED = tuple(
 for _name in QUANTIZED:
     del _NAMES[PRODUCTS[_name]]
 
+UNSCALED = {name: _NAMES[PRODUCTS[name]._replace(c="int32")] for name in QUANTIZED}
+"""The product that each of these scales: with the same panels, and the same sums."""
+
 
 def product(a: str, b: str, c: str) -> str | None:
     """The name in `PRODUCTS` for matrices of NumPy's types of these names, if there is one."""

@@ -9,16 +9,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ._engine import lib
+
 KINDS = ("", "add", "scale")
-"""Nothing, ``C += A @ B``, or alpha and beta; of nk_epilogue, as are the others."""
+"""Nothing, ``C += A @ B``, or alpha and beta; as nk_epilogue numbers them, and the others."""
 
 BIASES = ("", "columns", "rows")
 """None, a number for each column of C, or for each row."""
 
 ACTIVATIONS = ("", "relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh", "clip")
 
-
-ROOM = 256
+ROOM = lib.NK_ROOM
 """Elements that may be read behind a bias: whole vectors, up to a tile."""
 
 
@@ -53,18 +54,24 @@ class Epilogue(NamedTuple):
     @property
     def code(self) -> int:
         """The number that the engine has for it."""
-        bits = BIASES.index(self.bias) << 2 | self.residual << 4 | self.scales << 8
-        return KINDS.index(self.kind) | bits | ACTIVATIONS.index(self.activation) << 5
+        kind, bias = KINDS.index(self.kind), BIASES.index(self.bias) * lib.NK_BIAS_OF_COLUMNS
+        more = self.residual * lib.NK_RESIDUAL | self.scales * lib.NK_SCALES
+        code: int = kind | bias | more | ACTIVATIONS.index(self.activation) * lib.NK_RELU
+        return code
 
     @property
     def fused(self) -> int:
         """The same without the kind."""
-        return self.code & ~3
+        code: int = self.code & ~lib.NK_KIND
+        return code
 
     @classmethod
     def of_code(cls, code: int) -> "Epilogue":
-        names = KINDS[code & 3], BIASES[code >> 2 & 3], ACTIVATIONS[code >> 5 & 7]
-        return cls(*names, bool(code & 16), bool(code & 256))
+        """What `code` gives for it."""
+        bias = (code & lib.NK_BIAS) // lib.NK_BIAS_OF_COLUMNS
+        activation = (code & lib.NK_ACTIVATION) // lib.NK_RELU
+        names = KINDS[code & lib.NK_KIND], BIASES[bias], ACTIVATIONS[activation]
+        return cls(*names, bool(code & lib.NK_RESIDUAL), bool(code & lib.NK_SCALES))
 
     def __str__(self) -> str:
         scales, residual = self.scales * "scales", self.residual * "residual"

@@ -65,7 +65,7 @@ def gemm(
         A number, or ``(n,)``, one for each column, of floats: for 8-bit integers, whose exact sums
         it makes float32 of, before `bias` and all that follows. The result is float32, or with
         `out_dtype` int8 or uint8: rounded to the nearest (to even in a tie), `zero_point` added,
-        and saturated. Neither `c` nor `alpha` go with it.
+        and saturated. Neither `c` nor `alpha` go with it. A packed `b` is one for int32.
     zero_point : int, optional
         What stands for 0 in a result of 8 bits.
     out : ndarray, optional
@@ -107,16 +107,20 @@ def gemm(
     array([[ 0., 11.],
            [ 7., 23.]])
     """
+    if isinstance(b, PackedMatrix) and _trans("trans_b", trans_b):
+        raise ValueError(f"trans_b: got {trans_b} and a packed matrix, expected pack(b.T)")
     if scale is not None:
-        if c is not None or alpha != 1 or beta != 0 or isinstance(b, PackedMatrix):
-            raise TypeError(
-                "scale: got c, alpha, beta or a packed b with it, expected none of them"
-            )
-        of_a = turned(_matrix("a", a), _trans("trans_a", trans_a))[0]
-        of_b = turned(_matrix("b", b), _trans("trans_b", trans_b))[0]
-        _fit(of_a, of_b)
+        if c is not None or alpha != 1 or beta != 0:
+            raise TypeError("scale: got c, alpha or beta with it, expected none of them")
+        left = turned(_matrix("a", a), _trans("trans_a", trans_a))[0]
+        right: Any = b
+        if not isinstance(b, PackedMatrix):
+            right = turned(_matrix("b", b), _trans("trans_b", trans_b))[0]
+        _fit(left, right)
         how = scale, zero_point, bias, activation, residual
-        return scaled_product(of_a, of_b, *how, out, out_dtype)
+        return scaled_product(left, right, *how, out, out_dtype)
+    if zero_point != 0:
+        raise TypeError(f"zero_point: got {zero_point} and no scale, expected a scale")
     alpha, beta = _number("alpha", alpha), _number("beta", beta)
     arrays: dict[str, Any] = {"a": _matrix("a", a)}
     arrays["b"] = b if isinstance(b, PackedMatrix) else _matrix("b", b)
@@ -124,10 +128,9 @@ def gemm(
         arrays["c"] = _matrix("c", c)
     adopt_new_types()
     if isinstance(b, PackedMatrix):
-        dtype = work = _dtype_of_packed(b, arrays, (alpha, beta), out_dtype, trans_b)
+        dtype = work = _dtype_of_packed(b, arrays, (alpha, beta), out_dtype)
         left, conj_a = turned(plain(arrays["a"], b.a_dtype), _trans("trans_a", trans_a))
-        right: Any = b
-        conj_b = False
+        right, conj_b = b, False
     else:
         dtype = _promoted([x.dtype for x in arrays.values()], (alpha, beta))
         if out_dtype is not None:
@@ -203,11 +206,9 @@ def _promoted(dtypes: Sequence[np.dtype[Any]], factors: tuple[Any, ...]) -> np.d
 
 
 def _dtype_of_packed(
-    b: PackedMatrix, arrays: dict[str, Any], factors: tuple[Any, Any], out_dtype: Any, trans_b: int
+    b: PackedMatrix, arrays: dict[str, Any], factors: tuple[Any, Any], out_dtype: Any
 ) -> np.dtype[Any]:
     """The dtype of a product with a packed matrix: there is one that can be had."""
-    if _trans("trans_b", trans_b):
-        raise ValueError(f"trans_b: got {trans_b} and a packed matrix, expected pack(b.T)")
     a, added = arrays["a"].dtype, (arrays[name].dtype for name in arrays if name == "c")
     if not np.can_cast(a, b.a_dtype):
         raise TypeError(f"a: got {a}, expected {b.a_dtype}, which b was packed for")
@@ -273,10 +274,9 @@ def multiply(
     # kernels scale by floats: what they do with integers is to add
     scales = c.dtype.kind not in "iub" or (alpha == 1 and beta in (0, 1))
     turn, sign = -1 if conj_a != conj_b else 1, -1 if conj_b else 1
-    right: Any = b.operand if isinstance(b, PackedMatrix) else b
     at_once = not more.epilogue.is_fused or more.in_kernels(c.dtype)
     arguments = more.arguments if at_once and more is not NOTHING_MORE else ()
-    if some and scales and _gufunc.gemm(alpha, a, right, beta, c, turn, sign, *arguments):
+    if some and scales and _gufunc.gemm(alpha, a, b, beta, c, turn, sign, *arguments):
         if not at_once:
             more.apply(c)
         return

@@ -10,6 +10,7 @@ import numpy as np
 from . import _gufunc
 from ._engine import ffi, lib
 from .dtypes import FLOAT8, PRODUCTS, product
+from .epilogues import ACTIVATIONS, Epilogue
 
 _ENGINE = (
     int(ffi.cast("uintptr_t", ffi.addressof(lib, "nk_gemm"))),
@@ -176,5 +177,8 @@ def adopt_new_types() -> None:
 _adopted = False
 
 
-_gufunc.asked_for_types(_of_given_types)
-_gufunc.when_new_types_come(adopt_new_types)
+_gufunc.ask(
+    adopt_new_types,
+    _of_given_types,
+    {name: Epilogue(activation=name).code for name in ACTIVATIONS if name not in ("", "clip")},
+)

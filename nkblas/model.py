@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .detect import CPU
-from .dtypes import ITEMSIZE
+from .dtypes import ITEMSIZE, UNSCALED
 from .families import WHOLE, Family, families
 from .families import family as family_of
 from .isa import ISA
@@ -103,8 +103,9 @@ def panels_for(dtype: str, k: int, n: int, cpu: CPU) -> Panels:
 
     They are as wide as leaves a tile with some rows: of few rows there is one tile in a column, and
     of many, few reads for each multiply-add. (In float32 on Emerald Rapids, wider or deeper ones
-    were not clearly faster for 1 to 128 rows.)
+    were not clearly faster for 1 to 128 rows.) Where sums are scaled, they are those of the sums.
     """
+    dtype = UNSCALED.get(dtype, dtype)
     problem = Problem(dtype, ROWS, n, k, b="packed")
     spaces = [Space(problem, cpu, family) for family in families(dtype, cpu.isa)]
     family = min(spaces, key=lambda space: space.cost().min()).family

@@ -10,7 +10,7 @@ from . import _gufunc
 from .dtypes import ITEMSIZE, PRODUCTS, product
 from .families import Family, family
 from .fused import sums_of
-from .matmul import adopt_new_types, matmul
+from .matmul import adopt_new_types, matmul, short_way
 from .operands import apart, is_plain, plain
 
 FORMAT = 1
@@ -108,7 +108,7 @@ class PackedLayout(NamedTuple):
             yield start, stop, block[:, : self.top].view(np.int32), elements.transpose(1, 3, 0, 2)
 
 
-class PackedMatrix:
+class PackedMatrix(_gufunc.Panels):
     """A matrix in the panels that microkernels read: `pack` makes it.
 
     It can't be changed, and keeps no reference to what it was made of. ``a @ packed``,
@@ -140,9 +140,8 @@ class PackedMatrix:
     ) -> None:
         self.a_dtype, self.dtype, self.result_dtype = dtypes
         self.layout, self.shape = layout, (layout.k, layout.n)
-        self._panels = panels
-        # as `_gufunc.gemm` takes it
-        self.operand: Any = tuple(PRODUCTS).index(layout.product), panels, layout.n
+        index = tuple(PRODUCTS).index(layout.product)
+        super().__init__(panels, index, self.a_dtype.num, self.result_dtype.num, *self.shape)
 
     @property
     def nbytes(self) -> int:
@@ -172,7 +171,7 @@ class PackedMatrix:
         """``out = a @ self``, where nothing is left to check (see `nkblas.gemm.multiply`)."""
         if not out.size or not self.shape[0]:
             out[...] = 0
-        elif not _gufunc.gemm(1, a, self.operand, 0, out, 1, 1):
+        elif not _gufunc.gemm(1, a, self, 0, out, 1, 1):
             wide = sums_of(self.result_dtype)
             with np.errstate(all="ignore"):
                 out[...] = np.matmul(a.astype(wide), self.unpack().astype(wide))
@@ -223,6 +222,7 @@ class PackedMatrix:
         np.copyto(out, product, casting)
         return out
 
+    @short_way
     def __array_ufunc__(
         self,
         ufunc: np.ufunc,
@@ -332,8 +332,9 @@ def pack(b: Any, *, a_dtype: Any = None, dtype: Any = None) -> PackedMatrix:
         of ``int8`` (or the other way round) the result is int32.
     dtype : dtype, optional
         The result's. If it is not given, it is that of ``numpy.matmul(b, b)``; but of 8-bit
-        integers it is int32, in which the product is exact: what wraps modulo 256, as NumPy's does,
-        has to be asked for. Of bfloat16 it is float32, and rounded once if bfloat16 is asked for.
+        integers it is int32, in which the product is exact (and can be scaled: see `nkblas.gemm`);
+        what wraps modulo 256, as NumPy's does, has to be asked for. Of bfloat16 it is float32, and
+        rounded once if bfloat16 is asked for.
 
     Returns
     -------

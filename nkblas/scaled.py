@@ -14,6 +14,7 @@ from .epilogues import apply
 from .fused import fused
 from .matmul import matmul
 from .operands import apart, plain, result, with_room
+from .packed import PackedMatrix
 
 BYTES = (np.dtype(np.int8), np.dtype(np.uint8))
 RESULTS = (np.dtype(np.float32), *BYTES)
@@ -21,7 +22,7 @@ RESULTS = (np.dtype(np.float32), *BYTES)
 
 def scaled_product(
     a: np.ndarray,
-    b: np.ndarray,
+    b: np.ndarray | PackedMatrix,
     scale: Any,
     zero_point: int,
     bias: Any,
@@ -35,12 +36,20 @@ def scaled_product(
     Parameters
     ----------
     a, b : ndarray
-        Shapes ``(m, k)`` and ``(k, n)``.
+        Shapes ``(m, k)`` and ``(k, n)``; `b` may be packed.
     """
-    for name, array in (("a", a), ("b", b)):
-        if array.dtype not in BYTES:
-            raise TypeError(f"{name}: got {array.dtype} and a scale, expected int8 or uint8")
-    dtype = np.dtype(out_dtype if out_dtype is not None else out.dtype if out is not None else "f4")
+    for name, matrix in (("a", a), ("b", b)):
+        if matrix.dtype not in BYTES:
+            raise TypeError(f"{name}: got {matrix.dtype} and a scale, expected int8 or uint8")
+    if isinstance(b, PackedMatrix):
+        if b.result_dtype in BYTES:
+            raise TypeError(
+                f"b: got a matrix packed for sums of {b.result_dtype} and a scale, expected one "
+                "for int32, which nkblas.pack makes where it is given no dtype"
+            )
+        if a.dtype != b.a_dtype:
+            raise TypeError(f"a: got {a.dtype}, expected {b.a_dtype}, which b was packed for")
+    dtype = np.dtype(getattr(out, "dtype", "f4") if out_dtype is None else out_dtype)
     if dtype not in RESULTS:
         names = ", ".join(str(result) for result in RESULTS)
         raise TypeError(f"out_dtype: got {dtype} and a scale, expected one of {names}")
@@ -55,12 +64,14 @@ def scaled_product(
     epilogue = more.epilogue._replace(scales=True)
     scales = _scales(scale, shape[1])
     target = out if out.flags.carray else np.empty(shape, dtype)
-    left, right = (apart(plain(x, x.dtype), target) for x in (a, b))
+    left = apart(plain(a, a.dtype), target)
+    right = b if isinstance(b, PackedMatrix) else apart(plain(b, b.dtype), target)
     added = None if more.residual is None else apart(more.residual, target)
-    # with a single column, rows and columns change places
-    possible = 0 not in (*shape, a.shape[1]) and shape[1] > 1
+    # with a single column, rows and columns change places, but not of what is packed
+    possible = 0 not in (*shape, a.shape[1]) and (shape[1] > 1 or isinstance(b, PackedMatrix))
     arguments = epilogue.fused, more.bias, added, *more.bounds, None, scales, float(zero_point)
     if not possible or not _gufunc.gemm(1, left, right, 0, target, 1, 1, *arguments):
+        right = right.unpack() if isinstance(right, PackedMatrix) else right
         sums = matmul(left, right, dtype=np.int32)
         with np.errstate(all="ignore"):
             x = apply(epilogue, sums, more.bias, added, more.bounds, scales)

@@ -155,6 +155,19 @@ def outcome(call: Callable[[Any], Any], function: Any) -> Any:
         return type(error), str(error)
 
 
+def without_python(function: Any, *args: Any, **options: Any) -> Any:
+    """What a call returns that gets by without a line of Python, once its product is planned."""
+    function(*args, **options)
+    lines: list[str] = []
+    sys.setprofile(lambda frame, event, _: lines.append(f"{event} {frame.f_code.co_name}"))
+    try:
+        found = function(*args, **options)
+    finally:
+        sys.setprofile(None)
+    assert not [line for line in lines if line.startswith("call")], lines
+    return found
+
+
 def assert_same(got: Any, expected: Any) -> None:
     """Type, dtype, shape, memory order and values, or the same error."""
     assert type(got) is type(expected)

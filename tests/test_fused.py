@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import without_python
 
 import nkblas
 from nkblas import epilogues
@@ -92,6 +93,27 @@ def test_floats(name: str, activation: Any) -> None:
             )
             assert got is out
             check_floats(dtype, a, b, activation, bias, more, got)
+
+
+@pytest.mark.parametrize("name", FLOATS)
+def test_short_way(name: str) -> None:
+    """It has the bits of the general one; of what is packed, too."""
+    general: Any = nkblas.gemm.__wrapped__  # type: ignore[attr-defined]
+    dtype, generator = dtype_of(name), np.random.default_rng(7)
+    a, b, residual = (draw(generator, dtype, *s) for s in ((9, 64), (64, 40), (9, 40)))
+    bias = draw(generator, dtype_of("float64" if name == "float64" else "float32"), 40)
+    for right in (b, nkblas.pack(b, dtype=dtype)):
+        for options in (
+            {},
+            {"bias": bias, "activation": "relu"},
+            {"bias": 0.25, "residual": residual, "out_dtype": dtype},
+            {"activation": "tanh", "out": np.empty((9, 40), dtype), "residual": None},
+        ):
+            got = without_python(nkblas.gemm, a, right, **options)
+            assert got.tobytes() == general(a, right, **options).tobytes()
+            added = None if "bias" not in options else np.full(40, options["bias"])
+            more = options.get("residual")
+            check_floats(dtype, a, b, options.get("activation"), added, more, got)
 
 
 @pytest.mark.parametrize("name", INTEGERS)
@@ -261,8 +283,9 @@ def test_at_the_same_time() -> None:
 )
 def test_mistakes(arguments: dict[str, Any], error: type, text: str) -> None:
     a, b = np.ones((2, 5)), np.ones((5, 3))
-    with pytest.raises(error, match=text):
-        nkblas.gemm(a, b, **arguments)
+    for right in (b, nkblas.pack(b)):
+        with pytest.raises(error, match=text):
+            nkblas.gemm(a, right, **arguments)
 
 
 def test_activations_that_a_type_has_not() -> None:

@@ -4,6 +4,7 @@ import copy
 import ctypes
 import doctest
 import itertools
+import operator
 import pickle
 import re
 import sys
@@ -23,6 +24,7 @@ from support import (
     integers,
     run,
     sample,
+    without_python,
 )
 
 import nkblas
@@ -205,6 +207,50 @@ def test_out(order: Any) -> None:
         np.matmul(a, right, out=np.empty((3, 5), "i"))
     with pytest.raises(ValueError, match="read-only"):
         np.matmul(a, right, out=np.broadcast_to(np.float32(0), (3, 5)))
+    square = integers(5, 5, dtype="f")
+    assert np.array_equal(nkblas.matmul(square, nkblas.pack(square), out=square), wanted)
+    with pytest.raises(ValueError, match="read-only"):
+        nkblas.matmul(a, right, out=np.broadcast_to(np.float32(0), (3, 5)))
+
+
+@pytest.mark.parametrize(
+    "product", [p for p in PRODUCTS if p.a in ("float32", "bool", "bfloat16", "int8")], ids=str
+)
+def test_short_ways(product: Product) -> None:
+    a, b = sample(9, 40, dtype=product.a), sample(40, 33, dtype=product.b, seed=1)
+    right, wanted = packed(product, b), expected(a, b, product.result)
+    for call in (np.matmul, nkblas.matmul, operator.matmul):
+        assert_exact(without_python(call, a, right), wanted)
+        assert_exact(without_python(call, a[3], right), wanted[3])
+    out = np.empty((9, 33), product.result)
+    assert without_python(nkblas.matmul, a, right, out=out) is out
+    assert_exact(out, wanted)
+    assert_exact(right.__array_ufunc__(np.matmul, "__call__", a, right), wanted)
+    if product.a != "bool":
+        assert_exact(without_python(nkblas.gemm, a, right), wanted)
+
+
+@pytest.mark.parametrize(
+    ("of_a", "of_b", "result"),
+    [
+        ("int8", "int8", "int8"),
+        ("uint8", "uint8", "uint8"),
+        ("uint8", "int8", "float32"),
+        ("int8", "uint8", "int8"),
+    ],
+)
+def test_sums_that_are_scaled(of_a: str, of_b: str, result: str) -> None:
+    """From the panels of the sums themselves; powers of two as scales, which round nothing."""
+    before = nkblas.stats()["fallbacks"]
+    for m, n, k in ((1, 33, 70), (9, 40, 4200)):
+        a, b = sample(m, k, dtype=of_a), sample(k, n, dtype=of_b, seed=1)
+        right, sums = nkblas.pack(b, a_dtype=of_a), expected(a, b, "int32")
+        assert_exact(a @ right, sums)
+        x = sums.astype("f") * (scale := np.float32(2.0) ** -np.arange(8, 8 + n, dtype="f"))
+        ends = None if result == "float32" else np.iinfo(result)
+        wanted = x if ends is None else np.clip(np.rint(x), ends.min, ends.max).astype(result)
+        assert_exact(nkblas.gemm(a, right, scale=scale, out_dtype=result), wanted, (m, n, k))
+    assert nkblas.stats()["fallbacks"] == before
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -279,6 +325,8 @@ def test_dtypes() -> None:
 def test_what_else_is_asked_of_it() -> None:
     b = np.eye(3, dtype="f")
     right = nkblas.pack(b)
+    with pytest.raises((AttributeError, TypeError)):
+        b @ nkblas.PackedMatrix.__new__(nkblas.PackedMatrix)  # there are no panels yet
     assert (right.shape, right.ndim, right.dtype) == ((3, 3), 2, "float32")
     assert right.nbytes >= b.nbytes
     assert "3x3 float32" in repr(right)
@@ -359,6 +407,9 @@ def test_without_kernels(tmp_path: Any) -> None:
             assert np.array_equal(a @ nkblas.pack(b), a.astype(wide) @ b.astype(wide)), dtype
         w = nkblas.pack(np.eye(4))
         nkblas.gemm(np.eye(4), w, np.eye(4), alpha=2, beta=1)
+        a, b = np.arange(12, dtype="b").reshape(3, 4), np.arange(20, dtype="b").reshape(4, 5)
+        scaled = nkblas.gemm(a, nkblas.pack(b), scale=0.25)
+        assert np.array_equal(scaled, (a.astype("i") @ b) / 4)
         report()
     """
     counts, _ = run(code, NKBLAS_JIT="never", NKBLAS_CACHE_DIR=tmp_path)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import without_python
 
 import nkblas
 from nkblas.codegen import compile, verify
@@ -43,8 +44,11 @@ def test_results(of_a: str, of_b: str, result: str) -> None:
         if result != "float32":
             ends = np.iinfo(result)
             expected = np.clip(np.rint(x) + zero, ends.min, ends.max).astype(result)
+        packed = nkblas.pack(b, a_dtype=of_a)
+        assert np.array_equal(a @ packed, a.astype(np.int64) @ b)  # the same panels
         for left, right, options in (
             (a, b, {}),
+            (a, packed, {}),
             (np.asfortranarray(a), b.T.copy(), {"trans_b": True}),
             (a, b, {"out": np.empty((m, n), result, order="F")}),
         ):
@@ -84,6 +88,39 @@ def test_residual() -> None:
     assert np.allclose(got, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("result", ["float32", "int8", "uint8"])
+def test_short_way(result: str) -> None:
+    """It has the bits of the general one."""
+    general: Any = nkblas.gemm.__wrapped__  # type: ignore[attr-defined]
+    generator = np.random.default_rng(2)
+    a, b = draw(generator, "uint8", 9, 64), draw(generator, "int8", 64, 40)
+    scale, bias, x = (generator.random(s, "f4") / 99 for s in (40, 40, (9, 40)))
+    asked: dict[str, Any] = {} if result == "float32" else {"out_dtype": result}
+    for right in (b, nkblas.pack(b, a_dtype="u1")):
+        for options in (
+            {"scale": scale, "bias": bias, "activation": "relu"},
+            {"scale": 0.01, "bias": 0.3, "out": np.empty((9, 40), result)},
+            {"scale": np.float32(0.01), "zero_point": 0, "out_dtype": np.dtype(result)},
+            {"scale": scale, "zero_point": 9} if asked else {"scale": scale, "residual": x},
+        ):
+            got = without_python(nkblas.gemm, a, right, **(asked | options))
+            wanted = general(a, right, **(asked | options))
+            assert (got.dtype, got.tobytes()) == (result, wanted.tobytes()), options
+
+
+def test_what_is_not_exact() -> None:
+    """Near a tie it may be rounded either way."""
+    generator, before = np.random.default_rng(3), nkblas.stats()["fallbacks"]
+    a, b = draw(generator, "int8", 33, 64), draw(generator, "int8", 64, 96)
+    x = (a.astype(float) @ b) * np.float32(1e-3)
+    x = np.clip(x / (1 + np.exp(-x)), -128, 127)
+    near = abs(abs(x - np.trunc(x)) - 0.5) < 1e-3
+    for right in (b, nkblas.pack(b)):
+        got = nkblas.gemm(a, right, scale=1e-3, activation="silu", out_dtype=np.int8)
+        assert (abs(got - x) < 0.5 + near).all()
+    assert nkblas.stats()["fallbacks"] == before
+
+
 @pytest.mark.parametrize(
     ("change", "error", "text"),
     [
@@ -93,10 +130,33 @@ def test_residual() -> None:
         ({"scale": 1j}, TypeError, "scale: got complex128"),
         ({"zero_point": 3}, ValueError, "zero_point: got 3, expected one that float32 has"),
         ({"zero_point": 300, "out_dtype": "i1"}, ValueError, "zero_point: got 300"),
-        ({"alpha": 2}, TypeError, "scale: got c, alpha, beta"),
+        ({"alpha": 2}, TypeError, "scale: got c, alpha or beta"),
         ({"residual": np.ones((2, 2)), "out_dtype": "i1"}, TypeError, "residual: got one for int8"),
         ({"b": np.ones((2, 2), "i1")}, ValueError, r"b: got op\(b\) of shape \(2, 2\)"),
         ({"out": np.ones((2, 3), "f4")}, ValueError, "out: got float32 of shape"),
+        (
+            {"out": [[0.0, 0.0]]},
+            ValueError,
+            r"out: got \[\[0.0, 0.0\]\], expected an array of float32",
+        ),
+        ({"scale": None, "zero_point": 3}, TypeError, "zero_point: got 3 and no scale"),
+        ({"b": nkblas.pack(np.ones((3, 2), "i1")), "trans_b": 1}, ValueError, "trans_b: got 1"),
+        (
+            {"b": nkblas.pack(np.ones((2, 3), "i1"))},
+            ValueError,
+            r"b: got op\(b\) of shape \(2, 3\)",
+        ),
+        ({"b": nkblas.pack(np.ones((3, 2), "f4"))}, TypeError, "b: got float32 and a scale"),
+        (
+            {"b": nkblas.pack(np.ones((3, 2), "u1"))},
+            TypeError,
+            "a: got int8, expected uint8, which",
+        ),
+        (
+            {"b": nkblas.pack(np.ones((3, 2), "i1"), dtype="i1")},
+            TypeError,
+            "b: got a matrix packed for sums of int8 and a scale, expected one for int32",
+        ),
     ],
 )
 def test_mistakes(change: dict[str, Any], error: type, text: str) -> None:
@@ -106,8 +166,12 @@ def test_mistakes(change: dict[str, Any], error: type, text: str) -> None:
         "scale": 1.0,
     }
     arguments |= change
+    a, b = arguments.pop("a"), arguments.pop("b")
     with pytest.raises(error, match=text):
-        nkblas.gemm(arguments.pop("a"), arguments.pop("b"), **arguments)
+        nkblas.gemm(a, b, **arguments)
+    if isinstance(b, np.ndarray) and b.shape == (3, 2) and "alpha" not in change:
+        with pytest.raises(error, match=text):
+            nkblas.gemm(a, nkblas.pack(b), **arguments)
 
 
 def test_recorded_and_measured() -> None:

@@ -7,9 +7,11 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <structmember.h>
 
 #define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
 #include <numpy/arrayobject.h>
+#include <numpy/arrayscalars.h>
 #include <numpy/ufuncobject.h>
 
 #include "nkblas.h"
@@ -65,7 +67,7 @@ static int wider_dtype_of(int type)
 static int dtype_of(int type)
 {
     static const int integers[] = {-1, NK_INT8, NK_INT16, -1, NK_INT32, -1, -1, -1, NK_INT64};
-    if (type == bfloat16_type)
+    if (type >= 0 && type == bfloat16_type)
         return NK_BFLOAT16;
     switch (type) {
     case NPY_FLOAT: return NK_FLOAT32;
@@ -110,15 +112,14 @@ static int dtype_for(int a, int b, int c)
     return -1;
 }
 
-/* The nk_dtype of products of bytes whose sums are scaled; -1: it is none. */
-static int quantized_dtype(const int types[3])
+/* The nk_dtype of products whose sums, those of another one, are scaled; -1: there is none. */
+static int quantized_dtype(int sums, int c)
 {
-    static const char pairs[4][2] = {{NPY_BYTE, NPY_BYTE}, {NPY_UBYTE, NPY_UBYTE},
-                                     {NPY_UBYTE, NPY_BYTE}, {NPY_BYTE, NPY_UBYTE}};
     static const char results[3] = {NPY_FLOAT, NPY_BYTE, NPY_UBYTE};
-    for (int i = 0; i < 12; i++)
-        if (results[i / 4] == types[2] && pairs[i % 4][0] == types[0] && pairs[i % 4][1] == types[1])
-            return NK_QUANTIZED + i;
+    if (sums >= NK_INT8_INT32 && sums < NK_FLOAT8_FLOAT32)
+        for (int i = 0; i < 3; i++)
+            if (results[i] == c)
+                return NK_QUANTIZED + 4 * i + sums - NK_INT8_INT32;
     return -1;
 }
 
@@ -322,6 +323,87 @@ static nk_matrix as_matrix(PyArrayObject *x, int column, npy_intp *rows, npy_int
     return matrix;
 }
 
+/* A matrix that was packed; nkblas.PackedMatrix is one. */
+typedef struct {
+    PyObject_HEAD
+    PyArrayObject *memory; /* its panels; NULL: there are none yet */
+    int dtype;             /* nk_dtype */
+    int a, c;              /* NumPy's types of what it is multiplied by, and of the product */
+    npy_intp k, n;
+} panels;
+
+static int init_panels(PyObject *self, PyObject *args, PyObject *names)
+{
+    panels *x = (panels *)self;
+    PyArrayObject *memory;
+    (void)names;
+    if (!PyArg_ParseTuple(args, "O!iiinn", &PyArray_Type, &memory, &x->dtype, &x->a, &x->c, &x->k,
+                          &x->n))
+        return -1;
+    Py_XSETREF(x->memory, (PyArrayObject *)Py_NewRef(memory));
+    return 0;
+}
+
+static void free_panels(PyObject *self)
+{
+    Py_CLEAR(((panels *)self)->memory);
+    Py_TYPE(self)->tp_free(self);
+}
+
+static PyMemberDef panels_members[] = {
+    {"_panels", T_OBJECT_EX, offsetof(panels, memory), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyTypeObject panels_type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "nkblas._gufunc.Panels",
+    .tp_basicsize = sizeof(panels),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .tp_new = PyType_GenericNew,
+    .tp_init = init_panels,
+    .tp_dealloc = free_panels,
+    .tp_members = panels_members,
+};
+
+static int is_packed(PyObject *x)
+{
+    return PyObject_TypeCheck(x, &panels_type) && ((panels *)x)->memory;
+}
+
+/* The right operand of a product: an array, or what was packed. */
+typedef struct {
+    const panels *packed; /* NULL: it is an array */
+    PyArrayObject *memory;
+    nk_matrix matrix;
+    npy_intp k, n;
+    int ndim;
+} right;
+
+static right right_operand(PyObject *x)
+{
+    right b = {.memory = (PyArrayObject *)x};
+    if (!PyArray_Check(x)) {
+        b.packed = (panels *)x;
+        b.memory = b.packed->memory;
+        b.matrix = (nk_matrix){.data = PyArray_BYTES(b.memory), .packed = 1};
+        b.k = b.packed->k, b.n = b.packed->n, b.ndim = 2;
+    } else {
+        b.matrix = as_matrix(b.memory, 1, &b.k, &b.n);
+        b.ndim = PyArray_NDIM(b.memory);
+    }
+    return b;
+}
+
+/* The nk_dtype of a product with it, whose sums may be scaled, for an A and a C of some types; -1:
+   there is none. What was packed is for one product, whose types the caller has seen to. */
+static int dtype_with(const right *b, int a, int c, int scaled)
+{
+    int dtype = b->packed ? b->packed->dtype
+                          : dtype_for(a, PyArray_TYPE(b->memory), scaled ? NPY_INT : c);
+    return scaled ? quantized_dtype(dtype, c) : dtype;
+}
+
 /* Whether two arrays may share memory: their extents do. */
 static int may_overlap(PyArrayObject *x, PyArrayObject *y)
 {
@@ -352,9 +434,13 @@ static PyArrayObject *plain_out(PyObject *out, PyArrayObject *a, PyArrayObject *
     return array;
 }
 
+/* What Python answers (see matmul.py): called when types turn up that are not NumPy's own, which it may
+   know; called where a type is asked for; and the codes of activations that need no more than a name. */
+static PyObject *on_new_types, *on_given_types, *activations;
+
 /* Whose rules hold for two plain operands: numpy.inner(A, B) is A @ B.T, numpy.vdot takes their
    elements as vectors, dot's and matmul's differ in what may be `out`. */
-typedef enum { AS_MATMUL, AS_DOT, AS_INNER, AS_VDOT, AS_GEMM, AS_BRGEMM } rule;
+typedef enum { AS_MATMUL, AS_DOT, AS_INNER, AS_VDOT, AS_GEMM, AS_BRGEMM, AS_OVERRIDE } rule;
 
 enum { FLAGS = FE_DIVBYZERO | FE_OVERFLOW | FE_UNDERFLOW | FE_INVALID };
 
@@ -394,28 +480,32 @@ static void comes_again(void)
     __atomic_sub_fetch(&counts->fallbacks, 1, __ATOMIC_RELAXED);
 }
 
-/* f(a, b), f(a, b, c) and f(a, b, out=c) of plain matrices and vectors. NULL without an exception:
-   the general way has to do it, as everything else and every mistake. */
+/* f(a, b), f(a, b, c) and f(a, b, out=c) of plain matrices and vectors; of matmul, `b` may be packed.
+   NULL without an exception: the general way has to do it, as everything else and every mistake. */
 static PyObject *plain_product(const char *name, rule asked, PyObject *const *args,
                                Py_ssize_t given, PyObject *names)
 {
     Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
     int with_out = given + named == 3 && asked <= AS_DOT;
-    if (given < 2 || (!with_out && given + named != 2) || !is_plain(args[0]) || !is_plain(args[1]))
+    if (given < 2 || (!with_out && given + named != 2) || !is_plain(args[0]) ||
+        !(is_plain(args[1]) || (asked == AS_MATMUL && is_packed(args[1]))))
         return NULL;
     if (named && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "out"))
         return NULL;
 
-    PyArrayObject *a = (PyArrayObject *)args[0], *b = (PyArrayObject *)args[1], *c;
-    npy_intp m, n, k, k_of_b, shape[2];
-    nk_matrix x = as_matrix(a, 0, &m, &k), y = as_matrix(b, 1, &k_of_b, &n), z;
-    if (asked == AS_INNER && PyArray_NDIM(b) == 2) {
-        npy_intp rows = k_of_b;
-        k_of_b = n, n = rows;
-        y = (nk_matrix){.data = y.data, .rs = y.cs, .cs = y.rs};
+    PyArrayObject *a = (PyArrayObject *)args[0], *c;
+    right b = right_operand(args[1]);
+    npy_intp m, k, shape[2];
+    nk_matrix x = as_matrix(a, 0, &m, &k), z;
+    if (asked == AS_INNER && b.ndim == 2) {
+        npy_intp rows = b.k;
+        b.k = b.n, b.n = rows;
+        b.matrix = (nk_matrix){.data = b.matrix.data, .rs = b.matrix.cs, .cs = b.matrix.rs};
     }
-    int ndim = PyArray_NDIM(a) + PyArray_NDIM(b) - 2, type = PyArray_TYPE(a), result = type;
-    if (PyTypeNum_ISUSERDEF(type) && asked == AS_MATMUL)
+    int ndim = PyArray_NDIM(a) + b.ndim - 2, type = PyArray_TYPE(a), result = type;
+    if (b.packed)
+        result = b.packed->c;
+    else if (PyTypeNum_ISUSERDEF(type) && asked == AS_MATMUL)
         /* NumPy makes float32 of them, and rounds that to the type of `out` */
         result = with_out && type == bfloat16_type && PyArray_Check(args[2]) &&
                          PyArray_TYPE((PyArrayObject *)args[2]) == type
@@ -424,17 +514,17 @@ static PyObject *plain_product(const char *name, rule asked, PyObject *const *ar
     else if (dtype_of(type) < 0)
         return NULL;
     if (asked == AS_VDOT && ndim) {
-        if (!PyArray_IS_C_CONTIGUOUS(a) || !PyArray_IS_C_CONTIGUOUS(b))
+        if (!PyArray_IS_C_CONTIGUOUS(a) || !PyArray_IS_C_CONTIGUOUS(b.memory))
             return NULL;
-        x.rs = x.cs = y.rs = y.cs = 1;
-        m = n = 1, k = PyArray_SIZE(a), k_of_b = PyArray_SIZE(b), ndim = 0;
+        x.rs = x.cs = b.matrix.rs = b.matrix.cs = 1;
+        m = b.n = 1, k = PyArray_SIZE(a), b.k = PyArray_SIZE(b.memory), ndim = 0;
     }
-    if (k != k_of_b || type != PyArray_TYPE(b))
+    if (k != b.k || type != (b.packed ? b.packed->a : PyArray_TYPE(b.memory)))
         return NULL;
-    shape[0] = PyArray_NDIM(a) == 2 ? m : n;
-    shape[1] = n;
+    shape[0] = PyArray_NDIM(a) == 2 ? m : b.n;
+    shape[1] = b.n;
     if (with_out && args[2] != Py_None) {
-        c = ndim ? plain_out(args[2], a, b, ndim, shape, result) : NULL;
+        c = ndim ? plain_out(args[2], a, b.memory, ndim, shape, result) : NULL;
         if (c && asked == AS_DOT && !PyArray_IS_C_CONTIGUOUS(c))
             Py_CLEAR(c);
     } else {
@@ -442,127 +532,198 @@ static PyObject *plain_product(const char *name, rule asked, PyObject *const *ar
     }
     if (!c)
         return NULL;
-    z = as_matrix(c, ndim && PyArray_NDIM(a) == 2, &m, &n);
+    z = as_matrix(c, ndim && PyArray_NDIM(a) == 2, &m, &b.n);
 
     if (fetestexcept(FLAGS))
         feclearexcept(FLAGS);
-    int dtype = dtype_for(type, type, result);
+    int dtype = dtype_with(&b, type, result, 0);
     nk_scale scale = product_of(dtype, asked == AS_VDOT);
-    int done = multiply(dtype, m, n, k, x, y, z, scale);
+    int done = multiply(dtype, m, b.n, k, x, b.matrix, z, scale);
     if (!done) {
         Py_DECREF(c);
         comes_again();
         return NULL;
     }
-    if (asked != AS_VDOT && report_flags(name) < 0) {
+    if (asked != AS_VDOT && !b.packed && report_flags(name) < 0) {
         Py_DECREF(c);
         return NULL;
     }
     return PyArray_Return(c);
 }
 
-/* Names of activations, in the order of epilogues.py. ("clip" has arguments.) */
-static const char *const activations[] = {"relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh"};
-enum { ACTIVATIONS = sizeof activations / sizeof *activations, FIRST_ACTIVATION = 32, ROOM = 256 };
-
 /* What nk_problem.epilogue has for an activation; -1: the general way has to see to it. */
 static int code_of_activation(PyObject *name)
 {
-    if (!PyUnicode_Check(name))
-        return -1;
-    for (int i = 0; i < ACTIVATIONS; i++)
-        if (!PyUnicode_CompareWithASCIIString(name, activations[i]))
-            return FIRST_ACTIVATION * (i + 1);
-    return -1;
+    PyObject *code = PyUnicode_CheckExact(name) ? PyDict_GetItemWithError(activations, name) : NULL;
+    return code ? (int)PyLong_AsLong(code) : -1;
 }
 
-/* The type of the sums for a C of floats; -1: it has others. */
+/* The type of the sums for a C whose kernels do more than multiply; -1: they don't. */
 static int sums_of(int type)
 {
-    if (type == NPY_HALF || (type >= 0 && type == bfloat16_type))
+    int dtype = dtype_of(type);
+    if (dtype == NK_FLOAT16 || dtype == NK_BFLOAT16)
         return NPY_FLOAT;
-    return type == NPY_FLOAT || type == NPY_DOUBLE ? type : -1;
+    int exact = (dtype == NK_INT32 || dtype == NK_INT64) && PyTypeNum_ISSIGNED(type);
+    return dtype == NK_FLOAT32 || dtype == NK_FLOAT64 || exact ? type : -1;
 }
 
-/* gemm(a, b, bias=, activation=, residual=, out=) of plain matrices of floats, all of one type, with
-   numbers for C's columns as a bias; a C and a residual that are dense. NULL without an exception: as
-   for plain_product. */
+/* The arguments of gemm that have names, as far as there is a short way for them. */
+enum { BIAS, ACTIVATION, RESIDUAL, SCALE, ZERO_POINT, OUT, OUT_DTYPE, NAMED };
+
+/* Those of a call; 0: there are others. */
+static int find_named(PyObject *const *values, PyObject *names, PyObject *found[NAMED])
+{
+    static const char *const known[NAMED] = {"bias",       "activation", "residual", "scale",
+                                             "zero_point", "out",        "out_dtype"};
+    for (Py_ssize_t i = 0; names && i < PyTuple_GET_SIZE(names); i++) {
+        int which = 0;
+        while (which < NAMED &&
+               PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, i), known[which]))
+            which++;
+        if (which == NAMED)
+            return 0;
+        if (values[i] != Py_None || which == ZERO_POINT)
+            found[which] = values[i];
+    }
+    return 1;
+}
+
+/* NumPy's type that is asked for; -1: one that no product makes, or in another byte order, say. */
+static int type_asked_for(PyObject *dtype)
+{
+    PyArray_Descr *descr = NULL;
+    if (PyArray_DescrConverter(dtype, &descr) == NPY_FAIL) {
+        PyErr_Clear();
+        return -1;
+    }
+    int type = descr->type_num;
+    PyArray_Descr *usual = dtype_of(type) < 0 ? NULL : PyArray_DescrFromType(type);
+    if (descr != usual)
+        type = -1;
+    Py_DECREF(descr);
+    Py_XDECREF(usual);
+    return type;
+}
+
+/* Whether an array is a dense one of some type. */
+static int is_dense(PyObject *x, int type, int ndim, const npy_intp *shape)
+{
+    PyArrayObject *array = (PyArrayObject *)x;
+    return is_plain(x) && PyArray_TYPE(array) == type && PyArray_NDIM(array) == ndim &&
+           PyArray_CompareLists(PyArray_DIMS(array), shape, ndim) && PyArray_IS_C_CONTIGUOUS(array);
+}
+
+/* A bias or scales as kernels read them, with room behind: from a vector of n numbers of their type,
+   or a float for all. NULL: as for plain_product. */
+static char *with_room(PyObject *value, int type, npy_intp n)
+{
+    double number = 0;
+    int one = PyFloat_Check(value) || PyArray_IsScalar(value, Float);
+    if (one)
+        number = PyFloat_Check(value) ? PyFloat_AS_DOUBLE(value) : PyArrayScalar_VAL(value, Float);
+    if (one ? !PyTypeNum_ISFLOAT(type) || isfinite(number) != isfinite((float)number)
+            : !is_dense(value, type, 1, &n))
+        return NULL;
+    size_t item = (size_t)size_of(type);
+    char *room = PyMem_RawCalloc((size_t)n + NK_ROOM, item);
+    if (!room)
+        return (char *)PyErr_NoMemory();
+    if (!one)
+        memcpy(room, PyArray_BYTES((PyArrayObject *)value), (size_t)n * item);
+    for (npy_intp i = 0; one && i < n; i++) {
+        if (type == NPY_FLOAT)
+            ((float *)room)[i] = (float)number;
+        else
+            ((double *)room)[i] = number;
+    }
+    return room;
+}
+
+/* What stands for 0 in a C of some type; whether it does. */
+static int zero_of(PyObject *value, int type, double *zero)
+{
+    int overflow = 0;
+    long number = value && PyLong_Check(value) ? PyLong_AsLongAndOverflow(value, &overflow) : 0;
+    long least = type == NPY_BYTE ? -128 : 0, most = type == NPY_FLOAT ? 0 : least + 255;
+    *zero = (double)number;
+    return (!value || PyLong_Check(value)) && !overflow && number >= least && number <= most;
+}
+
+/* gemm(a, b, bias=, activation=, residual=, scale=, zero_point=, out=, out_dtype=) of plain matrices,
+   of which `b` may be packed, in types that there are kernels for; with numbers for C's columns as a
+   bias and a scale; a C and a residual that are dense. NULL without an exception: as for
+   plain_product. */
 static PyObject *plain_layer(PyObject *const *args, Py_ssize_t given, PyObject *names)
 {
-    static const char *const known[] = {"bias", "activation", "residual", "out"};
-    PyArrayObject *operands[4] = {NULL}, *a, *b, *bias, *residual, *c;
+    PyObject *named[NAMED] = {NULL};
     nk_scale scale = {.alpha = 1, .turn = 1, .sign = 1};
 
-    if (given != 2 || !is_plain(args[0]) || !is_plain(args[1]))
+    if (given != 2 || !is_plain(args[0]) || !(is_plain(args[1]) || is_packed(args[1])) ||
+        !find_named(args + given, names, named))
         return NULL;
-    for (Py_ssize_t i = 0; names && i < PyTuple_GET_SIZE(names); i++) {
-        PyObject *value = args[given + i], *name = PyTuple_GET_ITEM(names, i);
-        int which = 0;
-        while (which < 4 && PyUnicode_CompareWithASCIIString(name, known[which]))
-            which++;
-        if (which == 4)
-            return NULL;
-        if (value == Py_None)
-            continue;
-        if (which == 1) {
-            int code = code_of_activation(value);
-            if (code < 0)
-                return NULL;
-            scale.fused |= code;
-        } else if (!is_plain(value) || !PyArray_IS_C_CONTIGUOUS((PyArrayObject *)value)) {
-            return NULL;
-        } else {
-            operands[which] = (PyArrayObject *)value;
-        }
-    }
-    a = (PyArrayObject *)args[0], b = (PyArrayObject *)args[1];
-    bias = operands[0], residual = operands[2];
-    npy_intp m, n, k, k_of_b;
-    nk_matrix x = as_matrix(a, 0, &m, &k), y = as_matrix(b, 1, &k_of_b, &n);
+    PyArrayObject *a = (PyArrayObject *)args[0], *residual = (PyArrayObject *)named[RESIDUAL];
+    PyArrayObject *c = NULL;
+    right b = right_operand(args[1]);
+    npy_intp m, n = b.n, k;
+    nk_matrix x = as_matrix(a, 0, &m, &k);
     npy_intp shape[2] = {m, n};
-    int type = PyArray_TYPE(a), sums = sums_of(type), dtype = dtype_of(type);
-    if (PyArray_NDIM(a) != 2 || PyArray_NDIM(b) != 2 || k != k_of_b || k == 0 || m * n == 0 ||
-        type != PyArray_TYPE(b) || sums < 0)
+    if (PyArray_NDIM(a) != 2 || b.ndim != 2 || k != b.k || k == 0 || m * n == 0)
         return NULL;
-    if (bias && (PyArray_NDIM(bias) != 1 || PyArray_DIM(bias, 0) != n || PyArray_TYPE(bias) != sums))
+
+    int type_a = PyArray_TYPE(a), type = b.packed ? b.packed->c : type_a, scaled = !!named[SCALE];
+    if (scaled)
+        type = named[OUT] && PyArray_Check(named[OUT]) ? PyArray_TYPE((PyArrayObject *)named[OUT])
+                                                       : NPY_FLOAT;
+    if (named[OUT_DTYPE])
+        type = type_asked_for(named[OUT_DTYPE]);
+    if (b.packed && (type_a != b.packed->a || (!scaled && type != b.packed->c)))
         return NULL;
-    if (residual && (PyArray_NDIM(residual) != 2 || PyArray_TYPE(residual) != type ||
-                     !PyArray_CompareLists(PyArray_DIMS(residual), shape, 2)))
+    int dtype = dtype_with(&b, type_a, type, scaled), sums = scaled ? NPY_FLOAT : sums_of(type);
+    if (dtype < 0 || type == NPY_BOOL) /* which is none that a product with alpha has */
         return NULL;
-    if (operands[3]) {
-        c = plain_out((PyObject *)operands[3], a, b, 2, shape, type);
-        if (c && ((residual && may_overlap(c, residual)) || (bias && may_overlap(c, bias))))
-            Py_CLEAR(c);
-    } else {
-        c = (PyArrayObject *)PyArray_SimpleNew(2, shape, type);
+    if (scaled) {
+        /* what is turned to its side would have scales of rows */
+        if ((n == 1 && !b.packed) || !zero_of(named[ZERO_POINT], type, &scale.zero) ||
+            (residual && type != NPY_FLOAT))
+            return NULL;
+        scale.fused |= NK_SCALES;
+    } else if (named[ZERO_POINT] || (sums < 0 && (named[BIAS] || named[ACTIVATION] || residual))) {
+        return NULL;
     }
-    if (!c)
-        return NULL;
-    char *room = NULL; /* kernels read whole vectors of a bias */
-    if (bias) {
-        size_t size = (size_t)PyArray_NBYTES(bias), item = (size_t)PyArray_ITEMSIZE(bias);
-        room = PyMem_RawCalloc(size + ROOM * item, 1);
-        if (!room) {
-            Py_DECREF(c);
-            return PyErr_NoMemory();
-        }
-        memcpy(room, PyArray_BYTES(bias), size);
-        scale.bias = room;
-        scale.fused |= NK_BIAS_OF_COLUMNS;
+    if (named[ACTIVATION]) {
+        int code = code_of_activation(named[ACTIVATION]);
+        if (code < 0 || (code != NK_RELU && !PyTypeNum_ISFLOAT(sums)))
+            return NULL;
+        scale.fused |= code;
     }
     if (residual) {
+        if (!is_dense(named[RESIDUAL], type, 2, shape))
+            return NULL;
         scale.residual = PyArray_BYTES(residual);
         scale.ldr = n;
         scale.fused |= NK_RESIDUAL;
     }
-    nk_matrix z = as_matrix(c, 0, &m, &n);
-    int done = multiply(dtype, m, n, k, x, y, z, scale);
-    PyMem_RawFree(room);
-    if (!done) {
-        Py_DECREF(c);
-        comes_again();
-        return NULL;
+    char *bias = named[BIAS] ? with_room(named[BIAS], sums, n) : NULL;
+    char *scales = scaled ? with_room(named[SCALE], NPY_FLOAT, n) : NULL;
+    if (bias)
+        scale.fused |= NK_BIAS_OF_COLUMNS;
+    scale.bias = bias, scale.scales = scales;
+    if (!bias == !named[BIAS] && !scales == !scaled) {
+        c = named[OUT] ? plain_out(named[OUT], a, b.memory, 2, shape, type)
+                       : (PyArrayObject *)PyArray_SimpleNew(2, shape, type);
+        if (c && (!PyArray_IS_C_CONTIGUOUS(c) || (residual && may_overlap(c, residual))))
+            Py_CLEAR(c);
     }
+    if (c) {
+        nk_matrix z = as_matrix(c, 0, &m, &n);
+        if (!multiply(dtype, m, n, k, x, b.matrix, z, scale)) {
+            comes_again();
+            Py_CLEAR(c);
+        }
+    }
+    PyMem_RawFree(bias);
+    PyMem_RawFree(scales);
     return (PyObject *)c;
 }
 
@@ -690,12 +851,6 @@ static PyObject *plain_sum(PyObject *const *args, Py_ssize_t given, PyObject *na
     return (PyObject *)c;
 }
 
-/* Called when types turn up that are not NumPy's own; it may know them (see matmul.py). */
-static PyObject *on_new_types;
-
-/* Called where a type is asked for. */
-static PyObject *on_given_types;
-
 static int names_a_type(PyObject *names)
 {
     for (Py_ssize_t i = 0; names && i < PyTuple_GET_SIZE(names); i++) {
@@ -737,6 +892,16 @@ static PyObject *call_matmul(PyObject *self, PyObject *const *args, size_t nargs
     return general_call(self, args, nargsf, names);
 }
 
+/* __array_ufunc__(b, numpy.matmul, "__call__", a, b) of a `b` that was packed: a @ b comes to it. NULL
+   without an exception: as for plain_product. */
+static PyObject *plain_override(PyObject *const *args, Py_ssize_t given, PyObject *names)
+{
+    if (given != 5 || names || args[1] != (PyObject *)gufuncs[0].numpy || args[4] != args[0] ||
+        !PyUnicode_Check(args[2]) || PyUnicode_CompareWithASCIIString(args[2], "__call__"))
+        return NULL;
+    return plain_product("matmul", AS_MATMUL, args + 3, 2, NULL);
+}
+
 /* A function of two operands: plain ones at once, all others by a Python function. */
 typedef struct {
     PyObject_HEAD
@@ -754,6 +919,8 @@ static PyObject *call_quick(PyObject *self, PyObject *const *args, size_t nargsf
         product = plain_layer(args, given, names);
     else if (function->asked == AS_BRGEMM)
         product = plain_sum(args, given, names);
+    else if (function->asked == AS_OVERRIDE)
+        product = plain_override(args, given, names);
     else
         product = plain_product("dot", function->asked, args, given, names);
     if (product || PyErr_Occurred())
@@ -780,6 +947,12 @@ static void free_quick(PyObject *self)
     PyObject_GC_UnTrack(self);
     clear_quick(self);
     Py_TYPE(self)->tp_free(self);
+}
+
+static PyObject *bind_quick(PyObject *self, PyObject *instance, PyObject *type)
+{
+    (void)type;
+    return instance ? PyMethod_New(self, instance) : Py_NewRef(self);
 }
 
 static PyObject *represent_quick(PyObject *self)
@@ -815,19 +988,20 @@ static PyTypeObject quick_type = {
     .tp_clear = clear_quick,
     .tp_dealloc = free_quick,
     .tp_repr = represent_quick,
+    .tp_descr_get = bind_quick,
     .tp_methods = quick_methods,
     .tp_getset = quick_attributes,
 };
 
-/* make_quick(general, rule) -> the function that does plain operands as numpy.dot, inner or vdot, or
-   as nkblas.gemm or brgemm */
+/* make_quick(general, rule) -> the function that does plain operands as numpy.dot, inner or vdot, as
+   nkblas.gemm or brgemm, or as PackedMatrix.__array_ufunc__ */
 static PyObject *make_quick(PyObject *self, PyObject *args)
 {
     static const struct {
         const char *name;
         rule asked;
     } rules[] = {{"dot", AS_DOT}, {"inner", AS_INNER}, {"vdot", AS_VDOT}, {"gemm", AS_GEMM},
-                 {"brgemm", AS_BRGEMM}, {NULL, 0}};
+                 {"brgemm", AS_BRGEMM}, {"__array_ufunc__", AS_OVERRIDE}, {NULL, 0}};
     PyObject *general;
     const char *name;
     int r = 0;
@@ -838,7 +1012,8 @@ static PyObject *make_quick(PyObject *self, PyObject *args)
         r++;
     if (!rules[r].name)
         return PyErr_Format(PyExc_ValueError,
-                            "rule: got %s, expected dot, inner, vdot, gemm or brgemm", name);
+                            "rule: got %s, expected dot, inner, vdot, gemm, brgemm or "
+                            "__array_ufunc__", name);
     quick *function = PyObject_GC_New(quick, &quick_type);
     if (!function)
         return NULL;
@@ -848,27 +1023,6 @@ static PyObject *make_quick(PyObject *self, PyObject *args)
     function->asked = rules[r].asked;
     PyObject_GC_Track(function);
     return (PyObject *)function;
-}
-
-/* The right operand of a product, and which it is one of: a matrix, or (nk_dtype, panels, columns)
-   for one that was packed. -1: it is neither. */
-static int right_operand(PyArrayObject *a, PyObject *b, PyArrayObject *c, nk_matrix *y, npy_intp *k,
-                         npy_intp *n, int *dtype)
-{
-    PyArrayObject *panels;
-    if (PyArray_Check(b)) {
-        *y = as_matrix((PyArrayObject *)b, 1, k, n);
-        *dtype = dtype_for(PyArray_TYPE(a), PyArray_TYPE((PyArrayObject *)b), PyArray_TYPE(c));
-        return 0;
-    }
-    if (!PyTuple_Check(b)) {
-        PyErr_Format(PyExc_TypeError, "b: got %R, expected an array or panels", b);
-        return -1;
-    }
-    if (!PyArg_ParseTuple(b, "iO!n", dtype, &PyArray_Type, &panels, n))
-        return -1;
-    *y = (nk_matrix){.data = PyArray_BYTES(panels), .packed = 1};
-    return 0;
 }
 
 /* gemm(alpha, a, b, beta, c, turn, sign, epilogue, bias, residual, low, high, blocks,
@@ -885,17 +1039,16 @@ static PyObject *scaled(PyObject *self, PyObject *args)
     PyArrayObject *a, *c;
     PyObject *b, *bias = Py_None, *residual = Py_None, *blocks = Py_None, *scales = Py_None;
     npy_intp m, n, k;
-    int dtype;
-    nk_matrix y;
     Py_complex alpha, beta;
     nk_scale scale = {0};
 
     (void)self;
     if (!PyArg_ParseTuple(args, "DO!ODO!dd|LOOddOOd", &alpha, &PyArray_Type, &a, &b, &beta,
                           &PyArray_Type, &c, &scale.turn, &scale.sign, &scale.fused, &bias,
-                          &residual, &scale.low, &scale.high, &blocks, &scales, &scale.zero) ||
-        right_operand(a, b, c, &y, &k, &n, &dtype) < 0)
+                          &residual, &scale.low, &scale.high, &blocks, &scales, &scale.zero))
         return NULL;
+    if (!PyArray_Check(b) && !is_packed(b))
+        return PyErr_Format(PyExc_TypeError, "b: got %R, expected an array or panels", b);
     if (bias != Py_None)
         scale.bias = PyArray_BYTES((PyArrayObject *)bias);
     if (residual != Py_None) {
@@ -914,14 +1067,12 @@ static PyObject *scaled(PyObject *self, PyObject *args)
     }
     scale.alpha = alpha.real, scale.alpha_i = alpha.imag;
     scale.beta = beta.real, scale.beta_i = beta.imag;
-    if (scale.scales && PyArray_Check(b)) {
-        int types[] = {PyArray_TYPE(a), PyArray_TYPE((PyArrayObject *)b), PyArray_TYPE(c)};
-        dtype = quantized_dtype(types);
-    }
+    right y = right_operand(b);
+    int dtype = dtype_with(&y, PyArray_TYPE(a), PyArray_TYPE(c), scale.scales != NULL);
     if (dtype < 0)
         Py_RETURN_FALSE;
     nk_matrix x = as_matrix(a, 0, &m, &k), z = as_matrix(c, 0, &m, &n);
-    int done = multiply(dtype, m, n, k, x, y, z, scale);
+    int done = multiply(dtype, m, n, k, x, y.matrix, z, scale);
     return PyBool_FromLong(done);
 }
 
@@ -1063,20 +1214,17 @@ static PyObject *adopt_new_types(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* asked_for_types(function): it does the products of given types that it can, and returns
-   NotImplemented for others. */
-static PyObject *asked_for_types(PyObject *self, PyObject *function)
+/* ask(on_new_types, on_given_types, activations): the second does the products of given types that it
+   can, and returns NotImplemented for others. */
+static PyObject *ask(PyObject *self, PyObject *args)
 {
+    PyObject *new_types, *given_types, *codes;
     (void)self;
-    Py_XSETREF(on_given_types, Py_NewRef(function));
-    Py_RETURN_NONE;
-}
-
-/* when_new_types_come(function) */
-static PyObject *when_new_types_come(PyObject *self, PyObject *function)
-{
-    (void)self;
-    Py_XSETREF(on_new_types, Py_NewRef(function));
+    if (!PyArg_ParseTuple(args, "OOO!", &new_types, &given_types, &PyDict_Type, &codes))
+        return NULL;
+    Py_XSETREF(on_new_types, Py_NewRef(new_types));
+    Py_XSETREF(on_given_types, Py_NewRef(given_types));
+    Py_XSETREF(activations, Py_NewRef(codes));
     Py_RETURN_NONE;
 }
 
@@ -1152,9 +1300,8 @@ static PyMethodDef methods[] = {
     {"bind", bind, METH_VARARGS, "Make nkblas's gufunc from one of NumPy's and the engine."},
     {"patch", patch, METH_VARARGS, "Put the engine under NumPy's gufuncs that are bound, or not."},
     {"make_mixed", make_mixed, METH_NOARGS, "Products with another type of result."},
-    {"asked_for_types", asked_for_types, METH_O, "Who does products of a given type."},
+    {"ask", ask, METH_VARARGS, "What to ask in Python."},
     {"adopt_new_types", adopt_new_types, METH_VARARGS, "Have the engine do products of types."},
-    {"when_new_types_come", when_new_types_come, METH_O, "Whom to call about unknown types."},
     {"reimplement", reimplement, METH_VARARGS, "Have a function of NumPy's call another one."},
     {"make_quick", make_quick, METH_VARARGS, "A function with a short way for plain operands."},
     {"count_fallbacks", count_fallbacks, METH_O, "Count products that NumPy did."},
@@ -1169,7 +1316,10 @@ PyMODINIT_FUNC PyInit__gufunc(void)
 {
     import_array();
     import_umath();
-    if (PyType_Ready(&quick_type) < 0)
+    if (PyType_Ready(&quick_type) < 0 || PyType_Ready(&panels_type) < 0)
         return NULL;
-    return PyModule_Create(&module);
+    PyObject *made = PyModule_Create(&module);
+    if (made && PyModule_AddObjectRef(made, "Panels", (PyObject *)&panels_type) < 0)
+        Py_CLEAR(made);
+    return made;
 }

@@ -35,15 +35,19 @@ typedef enum { NK_ROW, NK_COL, NK_STRIDED, NK_PACKED } nk_layout;
 
 /* What becomes of a product on its way into C: nothing, C += A @ B, C = alpha * A @ B + beta * C
    (the kernels for the first two are the same); and in the bits above that the rest of what
-   epilogues.py has: a bias for each column or row, a residual, an activation. */
+   epilogues.py has: a bias for each column or row, a residual, an activation (relu is the first). */
 typedef enum {
     NK_PLAIN, NK_ADD, NK_SCALE, NK_KIND = 3,
     NK_BIAS_OF_COLUMNS = 4, NK_BIAS_OF_ROWS = 8, NK_BIAS = 12, NK_RESIDUAL = 16,
-    NK_SCALES = 256
+    NK_RELU = 32, NK_ACTIVATION = 7 * NK_RELU, NK_SCALES = 256
 } nk_epilogue;
 
+/* Elements of a bias, or scales, that may be read behind it: whole vectors, up to a tile. */
+enum { NK_ROOM = 256 };
+
 /* C = activation(alpha * A @ B + beta * C + bias) + residual, or, of sums of bytes, C =
-   activation(scales * A @ B + bias) + residual, or that rounded, and a zero point. If beta is 0, C is only written. */
+   activation(scales * A @ B + bias) + residual, or that rounded, and a zero point. If beta is 0, C is
+   only written. */
 typedef struct {
     double alpha, beta;
     double alpha_i, beta_i; /* imaginary parts */
