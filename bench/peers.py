@@ -141,12 +141,16 @@ class NKBLAS:
             self._library.set_num_threads(threads)
 
     def bind(self, operands: Operands, into: bool) -> Forms:
-        call = self._call(operands, into)
+        forms = {"": self._call(operands, into)}
+        if operands.case.activation:  # with weights as they are, and packed: peers do so, too
+            packed = operands._replace(case=operands.case._replace(packed=True))
+            forms = {"weights as they are": forms[""], "weights packed": self._call(packed, into)}
         if self._warms_up:
             with self._library.record() as shapes:
-                call()
+                for call in forms.values():
+                    call()
             self._library.warmup(shapes, tune=self._tune, progress=False)
-        return {"": call}
+        return forms
 
     def _call(self, operands: Operands, into: bool) -> Call:
         a, b, out, bias, case = operands

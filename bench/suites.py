@@ -292,7 +292,8 @@ SUITES = {
         "activation(a @ b + bias)",
         {name: cases(*LAYERS, activation=name) for name in ACTIVATIONS},
         note="Operations are those of the product. NumPy: matmul, add, and maximum or what gelu is "
-        "made of, in place. PyTorch: the fastest of some forms, weights that it packed among them.",
+        "made of, in place. PyTorch: the fastest of some forms, weights that it packed among them. "
+        "nkblas: gemm with the weights as they are, or packed.",
         dtypes=("float32",),
         peers=("numpy", "torch"),
     ),
