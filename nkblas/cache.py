@@ -6,25 +6,22 @@ Only files that nkblas makes are looked at, and they are known by their names.
 import contextlib
 import os
 import re
-import time
+import stat
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from . import plans
 from .codegen.spec import from_dict
 from .detect import CPU
+from .folder import LOCK, Folder, default_folder, remove
 from .isa import ISAS
 from .plan import Plan
 from .problem import Problem
-from .store import Store, default_folder
+from .store import FILE, LIMIT, Store, byte_of
 
-KERNEL = re.compile(r"([0-9a-f]{40})\.(so|json|lock)")
 PLANS = re.compile(r".+-[0-9a-f]+-[0-9a-f]+-([a-z0-9_]+)\.txt")
-TEMPORARY = re.compile(r"\.([0-9a-f]{40}\.(so|json)|.+-[0-9a-f]+-[0-9a-f]+-\w+\.txt)\.\w{8}")
-"""Names of files: a kernel's, a machine's plans, one of these while it is written."""
-
-STALE = 600.0
-"""Seconds after which a temporary file belongs to nobody: it takes milliseconds to write one."""
+TEMPORARY = re.compile(r"\.(([0-9a-f]{40})\.(so|json)|.+-[0-9a-f]+-[0-9a-f]+-\w+\.txt)\.\w{8}")
+"""Names of files: a machine's plans; a file of a kernel, or with plans, while it is written."""
 
 HEADER = "# nkblas plans for "
 
@@ -39,8 +36,8 @@ class Kernel(NamedTuple):
         The generated function; empty if the record can't be read.
     size : int
         Bytes, of all its files.
-    modified : float
-        When it was stored, in seconds since the epoch.
+    used : float
+        About when it was used last, in seconds since the epoch.
     files : tuple of str
     fault : str
         What is wrong with it; empty if it is whole.
@@ -51,44 +48,39 @@ class Kernel(NamedTuple):
     key: str
     symbol: str
     size: int
-    modified: float
+    used: float
     files: tuple[str, ...]
     fault: str
     current: bool
 
 
 class Fault(NamedTuple):
-    """What should not be there: files, and why."""
+    """What should not be there: files, why, and what was done about it."""
 
     files: tuple[str, ...]
     why: str
+    done: str = "removed"
 
     def __str__(self) -> str:
         names = (os.path.relpath(path, default_folder()) for path in self.files)
-        return f"{', '.join(names)}: {self.why}"
+        return f"{', '.join(names)}: {self.why}: {self.done}"
 
 
 def kernels(store: Store) -> list[Kernel]:
     """What is in a store, but for what is being made."""
-    suffixes: dict[str, set[str]] = {}
-    for name in _names(store.folder):
-        found = KERNEL.fullmatch(name)
-        if found and found[2] != "lock":
-            suffixes.setdefault(found[1], set()).add(found[2])
-    kernels = []
-    for key in sorted(suffixes):
-        with contextlib.suppress(FileNotFoundError):  # somebody else removes it
-            if not store.is_locked(key):
-                kernels.append(_kernel(store, key, suffixes[key]))
+    files: dict[str, dict[str, os.stat_result]] = {}
+    for name, found in store.folder.stats().items():
+        if match := FILE.fullmatch(name):
+            files.setdefault(match[1], {})[name] = found
+    kernels = [_kernel(store, key, files[key]) for key in files if not store.is_locked(key)]
     return sorted(kernels, key=lambda kernel: (kernel.symbol, kernel.key))
 
 
-def _kernel(store: Store, key: str, suffixes: set[str]) -> Kernel:
-    files = tuple(os.path.join(store.folder, f"{key}.{suffix}") for suffix in sorted(suffixes))
-    stats = [os.stat(path) for path in files]
+def _kernel(store: Store, key: str, files: dict[str, os.stat_result]) -> Kernel:
     symbol, fault, current = "", "", False
-    if len(suffixes) < 2:
-        fault = "the library has no record" if "so" in suffixes else "the record has no library"
+    if len(files) < 2:
+        missing = "library has no record" if f"{key}.so" in files else "record has no library"
+        fault = f"the {missing}"
     else:
         try:
             record, _ = store.read(key)
@@ -96,17 +88,25 @@ def _kernel(store: Store, key: str, suffixes: set[str]) -> Kernel:
             current = store.key(from_dict(record["spec"])) == key
         except (AttributeError, KeyError, TypeError):
             pass  # a spec of another version
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            fault = error.strerror or str(error)
+        except ValueError as error:
             fault = str(error)
-    size, modified = sum(s.st_size for s in stats), max(s.st_mtime for s in stats)
-    return Kernel(key, symbol, size, modified, files, fault, current)
+    size = sum(found.st_size for found in files.values())
+    used = max(found.st_mtime for found in files.values())
+    paths = tuple(os.path.join(store.folder.path, name) for name in files)
+    return Kernel(key, symbol, size, used, paths, fault, current)
 
 
 def plan_files() -> dict[str, str]:
     """The user's own plans: the ISA's name by the file's, for each machine and ISA."""
-    folder = os.path.join(default_folder(), "plans")
-    found = ((name, PLANS.fullmatch(name)) for name in _names(folder))
-    return {os.path.join(folder, name): match[1] for name, match in found if match}
+    folder = _plans()
+    found = ((name, PLANS.fullmatch(name)) for name in folder.stats())
+    return {os.path.join(folder.path, name): match[1] for name, match in found if match}
+
+
+def _plans() -> Folder:
+    return Folder(os.path.join(default_folder(), "plans"))
 
 
 def read_plans(path: str, isa: str, cpu: CPU) -> tuple[dict[Problem, Plan], list[str]]:
@@ -117,46 +117,98 @@ def read_plans(path: str, isa: str, cpu: CPU) -> tuple[dict[Problem, Plan], list
     OSError
         It can't be read.
     """
-    if isa not in ISAS:
-        return {}, []  # of another version
-    with open(path, encoding="ascii", errors="replace") as file:
-        return plans.check(file, cpu._replace(isa=ISAS[isa]))
+    lines = plans.read_lines(path)
+    return plans.check(lines, cpu._replace(isa=ISAS[isa])) if isa in ISAS else ({}, [])
 
 
-def faults(store: Store, cpu: CPU) -> Iterator[Fault]:
-    """What is damaged, half there or left over."""
+def verify(store: Store, cpu: CPU) -> Iterator[Fault]:
+    """Find and mend what is damaged, half there, left over, or open to others; tells of each.
+
+    A kernel that is removed is made again when it is needed; of plans, the lines stay that hold.
+
+    Raises
+    ------
+    OSError
+        It can't be mended.
+    """
+    folders = store.folder, _plans()
+    for path in (default_folder(), *(folder.path for folder in folders)):
+        yield from _close(path)
+    for folder in folders:
+        if why_not := folder.why_not():
+            done = "nothing there is used; NKBLAS_CACHE_DIR names another folder"
+            yield Fault((folder.path,), why_not, done)
+            return
     for kernel in kernels(store):
         if kernel.fault:
-            yield Fault(kernel.files, kernel.fault)
-    yield from leftovers(store)
+            yield _removed(Fault(kernel.files, kernel.fault))
+    for folder in folders:
+        yield from _leftovers(folder)
     for path, isa in plan_files().items():
-        for why in read_plans(path, isa, cpu)[1]:
+        try:
+            faults = read_plans(path, isa, cpu)[1]
+        except OSError as error:
+            yield _removed(Fault((path,), error.strerror or str(error)))
+            continue
+        for why in faults:
             yield Fault((path,), why)
+        if faults:
+            plans.compact(path, cpu._replace(isa=ISAS[isa]))
 
 
-def leftovers(store: Store) -> Iterator[Fault]:
-    """Locks that nobody holds, and temporary files of processes that died."""
-    for name in _names(store.folder):
-        found = KERNEL.fullmatch(name)
-        if found and found[2] == "lock" and not store.is_locked(found[1]):
-            yield Fault((os.path.join(store.folder, name),), "a lock that nobody holds")
-    for folder in (store.folder, os.path.join(default_folder(), "plans")):
-        for name in filter(TEMPORARY.fullmatch, _names(folder)):
-            path = os.path.join(folder, name)
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - os.stat(path).st_mtime > STALE:
-                    yield Fault((path,), "a temporary file that nobody writes")
+def _close(path: str) -> Iterator[Fault]:
+    """Have a folder that nobody else can write to; what is in it now may be anybody's, and goes."""
+    if os.path.islink(path) and path != default_folder():
+        os.unlink(path)
+        yield Fault((path,), "a link, which is not followed")
+    try:
+        descriptor = os.open(path, os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return  # there is none; or nobody can mend that it is none
+    try:
+        found = os.fstat(descriptor)
+        if found.st_uid == os.geteuid() and found.st_mode & 0o022:
+            os.fchmod(descriptor, 0o700)
+            names = [name for name in os.listdir(descriptor) if _is_ours(name)]
+            for name in names:
+                remove(name, descriptor)
+            why = f"others can write to it (mode {stat.S_IMODE(found.st_mode):04o})"
+            files = f", and removed {len(names)} files that may be anybody's" * bool(names)
+            yield Fault((path,), why, f"closed it{files}")
+    finally:
+        os.close(descriptor)
+
+
+def _is_ours(name: str) -> bool:
+    return name == LOCK or any(known.fullmatch(name) for known in (FILE, PLANS, TEMPORARY))
+
+
+def _leftovers(folder: Folder) -> Iterator[Fault]:
+    """Temporary files of processes that died."""
+    for name in folder.stats():
+        found = TEMPORARY.fullmatch(name)
+        if found and not folder.is_locked(byte_of(found[2]) if found[2] else 0):
+            path = os.path.join(folder.path, name)
+            yield _removed(Fault((path,), "a temporary file that nobody writes"))
 
 
 def prune(store: Store, cpu: CPU) -> Iterator[Fault]:
-    """Remove what can't be used and what is left over; tells of each."""
+    """`verify`, and remove what this version can't use and what exceeds the limit; tells of each.
+
+    Raises
+    ------
+    OSError
+        It can't be removed.
+    """
+    yield from verify(store, cpu)
     for kernel in kernels(store):
         if not kernel.current:
-            yield _removed(
-                Fault(kernel.files, kernel.fault or f"{kernel.symbol} of another version")
-            )
-    for fault in list(leftovers(store)):
-        yield _removed(fault)
+            yield _removed(Fault(kernel.files, f"{kernel.symbol} of another version"))
+    before = {kernel.key: kernel for kernel in kernels(store)}
+    store.shrink(LIMIT)
+    for key in before.keys() - {kernel.key for kernel in kernels(store)}:
+        why = f"{before[key].symbol}, one of those used least, above NKBLAS_CACHE_SIZE"
+        yield Fault(before[key].files, why)
     for path, isa in plan_files().items():
         if isa in ISAS:
             lines = plans.compact(path, cpu._replace(isa=ISAS[isa]))
@@ -165,31 +217,27 @@ def prune(store: Store, cpu: CPU) -> Iterator[Fault]:
 
 
 def clear(store: Store) -> list[str]:
-    """Remove all that nkblas has made; the files."""
+    """Remove all that nkblas has made; the files.
+
+    Raises
+    ------
+    OSError
+        One can't be removed.
+    """
     removed: list[str] = []
-    for folder, patterns in (
-        (store.folder, (KERNEL, TEMPORARY)),
-        (os.path.join(default_folder(), "plans"), (PLANS, TEMPORARY)),
-    ):
-        names = [n for n in _names(folder) if any(p.fullmatch(n) for p in patterns)]
-        removed += _removed(Fault(tuple(os.path.join(folder, n) for n in names), "")).files
+    for folder in (store.folder, _plans()):
+        names = [name for name in folder.stats() if _is_ours(name)]
+        removed += _removed(Fault(tuple(os.path.join(folder.path, n) for n in names), "")).files
         with contextlib.suppress(OSError):  # there is none, or something else is in it
-            os.rmdir(folder)
+            os.rmdir(folder.path)
     return removed
 
 
 def _removed(fault: Fault) -> Fault:
     for path in fault.files:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+        folder, name = os.path.split(path)
+        Folder(folder).remove(name)
     return fault
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except FileNotFoundError:
-        return []
 
 
 def to_text(found: Iterable[Plan], cpu: CPU) -> str:

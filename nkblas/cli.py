@@ -118,8 +118,8 @@ def parser() -> argparse.ArgumentParser:
     cache = commands.add_parser("cache", help="what is kept on disk: kernels and tuned plans")
     actions = cache.add_subparsers(metavar="ACTION", required=True, parser_class=Parser)
     command("list", cache_list, "show what there is", actions)
-    command("verify", cache_verify, "find what is damaged or left over", actions)
-    text = "remove what this version can't use, and what is damaged or left over"
+    command("verify", cache_verify, "find and mend what is damaged or left over", actions)
+    text = "verify, and remove what this version can't use and what exceeds NKBLAS_CACHE_SIZE"
     command("prune", cache_prune, text, actions)
     command("clear", cache_clear, "remove all kernels and tuned plans", actions)
     add = command("export", cache_export, "write the tuned plans of this machine", actions)
@@ -329,16 +329,17 @@ def inspect(options: argparse.Namespace) -> int:
 def cache_list(options: argparse.Namespace) -> int:
     from . import cache, runtime
     from .explain import duration
-    from .store import Store, default_folder
+    from .folder import default_folder
+    from .store import Store
 
     store = Store(default_folder())
     kernels = cache.kernels(store)
     total = size(sum(kernel.size for kernel in kernels))
-    print(f"{store.folder}: {counted(len(kernels), 'kernel')}, {total}")
+    print(f"{store.folder.path}: {counted(len(kernels), 'kernel')}, {total}")
     rows = []
     for kernel in kernels:
         state = kernel.fault or ("" if kernel.current else "of another version")
-        rows.append((kernel.symbol or kernel.key, size(kernel.size), age(kernel.modified), state))
+        rows.append((kernel.symbol or kernel.key, size(kernel.size), age(kernel.used), state))
     show(rows)
     for path, isa in cache.plan_files().items():
         found, faults = cache.read_plans(path, isa, runtime.cpu)
@@ -380,14 +381,16 @@ def age(moment: float) -> str:
 
 def cache_verify(options: argparse.Namespace) -> int:
     from . import cache, runtime
-    from .store import Store, default_folder
+    from .folder import default_folder
+    from .store import Store
 
     store = Store(default_folder())
-    faults = list(cache.faults(store, runtime.cpu))
-    for fault in faults:
+    faults = 0
+    for fault in cache.verify(store, runtime.cpu):
         print(fault)
+        faults += 1
     if faults:
-        print(f"{counted(len(faults), 'fault')} in {default_folder()}")
+        print(f"{counted(faults, 'fault')} in {default_folder()}")
     else:
         tuned = (cache.read_plans(*file, runtime.cpu)[0] for file in cache.plan_files().items())
         kernels = counted(len(cache.kernels(store)), "kernel")
@@ -397,11 +400,12 @@ def cache_verify(options: argparse.Namespace) -> int:
 
 def cache_prune(options: argparse.Namespace) -> int:
     from . import cache, runtime
-    from .store import Store, default_folder
+    from .folder import default_folder
+    from .store import Store
 
     removed = 0
     for fault in cache.prune(Store(default_folder()), runtime.cpu):
-        print(f"removed {fault}")
+        print(fault)
         removed += 1
     if not removed:
         print(f"nothing to remove in {default_folder()}")
@@ -410,7 +414,8 @@ def cache_prune(options: argparse.Namespace) -> int:
 
 def cache_clear(options: argparse.Namespace) -> int:
     from . import cache
-    from .store import Store, default_folder
+    from .folder import default_folder
+    from .store import Store
 
     files = cache.clear(Store(default_folder()))
     print(f"removed {counted(len(files), 'file')} from {default_folder()}")

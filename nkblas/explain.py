@@ -226,7 +226,7 @@ def show_config() -> None:
         "threads": str(get_num_threads()),
         "toolchain": toolchain() or "no MLIR: nothing can be compiled",
         "linker": linker[1] if linker else "none: kernels stay in memory, for each process alone",
-        "kernels": kernels.store.folder,
+        "kernels": kernels.store.folder.path,
         "jit": f"{runtime.jit} (NKBLAS_JIT)",
         "numpy": np.__version__,
     }

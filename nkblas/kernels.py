@@ -8,10 +8,11 @@ from typing import Any, TypeAlias
 
 from .codegen.spec import KernelSpec
 from .compiler import CompileError, Compiler, NoLibraryError
+from .folder import default_folder
 from .loader import open_library
 from .log import log
 from .preparing import preparing
-from .store import Store, default_folder
+from .store import Store
 
 Guard: TypeAlias = Callable[[], contextlib.AbstractContextManager[None]]
 

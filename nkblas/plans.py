@@ -2,22 +2,20 @@
 
 Both are text files, one for each microarchitecture and instruction set, a line for each problem:
 ``128x768x3072:f32 kind=tiles mr=6 nr=64 kc=1024 … ns=7300000``. The user's is in the cache
-folder; lines are only ever appended to it, each in one write, and a later line holds. What can't
-be read is no plan: the model has one.
+folder; lines are only ever appended to it, and a later line holds. What can't be read is no plan:
+the model has one.
 """
 
-import contextlib
-import fcntl
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from . import model
 from .detect import CPU
+from .folder import Folder, default_folder
 from .log import log
 from .plan import Plan, Schedule, make
 from .problem import Problem, parse
-from .store import default_folder, write_whole
 
 SHIPPED = "shipped"
 TUNED = "tuned"
@@ -42,17 +40,33 @@ def path(cpu: CPU, layer: str) -> str:
     return os.path.join(default_folder(), "plans", f"{machine(cpu)}.txt")
 
 
+def read_lines(name: str) -> list[str]:
+    """The lines of a file; of the user's own only if nobody else can have written it.
+
+    Raises
+    ------
+    OSError
+        It can't be read.
+    """
+    folder, base = os.path.split(name)
+    if folder in SHIPPED_FOLDERS:
+        with open(name, "rb") as file:
+            content = file.read()
+    else:
+        (content,) = Folder(folder).read(base)
+    return [line.decode("ascii", errors="replace") for line in content.splitlines(keepends=True)]
+
+
 def read(name: str) -> dict[str, str]:
-    """The lines of a file: the schedule's text by the problem's."""
+    """The plans of a file: the schedule's text by the problem's."""
     try:
-        with open(name, encoding="ascii", errors="replace") as file:
-            lines = [line.partition(" ") for line in file if not line.startswith("#")]
-    except FileNotFoundError:
+        found = [line.partition(" ") for line in read_lines(name) if not line.startswith("#")]
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         log("warning", f"tuned plans can't be read from {name}: {error.strerror}", once=True)
         return {}
-    return {problem: rest for problem, _, rest in lines if rest.endswith("\n")}
+    return {problem: rest for problem, _, rest in found if rest.endswith("\n")}
 
 
 def to_line(plan: Plan) -> str:
@@ -157,23 +171,17 @@ class Plans:
 
 
 def append(name: str, lines: Iterable[str]) -> None:
-    """Add lines to a file in one write, so that other processes' lines stay whole.
+    """Add lines to a file, so that other processes' lines stay whole.
 
     Raises
     ------
     OSError
         That can't be.
     """
-    folder = os.path.dirname(name)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    with _alone_in(folder):
-        descriptor = os.open(name, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            size = os.fstat(descriptor).st_size
-            torn = size and os.pread(descriptor, 1, size - 1) != b"\n"
-            os.write(descriptor, ("\n" * bool(torn) + "".join(lines)).encode())
-        finally:
-            os.close(descriptor)
+    path, base = os.path.split(name)
+    folder = Folder(path)
+    with folder.lock(0):
+        folder.append(base, "".join(lines).encode())
 
 
 def compact(name: str, cpu: CPU) -> int:
@@ -184,29 +192,16 @@ def compact(name: str, cpu: CPU) -> int:
     OSError
         It can't be read or written.
     """
-    with _alone_in(os.path.dirname(name)):
-        with open(name, encoding="ascii", errors="replace") as file:
-            lines = file.readlines()
-        good, _ = check(lines, cpu)
-        comments = [line for line in lines if line.startswith("#")]
+    path, base = os.path.split(name)
+    folder = Folder(path)
+    with folder.lock(0):
+        before = read_lines(name)
+        good, _ = check(before, cpu)
+        comments = [line for line in before if line.startswith("#")]
         left = [*comments, *map(to_line, good.values())]
-        if lines != left:
-            write_whole(name, "".join(left).encode())
-    return len(lines) - len(left)
-
-
-@contextlib.contextmanager
-def _alone_in(folder: str) -> Iterator[None]:
-    """Be the one process that changes files there, if its file system knows locks."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a process forked meanwhile holds it too
-        os.close(descriptor)
+        if before != left:
+            folder.write(base, "".join(left).encode())
+    return len(before) - len(left)
 
 
 measured = Plans()

@@ -4,46 +4,38 @@ A kernel is two files, ``<key>.so`` and ``<key>.json``. The second is written la
 digest of the first: what is torn, swapped or damaged reads as absent, and is made again.
 """
 
-import atexit
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from .codegen.spec import KernelSpec, to_dict
+from .folder import Folder
 from .log import log
 from .toolchain import toolchain
 
-# Threads in the background are stopped wherever they are when the process ends: their locks must
-# not stay.
-_held: set[str] = set()
-_ending = False
+
+def size_limit(environment: Mapping[str, str]) -> int:
+    """Bytes that all kernels may take up: ``NKBLAS_CACHE_SIZE`` has them in MiB.
+
+    Raises
+    ------
+    ValueError
+        It is not a number above 0.
+    """
+    text = environment.get("NKBLAS_CACHE_SIZE") or "1024"
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"NKBLAS_CACHE_SIZE: got {text!r}, expected an integer above 0 (MiB)")
+    return int(text) << 20
 
 
-def _end() -> None:
-    global _ending
-    _ending = True
-    for path in list(_held):
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+LIMIT = size_limit(os.environ)
 
-
-atexit.register(_end)
-os.register_at_fork(after_in_child=_held.clear)  # they are the parent's
-
-
-def default_folder() -> str:
-    """``NKBLAS_CACHE_DIR``, or the user's cache folder."""
-    chosen = os.environ.get("NKBLAS_CACHE_DIR")
-    if chosen:
-        return chosen
-    import platformdirs
-
-    return platformdirs.user_cache_dir("nkblas", appauthor=False)
-
+FILE = re.compile(r"([0-9a-f]{40})\.(so|json)")
+"""Names of a kernel's files."""
 
 SOURCES = ("cut.py", "dtypes.py", "epilogues.py", "families.py", "isa.py")
 """What the generator reads beside its own folder."""
@@ -66,20 +58,9 @@ def generation() -> str:
     return digest.hexdigest()
 
 
-def write_whole(path: str, content: bytes) -> None:
-    """Write a file that appears whole or not at all."""
-    import tempfile
-
-    folder, name = os.path.split(path)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+def byte_of(key: str) -> int:
+    """The byte of the folder's lock that is a kernel's."""
+    return int(key[:15], 16)
 
 
 class Store:
@@ -87,12 +68,17 @@ class Store:
 
     Every method may fail as a disk may fail; none of them raises for it. A kernel that can't be
     read is absent, one that can't be written is kept by its process alone.
+
+    Attributes
+    ----------
+    folder : Folder
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = os.path.join(folder, "kernels")
+        self.folder = Folder(os.path.join(folder, "kernels"))
         self._generation: str | None = None
         self._keys: dict[KernelSpec, str] = {}
+        self._room = 0  # bytes that may be written until somebody has to look at the limit
 
     def key(self, spec: KernelSpec) -> str:
         """The name of a kernel: a hash of its spec and of the `generation`."""
@@ -105,20 +91,26 @@ class Store:
 
     def has(self, spec: KernelSpec) -> bool:
         """Whether a kernel is there, whole or damaged."""
-        return os.path.exists(f"{self.folder}/{self.key(spec)}.json")
+        path = os.path.join(self.folder.path, f"{self.key(spec)}.json")
+        return os.path.exists(path) and not self.folder.why_not()
 
     def get(self, key: str) -> bytes | None:
         """The shared library stored under `key`, if it is whole and its digest is right."""
         try:
-            return self.read(key)[1]
+            return self.read(key, used=True)[1]
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
-            log("warning", f"damaged kernel {key} in {self.folder} ({error}): it is made again")
+            why_not = self.folder.why_not()
+            if why_not:
+                self._alone(why_not)
+            else:
+                what = f"damaged kernel {key} in {self.folder.path} ({error})"
+                log("warning", f"{what}: it is made again")
         return None
 
-    def read(self, key: str) -> tuple[dict[str, Any], bytes]:
-        """The record and the shared library stored under `key`.
+    def read(self, key: str, used: bool = False) -> tuple[dict[str, Any], bytes]:
+        """The record and the shared library stored under `key`; whether that is a use of it.
 
         Raises
         ------
@@ -127,8 +119,11 @@ class Store:
         ValueError
             They are not what was stored.
         """
-        record = json.loads(self._read(f"{key}.json"))
-        library = self._read(f"{key}.so")
+        text, library = self.folder.read(f"{key}.json", f"{key}.so", used=used)
+        try:
+            record = json.loads(text)
+        except RecursionError:
+            raise ValueError("the record is no record") from None
         if not isinstance(record, dict) or record.get("key") != key:
             raise ValueError("the record is not this kernel's")
         if record.get("sha256") != hashlib.sha256(library).hexdigest():
@@ -145,61 +140,68 @@ class Store:
             "sha256": hashlib.sha256(library).hexdigest(),
         }
         try:
-            os.makedirs(self.folder, mode=0o700, exist_ok=True)
-            for suffix, content in (
-                ("so", library),
-                ("json", json.dumps(record, indent=1).encode() + b"\n"),
-            ):
-                write_whole(os.path.join(self.folder, f"{key}.{suffix}"), content)
+            self.folder.write(f"{key}.so", library)
+            self.folder.write(f"{key}.json", json.dumps(record, indent=1).encode() + b"\n")
+            self._room -= len(library)
         except OSError as error:
-            log(
-                "warning",
-                f"kernels can't be kept in {self.folder} ({error.strerror}): each process "
-                "compiles its own; NKBLAS_CACHE_DIR names another folder",
-                once=True,
-            )
-
-    def _read(self, name: str) -> bytes:
-        with open(os.path.join(self.folder, name), "rb") as file:
-            return file.read()
-
-    @contextlib.contextmanager
-    def lock(self, key: str) -> Iterator[None]:
-        """Be the one process of all that makes this kernel; without a disk, do not wait."""
-        path = os.path.join(self.folder, f"{key}.lock")
-        if _ending:
-            yield
+            self._alone(error.strerror or str(error))
             return
-        try:
-            os.makedirs(self.folder, mode=0o700, exist_ok=True)
-            file = open(path, "w")  # noqa: SIM115
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            yield
-            return
-        try:
-            _held.add(path)
-            if _ending:
-                _end()
-            yield
-        finally:
-            # Unlinked while held: whoever waits for this file, and whoever makes it anew, looks
-            # into the store next and finds the kernel there.
-            _held.discard(path)
+        if self._room < 0:
             with contextlib.suppress(OSError):
-                os.unlink(path)
-            # A process forked meanwhile holds the file too: closing it would not unlock it.
-            fcntl.flock(file, fcntl.LOCK_UN)
-            file.close()
+                self._room = min(LIMIT - self.shrink(LIMIT), LIMIT // 16)
+
+    def _alone(self, why: str) -> None:
+        log(
+            "warning",
+            f"kernels can't be kept in {self.folder.path} ({why}): each process compiles its own; "
+            "NKBLAS_CACHE_DIR names another folder",
+            once=True,
+        )
+
+    def shrink(self, limit: int) -> int:
+        """Remove kernels if they take up more than `limit` bytes; how many they take up then.
+
+        Those go that were not used for longest, until there is some room. Those being made stay,
+        and who runs a kernel has it in memory.
+
+        Raises
+        ------
+        OSError
+            A file can't be removed.
+        """
+        sizes: dict[str, int] = {}
+        used: dict[str, float] = {}
+        for name, found in self.folder.stats().items():
+            kernel = FILE.fullmatch(name)
+            if kernel:
+                key = kernel[1]
+                sizes[key] = sizes.get(key, 0) + found.st_size
+                used[key] = max(used.get(key, 0.0), found.st_mtime)
+        total = sum(sizes.values())
+        if total > limit:
+            for key in sorted(used, key=lambda key: used[key]):
+                if total <= limit * 7 // 8:
+                    break
+                if not self.is_locked(key):
+                    self.remove(key)
+                    total -= sizes[key]
+        return total
+
+    def remove(self, key: str) -> None:
+        """Remove a kernel.
+
+        Raises
+        ------
+        OSError
+            That can't be.
+        """
+        for suffix in ("json", "so"):
+            self.folder.remove(f"{key}.{suffix}")
+
+    def lock(self, key: str) -> contextlib.AbstractContextManager[None]:
+        """Be the one process of all that makes this kernel; without a disk, do not wait."""
+        return self.folder.lock(byte_of(key))
 
     def is_locked(self, key: str) -> bool:
         """Whether a process is making this kernel."""
-        try:
-            with open(os.path.join(self.folder, f"{key}.lock")) as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                fcntl.flock(file, fcntl.LOCK_UN)
-        except BlockingIOError:
-            return True
-        except OSError:
-            pass
-        return False
+        return self.folder.is_locked(byte_of(key))

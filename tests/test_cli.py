@@ -1,6 +1,5 @@
 """The command line, as its users run it: other processes, exit statuses, what they print."""
 
-import fcntl
 import json
 import os
 import re
@@ -23,7 +22,7 @@ from nkblas import cache, cli, model, plans, runtime
 from nkblas.isa import ISAS
 from nkblas.plan import Plan
 from nkblas.problem import parse
-from nkblas.store import Store
+from nkblas.store import FILE, Store
 
 CPU = nkblas.cpu
 MACHINE = plans.machine(CPU)
@@ -554,7 +553,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.name != "lock"
     }
 
 
@@ -632,50 +631,122 @@ def test_cache_of_nothing(action: str, tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def old(path: Path) -> None:
-    path.write_text("half")
-    os.utime(path, (0, 0))
+def linked(path: Path) -> None:
+    """Move a file away, and have a link in its place."""
+    path.rename(path.with_suffix(".moved"))
+    path.symlink_to(path.with_suffix(".moved"))
 
 
-# What is done to a kernel, and the words with which it is told
-DAMAGES: dict[str, tuple[Callable[[Path, str], object], list[str]]] = {
+def pipe(path: Path) -> None:
+    """A file that nobody writes: whoever reads it waits for ever."""
+    path.unlink()
+    os.mkfifo(path)
+
+
+def emptied(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+# What is done to a kernel, the words with which it is told, and what becomes of its files and of
+# those with plans: "gone", "empty", "first" line
+DAMAGES: dict[str, tuple[Callable[[Path, str], object], list[str], str]] = {
     "library": (
         lambda folder, key: (folder / f"{key}.so").write_bytes(b"damaged"),
-        ["{key}.so", "digest"],
+        ["{key}.so", "digest", "removed"],
+        "kernel gone",
     ),
     "record": (
         lambda folder, key: (folder / f"{key}.json").write_text("{"),
-        ["{key}.json"],
+        ["{key}.json", "removed"],
+        "kernel gone",
+    ),
+    "record without end": (
+        lambda folder, key: (folder / f"{key}.json").write_text("[" * 100_000),
+        ["{key}.json", "no record"],
+        "kernel gone",
     ),
     "record of another": (
         lambda folder, key: shutil.copy(
             folder / f"{keys(folder.parent)[0]}.json", folder / f"{key}.json"
         ),
         ["{key}.json", "not this kernel's"],
+        "kernel gone",
     ),
     "no library": (
         lambda folder, key: (folder / f"{key}.so").unlink(),
         ["{key}.json", "no library"],
+        "kernel gone",
     ),
     "no record": (
         lambda folder, key: (folder / f"{key}.json").unlink(),
         ["{key}.so", "no record"],
+        "kernel gone",
     ),
-    "lock": (
-        lambda folder, key: (folder / f"{key}.lock").touch(),
-        ["{key}.lock", "nobody holds"],
+    "link to a library": (
+        lambda folder, key: linked(folder / f"{key}.so"),
+        ["{key}.so", "symbolic link"],
+        "kernel gone",
+    ),
+    "pipe for a library": (
+        lambda folder, key: pipe(folder / f"{key}.so"),
+        ["{key}.so", "no file"],
+        "kernel gone",
+    ),
+    "pipe for a record": (
+        lambda folder, key: pipe(folder / f"{key}.json"),
+        ["{key}.json", "no file"],
+        "kernel gone",
+    ),
+    "folder for a library": (
+        lambda folder, key: emptied(folder / f"{key}.so"),
+        ["{key}.so", "no file"],
+        "kernel gone",
+    ),
+    "endless library": (
+        lambda folder, key: os.truncate(folder / f"{key}.so", 1 << 30),
+        ["{key}.so", "no file"],
+        "kernel gone",
+    ),
+    "library that others can write": (
+        lambda folder, key: (folder / f"{key}.so").chmod(0o666),
+        ["{key}.so", "others can write", "0666"],
+        "kernel gone",
+    ),
+    "record that others can write": (
+        lambda folder, key: (folder / f"{key}.json").chmod(0o620),
+        ["{key}.json", "others can write", "0620"],
+        "kernel gone",
+    ),
+    "folder that others can write": (
+        lambda folder, key: folder.chmod(0o1777),
+        ["kernels: ", "others can write", "1777", "closed it", "removed"],
+        "kernels gone",
+    ),
+    "cache that others can write": (
+        lambda folder, key: folder.parent.chmod(0o775),
+        [".: ", "others can write", "0775", "closed it"],
+        "nothing",
+    ),
+    "link to the kernels": (
+        lambda folder, key: linked(folder),
+        ["kernels: ", "a link", "removed"],
+        "kernels gone",
     ),
     "temporary library": (
-        lambda folder, key: old(folder / f".{key}.so.a1b2_3c4"),
-        [".{key}.so.a1b2_3c4", "temporary"],
+        lambda folder, key: (folder / f".{key}.so.a1b2_3c4").write_text("half"),
+        [".{key}.so.a1b2_3c4", "temporary", "removed"],
+        "nothing",
     ),
     "temporary plans": (
-        lambda folder, key: old(folder.parent / "plans" / f".{MACHINE}.txt.a1b2_3c4"),
-        [f".{MACHINE}.txt.a1b2_3c4", "temporary"],
+        lambda folder, key: (folder.parent / f"plans/.{MACHINE}.txt.a1b2_3c4").write_text("half"),
+        [f".{MACHINE}.txt.a1b2_3c4", "temporary", "removed"],
+        "nothing",
     ),
     "torn plan": (
         lambda folder, key: write_plans(folder.parent, [], more="5x6x7:f32 kind=ti"),
-        [f"plans/{MACHINE}.txt", "line 1"],
+        [f"plans/{MACHINE}.txt", "line 1", "removed"],
+        "plans empty",
     ),
     "impossible plan": (
         lambda folder, key: write_plans(
@@ -683,44 +754,82 @@ DAMAGES: dict[str, tuple[Callable[[Path, str], object], list[str]]] = {
             some_plans("5x6x7:f32"),
             more=plans.to_line(some_plans("5x6x7:f32")[0]).replace(" mr=", " mr=50"),
         ),
-        [f"plans/{MACHINE}.txt", "line 2", "50", "registers"],
+        [f"plans/{MACHINE}.txt", "line 2", "50", "registers", "removed"],
+        "plans of line 1",
+    ),
+    "pipe for plans": (
+        lambda folder, key: pipe(folder.parent / "plans" / f"{MACHINE}.txt"),
+        [f"plans/{MACHINE}.txt", "no file", "removed"],
+        "plans gone",
+    ),
+    "plans that others can write": (
+        lambda folder, key: (folder.parent / "plans" / f"{MACHINE}.txt").chmod(0o602),
+        [f"plans/{MACHINE}.txt", "others can write", "removed"],
+        "plans gone",
     ),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_cache_verify_and_prune(damage: str, copied: Path) -> None:
-    """What verify finds, prune removes; and nothing else."""
-    good = nkblas_command("cache", "verify", NKBLAS_CACHE_DIR=copied)
-    assert good.returncode == 0
-    assert f"{len(keys(copied))} kernels and 2 tuned plans" in good.stdout
+def test_cache_verify(
+    damage: str, copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It finds and mends what is damaged, and nothing else."""
+    monkeypatch.setenv("NKBLAS_CACHE_DIR", str(copied))
+    assert cli.main(["cache", "verify"]) == 0
+    assert f"{len(keys(copied))} kernels and 2 tuned plans" in capsys.readouterr().out
     before = contents(copied)
 
     key = keys(copied)[-1]
-    make, words = DAMAGES[damage]
+    make, words, outcome = DAMAGES[damage]
     make(copied / "kernels", key)
-    found = nkblas_command("cache", "verify", NKBLAS_CACHE_DIR=copied)
-    assert found.returncode == 1
-    assert found.stderr == ""
-    line, summary = found.stdout.splitlines()
+    assert cli.main(["cache", "verify"]) == 1
+    output = capsys.readouterr()
+    assert output.err == ""
+    line, summary = output.out.splitlines()
     assert all(word.format(key=key) in line for word in words), line
     assert "1 fault" in summary
 
-    pruned = nkblas_command("cache", "prune", NKBLAS_CACHE_DIR=copied)
-    assert pruned.returncode == 0
-    assert pruned.stdout != ""
-    after = contents(copied)
-    if damage in ("library", "record", "record of another", "no library", "no record"):
-        gone = {f"kernels/{key}.so", f"kernels/{key}.json"}
-        assert after == {name: text for name, text in before.items() if name not in gone}
-    elif damage == "torn plan":
-        assert after == {**before, f"plans/{MACHINE}.txt": b""}
-    elif damage == "impossible plan":
-        line = plans.to_line(*some_plans("5x6x7:f32"))
-        assert after == {**before, f"plans/{MACHINE}.txt": line.encode()}
+    expected, plan_file = dict(before), f"plans/{MACHINE}.txt"
+    if outcome.startswith("kernel"):
+        which = "kernels/" if outcome == "kernels gone" else f"kernels/{key}."
+        expected = {name: text for name, text in before.items() if not name.startswith(which)}
+    elif outcome == "plans gone":
+        del expected[plan_file]
+    elif outcome == "plans empty":
+        expected[plan_file] = b""
+    elif outcome == "plans of line 1":
+        expected[plan_file] = plans.to_line(*some_plans("5x6x7:f32")).encode()
+    found = {name: text for name, text in contents(copied).items() if ".moved" not in name}
+    assert found == expected
+    assert cli.main(["cache", "verify"]) == 0
+
+
+def test_cache_of_another_user(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing there is read or written, mended or removed; it is said why."""
+    monkeypatch.setenv("NKBLAS_CACHE_DIR", str(copied))
+    before = contents(copied)
+    if os.geteuid() == 0:
+        os.chown(copied, 12345, -1)
     else:
-        assert after == before
-    assert nkblas_command("cache", "verify", NKBLAS_CACHE_DIR=copied).returncode == 0
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    for _ in range(2):
+        assert cli.main(["cache", "verify"]) == 1
+        output = capsys.readouterr().out
+        assert all(word in output for word in ("12345", "NKBLAS_CACHE_DIR")), output
+    for action in ("list", "prune", "clear"):
+        assert cli.main(["cache", action]) == 1
+        assert "12345" in capsys.readouterr().err
+    key = keys(copied)[0]
+    stored = Store(copied)
+    assert stored.get(key) is None
+    stored.put(key, b"library", some_plans("5x6x7:f32")[0].kernels[0])
+    with stored.lock(key):
+        assert not stored.is_locked(key)
+    assert plans.Plans().find(parse("5x6x7:f32"), CPU) is None
+    assert contents(copied) == before
 
 
 def test_cache_of_working_processes(copied: Path) -> None:
@@ -728,13 +837,33 @@ def test_cache_of_working_processes(copied: Path) -> None:
     key, other = keys(copied)[:2]
     (copied / "kernels" / f"{key}.json").unlink()  # between the two files
     (copied / "kernels" / f".{other}.so.a1b2c3d4").write_text("half")
-    before = contents(copied)
-    with open(copied / "kernels" / f"{key}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    store = Store(copied)
+    with store.lock(key), store.lock(other):
+        before = contents(copied)
         for action in ("verify", "prune"):
             done = nkblas_command("cache", action, NKBLAS_CACHE_DIR=copied)
             assert done.returncode == 0, done.stdout
-        assert contents(copied) == {**before, f"kernels/{key}.lock": b""}
+        assert contents(copied) == before
+    done = nkblas_command("cache", "verify", NKBLAS_CACHE_DIR=copied)
+    assert "2 faults" in done.stdout
+
+
+def test_modes(tmp_path: Path) -> None:
+    """Folders are 0700 and files 0600, whatever the umask."""
+    before = os.umask(0)
+    try:
+        store = Store(tmp_path / "a" / "cache")
+        (plan,) = some_plans("5x6x7:f32")
+        with store.lock(store.key(plan.kernels[0])):
+            store.put(store.key(plan.kernels[0]), b"library", plan.kernels[0])
+        plans.append(str(tmp_path / "a" / "cache" / "plans" / "x.txt"), [plans.to_line(plan)])
+    finally:
+        os.umask(before)
+    paths = [tmp_path / "a" / "cache", *(tmp_path / "a" / "cache").rglob("*")]
+    assert sorted(path.name for path in paths if not path.is_dir())[-2:] == ["lock", "x.txt"]
+    assert len(paths) == 8
+    for path in paths:
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
 
 
 def test_cache_prune(copied: Path) -> None:
@@ -771,8 +900,8 @@ def test_cache_clear(copied: Path) -> None:
     """Only what nkblas made."""
     for name in ("mine.txt", "kernels/notes.json", "kernels/abc.so", "plans/notes.txt"):
         (copied / name).write_text("mine")
-    (copied / "kernels" / f"{40 * 'b'}.lock").touch()
-    old(copied / "kernels" / f".{40 * 'b'}.so.abcdefgh")
+    (copied / "kernels" / f".{40 * 'b'}.so.abcdefgh").write_text("half")
+    assert (copied / "kernels" / "lock").exists()
     done = nkblas_command("cache", "clear", NKBLAS_CACHE_DIR=copied)
     assert done.returncode == 0
     assert contents(copied).keys() == {
@@ -950,9 +1079,9 @@ def test_names_of_temporary_files(tmp_path: Path) -> None:
     seen = []
     replace = os.replace
 
-    def watch(source: str, target: str) -> None:
-        seen.append(os.path.basename(source))
-        replace(source, target)
+    def watch(source: str, target: str, **folders: int) -> None:
+        seen.append(source)
+        replace(source, target, **folders)
 
     store = Store(tmp_path)
     spec = some_plans("5x6x7:f32")[0].kernels[0]
@@ -963,5 +1092,5 @@ def test_names_of_temporary_files(tmp_path: Path) -> None:
         plans.compact(str(path), CPU)
     assert len(seen) == 3
     assert all(cache.TEMPORARY.fullmatch(name) for name in seen), seen
-    assert cache.KERNEL.fullmatch(f"{store.key(spec)}.so")
+    assert FILE.fullmatch(f"{store.key(spec)}.so")
     assert cache.PLANS.fullmatch(f"{MACHINE}.txt")

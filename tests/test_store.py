@@ -176,6 +176,72 @@ def test_library_that_the_system_refuses(copied: Path) -> None:
     assert report["calls"] == len(SHAPES)
 
 
+def test_size_limit(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels that were not used for longest go, but for those that are being made."""
+    stored = Store(copied)
+    keys = kernels(copied)
+    for i, key in enumerate(keys):
+        for suffix in ("so", "json"):
+            os.utime(copied / "kernels" / f"{key}.{suffix}", (10**9 + i, 10**9 + i))
+
+    def size(key: str) -> int:
+        return sum(path.stat().st_size for path in copied.glob(f"kernels/{key}.*"))
+
+    total = sum(map(size, keys))
+    assert stored.shrink(total) == total
+    assert kernels(copied) == keys
+    assert stored.get(keys[0]) is not None  # now it is the last to go
+    with stored.lock(keys[1]):
+        left = stored.shrink(total - 1)
+    assert left == sum(map(size, kernels(copied)))
+    gone = [key for key in keys if key not in kernels(copied)]
+    assert gone == keys[2 : 2 + len(gone)]
+    assert total * 7 // 8 - size(keys[-1]) < left <= total * 7 // 8
+
+    monkeypatch.setattr(store, "LIMIT", left // 2)
+    stored.put(stored.key(SPECS[0]), b"library", SPECS[0])
+    assert stored.get(stored.key(SPECS[0])) == b"library"
+    assert sum(map(size, kernels(copied))) <= left // 2
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many", "1.5"])
+def test_size_limit_that_is_wrong(text: str) -> None:
+    error = failure("", NKBLAS_CACHE_SIZE=text)
+    assert error.startswith(f"ValueError: NKBLAS_CACHE_SIZE: got {text!r}")
+
+
+def test_lock_of_a_process_that_does_not_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others wait for it for a while, and then do without."""
+    monkeypatch.setattr("nkblas.folder.PATIENCE", 0.2)
+    stored = Store(tmp_path)
+    with stored.lock("ab" * 20):
+        assert stored.is_locked("ab" * 20)
+        assert not stored.is_locked("cd" * 20)
+        with stored.lock("cd" * 20):
+            pass
+        start = time.monotonic()
+        with stored.lock("ab" * 20):
+            assert 0.2 <= time.monotonic() - start < 5
+        assert stored.is_locked("ab" * 20)
+    assert not stored.is_locked("ab" * 20)
+
+
+def test_child_does_not_keep_its_parents_lock(tmp_path: Path) -> None:
+    stored = Store(tmp_path)
+    with stored.lock("ab" * 20):
+        child = os.fork()
+        if child == 0:
+            try:
+                time.sleep(60)
+            finally:
+                os._exit(0)
+    assert not stored.is_locked("ab" * 20)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+
+
 def test_default_folder_is_the_users(tmp_path: Path) -> None:
     run(f"multiply({ONE}); report()", NKBLAS_CACHE_DIR="", XDG_CACHE_HOME=tmp_path)
     assert kernels(tmp_path / "nkblas")
