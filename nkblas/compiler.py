@@ -23,7 +23,7 @@ class CompileError(RuntimeError):
 
 
 class NoLibraryError(CompileError):
-    """Compiled and checked, but there is no linker to make a shared library."""
+    """Compiled and checked, but no shared library can be made of it here."""
 
 
 class Compiler:
@@ -41,21 +41,18 @@ class Compiler:
         Raises
         ------
         NoLibraryError
-            The machine has no linker.
+            The machine has no linker, or no place for its files.
         CompileError
             Anything else, the helper's death included.
         """
         with self._lock:
-            # A helper that was there may have just left for idleness: try a new one.
-            for may_have_left in (self._process is not None, False):
+            reply, library = self._ask(spec)
+            if reply is None:  # it has just left for idleness, or somebody has killed it
                 reply, library = self._ask(spec)
-                if reply is None and may_have_left:
-                    continue
-                break
         if reply is None:
             raise CompileError(f"the compiler died: {self._last_words()}")
         if "error" in reply:
-            kind = NoLibraryError if reply.get("no_linker") else CompileError
+            kind = NoLibraryError if reply.get("not_linked") else CompileError
             raise kind(reply["error"])
         return library
 
@@ -80,9 +77,8 @@ class Compiler:
             return
         import atexit
         import subprocess
-        import tempfile  # the store needs it too, and imports nothing then
 
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
+        self._errors = os.fdopen(os.memfd_create("nkblas"), "w+b")  # it needs no disk
         # The helper sees the modules that this process sees, whatever its path is or was.
         path = [entry for entry in sys.path if isinstance(entry, str)]
         path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

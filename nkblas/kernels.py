@@ -151,8 +151,11 @@ class Kernels:
         try:
             with guard():
                 log("debug", f"compiling {spec.symbol}")
+                import subprocess  # noqa: F401
+
                 key = self.store.key(spec)
-                compiler.start()
+                if not self.store.is_locked(key):  # else another process will have made it
+                    compiler.start()
             with self.store.lock(key):
                 if spec in self.addresses or self._from_store(spec):
                     return  # made by another while this one waited

@@ -41,8 +41,8 @@ SIGNATURES = {
 }
 
 
-class NoLinkerError(RuntimeError):
-    """The machine has no linker: shared libraries can't be made."""
+class NotLinkedError(RuntimeError):
+    """No shared library can be made: there is no linker, it fails, there is no place for files."""
 
 
 def _scheduling(spec: KernelSpec, isa: ISA) -> dict[str, str | None]:
@@ -123,8 +123,8 @@ def link(objects: Path, symbol: str) -> Path:
 
     Raises
     ------
-    NoLinkerError
-        The machine has none of `nkblas.toolchain.LINKERS`.
+    NotLinkedError
+        The machine has none of `nkblas.toolchain.LINKERS`, or the one that it has fails.
     """
     target = objects.with_suffix(".so")
     exports = objects.with_suffix(".map")
@@ -133,14 +133,14 @@ def link(objects: Path, symbol: str) -> Path:
     options += ["-z", "noexecstack", "-z", "noseparate-code"]
     linker = find_linker()
     if linker is None:
-        raise NoLinkerError(f"no linker: none of {', '.join(LINKERS)} is in PATH")
+        raise NotLinkedError(f"no linker: none of {', '.join(LINKERS)} is in PATH")
     name, path = linker
     if name == "cc":
         options = ["-nostdlib", *(part for o in options for part in ("-Xlinker", o))]
     command = [path, "-shared", *options, "-o", str(target), str(objects)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+        raise NotLinkedError(f"{' '.join(command)}: {done.stderr.strip()}")
     return target
 
 
@@ -154,6 +154,15 @@ def object_file(spec: KernelSpec, folder: str) -> Path:
 
 
 def shared_library(spec: KernelSpec) -> bytes:
-    """The shared library of one kernel; it exports ``spec.symbol``."""
-    with tempfile.TemporaryDirectory(prefix="nkblas-") as folder:
-        return link(object_file(spec, folder), spec.symbol).read_bytes()
+    """The shared library of one kernel; it exports ``spec.symbol``.
+
+    Raises
+    ------
+    NotLinkedError
+        There is none; the kernel can still be had `in_memory`.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="nkblas-") as folder:
+            return link(object_file(spec, folder), spec.symbol).read_bytes()
+    except OSError as error:
+        raise NotLinkedError(f"no place for temporary files: {error}") from None

@@ -44,10 +44,10 @@ def serve(line: bytes) -> tuple[dict[str, Any], bytes]:
         spec = from_dict(json.loads(line))
         try:
             library = compile.shared_library(spec)
-        except compile.NoLinkerError as error:
+        except compile.NotLinkedError as error:
             address, _engine = compile.in_memory(spec)
             verify.check(spec, address)
-            return {"error": str(error), "no_linker": True}, b""
+            return {"error": str(error), "not_linked": True}, b""
         verify.check(spec, open_library(spec, library))
         return {"size": len(library)}, library
     except Exception as error:
