@@ -27,9 +27,17 @@ def _jit_mode() -> str:
 jit = _jit_mode()
 
 
-@ffi.def_extern(name="nk_ask_python", error=0)
-def _ask(raw: Any) -> int:
-    """Called by the engine for a problem that its table lacks; 0 leaves this call to NumPy."""
+_raised: BaseException | None = None
+
+
+@ffi.def_extern(name="nk_plan_python", error=0)
+def _plan(raw: Any) -> int:
+    """Called by the engine for a problem that its table lacks; 0 leaves this call to NumPy.
+
+    What the handler of a signal raises can't pass through C: this product is NumPy's, and the
+    engine has it raised again (-1).
+    """
+    global _raised
     if is_preparing():
         return 0  # a signal handler or a finalizer multiplies while this thread prepares
     try:
@@ -37,12 +45,17 @@ def _ask(raw: Any) -> int:
             from .prepare import answer
 
             return answer(raw)
-    except KeyboardInterrupt:
-        # It can't pass through C: this product is NumPy's, and the interrupt comes after it.
-        import _thread
-
-        _thread.interrupt_main()
-        return 0
+    except BaseException as error:
+        _raised = error
+        return -1
 
 
-lib.nk_ask = lib.nk_ask_python
+def raise_again() -> None:
+    """Raise what was raised while this process was planning; Python calls it, for the engine."""
+    global _raised
+    error, _raised = _raised, None
+    if error is not None:
+        raise error
+
+
+lib.nk_ask = ffi.addressof(lib, "nk_ask_python")

@@ -5,7 +5,7 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).parent
-SOURCES = ("cpuid.c", "gemm.c", "load.c", "memory.c", "record.c", "table.c", "threads.c")
+SOURCES = ("ask.c", "cpuid.c", "gemm.c", "load.c", "memory.c", "record.c", "table.c", "threads.c")
 
 _, _, rest = (HERE / "nkblas.h").read_text().partition("/* cffi: begin */")
 shared, _, _ = rest.partition("/* cffi: end */")
@@ -15,7 +15,8 @@ ffi.cdef(
     shared
     + """
     extern int (*nk_ask)(const nk_problem *problem);
-    extern "Python" int nk_ask_python(const nk_problem *problem);
+    int nk_ask_python(const nk_problem *problem);
+    extern "Python+C" int nk_plan_python(const nk_problem *problem);
     """
 )
 ffi.set_source(

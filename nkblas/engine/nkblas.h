@@ -192,6 +192,7 @@ void nk_detect(nk_cpu *cpu);
 
 /* Asks Python for a plan of a problem that the table lacks; 0: there will be none for this call. */
 extern int (*nk_ask)(const nk_problem *problem);
+int nk_ask_python(const nk_problem *problem); /* ask.c */
 
 /* record.c: how many recordings there are; counts products of a problem for them, and how long these
    took on the clock. */
