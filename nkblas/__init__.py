@@ -4,6 +4,11 @@
 NumPy's; ``nkblas.patch()`` puts them under NumPy itself.
 """
 
+import sys
+
+from . import _gufunc  # noqa: F401  refuses a subinterpreter, before NumPy is there to stay
+
+# isort: split
 import numpy as np
 
 from . import blas
@@ -53,6 +58,10 @@ if hasattr(np, "matvec"):  # since NumPy 2.2
 
     __all__ += ["matvec", "vecmat"]
 __version__ = "0.1.0"
+
+# A free-threaded Python takes the GIL for extensions that need it, unless it is told not to.
+if not getattr(sys, "_is_gil_enabled", lambda: True)():
+    raise ImportError("nkblas needs the GIL: start Python without PYTHON_GIL=0 and -X gil=0")
 
 
 def __getattr__(name: str) -> object:

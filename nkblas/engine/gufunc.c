@@ -1314,6 +1314,13 @@ static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "nkblas._gufunc", NUL
 
 PyMODINIT_FUNC PyInit__gufunc(void)
 {
+    /* The engine asks Python by cffi, which knows the main interpreter alone. */
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        PyErr_SetString(PyExc_ImportError, "nkblas does not run in a subinterpreter, as NumPy does "
+                                           "not: import it in the main interpreter (mod_wsgi: "
+                                           "WSGIApplicationGroup %{GLOBAL})");
+        return NULL;
+    }
     import_array();
     import_umath();
     if (PyType_Ready(&quick_type) < 0 || PyType_Ready(&panels_type) < 0)
