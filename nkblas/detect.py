@@ -171,11 +171,11 @@ def _cache_sizes_of_the_system() -> list[int]:
 def usable_cpus() -> int:
     """CPUs that this process may use: its affinity mask, within its control group's quota."""
     allowed = len(os.sched_getaffinity(0))
-    quota = _quota()
-    return allowed if quota is None else max(1, min(allowed, int(-(-quota // 1))))
+    granted = quota()
+    return allowed if granted is None else max(1, min(allowed, int(-(-granted // 1))))
 
 
-def _quota() -> float | None:
+def quota() -> float | None:
     """CPUs granted by the tightest quota of the control groups (version 2, then 1)."""
     quotas = []
     for line in _read("/proc/self/cgroup").splitlines():

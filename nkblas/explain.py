@@ -213,7 +213,7 @@ def _problem(
 
 
 def show_config() -> None:
-    """Print what nkblas found: the CPU, the toolchain, the store, and how it compiles."""
+    """Print what nkblas found, the CPU, the toolchain, the store, and what it lacks."""
     from . import __version__
     from .kernels import kernels
     from .toolchain import find_linker, toolchain
@@ -224,10 +224,63 @@ def show_config() -> None:
         "cpu": str(runtime.cpu),
         "isa": f"{runtime.cpu.isa.name} of {', '.join(ISAS)} (NKBLAS_ISA lowers it)",
         "threads": str(get_num_threads()),
-        "toolchain": toolchain() or "no MLIR: nothing can be compiled",
-        "linker": linker[1] if linker else "none: kernels stay in memory, for each process alone",
+        "toolchain": toolchain() or "none",
+        "linker": linker[1] if linker else "none",
         "kernels": kernels.store.folder.path,
         "jit": f"{runtime.jit} (NKBLAS_JIT)",
         "numpy": np.__version__,
     }
     print("\n".join(f"{name:9}  {value}" for name, value in lines.items()))
+    for lack in lacks():
+        print(f"{'lacking':9}  {lack}")
+
+
+FIRST, EACH, MEMORY = "0.5 s", "0.05 to 0.1 s", "100 MB"
+"""What it takes to start the compiler, and to compile a kernel; what the compiler takes up."""
+
+ADDRESSES = 400 << 20
+"""Bytes of addresses that the compiler takes up, with its libraries."""
+
+
+def lacks() -> list[str]:
+    """What this machine or this environment lacks, and what each of that costs."""
+    import resource
+    import tempfile
+
+    from .compiler import CompileError, python
+    from .detect import quota
+    from .kernels import kernels
+    from .toolchain import LINKERS, find_linker, toolchain
+
+    found = []
+    by_numpy = "what the store has no kernels for, NumPy does"
+    if runtime.jit == "never":
+        found.append(f"leave to compile (NKBLAS_JIT=never): {by_numpy}")
+    if not toolchain():
+        found.append(f"MLIR (python -m pip install nkblas brings it): {by_numpy}")
+    try:
+        python()
+    except CompileError as error:
+        found.append(f"{error}: {by_numpy}")
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < ADDRESSES:
+        have, need = limit >> 20, ADDRESSES >> 20
+        found.append(f"memory (ulimit -v: {have} MiB; the compiler needs {need}): {by_numpy}")
+
+    in_memory = f"each process compiles its own kernels: {FIRST}, then {EACH} for each"
+    why_not = kernels.store.folder.why_not_write()
+    if why_not:
+        where = f"{kernels.store.folder.path}: {why_not}; NKBLAS_CACHE_DIR names another"
+        found.append(f"a folder to keep kernels in ({where}): {in_memory}; no plan is kept")
+    if not find_linker():
+        found.append(f"a linker ({', '.join(LINKERS)} in PATH): {in_memory}, and {MEMORY}")
+    try:
+        tempfile.gettempdir()
+    except OSError:
+        found.append(f"a folder for temporary files (TMPDIR): {in_memory}, and {MEMORY}")
+
+    granted = quota()
+    if granted is not None and granted < 1:
+        slower = f"one thread, and all takes {1 / granted:.2g} times as long, compiling too"
+        found.append(f"a whole CPU (the control group grants {granted:.2g}): {slower}")
+    return found

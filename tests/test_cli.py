@@ -117,6 +117,25 @@ def test_info(tmp_path: Path) -> None:
     assert all(word in done.stdout for word in words), done.stdout
 
 
+LACKS: dict[str, tuple[dict[str, str], list[str]]] = {
+    "nothing": ({}, []),
+    "compiling": ({"NKBLAS_JIT": "never"}, ["NKBLAS_JIT=never", "NumPy"]),
+    "linker": ({"PATH": "/nowhere"}, ["a linker", "ld.lld", "each process", "MB"]),
+    "folder": ({"NKBLAS_CACHE_DIR": "/proc/nowhere"}, ["/proc/nowhere", "NKBLAS_CACHE_DIR"]),
+}
+
+
+@pytest.mark.parametrize("lack", LACKS)
+def test_info_of_what_is_lacking(lack: str, tmp_path: Path) -> None:
+    """What is missing and what it costs; nothing else."""
+    changes, words = LACKS[lack]
+    done = nkblas_command("info", **{"NKBLAS_CACHE_DIR": tmp_path / "cache", **changes})
+    assert done.returncode == 0
+    told = [line for line in done.stdout.splitlines() if line.startswith("lacking")]
+    assert len(told) == bool(words), done.stdout
+    assert all(word in told[0] for word in words), told
+
+
 # run ----------------------------------------------------------------------------------------------
 
 SCRIPT = """

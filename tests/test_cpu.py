@@ -106,7 +106,7 @@ def test_quota(quota: str, monkeypatch: pytest.MonkeyPatch) -> None:
         "/sys/fs/cgroup/outer/inner/cpu.max": "400000 100000" if expected else "max 100000",
     }
     monkeypatch.setattr(detect, "_read", lambda *path: files.get(os.path.join(*path), ""))
-    assert detect._quota() == expected
+    assert detect.quota() == expected
     cpus = len(os.sched_getaffinity(0))
     assert detect.usable_cpus() == (cpus if expected is None else min(cpus, max(1, int(expected))))
 
