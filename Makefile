@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench faults clean
 
 demo: $(VENV)/demo
 	$(BIN)/python examples/digits.py
@@ -20,6 +20,13 @@ lint: $(VENV)/test
 
 bench: $(VENV)/bench
 	$(BIN)/python -m bench --threads 1 2 --json build/bench/bench.json --plot build/bench
+
+# docs/reliability.md has what came of it.
+faults: $(VENV)/test
+	PYTHONPATH=tests $(BIN)/python -m faults
+
+fault-%: $(VENV)/test
+	PYTHONPATH=tests $(BIN)/python -m faults $*
 
 # One stamp for each extra: installed again when what it is made from changes.
 $(VENV)/demo $(VENV)/test $(VENV)/bench: pyproject.toml setup.py $(wildcard nkblas/engine/*.[ch] nkblas/engine/*.py)
