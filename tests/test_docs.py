@@ -17,7 +17,12 @@ from support import environment
 import nkblas
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+PAGES = [
+    page
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    if BLOCK.search(page.read_text("utf-8"))
+]
 
 MODULES = [
     name
@@ -62,10 +67,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_pages(page: Path, store: Path, tmp_path: Path) -> None:
     """The Python of a page is a program."""
-    blocks = re.findall(
-        r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE
-    )
-    assert blocks
+    blocks = BLOCK.findall(page.read_text("utf-8"))
     program = tmp_path / "page.py"
     program.write_text("\n".join(blocks), "utf-8")
     command = [sys.executable, os.fspath(program)]
