@@ -70,14 +70,15 @@ def brgemm(
             f"b_blocks: got matrices of shape {right[0].shape}, expected ({k}, n) to be multiplied "
             f"by those of shape {(m, k)} in a_blocks"
         )
-    dtype = np.result_type(left[0], right[0], *(() if c is None else (np.asarray(c),)))
+    added = () if c is None and beta == 0 else (_c(c, (m, n)),)
+    dtype = np.result_type(*left, *right, *added)
     out = result(out, (m, n), dtype)
     target = out if out.flags.carray else np.empty((m, n), dtype)
     if _is_in_place(left, right, target) and beta in (0, 1):
         if any(np.may_share_memory(x, target) for x in (*left, *right)):
             target = np.empty((m, n), dtype)
         if beta:
-            target[...] = _c(c, (m, n))
+            target[...] = added[0]
         addresses = np.array([[x.ctypes.data for x in side] for side in (left, right)], np.uintp)
         more = 0, None, None, 0.0, 0.0, addresses
         if _gufunc.gemm(1, left[0], right[0], beta, target, 1, 1, *more):

@@ -141,7 +141,9 @@ def c_einsum(*operands: Any, out: Any = None, **kwargs: Any) -> Any:
     if isinstance(recipe, str):
         return left_to_numpy("c_einsum", recipe, *operands, **kwargs)
     result = recipe.new() if out is None else out
-    recipe.follow(a, b, result)
+    if not recipe.follow(a, b, result):
+        reason = "a label of one operand alone, and numbers that are not finite"
+        return left_to_numpy("c_einsum", reason, *operands, **kwargs)
     return out if out is not None else result if result.ndim else result[()]
 
 
@@ -171,9 +173,24 @@ class View(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """How to do a contraction of operands of given dtypes, shapes and strides."""
+    """How to do a contraction of operands of given dtypes, shapes and strides.
+
+    Attributes
+    ----------
+    how : dict
+        The dtype and the casting rule.
+    asked : dict
+        What `matmul` has to be told of the dtype: it makes another one of the operands' own.
+    sums : bool
+        Whether floats are summed up before they are multiplied.
+    shape, strides : tuple of int
+        Of the result.
+    left, right, target : View
+    """
 
     how: dict[str, Any]
+    asked: dict[str, Any]
+    sums: bool
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     left: View
@@ -184,15 +201,19 @@ class Recipe(NamedTuple):
         """An array for the result."""
         return np.ndarray(self.shape, self.how["dtype"], strides=self.strides)
 
-    def follow(self, a: Array, b: Array, result: Array) -> None:
-        target = self.target.of(result, self.how)
+    def follow(self, a: Array, b: Array, result: Array) -> bool:
+        """Do it; False if it must not be done so."""
         with np.errstate(all="ignore"):  # as NumPy's
-            matmul(
-                self.left.of(a, self.how), self.right.of(b, self.how), out=target, casting="unsafe"
-            )
+            left, right = self.left.of(a, self.how), self.right.of(b, self.how)
+            # inf * (1 - 1) is not inf * 1 - inf * 1
+            if self.sums and not (np.isfinite(left).all() and np.isfinite(right).all()):
+                return False
+            target = self.target.of(result, self.how)
+            matmul(left, right, out=target, casting="unsafe", **self.asked)
         if target is not result and not np.may_share_memory(target, result):  # it is a copy
             view = result.transpose(self.target.axes)
             view[...] = target.reshape(view.shape)
+        return True
 
 
 _recipes: dict[Any, Recipe | str] = {}
@@ -228,7 +249,8 @@ RECIPES = 1024
 def _make(
     asked: Contraction, a: Array, b: Array, out: Any, dtype: Any, order: Any, casting: Any
 ) -> Recipe | str:
-    dtype = engine_dtype(a.dtype, b.dtype) if dtype is None else np.dtype(dtype)
+    own = engine_dtype(a.dtype, b.dtype)
+    dtype = own if dtype is None else np.dtype(dtype)
     if dtype is None or dtype.isbuiltin != 1 or engine_dtype(dtype, dtype) is None:
         return NO_KERNELS
     if not all(np.can_cast(x.dtype, dtype, casting) for x in (a, b)):
@@ -239,9 +261,10 @@ def _make(
         "" if term == kept else f"{term}->{kept}"
         for term, kept in zip((asked.left, asked.right), asked.diagonal, strict=True)
     ]
+    given = a, b
     a, b = (
         numpys["c_einsum"](reduce, x, **how) if reduce else x
-        for reduce, x in zip(reduces, (a, b), strict=True)
+        for reduce, x in zip(reduces, given, strict=True)
     )
     lengths = dict(zip(right, b.shape, strict=True))
     for label, length in zip(left, a.shape, strict=True):
@@ -251,7 +274,7 @@ def _make(
         lengths[label] = other if length == 1 else length
     shape = tuple(lengths[label] for label in asked.out)
     if out is None:
-        out = _new(asked, a, b, dtype, order)
+        out = _new(asked, *given, dtype, order)
     elif type(out) is not np.ndarray or (out.dtype, out.shape) != (dtype, shape):
         return "its out has another dtype, shape or class"
 
@@ -275,8 +298,11 @@ def _make(
     rows = by_steps(asked.rows, asked.out, out)
     columns = by_steps(asked.columns, asked.out, out)
     depth = by_steps(asked.depth, left, a)
+    summed = set(asked.left + asked.right) - set(left + right)
     return Recipe(
         how,
+        {} if dtype == own else {"dtype": dtype},
+        bool(summed) and dtype.kind in "fc",
         shape,
         out.strides,
         view(reduces[0], a, left, rows, depth),
@@ -287,8 +313,13 @@ def _make(
 
 def _new(asked: Contraction, a: Array, b: Array, dtype: Any, order: Any) -> Array:
     """An array for the result, its axes ordered as NumPy's iterator orders them."""
-    labels = asked.out + "".join(sorted(asked.depth))
-    axes = [[term.find(label) for label in labels] for term in (*asked.diagonal, asked.out)]
+    terms = ["".join(dict.fromkeys(term)) for term in (asked.left, asked.right)]
+    a, b = (
+        x if term == once else numpys["c_einsum"](f"{term}->{once}", x)  # a view
+        for term, once, x in zip((asked.left, asked.right), terms, (a, b), strict=True)
+    )
+    labels = asked.out + "".join(sorted(set("".join(terms)) - set(asked.out)))
+    axes = [[term.find(label) for label in labels] for term in (*terms, asked.out)]
     iterator = np.nditer(
         (a, b, None),
         flags=["external_loop", "buffered", "delay_bufalloc", "reduce_ok", "zerosize_ok"],

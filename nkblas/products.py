@@ -120,8 +120,8 @@ def _sums(name: str, a: Any, b: Any, out: Any = None) -> Any:
     """``sum(a[i, ..., :] * b[j, ..., :, n])``, where inner has the last two axes of b swapped."""
     extra = () if out is None else (out,)
     x, y = np.asanyarray(a), np.asanyarray(b)
-    if x.ndim == 0 or y.ndim == 0:
-        return numpys[name](a, b, *extra)  # scales: it is no product
+    if x.size <= 1 or y.size <= 1:
+        return numpys[name](a, b, *extra)  # nothing is added up; and [] takes the other's dtype
     dtype = engine_dtype(x.dtype, y.dtype)
     if dtype is None:
         wider = wider_dtype(x.dtype, y.dtype)
@@ -130,10 +130,10 @@ def _sums(name: str, a: Any, b: Any, out: Any = None) -> Any:
         result = _sums(name, x.astype(wider), y.astype(wider)).astype(x.dtype)
         if out is None:
             return result
-        if not _may_be_out(out, np.ndarray, result.dtype, result.shape):
+        if not _may_be_out(out, type(_new(x, y, x.dtype, ())), result.dtype, result.shape):
             return numpys[name](a, b, out)  # raises
         out[...] = result
-        return out
+        return out if out.ndim else _plain(out)[()]
     axis = max(y.ndim - 2, 0) if name == "dot" else y.ndim - 1
     before, depth, after = y.shape[:axis], y.shape[axis], y.shape[axis + 1 :]
     shape = x.shape[:-1] + before + after
@@ -267,9 +267,10 @@ def vdot(a: Any, b: Any, /) -> Any:
     4321.0
     """
     x, y = np.asanyarray(a), np.asanyarray(b)
-    if x.ndim == 0 or y.ndim == 0 or x.size != y.size:
+    if x.size <= 1 or x.size != y.size:
         return numpys["vdot"](a, b)
-    if engine_dtype(x.dtype, y.dtype) is None:
+    dtype = engine_dtype(x.dtype, y.dtype)
+    if dtype is None:
         wider = wider_dtype(x.dtype, y.dtype)
         if wider is None:
             return left_to_numpy("vdot", NO_KERNELS, a, b)
@@ -277,7 +278,7 @@ def vdot(a: Any, b: Any, /) -> Any:
     if not type(x) is type(y) is np.ndarray:
         return left_to_numpy("vdot", "its operands are of a subclass", a, b)
     with np.errstate(all="ignore"):  # as NumPy's
-        return vecdot(x.ravel(), y.ravel())
+        return vecdot(x.ravel(), y.ravel()).astype(dtype)  # it makes float32 of bfloat16
 
 
 def rebuilt(function: Any, *helpers: str, **more: Callable[..., Any]) -> Callable[..., Any]:

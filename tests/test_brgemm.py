@@ -145,6 +145,18 @@ def test_the_engine_goes_from_block_to_block() -> None:
     assert families("float32", nkblas.cpu.isa)
 
 
+@pytest.mark.parametrize("wide", ["a", "b"])
+def test_blocks_of_several_dtypes(wide: str) -> None:
+    """The result is of one that holds them all, not of the first blocks' own."""
+    a = [stack("float32", 3, 4), stack("float64" if wide == "a" else "float32", 3, 4)]
+    b = [stack("float32", 4, 5), stack("float64" if wide == "b" else "float32", 4, 5)]
+    wanted = sum(x.astype("f8") @ y.astype("f8") for x, y in zip(a, b, strict=True))
+    out = np.empty((3, 5))
+    for got in (nkblas.brgemm(a, b), nkblas.brgemm(a, b, out=out)):
+        assert got.dtype == "f8"
+        assert np.array_equal(got, wanted)
+
+
 @pytest.mark.parametrize(
     "a, b, more, error, text",
     [
@@ -171,6 +183,13 @@ def test_the_engine_goes_from_block_to_block() -> None:
             "a_blocks: got shapes",
         ),
         ([], [], {}, ValueError, "and at least 1"),
+        (
+            np.ones((2, 3, 4)),
+            np.ones((2, 4, 3)),
+            {"c": np.ones((1, 3))},  # though beta is 0
+            ValueError,
+            r"c: got shape \(1, 3\), expected shape \(3, 3\)",
+        ),
         (7, np.ones((2, 3, 4)), {}, TypeError, "a_blocks: got int"),
         (
             np.ones((2, 3, 4)),

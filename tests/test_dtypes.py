@@ -254,6 +254,22 @@ def test_promotion(left: str, right: str) -> None:
         assert_exact(nkblas.matmul(x[0], y), expected(x[0], y), (a, b))
 
 
+@pytest.mark.parametrize("other", ["uint8", "int8", "float8_e4m3", "float8_e5m2", "int32", "bool"])
+def test_float8_beside_other_types(other: str) -> None:
+    """Neither is rounded to the other, though `ml_dtypes` calls casts of bytes to it safe."""
+    x = np.linspace(3, 99, 81).reshape(9, 9).astype(other)
+    y = np.full((9, 9), 1.125).astype("float8_e4m3fn")
+    for options in ({}, {"dtype": "f4"}, {"dtype": "f8"}, {"casting": "unsafe"}):
+        for a, b in ((x, y), (y, x)):
+            for name in ("matmul", "vecdot", "matvec", "vecmat"):
+                if hasattr(np, name):
+                    wanted = getattr(np, name)(a, b, **options)
+                    assert_exact(getattr(nkblas, name)(a, b, **options), wanted)
+            wanted = np.matmul(a, b, out=np.empty((9, 9), "f4"), casting="unsafe")
+            got = nkblas.matmul(a, b, out=np.empty((9, 9), "f4"), casting="unsafe")
+            assert_exact(got, wanted)
+
+
 def few(name: str, seed: int) -> Array:
     """Small values, of which every type holds the products."""
     values = np.random.default_rng(seed).integers(0, 4, (9, 9))
@@ -846,11 +862,14 @@ def test_any_byte_but_zero_holds(layout: str) -> None:
 FUNCTIONS: dict[str, Callable[[Any, Array, Array], Any]] = {
     "dot": lambda f, a, b: f.dot(a, b),
     "dot with out": lambda f, a, b: f.dot(a, b, out=np.empty((9, 9), f.dot(a[0], b[0]).dtype)),
+    "dot with out for a scalar": lambda f, a, b: f.dot(a[0], b[0], np.empty((), f.dot(a, b).dtype)),
+    "dot with out for a subclass": lambda f, a, b: f.dot(a.view(np.matrix), b, f.dot(a, b)),
     "dot of vectors": lambda f, a, b: f.dot(a[0], b[:, 0]),
     "dot of stacks": lambda f, a, b: f.dot(a.reshape(3, 3, 9), b),
     "inner": lambda f, a, b: f.inner(a, b),
     "inner of vectors": lambda f, a, b: f.inner(a[0], b[0]),
     "vdot": lambda f, a, b: f.vdot(a, b),
+    "vdot of stacks": lambda f, a, b: f.vdot(a.reshape(3, 3, 9), b.reshape(3, 3, 9)),
     "tensordot": lambda f, a, b: f.tensordot(a, b, ([0], [1])),
     "multi_dot": lambda f, a, b: getattr(f, "multi_dot", np.linalg.multi_dot)([a, b]),
     "vecdot": lambda f, a, b: f.vecdot(a, b),

@@ -157,6 +157,61 @@ def test_dtype_and_casting() -> None:
     assert on_engine("ij,jk", *narrow, dtype="d") == (1, 0)
 
 
+@pytest.mark.parametrize("subscripts", ["ij,jk", "iij,jk->ik", "ij,jk->i"])
+def test_dtype_is_that_of_the_sums(subscripts: str) -> None:
+    """And not that of the operands, in which sums of booleans are 1 and those of bytes wrap."""
+    a = np.full((5,) * (subscripts.index(",")), 100)
+    b = np.full((5, 7), 100)
+    for own, dtype in (("?", "i4"), ("i1", "i4"), ("u1", "f8"), ("i4", "f4"), ("i8", "c16")):
+        arrays = a.astype(own), b.astype(own)
+        how = {"dtype": dtype, "casting": "unsafe"}
+        got = nkblas.einsum(subscripts, *arrays, **how)
+        assert_same(got, np.einsum(subscripts, *arrays, **how))
+
+
+@pytest.mark.parametrize("subscripts", ["i,ik->i", "i,ik->", "ij,jkl->ik", "ijx,jk->ik"])
+def test_sums_of_one_operand_alone(subscripts: str) -> None:
+    """They are multiplied out where that makes a difference: inf * (1 - 1) is no inf * 1."""
+    random = np.random.default_rng(0)
+    sizes = {"i": 3, "j": 4, "k": 2, "l": 2, "x": 2}
+    left, right = (
+        random.integers(-1, 2, [sizes[label] for label in term]).astype("d")
+        for term in subscripts.split("->")[0].split(",")
+    )
+    for special in (np.inf, np.nan, np.finfo("d").max):
+        for place in range(left.size):
+            a, b = left.copy(), right.copy()
+            a.flat[place] = special
+            b.flat[place % b.size] = -special
+            for x, y in ((a, right), (left, b), (a, b)):
+                with np.errstate(all="ignore"):
+                    expected = np.einsum(subscripts, x, y)
+                    assert_same(nkblas.einsum(subscripts, x, y), expected)
+    for keywords in ({}, {"order": "F"}):
+        a, b = left[..., :0], right  # nothing is added up: no NaN from inf * 0
+        if subscripts == "i,ik->i":
+            b = np.full((0, 2), np.inf)
+        elif subscripts != "ijx,jk->ik":
+            continue
+        expected = np.einsum(subscripts, a, b * np.inf, **keywords)
+        assert_same(nkblas.einsum(subscripts, a, b * np.inf, **keywords), expected)
+
+
+def test_memory_order_is_that_of_the_operands() -> None:
+    """Before anything is summed up."""
+    for shape, strides in (((5, 1, 80), (-160, 1, 1)), ((5, 3, 8), (1, 40, 5)), ((2, 3, 4), None)):
+        a = np.empty(shape)
+        if strides is not None:
+            memory = np.zeros(2000)[700:]
+            a = np.lib.stride_tricks.as_strided(memory, shape, [8 * x for x in strides])
+        b = np.ones((shape[1], 2)).T.copy().T
+        a = np.ones_like(a, subok=False)
+        for order in "KACF":
+            for subscripts in ("Bry,r...->y...", "Bry,rz->zy", "Bry,rz->yz"):
+                got = nkblas.einsum(subscripts, a, b, order=order)  # type: ignore[arg-type]
+                assert_same(got, np.einsum(subscripts, a, b, order=order))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("subscripts", ["ij,jk->ik", "ij,jk->ki", "ij,jk->"])
 def test_out(subscripts: str) -> None:
     a, b = operands([(5, 6), (6, 7)])

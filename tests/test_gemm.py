@@ -346,6 +346,8 @@ def test_dtypes() -> None:
         expected = options.get("alpha", 1) * (a @ b)
         assert got.dtype == dtype
         assert np.array_equal(got, expected + options.get("beta", 0))
+    eighth = single.astype("float8_e4m3")  # promotes with float64, and with 1, not with both
+    assert np.array_equal(nkblas.gemm(eighth, 3 * double), np.full((2, 2), 6.0))
     wrapping = np.full((2, 2), 100, "i1")
     expected = (3 * (100 * 100 * 2) + 2 * 100 + 128) % 256 - 128
     assert (nkblas.gemm(wrapping, wrapping, wrapping, alpha=3, beta=2) == expected).all()

@@ -1076,6 +1076,20 @@ static PyObject *scaled(PyObject *self, PyObject *args)
     return PyBool_FromLong(done);
 }
 
+/* NumPy's rules for the types of a product. Loops for types that are not its own are for two operands
+   of just that type; by its search others would be cast to it, and rounded: ml_dtypes calls that safe
+   for 8-bit integers and for formats of float8. They are done as by the gufunc without such loops. */
+static int resolve_types(PyUFuncObject *ours, NPY_CASTING casting, PyArrayObject **operands,
+                         PyObject *types, PyArray_Descr **found)
+{
+    int g = 0;
+    while (strcmp(gufuncs[g].numpy->core_signature, ours->core_signature))
+        g++;
+    PyUFuncObject *numpy = gufuncs[g].numpy;
+    int alike = PyArray_TYPE(operands[0]) == PyArray_TYPE(operands[1]);
+    return numpy->type_resolver(alike ? ours : numpy, casting, operands, types, found);
+}
+
 /* bind(gufunc of NumPy's, name, doc, addresses of nk_gemm, the counters) -> nkblas's */
 static PyObject *bind(PyObject *self, PyObject *args)
 {
@@ -1123,7 +1137,7 @@ static PyObject *bind(PyObject *self, PyObject *args)
     }
     /* The constructor does not set what NumPy's has of its own: the type resolver (its errors),
        and the iterator's flags (operands that overlap `out` are copied). */
-    ours->type_resolver = numpy->type_resolver;
+    ours->type_resolver = resolve_types;
     ours->iter_flags = numpy->iter_flags;
     for (int i = 0; i < 3; i++)
         ours->op_flags[i] = numpy->op_flags[i];
