@@ -29,12 +29,14 @@ size_t nk_hash(const nk_problem *problem)
     return (size_t)h;
 }
 
-static slot *find_slot(table *t, const nk_problem *problem)
+/* A problem's slot, and the plan that was seen there. (An empty one may be another problem's by the
+   next look.) */
+static slot *find_slot(table *t, const nk_problem *problem, nk_plan **plan)
 {
     for (size_t i = nk_hash(problem);; i++) {
         slot *s = &t->slots[i & (t->capacity - 1)];
-        nk_plan *plan = atomic_load_explicit(s, memory_order_acquire);
-        if (!plan || !memcmp(&plan->problem, problem, sizeof *problem))
+        *plan = atomic_load_explicit(s, memory_order_acquire);
+        if (!*plan || !memcmp(&(*plan)->problem, problem, sizeof *problem))
             return s;
     }
 }
@@ -42,7 +44,10 @@ static slot *find_slot(table *t, const nk_problem *problem)
 nk_plan *nk_table_find(const nk_problem *problem)
 {
     table *t = atomic_load_explicit(&current, memory_order_acquire);
-    return t ? atomic_load_explicit(find_slot(t, problem), memory_order_acquire) : NULL;
+    nk_plan *plan = NULL;
+    if (t)
+        find_slot(t, problem, &plan);
+    return plan;
 }
 
 static table *larger(const table *old)
@@ -53,9 +58,9 @@ static table *larger(const table *old)
         return NULL;
     t->capacity = capacity;
     for (size_t i = 0; old && i < old->capacity; i++) {
-        nk_plan *plan = atomic_load_explicit(&old->slots[i], memory_order_relaxed);
+        nk_plan *plan = atomic_load_explicit(&old->slots[i], memory_order_relaxed), *none;
         if (plan) {
-            atomic_store_explicit(find_slot(t, &plan->problem), plan, memory_order_relaxed);
+            atomic_store_explicit(find_slot(t, &plan->problem, &none), plan, memory_order_relaxed);
             t->used++;
         }
     }
@@ -78,8 +83,9 @@ int nk_table_insert(const nk_plan *plan)
         t = next;
         atomic_store_explicit(&current, t, memory_order_release);
     }
-    slot *s = find_slot(t, &copy->problem);
-    if (!atomic_load_explicit(s, memory_order_relaxed))
+    nk_plan *before;
+    slot *s = find_slot(t, &copy->problem, &before);
+    if (!before)
         t->used++;
     atomic_store_explicit(s, copy, memory_order_release);
     return 0;
