@@ -235,8 +235,8 @@ def show_config() -> None:
         print(f"{'lacking':9}  {lack}")
 
 
-FIRST, EACH, MEMORY = "0.5 s", "0.05 to 0.1 s", "100 MB"
-"""What it takes to start the compiler, and to compile a kernel; what the compiler takes up."""
+FIRST, EACH, MEMORY = "0.5 s", "0.1 s", "250 MB"
+"""To start the compiler, to compile a kernel; and what it takes up in the process itself."""
 
 ADDRESSES = 400 << 20
 """Bytes of addresses that the compiler takes up, with its libraries."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .codegen.spec import KernelSpec, to_dict
-from .folder import Folder
+from .folder import LARGEST, Folder
 from .log import log
 from .toolchain import toolchain
 
@@ -105,8 +105,9 @@ class Store:
             if why_not:
                 self._alone(why_not)
             else:
-                what = f"damaged kernel {key} in {self.folder.path} ({error})"
-                log("warning", f"{what}: it is made again")
+                how = getattr(error, "strerror", None) or error
+                what = f"damaged kernel {key} in {self.folder.path} ({how})"
+                log("warning", f"{what}: it is made again", once=True)
         return None
 
     def read(self, key: str, used: bool = False) -> tuple[dict[str, Any], bytes]:
@@ -161,8 +162,8 @@ class Store:
     def shrink(self, limit: int) -> int:
         """Remove kernels if they take up more than `limit` bytes; how many they take up then.
 
-        Those go that were not used for longest, until there is some room. Those being made stay,
-        and who runs a kernel has it in memory.
+        Those go that were not used for longest, until there is some room; what is too large for a
+        kernel goes first. Those being made stay, and who runs a kernel has it in memory.
 
         Raises
         ------
@@ -179,7 +180,7 @@ class Store:
                 used[key] = max(used.get(key, 0.0), found.st_mtime)
         total = sum(sizes.values())
         if total > limit:
-            for key in sorted(used, key=lambda key: used[key]):
+            for key in sorted(used, key=lambda key: (sizes[key] <= LARGEST, used[key])):
                 if total <= limit * 7 // 8:
                     break
                 if not self.is_locked(key):

@@ -198,6 +198,11 @@ def test_size_limit(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert gone == keys[2 : 2 + len(gone)]
     assert total * 7 // 8 - size(keys[-1]) < left <= total * 7 // 8
 
+    before = kernels(copied)
+    os.truncate(copied / "kernels" / f"{before[-1]}.so", 1 << 30)  # damage, and no reason to ...
+    assert stored.shrink(total) < left
+    assert kernels(copied) == before[:-1]  # ... make room for it
+
     monkeypatch.setattr(store, "LIMIT", left // 2)
     stored.put(stored.key(SPECS[0]), b"library", SPECS[0])
     assert stored.get(stored.key(SPECS[0])) == b"library"
