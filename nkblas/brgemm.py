@@ -70,7 +70,7 @@ def brgemm(
             f"b_blocks: got matrices of shape {right[0].shape}, expected ({k}, n) to be multiplied "
             f"by those of shape {(m, k)} in a_blocks"
         )
-    added = () if c is None and beta == 0 else (_c(c, (m, n)),)
+    added: tuple[np.ndarray, ...] = () if c is None and beta == 0 else (_c(c, (m, n)),)
     dtype = np.result_type(*left, *right, *added)
     out = result(out, (m, n), dtype)
     target = out if out.flags.carray else np.empty((m, n), dtype)
