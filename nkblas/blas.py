@@ -85,7 +85,9 @@ def _trans(name: str, argument: str, where: str, value: Any) -> int:
 
 
 def _array(value: Any, dtype: np.dtype, ndim: int) -> np.ndarray:
-    return _of_rank(plain(np.asarray(value), dtype), ndim)
+    if not isinstance(value, np.ndarray):
+        value = np.asarray(value, dtype)  # complex numbers in a list do not become real ones
+    return _of_rank(plain(value, dtype), ndim)
 
 
 def _of_rank(array: np.ndarray, ndim: int) -> np.ndarray:

@@ -186,9 +186,10 @@ def _types(
 ) -> tuple[np.dtype[Any], np.dtype[Any], np.dtype[Any]]:
     """The types of both operands, and of what their product is made in, for a result of `dtype`.
 
-    Where there are kernels for the operands as they are, these are left so.
+    Where there are kernels for the operands as they are, these are left so. Integers wrap, and may
+    do so before they are multiplied.
     """
-    common = np.result_type(a, b, dtype)
+    common = dtype if dtype.kind in "iu" else np.result_type(a, b, dtype)
     as_they_are = np.result_type(a), np.result_type(b)  # in native byte order
     for work in (dtype, np.dtype(np.float32)):  # which is what types without kernels fit
         for types in (as_they_are, (common, common)):

@@ -133,7 +133,9 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("gemv", (1, np.ones((2, 0)), [1], 2, [1, 2]), {}),
     ("gemv", (1, J, [1, 1, 1], 1), {"offy": 2, "incy": -2}),
     ("gemv", (1, J, [1, 1, 1], 0, [np.nan, 3, np.nan]), {"incy": 2}),
-    # mistakes
+    # mistakes (complex numbers in a list are, where they are to be real ones)
+    ("gemm", (1, [[1j]], [[1]]), {}),
+    ("gemv", (1, [[1]], [1j]), {}),
     ("gemm", (1, J, J), {}),
     ("gemm", (1, I, J), {"trans_b": 1}),
     ("gemm", (1, I, I), {"trans_a": 3}),

@@ -348,6 +348,10 @@ def test_dtypes() -> None:
         assert np.array_equal(got, expected + options.get("beta", 0))
     eighth = single.astype("float8_e4m3")  # promotes with float64, and with 1, not with both
     assert np.array_equal(nkblas.gemm(eighth, 3 * double), np.full((2, 2), 6.0))
+    large = np.full((2, 2), 2**63 + 1, "u8")  # of which float64 has only the first 53 bits
+    assert np.array_equal(nkblas.gemm(large, large, out_dtype="i8"), np.full((2, 2), 2))
+    wide = np.full((2, 2), 2**15)  # sums that wrap do so before anything is done to them
+    assert not nkblas.gemm(wide, wide, out_dtype="i4", activation="relu").any()
     wrapping = np.full((2, 2), 100, "i1")
     expected = (3 * (100 * 100 * 2) + 2 * 100 + 128) % 256 - 128
     assert (nkblas.gemm(wrapping, wrapping, wrapping, alpha=3, beta=2) == expected).all()
