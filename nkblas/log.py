@@ -5,6 +5,9 @@ import sys
 
 from .preparing import afterwards, preparing
 
+TOLD = 1000
+"""Messages that are told once; beyond, there is something wrong that has been told."""
+
 _told: set[str] = set()
 
 
@@ -17,7 +20,7 @@ def log(level: str, message: str, *, once: bool = False) -> None:
     if level in ("debug", "info") and not wanted and "logging" not in sys.modules:
         return  # nobody has asked for it
     if once:
-        if message in _told:
+        if message in _told or len(_told) >= TOLD:
             return
         _told.add(message)
     afterwards(lambda: _say(level, message, wanted))  # logging has locks of its own

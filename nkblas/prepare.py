@@ -41,6 +41,9 @@ CALL = 300.0
 STANDBYS = 16
 """Plans that are looked at for one that needs no compilation, the cheapest first."""
 
+MOST = 1 << 14
+"""Problems that the engine's table holds; when it is full, it begins anew."""
+
 in_table: dict[Problem, Plan] = {}
 """What is in the engine's table."""
 
@@ -80,8 +83,8 @@ def prepare(problem: Problem) -> bool:
         if cold and jit == "background":
             _in_background(problem, partial(improve, problem))
             return False
-        patience = 0 if jit == "never" else COMPILING * missing / (plan.nanoseconds + CALL)
-        _insert(plan, ceil(patience))
+        patience = COMPILING * missing / (plan.nanoseconds + CALL)
+        _insert(plan, 0 if jit == "never" or kernels.are_many else ceil(patience))
         if cold and plan.standby:  # those that the next problem of this dtype may need
             specs = base_kernels(plan)
             what = " ".join(("base kernels", problem.dtype, plan.epilogue))
@@ -183,13 +186,17 @@ os.register_at_fork(after_in_child=_forget_worker)
 
 def _leave_to_numpy(problem: Problem, reason: str) -> None:
     log("info", f"NumPy does {problem}: {reason}")
-    why_numpy[problem] = reason
     c_plan = ffi.new("nk_plan *")
     c_plan.problem = to_c(problem)[0]
     _put(c_plan)
+    why_numpy[problem] = reason
 
 
 def _put(c_plan: Any) -> None:
+    if len(in_table) + len(why_numpy) >= MOST:
+        lib.nk_table_clear()
+        in_table.clear()
+        why_numpy.clear()
     if lib.nk_table_insert(c_plan) != 0:
         raise MemoryError("no memory for a plan")
 

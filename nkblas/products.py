@@ -70,13 +70,8 @@ def left_to_numpy(name: str, reason: str, *args: Any, **kwargs: Any) -> Any:
     """What NumPy's own function gives; it counts as a product that NumPy did."""
     result = numpys[name](*args, **kwargs)
     _gufunc.count_fallbacks(1)
-    if reason not in _told:
-        _told.add(reason)
-        log("info", f"NumPy does {name}: {reason}")
+    log("info", f"NumPy does {name}: {reason}", once=True)
     return result
-
-
-_told: set[str] = set()
 
 
 @functools.lru_cache

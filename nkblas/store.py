@@ -63,6 +63,10 @@ def byte_of(key: str) -> int:
     return int(key[:15], 16)
 
 
+KEYS = 1 << 14
+"""Keys that are remembered."""
+
+
 class Store:
     """Kernels in ``folder/kernels``.
 
@@ -85,6 +89,8 @@ class Store:
         if spec not in self._keys:
             if self._generation is None:
                 self._generation = generation()
+            if len(self._keys) >= KEYS:
+                self._keys.clear()
             text = json.dumps([to_dict(spec), self._generation], sort_keys=True)
             self._keys[spec] = hashlib.sha256(text.encode()).hexdigest()[:40]
         return self._keys[spec]

@@ -326,12 +326,6 @@ static void run_block(const block *x)
     }
 }
 
-static size_t whole_pages(int64_t size)
-{
-    enum { PAGE = 4096 };
-    return ((size_t)size + PAGE - 1) / PAGE * PAGE;
-}
-
 /* The tiles [i0, i1) x [j0, j1) of C, for the whole of k; 0: no memory. */
 static int run_tiles(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, nk_scale scale,
                      int64_t i0, int64_t i1, int64_t j0, int64_t j1)
@@ -346,19 +340,17 @@ static int run_tiles(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c,
         int64_t b_tiles = plan->pack_b && !is_prepacked(plan) ? smaller(n->block, j1 - j0) : 0;
         if (b_tiles && panels_serve_once(plan, i1 - i0))
             b_tiles = 1;
-        size_t a_size = whole_pages(a_tiles * a_panel_size(plan, plan->kc));
-        size_t b_size = whole_pages(b_tiles * b_panel_size(plan, plan->kc));
         int64_t c_tiles = plan->whole_rows ? smaller(n->block, j1 - j0) : 1;
-        size_t c_size = whole_pages(m->size * c_tiles * n->size * size->c);
+        int64_t c_size = m->size * c_tiles * n->size * size->c;
         int64_t sums = (i1 - i0) * smaller(n->block, j1 - j0) * m->size * n->size * sum;
-        size_t r_size = scale.residual ? c_size : 0;
-        x.a_panels = nk_buffer(a_size + b_size + c_size + r_size + (size_t)sums);
-        if (!x.a_panels)
+        int64_t sizes[] = {a_tiles * a_panel_size(plan, plan->kc),
+                           b_tiles * b_panel_size(plan, plan->kc), c_size,
+                           scale.residual ? c_size : 0, sums};
+        char *parts[5];
+        if (!nk_buffers(sizes, parts, 5))
             return 0;
-        x.b_panels = x.a_panels + a_size;
-        x.c_tile = x.b_panels + b_size;
-        x.r_tile = x.c_tile + c_size;
-        x.partial = x.r_tile + r_size;
+        x.a_panels = parts[0], x.b_panels = parts[1];
+        x.c_tile = parts[2], x.r_tile = parts[3], x.partial = parts[4];
     }
     set_columns(&x, j0);
     do
@@ -630,6 +622,13 @@ static void turn_bias(nk_scale *x)
         x->fused ^= NK_BIAS;
 }
 
+/* Whether so many products are the last ones that somebody is content with a plan for. */
+static int is_over(nk_plan *plan, int64_t products)
+{
+    return __atomic_load_n(&plan->patience, __ATOMIC_RELAXED) > 0 &&
+           __atomic_sub_fetch(&plan->patience, products, __ATOMIC_RELAXED) <= 0;
+}
+
 static int64_t run(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
                    nk_matrix c, int64_t count, nk_steps steps, nk_scale scale)
 {
@@ -643,19 +642,26 @@ static int64_t run(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, 
     nk_problem problem = nk_describe(dtype, m, n, k, &a, &b, &c, &steps);
     problem.epilogue = (int16_t)(kind(scale) | scale.fused);
     problem.reduces = scale.blocks > 0;
-    nk_plan *plan = nk_table_find(&problem);
-    if (!plan && nk_ask && nk_ask(&problem))
-        plan = nk_table_find(&problem);
-    if (!plan || !plan->kc)
+    nk_reader *reader = nk_enter();
+    if (!reader)
         return 0;
-    if (plan->patience > 0 && nk_ask &&
-        __atomic_sub_fetch(&plan->patience, count, __ATOMIC_RELAXED) <= 0)
-        nk_ask(&problem);
-    int recorded = __atomic_load_n(&nk_recordings, __ATOMIC_RELAXED) > 0;
-    int64_t start = recorded ? nk_clock() : 0;
-    int64_t done = nk_run(plan, a, b, c, count, steps, scale, nk_get_num_threads());
-    if (done && recorded)
-        nk_note(&problem, done, nk_clock() - start);
+    nk_plan *plan = nk_table_find(&problem);
+    /* (What has been put there may have been taken out again by now.) */
+    for (int asked = 1; nk_ask && asked && (!plan || is_over(plan, count));) {
+        nk_leave(reader);
+        asked = nk_ask(&problem);
+        reader = nk_enter();
+        plan = nk_table_find(&problem);
+    }
+    int64_t done = 0;
+    if (plan && plan->kc) {
+        int recorded = __atomic_load_n(&nk_recordings, __ATOMIC_RELAXED) > 0;
+        int64_t start = recorded ? nk_clock() : 0;
+        done = nk_run(plan, a, b, c, count, steps, scale, nk_get_num_threads());
+        if (done && recorded)
+            nk_note(&problem, done, nk_clock() - start);
+    }
+    nk_leave(reader);
     return done;
 }
 

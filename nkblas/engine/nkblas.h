@@ -137,6 +137,7 @@ typedef struct {
 /* table.c: one thread inserts at a time (the caller sees to it), any number look up. */
 nk_plan *nk_table_find(const nk_problem *problem);
 int nk_table_insert(const nk_plan *plan); /* copies it; -1: no memory */
+void nk_table_clear(void); /* as nk_table_insert */
 
 /* gemm.c */
 
@@ -199,7 +200,10 @@ int nk_ask_python(const nk_problem *problem); /* ask.c */
 extern int32_t nk_recordings;
 void nk_note(const nk_problem *problem, int64_t products, int64_t nanoseconds);
 
-/* table.c */
+/* table.c: what a thread finds in the table between these two is not freed. NULL: no memory. */
+typedef struct nk_reader nk_reader;
+nk_reader *nk_enter(void);
+void nk_leave(nk_reader *reader);
 size_t nk_hash(const nk_problem *problem);
 
 /* threads.c: call work(job, i) for each i < chunks, on at most so many threads, the caller's among
@@ -209,7 +213,7 @@ void nk_parallel(int32_t threads, double nanoseconds, int64_t chunks,
                  void (*work)(void *job, int64_t chunk), void *job);
 int64_t nk_clock(void); /* nanoseconds since some moment */
 
-/* memory.c: this thread's packing buffer, at least `size` bytes; NULL: no memory. */
-void *nk_buffer(size_t size);
+/* memory.c: this thread's packing buffers, one of each size; 0: no memory. */
+int nk_buffers(const int64_t *sizes, char **parts, int count);
 
 #endif

@@ -1,5 +1,5 @@
-/* Counts products by problem, while somebody records them. Counts only ever grow: what a recording
-   holds is the difference of two looks at them. No Python runs here, so that a signal that comes
+/* Counts products by problem, while somebody records them. Counts only ever grow until nobody does:
+   what a recording holds is the difference of two looks at them. No Python runs here, so that a signal that comes
    meanwhile reaches the program, and the GIL is left alone. */
 #include <pthread.h>
 #include <stdlib.h>
@@ -26,7 +26,17 @@ void nk_start_recording(void)
     __atomic_add_fetch(&nk_recordings, 1, __ATOMIC_RELAXED);
 }
 
-void nk_stop_recording(void) { __atomic_sub_fetch(&nk_recordings, 1, __ATOMIC_RELAXED); }
+/* What comes in yet from products that began before this is nobody's. */
+void nk_stop_recording(void)
+{
+    take();
+    if (__atomic_sub_fetch(&nk_recordings, 1, __ATOMIC_RELAXED) == 0) {
+        free(records);
+        records = NULL;
+        used = capacity = 0;
+    }
+    leave();
+}
 
 static nk_record *find(nk_record *in, size_t size, const nk_problem *problem)
 {
