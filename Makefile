@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint bench faults clean
+.PHONY: demo test lint bench faults guard sanitize leaks clean
 
 demo: $(VENV)/demo
 	$(BIN)/python examples/digits.py
@@ -27,6 +27,16 @@ faults: $(VENV)/test
 
 fault-%: $(VENV)/test
 	PYTHONPATH=tests $(BIN)/python -m faults $*
+
+# Memory: what lies beyond operands, what C does, what stays (docs/reliability.md).
+guard: $(VENV)/test
+	$(BIN)/python tests/guard.py
+
+sanitize: $(VENV)/test
+	$(BIN)/python tests/sanitize.py
+
+leaks: $(VENV)/test
+	$(BIN)/python tests/leaks.py
 
 # One stamp for each extra: installed again when what it is made from changes.
 $(VENV)/demo $(VENV)/test $(VENV)/bench: pyproject.toml setup.py $(wildcard nkblas/engine/*.[ch] nkblas/engine/*.py)
