@@ -440,8 +440,10 @@ def _check_small(spec: Small, kernel, generator: np.random.Generator, areas: Are
 
 
 def _check_pack(spec: Pack, kernel, generator: np.random.Generator, areas: Areas) -> None:
-    width = spec.width
-    for n, k in itertools.product({1, (width + 1) // 2, width}, (1, 15, 33, 131)):
+    width, lanes = spec.width, ISAS[spec.isa].lanes(4)
+    lengths = {1, 2, lanes - 1, lanes, lanes + 1, (width + 1) // 2, width - 1, width}
+    lengths &= {*range(1, width + 1)}
+    for n, k in itertools.product(sorted(lengths), (1, 15, 33, 64, 131)):
         whole = _integers(generator, spec.dtype, 2 * n, 3 * k)
         source = whole[::2, ::3]
         if spec.source == "across":
