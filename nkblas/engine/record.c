@@ -1,6 +1,6 @@
 /* Counts products by problem, while somebody records them. Counts only ever grow until nobody does:
-   what a recording holds is the difference of two looks at them. No Python runs here, so that a signal that comes
-   meanwhile reaches the program, and the GIL is left alone. */
+   what a recording holds is the difference of two looks at them. No Python runs here, so that a
+   signal that comes meanwhile reaches the program, and the GIL is left alone. */
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
