@@ -351,7 +351,7 @@ def fuse(case: Case, options: dict[str, Any], sums: Array, dtype: Any) -> tuple[
 
 def in_panels(case: Case, matrix: PackedMatrix) -> PackedMatrix:
     """A packed matrix whose panels are where memory ends."""
-    panels = case.place("panels", matrix.operand[1], LINE)
+    panels = case.place("panels", matrix._panels, LINE)
     dtypes = matrix.a_dtype, matrix.dtype, matrix.result_dtype
     return PackedMatrix(dtypes, matrix.layout, panels)
 
