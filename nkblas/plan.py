@@ -88,6 +88,8 @@ class Schedule(NamedTuple):
         if problem.reduces and self.kc < problem.k:
             return f"kc {self.kc} is less than a block's k"
         if self.kind == "stream":
+            if family.accumulators > 1 and has_function(problem):
+                return "its bits are not those of the function for this size"
             fits = problem.b == "row" and not self.pack_a and not self.pack_b
             fits = fits and self.mr <= STREAM_ROWS
             return "" if fits else f"B has to have rows in place, and mr to be <= {STREAM_ROWS}"
@@ -107,6 +109,13 @@ class Schedule(NamedTuple):
             return "tile registers go along rows: ir is outside jr"
         in_place = reads_b_in_place(problem, family, cpu.isa)
         return "" if self.pack_b or in_place else "B has to be packed"
+
+
+def has_function(problem: Problem) -> bool:
+    """Whether there may be a function for this size alone, for dense operands."""
+    plain = problem.is_plain and not problem.reduces and not problem.epilogue
+    unit_strides = not {"strided", "packed"}.intersection((problem.a, problem.b, problem.c))
+    return plain and unit_strides and max(problem.m, problem.n, problem.k) <= SMALL
 
 
 def reads_a_in_place(problem: Problem, family: Family, isa: ISA) -> bool:
@@ -302,13 +311,7 @@ class Plan(NamedTuple):
         Not beside dots, whose bits are others.
         """
         problem = self.problem
-        if not problem.is_plain or problem.reduces:
-            return None
-        if problem.b == "packed" or self.schedule.kind in ("base", "dot"):
-            return None
-        if max(problem.m, problem.n, problem.k) > SMALL:
-            return None
-        if problem.epilogue or "strided" in (problem.a, problem.b, problem.c):
+        if not has_function(problem) or self.schedule.kind in ("base", "dot"):
             return None
         return Small(
             self.isa.name, problem.dtype, problem.m, problem.n, problem.k, problem.a, problem.b
