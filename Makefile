@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint bench faults guard sanitize leaks clean
+.PHONY: demo test lint bench numerics faults guard sanitize leaks clean
 
 demo: $(VENV)/demo
 	$(BIN)/python examples/digits.py
@@ -20,6 +20,10 @@ lint: $(VENV)/test
 
 bench: $(VENV)/bench
 	$(BIN)/python -m bench --threads 1 2 --json build/bench/bench.json --plot build/bench
+
+# docs/numerics.md has what came of it, and its figures: --plot docs.
+numerics: $(VENV)/bench
+	$(BIN)/python -m bench.numerics --json build/numerics/numerics.json --plot build/numerics
 
 # docs/reliability.md has what came of it.
 faults: $(VENV)/test

@@ -104,7 +104,7 @@ def growth(header: dict[str, str], errors: Sequence[Error]) -> Figure:
             axes.plot(DEPTHS, DEPTHS, color="black", linewidth=1, label="the bound, k")
             axes.set_xscale("log")
             axes.xaxis.set_minor_locator(NullLocator())
-            axes.set_ylim(0.01, 1e5)
+            axes.set_ylim(1e-3, 1e5)
             axes.set_title(f"{types(dtype)}, {kind}", fontsize=8.5, loc="left")
     for axes in grid[-1]:
         axes.set_xlabel("k", **GREY)

@@ -24,6 +24,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--dtype", nargs="+", metavar="D", help="(default: all floats and complex numbers)")
     add("--depth", nargs="+", type=int, metavar="K", help="(default: 1 to 100000)")
+    add(
+        "--peers",
+        nargs="*",
+        choices=PEERS,
+        default=THOSE,
+        metavar="P",
+        help=f"(default: {' '.join(THOSE)})",
+    )
     add("--json", metavar="FILE", help="write everything there")
     add("--plot", metavar="FOLDER", help="draw the page's figures there")
     add("--from-json", metavar="FILE", help="measure nothing: show what --json wrote")
@@ -48,7 +56,7 @@ def run(options: argparse.Namespace) -> tuple[dict[str, str], list["Error"]]:
     dtypes = tuple(x for x in dtypes if "bfloat16" not in x or ML_DTYPES)
     header = {"cpu": nkblas.cpu.brand, "isa": nkblas.cpu.isa.name, "nkblas": nkblas.__version__}
     contenders = []
-    for name in THOSE:
+    for name in options.peers:
         try:
             contenders.append(peers.PEERS[name](1))
             contenders[-1].use(1)

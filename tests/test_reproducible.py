@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes  # noqa: F401
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -273,6 +274,20 @@ def test_any_place_in_a_stack(
     for i in range(count):
         assert nkblas.matmul(a[i], b[i]).tobytes() == c[i].tobytes(), i
         assert nkblas.matmul(a[i : i + 1], b[i : i + 1]).tobytes() == c[i].tobytes(), i
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, "bfloat16"])
+def test_any_number_of_rows_times_packed(dtype: str) -> None:
+    """A row has the same result beside any number of others."""
+    n, k = 130, 900
+    a, b = operands(150, n, k, dtype)
+    packed = nkblas.pack(b)
+    c = nkblas.matmul(a, packed)
+    for m in (1, 2, 3, 5, 8, 17, 33, 100):
+        for first in (0, 150 - m):
+            some = nkblas.matmul(a[first : first + m], packed)
+            assert some.tobytes() == c[first : first + m].tobytes(), (m, first)
+    assert nkblas.matmul(a.reshape(5, 30, k), packed).tobytes() == c.tobytes()
 
 
 # Processes and plans that stand by.
