@@ -88,7 +88,7 @@ class Schedule(NamedTuple):
         if problem.reduces and self.kc < problem.k:
             return f"kc {self.kc} is less than a block's k"
         if self.kind == "stream":
-            if family.accumulators > 1 and has_function(problem):
+            if has_function(problem):
                 return "its bits are not those of the function for this size"
             fits = problem.b == "row" and not self.pack_a and not self.pack_b
             fits = fits and self.mr <= STREAM_ROWS
@@ -230,9 +230,8 @@ class Plan(NamedTuple):
     def bits(self) -> tuple[object, ...]:
         """Two plans of a problem for which this is equal have the same rounding errors.
 
-        All kinds but "dot" add up an element's products in the order of k, in blocks of kc; but
-        "stream" begins with what is in C, and scales A's elements instead of sums. Of complex
-        numbers, it puts the parts of A's elements together every few values of k.
+        "tiles" add up an element's products in the order of k, in blocks of kc. So do streams, in
+        as many rows of B as they take at once, which depends on their rows of C.
         """
         kind = self.schedule.kind
         if DTYPES[self.family.sums].kind == "integer":
@@ -241,7 +240,7 @@ class Plan(NamedTuple):
             return (self.schedule.family, self.kc)
         if kind == "dot":
             return (self.schedule,)
-        if kind == "stream" and (self.problem.epilogue or self.family.accumulators > 1):
+        if kind == "stream":
             return (kind, self.kc, self.m)
         return (self.kc,)
 
@@ -524,20 +523,23 @@ def columns_of_dots(isa: ISA, family: Family) -> tuple[int, ...]:
 
 
 def base_kernels(plan: Plan) -> list[KernelSpec]:
-    """The kernels of all base plans like one, and of matrix-vector products along rows."""
+    """The kernels of all base plans like one, and of vectors times matrices."""
     isa, dtype, family, epilogue = plan.isa, plan.problem.dtype, plan.family, plan.epilogue
     packs = [
         pack_of(isa, dtype, family, operand, width, source)
         for operand, width in zip("ab", base_tile_for(plan), strict=True)
         for source in ("along", "across", "strided")
     ]
-    dots: list[KernelSpec] = []
+    vectors: list[KernelSpec] = []
     if plan.problem.b == "packed":
         packs = packs[:3]
     elif plan.problem.is_plain and not parse_epilogue(epilogue).is_fused:
         widths = columns_of_dots(isa, family)
-        dots = [Dot(isa.name, dtype, 1, width, "b", epilogue=epilogue) for width in widths]
-    return [base_kernel_for(plan), *packs, Copy(isa.base.name, PRODUCTS[dtype].c), *dots]
+        vectors += [Dot(isa.name, dtype, 1, width, "b", epilogue=epilogue) for width in widths]
+        wide, deep = stream_shape(isa, 1, family)
+        stream = Stream(isa.name, dtype, 1, wide * family.lanes(isa), deep, "row")
+        vectors += [stream._replace(prefetch=far, epilogue=epilogue) for far in (False, True)]
+    return [base_kernel_for(plan), *packs, Copy(isa.base.name, PRODUCTS[dtype].c), *vectors]
 
 
 @cache

@@ -126,10 +126,6 @@ class Plain:
     def zero(self) -> Accumulator:
         return tuple(ir.zero(self.vector_type) for _ in range(self.parts))
 
-    def start(self, c: Value) -> Accumulator:
-        """An accumulator that begins with a vector of C."""
-        return (c, *self.zero()[1:])
-
     def element(self, source: Value) -> tuple[Value, ...]:
         """The parts of an element of A."""
         part = self.vector_type.element_type

@@ -61,7 +61,11 @@ def _loops(
         return epilogue.with_sign(value, spec.dtype, scales)
 
     def group(p: Value, count: int, fresh: bool, scaled: bool = False) -> list[Value]:
-        """Rows of B from `p` on; C starts from zero if `fresh`, or from C."""
+        """Rows of B from `p` on; what they come to is added to C, unless it is `fresh`.
+
+        (To begin with C would save an instruction, and have all of k in one chain of rounding
+        errors. The sums wait for B anyway.)
+        """
         b_group = ir.address(b, ir.mul(ldb, p), element)
         a_tile = [
             [
@@ -87,15 +91,15 @@ def _loops(
                 [ir.at(c, element, j, row, v * lanes) for v in range(vectors)] for row in c_rows
             ]
 
-            def start_from(place: Value) -> Accumulator:
+            def with_c(place: Value, value: Value) -> Value:
                 if fresh:
-                    return nanokernel.zero()
-                value = ir.load(nanokernel.vector_type, place, mask)
+                    return value
+                c = ir.load(nanokernel.vector_type, place, mask)
                 if scaled and scales is not None:
-                    value = epilogue.times(value, spec.dtype, scales.beta, scales.beta_i)
-                return nanokernel.start(with_sign(value))
+                    c = epilogue.times(c, spec.dtype, scales.beta, scales.beta_i)
+                return ir.plus(c, value)
 
-            sums = [[start_from(place) for place in row] for row in places]
+            sums = [[nanokernel.zero() for _ in row] for row in places]
 
             def add_row(sums: list[list[Accumulator]], q: int) -> list[list[Accumulator]]:
                 row = ir.mul(ldb, ir.const(q))
@@ -114,7 +118,7 @@ def _loops(
                 sums = add_row(sums, q)
             for place_row, sum_row in zip(places, sums, strict=True):
                 for place, accumulator in zip(place_row, sum_row, strict=True):
-                    value = with_sign(nanokernel.total(accumulator))
+                    value = with_c(place, with_sign(nanokernel.total(accumulator)))
                     if nontemporal and whole:
                         ir.store_past_caches(value, place)
                     else:
