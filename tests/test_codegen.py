@@ -31,7 +31,7 @@ from nkblas.codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Peak, 
 from nkblas.families import Family
 from nkblas.families import family as family_of
 from nkblas.isa import ISAS
-from nkblas.plan import has_spare_register, stream_shape, tiles, widest
+from nkblas.plan import STREAM_ROWS, has_spare_register, stream_shape, tiles, widest
 from nkblas.problem import PLAIN
 
 BASES = [name for name, isa in ISAS.items() if isa.base is isa]
@@ -166,10 +166,10 @@ def test_no_spill_in_the_k_loop(isa: str, dtype: str, a_layout: str) -> None:
 
 
 def streams(isa: str, dtype: str, a_layout: str = "row") -> list[Stream]:
-    """Those of plans, but for so many rows that 16 registers are too few."""
+    """Those of plans."""
     lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
     found = []
-    for mr in range(1, 7):
+    for mr in range(1, STREAM_ROWS + 1):
         vectors, kr = stream_shape(ISAS[isa], mr, fma(dtype))
         found.append(Stream(isa, dtype, mr, vectors * lanes, kr, a_layout))
     return found
