@@ -31,9 +31,10 @@ DEPTHS = (1, 7, 64, 512, 4096, 100_000)
 SHAPES = {
     "matrix": (Case(32, 48, 0), DEPTHS),
     "row": (Case(1, 48, 0), (512, 4096)),
+    "long row": (Case(1, 400, 0), (512, 4096)),
     "dots": (Case(1, 48, 0, b=".T"), (512, 4096)),
 }
-"""Two matrices; a row times rows; a row times columns: the case without its k, and these."""
+"""Two matrices; a row times short and long rows, and times columns: without k, and its values."""
 
 PLAIN = "plain summation"
 """One product after the other, each rounded, and so is each sum."""

@@ -100,7 +100,7 @@ def show(header: dict[str, str], found: list["Error"]) -> None:
                 values = {error.contender: value(error) for error in row}
                 kind, shape, k = key
                 cells = [f"{values[x]:16.3g}" if x in values else " " * 16 for x in contenders]
-                print(f"{kind:14}{shape:8}{k:<8}" + "".join(cells))
+                print(f"{kind:14}{shape:9}{k:<7}" + "".join(cells))
 
 
 def main() -> None:

@@ -156,7 +156,8 @@ def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     mr = -(-m // -(-m // most))
     vectors = min(widest(cpu.isa, mr, family), -(-n // lanes))
     far = 4 * size >= cpu.l3
-    kc = k if n <= vectors * lanes else 256 if far else 512
+    # a tile that is alone needs no blocks; but long chains of sums have large errors
+    kc = DEPTHS[-1] if n <= vectors * lanes else 256 if far else 512
     tiles = Schedule("tiles", mr, vectors * lanes, kc, m, n, prefetch=far and m > 1)
     if m == 1 and (n > vectors * lanes or size > cpu.l2):  # one tile is nothing to share
         yield stream
