@@ -177,8 +177,10 @@ class Recipe(NamedTuple):
 
     Attributes
     ----------
+    dtype : dtype
+        Of the result.
     how : dict
-        The dtype and the casting rule.
+        The dtype and the casting rule for what is summed up beforehand.
     asked : dict
         What `matmul` has to be told of the dtype: it makes another one of the operands' own.
     sums : bool
@@ -188,6 +190,7 @@ class Recipe(NamedTuple):
     left, right, target : View
     """
 
+    dtype: np.dtype[Any]
     how: dict[str, Any]
     asked: dict[str, Any]
     sums: bool
@@ -199,7 +202,7 @@ class Recipe(NamedTuple):
 
     def new(self) -> Array:
         """An array for the result."""
-        return np.ndarray(self.shape, self.how["dtype"], strides=self.strides)
+        return np.ndarray(self.shape, self.dtype, strides=self.strides)
 
     def follow(self, a: Array, b: Array, result: Array) -> bool:
         """Do it; False if it must not be done so."""
@@ -255,8 +258,14 @@ def _make(
         return NO_KERNELS
     if not all(np.can_cast(x.dtype, dtype, casting) for x in (a, b)):
         return f"an operand can't be cast to {dtype}"
-    how = {"dtype": dtype, "casting": casting}
     left, right = asked.diagonal
+    summed = set(asked.left + asked.right) - set(left + right)
+    work = dtype
+    if summed and dtype == np.float16:  # it is rounded once, in the end
+        if not all(np.can_cast(x.dtype, dtype) for x in (a, b)):
+            return "an operand is rounded to float16, and then summed up"
+        work = np.dtype(np.float32)
+    how = {"dtype": work, "casting": casting}
     reduces = [
         "" if term == kept else f"{term}->{kept}"
         for term, kept in zip((asked.left, asked.right), asked.diagonal, strict=True)
@@ -298,10 +307,10 @@ def _make(
     rows = by_steps(asked.rows, asked.out, out)
     columns = by_steps(asked.columns, asked.out, out)
     depth = by_steps(asked.depth, left, a)
-    summed = set(asked.left + asked.right) - set(left + right)
     return Recipe(
+        dtype,
         how,
-        {} if dtype == own else {"dtype": dtype},
+        {} if own is not None and work == own else {"dtype": work},
         bool(summed) and dtype.kind in "fc",
         shape,
         out.strides,

@@ -157,6 +157,29 @@ def test_dtype_and_casting() -> None:
     assert on_engine("ij,jk", *narrow, dtype="d") == (1, 0)
 
 
+def test_sums_in_a_dtype_wider_than_the_kernels() -> None:
+    """Of float8 there are kernels for float32."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    generator = np.random.default_rng(1)
+    a = generator.standard_normal((9, 50)).astype(ml_dtypes.float8_e4m3fn)
+    b = generator.standard_normal((50, 9)).astype(ml_dtypes.float8_e4m3fn)
+    for dtype in (np.float64, np.complex128):
+        got = nkblas.einsum("ij,jk", a, b, dtype=dtype)
+        assert_same(got, a.astype(dtype) @ b.astype(dtype))
+
+
+def test_float16_is_rounded_once() -> None:
+    """Also where a label of one operand alone is summed over first."""
+    a = np.array([1 + 2.0**-10], np.float16)
+    b = np.array([[2048.0, 1.0]], np.float16)  # whose sum is no float16
+    expected = np.float16((1 + 2.0**-10) * 2049.0)
+    for result in (None, np.zeros((), np.float16)):
+        got = nkblas.einsum("j,jk->", a, b, out=result)
+        assert got == expected != a[0] * np.float16(2049.0)
+        assert got.dtype == np.float16
+    assert on_engine("j,jk->", a, b) == (1, 0)
+
+
 @pytest.mark.parametrize("subscripts", ["ij,jk", "iij,jk->ik", "ij,jk->i"])
 def test_dtype_is_that_of_the_sums(subscripts: str) -> None:
     """And not that of the operands, in which sums of booleans are 1 and those of bytes wrap."""
