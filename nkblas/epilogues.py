@@ -5,7 +5,7 @@ of bytes ``C = activation(scales * (A @ B) + bias) + residual``, in float32, or 
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -132,11 +132,22 @@ def apply(
     return x + residual if residual is not None and epilogue.residual else x
 
 
+def _whole(bounds: tuple[float, float], dtype: Any) -> tuple[Any, Any]:
+    """The integers of a dtype that bounds leave: floats do not hold all of 64 bits."""
+    ends = np.iinfo(dtype)
+    low, high = (
+        round_(min(max(bound, ends.min), ends.max))
+        for round_, bound in zip((math.ceil, math.floor), bounds, strict=True)
+    )
+    return dtype.type(low), dtype.type(high)
+
+
 def _activated(name: str, x: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
     if name == "relu":
         return np.maximum(x, 0)
     if name == "clip":
-        return np.minimum(np.maximum(x, bounds[0]), bounds[1])
+        low, high = bounds if x.dtype.kind not in "iu" else _whole(bounds, x.dtype)
+        return np.minimum(np.maximum(x, low), high)
     if name == "tanh":
         return np.tanh(x)
     if name == "gelu":

@@ -137,6 +137,19 @@ def test_integers(name: str) -> None:
                 assert np.array_equal(got, expected + residual)
 
 
+@pytest.mark.parametrize("name", ["int64", "uint64"])
+def test_clipped_integers_are_exact(name: str) -> None:
+    """float64 has not all of them."""
+    dtype, large = np.dtype(name), 2**60 + 1
+    a, residual = np.ones((2, 2), dtype), np.full((2, 2), large, dtype)
+    got = nkblas.gemm(a, a, activation=("clip", 0.5, 1.5), residual=residual)
+    assert np.array_equal(got, residual + dtype.type(1))
+    got = nkblas.gemm(a, a, bias=dtype.type(large), activation=("clip", -np.inf, np.inf))
+    assert np.array_equal(got, residual + dtype.type(2))
+    got = nkblas.gemm(a, a, bias=dtype.type(large), activation=("clip", 0, 2.0**63))
+    assert np.array_equal(got, residual + dtype.type(2))
+
+
 def test_wider_results() -> None:
     generator = np.random.default_rng(3)
     a, b = (generator.integers(-128, 128, (40, 40), np.int8) for _ in range(2))
