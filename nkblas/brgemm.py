@@ -73,7 +73,8 @@ def brgemm(
     added: tuple[np.ndarray, ...] = () if c is None and beta == 0 else (_c(c, (m, n)),)
     dtype = np.result_type(*left, *right, *added)
     out = result(out, (m, n), dtype)
-    target = out if out.flags.carray else np.empty((m, n), dtype)
+    place = np.asarray(out)  # whatever a subclass makes of its elements
+    target = place if place.flags.carray else np.empty((m, n), dtype)
     if _is_in_place(left, right, target) and beta in (0, 1):
         if any(np.may_share_memory(x, target) for x in (*left, *right)):
             target = np.empty((m, n), dtype)
@@ -82,8 +83,8 @@ def brgemm(
         addresses = np.array([[x.ctypes.data for x in side] for side in (left, right)], np.uintp)
         more = 0, None, None, 0.0, 0.0, addresses
         if _gufunc.gemm(1, left[0], right[0], beta, target, 1, 1, *more):
-            if target is not out:
-                out[...] = target
+            if target is not place:
+                place[...] = target
             return out
     wide, long = np.concatenate(left, axis=1), np.concatenate(right, axis=0)
     return gemm(wide, long, c, beta=beta, out=out)

@@ -148,11 +148,12 @@ def gemm(
     more = fused(bias, activation, residual, shape, dtype)
     left = apart(left, out)
     right = right if isinstance(right, PackedMatrix) else apart(right, out)
-    in_place = is_plain(out, work)
+    place = np.asarray(out)  # whatever a subclass makes of its elements
+    in_place = is_plain(place, work)
     if more.residual is not None:  # which lies in rows
         more = more._replace(residual=apart(more.residual, out))
-        in_place = in_place and out.flags.c_contiguous
-    target = out if in_place else np.empty(shape, work)
+        in_place = in_place and place.flags.c_contiguous
+    target = place if in_place else np.empty(shape, work)
     if beta != 0 and target is not c:
         target[...] = arrays["c"]
     multiply(
@@ -160,9 +161,9 @@ def gemm(
     )
     if work != dtype:
         more.apply(target)
-    if target is not out:
+    if target is not place:
         with np.errstate(all="ignore"):
-            np.copyto(out, target, casting="unsafe")
+            np.copyto(place, target, casting="unsafe")
     return out
 
 

@@ -63,7 +63,8 @@ def scaled_product(
     more = fused(bias, activation, residual, shape, np.dtype(np.float32))
     epilogue = more.epilogue._replace(scales=True)
     scales = _scales(scale, shape[1])
-    target = out if out.flags.carray else np.empty(shape, dtype)
+    place = np.asarray(out)  # whatever a subclass makes of its elements
+    target = place if place.flags.carray else np.empty(shape, dtype)
     left = apart(plain(a, a.dtype), target)
     right = b if isinstance(b, PackedMatrix) else apart(plain(b, b.dtype), target)
     added = None if more.residual is None else apart(more.residual, target)
@@ -78,8 +79,8 @@ def scaled_product(
             target[...] = (
                 x if ends is None else np.clip(np.rint(x) + zero_point, ends.min, ends.max)
             )
-    if target is not out:
-        out[...] = target
+    if target is not place:
+        place[...] = target
     return out
 
 

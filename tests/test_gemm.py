@@ -271,6 +271,27 @@ OVERLAPS: dict[str, Callable[[Array, int], tuple[Array, Array, Array, Array]]] =
 }
 
 
+def test_out_of_a_subclass() -> None:
+    """What is masked is a result like all others, and * multiplies no matrices."""
+    a, b, c = np.arange(6.0).reshape(2, 3), np.arange(6.0).reshape(3, 2), np.ones((2, 2))
+    i, j = a.astype("i2"), b.astype("i2")
+    scale = np.full(2, 0.5, "f4")
+    for make in (lambda x: np.ma.MaskedArray(x, [[True, False], [False, True]]), np.asmatrix):
+        for expected, (function, *arguments), options in (
+            (2 * a @ b + 3 * c, (nkblas.gemm, a, b, c), {"alpha": 2, "beta": 3}),
+            (2 * i @ j + 3, (nkblas.gemm, i, j), {"alpha": 2, "bias": 3}),
+            (i @ j + 3, (nkblas.gemm, i, j), {"bias": 3, "activation": ("clip", 0, 99)}),
+            (a @ b + 3 * c, (nkblas.brgemm, a[None], b[None], c), {"beta": 3}),
+            (a @ b, (nkblas.brgemm, a[None], b[None]), {}),
+            (a @ b / 2, (nkblas.gemm, a.astype("i1"), b.astype("i1")), {"scale": scale}),
+        ):
+            dtype = "f4" if "scale" in options else arguments[0].dtype
+            for buffer in (np.zeros((2, 2), dtype), np.zeros((2, 4), dtype)[:, ::2]):
+                out = make(buffer)
+                assert function(*arguments, **options, out=out) is out
+                assert np.array_equal(buffer, expected), (make, function, options)
+
+
 @by_dtype
 @pytest.mark.parametrize("overlap", OVERLAPS)
 def test_overlaps(overlap: str, dtype: str) -> None:
