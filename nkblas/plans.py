@@ -8,6 +8,7 @@ the model has one.
 
 import os
 from collections.abc import Iterable
+from math import inf
 from typing import Any
 
 from . import model
@@ -100,7 +101,7 @@ def from_text(problem: Problem, text: str, cpu: CPU) -> Plan:
             f"expected name=number for each of {', '.join(Schedule._fields)}"
         ) from None
     why_not = schedule.why_not(problem, cpu)
-    if why_not or not nanoseconds > 0:
+    if why_not or not 0 < nanoseconds < inf:
         raise ValueError(why_not or "expected a time above 0")
     return make(problem, cpu, schedule)._replace(nanoseconds=nanoseconds)
 
