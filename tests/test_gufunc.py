@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support import DTYPES, ORDERS, Array, Order, assert_same, exact, integers, outcome
+from support import DTYPES, ORDERS, Array, Order, assert_same, exact, integers, outcome, run
 
 import nkblas
 
@@ -199,3 +200,52 @@ def test_array_ufunc_is_asked() -> None:
 def test_array_ufunc_may_refuse() -> None:
     with pytest.raises(TypeError, match="does not support ufuncs"):
         nkblas.matmul(A, Refuses())
+
+
+def complex_results(dtype: str) -> None:
+    """Complex results in an `out` whose elements lie apart by parts of elements, or have gaps."""
+    size = np.dtype(dtype).itemsize
+    left, right = (integers(70, 70, dtype=dtype, seed=seed) for seed in (1, 2))
+    left.imag, right.imag = right.real, left.real
+    stacks = np.stack([left, right]), np.stack([right, left])
+    for function, operands in (
+        (nkblas.matmul, (left, right)),
+        (nkblas.matmul, (left, right[0])),
+        (nkblas.matmul, (left[0], right)),
+        (nkblas.matmul, stacks),
+        (nkblas.matvec, (left, right[0])),
+        (nkblas.vecmat, (left[0], right)),
+        (nkblas.vecmat, (left[:3], stacks[0][:, None])),
+        (nkblas.vecmat, (left[0, :0], right[:0])),
+        (nkblas.vecdot, (left, right)),
+    ):
+        expected = function(*operands)
+        for step in (3 * size // 2, -3 * size // 2, 2 * size, -size):
+            strides = [step]
+            for length in expected.shape[:0:-1]:
+                strides.insert(0, abs(strides[0]) * length + size // 2)
+            total = abs(strides[0]) * expected.shape[0] + size
+            buffer = np.full(2 * total, 85, np.uint8)
+            start = -step * (expected.shape[-1] - 1) if step < 0 else 0
+            out = np.ndarray(expected.shape, dtype, buffer, total // 2 + start, strides)
+            assert function(*operands, out=out) is out
+            assert np.array_equal(out, expected), (function, step)
+            held = np.ndarray(out.shape, f"V{size}", buffer, total // 2 + start, strides)
+            held[...] = np.array(bytes([85]) * size, f"V{size}")
+            assert (buffer == 85).all(), (function, step)
+
+
+@pytest.mark.skipif(not hasattr(np, "vecmat"), reason="NumPy 2.2 has the first")
+@pytest.mark.parametrize("dtype", ["F", "D"])
+def test_complex_results_stay_in_out(dtype: str) -> None:
+    """NumPy's own loops write outside of it."""
+    complex_results(dtype)
+
+
+@pytest.mark.skipif(not hasattr(np, "vecmat"), reason="NumPy 2.2 has the first")
+def test_complex_results_of_numpy_stay_in_out(tmp_path: Path) -> None:
+    """The same where all is left to NumPy."""
+    program = "from test_gufunc import complex_results as f; f('F'); f('D'); report()"
+    tests = str(Path(__file__).parent)
+    report, _ = run(program, NKBLAS_JIT="never", NKBLAS_CACHE_DIR=tmp_path, PYTHONPATH=tests)
+    assert report["kernels_compiled"] == 0 < report["fallbacks"]

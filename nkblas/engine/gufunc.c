@@ -213,6 +213,40 @@ static void left_to_numpy(npy_intp products)
     __atomic_add_fetch(&counts->fallbacks, (uint64_t)products, __ATOMIC_RELAXED);
 }
 
+/* NumPy's loop, done in pieces of C that lie dense, for a C of which it would write elements where
+   they do not belong: BLAS knows no steps of parts of elements, as complex numbers may have, and
+   NumPy's vecmat of them knows no steps at all. */
+static void in_pieces(const gufunc *of, const loop *numpy, npy_intp m, npy_intp n, npy_intp k,
+                      nk_matrix a, nk_matrix b, nk_matrix c)
+{
+    enum { PIECE = 64 };
+    _Alignas(16) char piece[PIECE * 16];
+    npy_intp size = numpy->size.c, most_rows = of->columns ? 1 : PIECE;
+    for (npy_intp i = 0; i < m; i += most_rows) {
+        for (npy_intp j = 0; j < n; j += PIECE) {
+            npy_intp rows = m - i < most_rows ? m - i : most_rows;
+            npy_intp columns = n - j < PIECE ? n - j : PIECE;
+            npy_intp lengths[4] = {1}, *length = lengths + 1;
+            npy_intp steps[9] = {0}, *step = steps + 3;
+            if (of->rows)
+                *length++ = rows, *step++ = a.rs;
+            *length++ = k, *step++ = a.cs, *step++ = b.rs;
+            if (of->columns)
+                *length = columns, *step++ = b.cs;
+            if (of->rows)
+                *step++ = columns * size;
+            if (of->columns)
+                *step = size;
+            char *args[] = {a.data + i * a.rs, b.data + j * b.cs, piece};
+            numpy->function(args, lengths, steps, numpy->data);
+            for (npy_intp x = 0; x < rows; x++)
+                for (npy_intp y = 0; y < columns; y++)
+                    memcpy(c.data + (i + x) * c.rs + (j + y) * c.cs,
+                           piece + (x * columns + y) * size, (size_t)size);
+        }
+    }
+}
+
 /* The loop of a gufunc for one dtype. The dimensions are the stack's, then those of (m, k, n) that
    there are; the steps are the operands', then those of their dimensions. */
 static void run(const gufunc *of, const loop *numpy, char **args, const npy_intp *dimensions,
@@ -242,12 +276,19 @@ static void run(const gufunc *of, const loop *numpy, char **args, const npy_intp
     } else {
         left_to_numpy(count);
     }
-    if (numpy->function) {
+    int is_complex = numpy->dtype == NK_COMPLEX64 || numpy->dtype == NK_COMPLEX128;
+    int parts = (in_bytes[2].rs | in_bytes[2].cs) % numpy->size.c != 0;
+    int gaps = !of->rows && of->columns && in_bytes[2].cs != numpy->size.c;
+    int pieces = is_complex && (parts || gaps);
+    if (numpy->function && !pieces) {
         numpy->function(args, dimensions, steps, numpy->data);
         return;
     }
     for (npy_intp i = 0; i < count; i++) {
-        by_elements(numpy->dtype, m, n, k, in_bytes[0], in_bytes[1], in_bytes[2]);
+        if (pieces)
+            in_pieces(of, numpy, m, n, k, in_bytes[0], in_bytes[1], in_bytes[2]);
+        else
+            by_elements(numpy->dtype, m, n, k, in_bytes[0], in_bytes[1], in_bytes[2]);
         for (int j = 0; j < 3; j++)
             in_bytes[j].data += steps[j];
     }
