@@ -110,6 +110,11 @@ def test_other_types_of_ml_dtypes(name: str) -> None:
     assert products(lambda: nkblas.matmul(a, b)) == 1
     assert_exact(nkblas.matmul(a, b), np.matmul(a, b))
     assert_exact(nkblas.matmul(a[0], b), np.matmul(a[0], b))
+    nkblas.matmul(*[np.ones((2, 2), "bfloat16")] * 2)  # from here on there are loops for such
+    for function, operands in (("vecdot", (a, b)), ("matvec", (a, b[0])), ("vecmat", (a[0], b))):
+        if hasattr(np, function):
+            got = getattr(nkblas, function)(*operands)
+            assert_exact(got, getattr(np, function)(*operands))
 
 
 def parts_of(product: Product) -> set[str]:

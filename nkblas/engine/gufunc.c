@@ -1119,7 +1119,8 @@ static PyObject *scaled(PyObject *self, PyObject *args)
 
 /* NumPy's rules for the types of a product. Loops for types that are not its own are for two operands
    of just that type; by its search others would be cast to it, and rounded: ml_dtypes calls that safe
-   for 8-bit integers and for formats of float8. They are done as by the gufunc without such loops. */
+   for 8-bit integers, those of 4 bits, and formats of float8. Such are done as by the gufunc without
+   these loops. */
 static int resolve_types(PyUFuncObject *ours, NPY_CASTING casting, PyArrayObject **operands,
                          PyObject *types, PyArray_Descr **found)
 {
@@ -1127,8 +1128,9 @@ static int resolve_types(PyUFuncObject *ours, NPY_CASTING casting, PyArrayObject
     while (strcmp(gufuncs[g].numpy->core_signature, ours->core_signature))
         g++;
     PyUFuncObject *numpy = gufuncs[g].numpy;
-    int alike = PyArray_TYPE(operands[0]) == PyArray_TYPE(operands[1]);
-    return numpy->type_resolver(alike ? ours : numpy, casting, operands, types, found);
+    int type = PyArray_TYPE(operands[0]);
+    int has_loop = type == PyArray_TYPE(operands[1]) && wider_dtype_of(type) >= 0;
+    return numpy->type_resolver(has_loop ? ours : numpy, casting, operands, types, found);
 }
 
 /* bind(gufunc of NumPy's, name, doc, addresses of nk_gemm, the counters) -> nkblas's */
