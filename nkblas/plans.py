@@ -198,7 +198,7 @@ def compact(name: str, cpu: CPU) -> int:
     with folder.lock(0):
         before = read_lines(name)
         good, _ = check(before, cpu)
-        comments = [line for line in before if line.startswith("#")]
+        comments = [line for line in before if line.startswith("#") and line.endswith("\n")]
         left = [*comments, *map(to_line, good.values())]
         if before != left:
             folder.write(base, "".join(left).encode())

@@ -944,6 +944,15 @@ def test_cache_that_can_not_be_changed(copied: Path, monkeypatch: pytest.MonkeyP
     assert cli.main(["cache", "clear"]) == 1
 
 
+def test_a_torn_comment_hides_no_plan(tmp_path: Path) -> None:
+    """Comments go to the top."""
+    good = list(map(plans.to_line, some_plans("5x6x7:f32", "9x9x9:f64")))
+    path = tmp_path / f"{MACHINE}.txt"
+    path.write_text("# whole\n" + "".join(good) + "# torn")
+    assert plans.compact(str(path), CPU) == 1
+    assert path.read_text() == "# whole\n" + "".join(good)
+
+
 def test_lines_appended_while_others_compact(tmp_path: Path) -> None:
     """None is lost."""
     (plan,) = some_plans("2x2x2:f32")
