@@ -10,7 +10,7 @@ import numpy as np
 
 from . import _gufunc
 from .dtypes import FLOAT8, product
-from .fused import NOTHING_MORE, Fused, fused
+from .fused import NOTHING_MORE, Fused, fused, sums_of
 from .matmul import adopt_new_types, matmul, short_way
 from .operands import apart, is_plain, plain, result
 from .packed import PackedMatrix
@@ -283,15 +283,21 @@ def multiply(
             more.apply(c)
         return
     with np.errstate(all="ignore"):
-        if not some:
-            _scale(c, beta)
-            more.apply(c)
-            return
-        left, right = a.conj() if conj_a else a, b.conj() if conj_b else b  # type: ignore[union-attr]
-        product = matmul(left, right, dtype=c.dtype, casting="unsafe")
-        scaled = 0 if beta == 0 else c if beta == 1 else beta * c
-        c[...] = (product if alpha == 1 else alpha * product) + scaled
-        more.apply(c)
+        sums = c.astype(sums_of(c.dtype), copy=False)  # what is narrow is rounded once, in the end
+        if some:
+            left, right = a.conj() if conj_a else a, b
+            if isinstance(b, PackedMatrix):
+                right = b if sums is c else b.unpack()
+            elif conj_b:
+                right = b.conj()
+            product = matmul(left, right, dtype=sums.dtype, casting="unsafe")
+            scaled = 0 if beta == 0 else sums if beta == 1 else beta * sums
+            sums[...] = (product if alpha == 1 else alpha * product) + scaled
+        else:
+            _scale(sums, beta)
+        more.apply(sums)
+        if sums is not c:
+            c[...] = sums
 
 
 def _scale(x: np.ndarray, factor: Any) -> None:

@@ -2,13 +2,14 @@
 
 import math
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import without_python
+from support import run, without_python
 
 import nkblas
 from nkblas import epilogues
@@ -135,6 +136,36 @@ def test_integers(name: str) -> None:
                 )
                 assert got.dtype == dtype
                 assert np.array_equal(got, expected + residual)
+
+
+def check_rounded_once(name: str) -> None:
+    """Where no kernel does it: without products, or without kernels."""
+    dtype, generator = dtype_of(name), np.random.default_rng(4)
+    for k, alpha in ((0, 1), (5, 0), (5, -0.7)):
+        a, b, c = (
+            generator.standard_normal(shape).astype(dtype) for shape in ((40, k), (k, 30), (40, 30))
+        )
+        bias = generator.standard_normal(30).astype("f4")
+        for right in (b, nkblas.pack(b, dtype=dtype)) if k else (b,):
+            got = nkblas.gemm(a, right, c, alpha=alpha, beta=-1.3, bias=bias, activation="relu")
+            x, y, z = (matrix.astype("f8") for matrix in (a, b, c))
+            exact = np.maximum(alpha * x @ y - 1.3 * z + bias, 0)
+            assert np.count_nonzero(got != exact.astype("f4").astype(dtype)) <= 2
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_narrow_floats_are_rounded_once(name: str) -> None:
+    check_rounded_once(name)
+
+
+def test_narrow_floats_of_numpy_are_rounded_once(tmp_path: Path) -> None:
+    """Where there are no kernels."""
+    tests = str(Path(__file__).parent)
+    program = (
+        "from test_fused import check_rounded_once as f; f('float16'); f('bfloat16'); report()"
+    )
+    report, _ = run(program, NKBLAS_JIT="never", NKBLAS_CACHE_DIR=tmp_path, PYTHONPATH=tests)
+    assert report["kernels_compiled"] == 0 < report["fallbacks"]
 
 
 @pytest.mark.parametrize("name", ["int64", "uint64"])
