@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint bench numerics faults guard sanitize leaks clean
+.PHONY: demo test lint bench numerics faults fuzz guard sanitize leaks clean
 
 demo: $(VENV)/demo
 	$(BIN)/python examples/digits.py
@@ -31,6 +31,11 @@ faults: $(VENV)/test
 
 fault-%: $(VENV)/test
 	PYTHONPATH=tests $(BIN)/python -m faults $*
+
+# Random calls beside NumPy, and damaged files: each for so long, in seconds.
+FUZZ ?= 1200
+fuzz: $(VENV)/test
+	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(FUZZ)
 
 # Memory: what lies beyond operands, what C does, what stays (docs/reliability.md).
 guard: $(VENV)/test

@@ -1,0 +1,266 @@
+"""What a case is drawn from: lengths, dtypes, layouts, mistakes."""
+
+import random
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from .recipe import Array, Call, dense, is_injective, poison, reach, values
+
+FLOATS = ("float32", "float64")
+OTHERS = (
+    *("complex64", "complex128", "float16", "bool"),
+    *(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("", "u")),
+)
+LOW = (
+    "bfloat16",
+    *("float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz", "float8_e4m3fn", "float8_e4m3fnuz"),
+    *("float8_e5m2", "float8_e5m2fnuz"),
+)
+STRANGE = (
+    *("longdouble", "clongdouble", "M8[s]", "m8[s]"),
+    *("int4", "uint4", "float8_e8m0fnu", "float6_e2m3fn"),
+)
+OBJECTS, TEXTS = ("object",), ("S2", "U2")
+"""Not in one case: a Python number times a Python string is that string so many times. For the same
+reason there is no "V4": `numpy.dot` of it and of integers multiplies objects."""
+
+
+def dtype_of(name: str) -> "np.dtype[Any]":
+    return np.dtype(getattr(ml_dtypes, name)) if hasattr(ml_dtypes, name) else np.dtype(name)
+
+
+ALL = [dtype_of(name) for name in (*FLOATS, *OTHERS, *LOW)]
+RARE = [[dtype_of(name) for name in (*STRANGE, *more)] for more in (OBJECTS, TEXTS)]
+LENGTHS = (2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 15, 16, 17, 23, 24, 31, 32, 33, 47, 48, 49, 63, 64, 65)
+LONG = (79, 80, 96, 97, 127, 128, 129, 200, 255, 257, 300)
+LARGEST = 1 << 14
+"""Multiplications of a product, about."""
+
+LARGE = 1 << 22
+"""The same, where several threads take part."""
+
+
+class Theme(NamedTuple):
+    """What the cases of a batch have in common: few shapes and dtypes, so that few are new."""
+
+    lengths: tuple[int, ...]
+    dtypes: "tuple[np.dtype[Any], ...]"
+    layers: tuple[tuple[str, str, bool], ...]
+
+    @classmethod
+    def of(cls, seed: int, batch: int) -> "Theme":
+        draw = random.Random(f"{seed}/{batch}")
+        a, b, c = draw.sample(LENGTHS, 3)
+        if draw.random() < 0.3:
+            c = draw.choice(LONG)
+        lengths = (0, 1, 1, *3 * [a], *3 * [b], c, draw.choice(LENGTHS[:6]))
+        dtypes = draw.choices((*map(dtype_of, FLOATS), *ALL), k=4)
+        layers = [
+            (
+                draw.choice(("", "columns", "columns", "rows")),
+                draw.choice(("", "relu", "clip", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh")),
+                draw.random() < 0.3,
+            )
+            for _ in range(2)
+        ]
+        return cls(lengths, tuple(dtypes), (*[("", "", False)] * 3, *layers))
+
+
+class Draw:
+    """The choices of one case, and the memories of its arrays."""
+
+    def __init__(self, seed: str, theme: Theme) -> None:
+        self.random = random.Random(seed)
+        self.theme = theme
+        self.memories: list[bytearray] = []
+        self.mode = self.random.choices(("exact", "rounded", "special", "tiny"), (55, 30, 9, 6))[0]
+        self.rare = self.choice(RARE)
+        self.large = self.chance(0.004)
+        """Whether its matrices are large, or many."""
+        self.many = self.large and self.chance(0.4)
+
+    def chance(self, share: float) -> bool:
+        return self.random.random() < share
+
+    def below(self, limit: int) -> int:
+        return int(self.random.random() * limit)
+
+    def choice(self, options: Sequence[Any]) -> Any:
+        return options[int(self.random.random() * len(options))]
+
+    def length(self) -> int:
+        large = self.large and not self.many
+        found: int = self.choice(LONG if large else self.theme.lengths)
+        return found
+
+    def lengths(self, count: int, limit: int = LARGEST) -> list[int]:
+        """So many, with a product that is not large."""
+        if self.large and limit == LARGEST:
+            limit = LARGEST if self.many else LARGE
+        found: list[int] = []
+        for _ in range(count):
+            length = self.length()
+            while length > limit:
+                length = self.choice((1, 2, 3))
+            limit //= max(length, 1)
+            found.append(length)
+        self.random.shuffle(found)
+        return found
+
+    def stack(self) -> list[int]:
+        """The dimensions before a matrix."""
+        if self.many:
+            return [self.choice((40, 100, 300))]
+        if self.large:
+            return [2] if self.chance(0.2) else []
+        if self.chance(0.6):
+            return []
+        return [
+            self.choice((1, 2, 3, 3, 5)) if self.chance(0.96) else 0
+            for _ in range(1 + self.below(3))
+        ]
+
+    def dtype(self) -> "np.dtype[Any]":
+        chance = self.random.random()
+        found: np.dtype[Any]
+        if chance < 0.88:
+            found = self.choice(self.theme.dtypes)
+        elif chance < 0.985:
+            found = self.choice(ALL)
+        else:
+            found = self.choice(self.rare)
+        return found
+
+    def dtypes(self, count: int = 2) -> "list[np.dtype[Any]]":
+        """Of operands: most often the same."""
+        first = self.dtype()
+        return [first] + [first if self.chance(0.8) else self.dtype() for _ in range(count - 1)]
+
+    # --- arrays ---
+
+    def layout(
+        self, shape: Sequence[int], dtype: "np.dtype[Any]", overlaps: bool = True
+    ) -> tuple[tuple[int, ...], int, int]:
+        """Strides, the first element's offset in bytes, and how many bytes that takes.
+
+        With `overlaps` a dimension may have a stride of 0.
+        """
+        ndim, itemsize = len(shape), dtype.itemsize
+        chance = self.random.random()
+        if chance < 0.5 or ndim == 0:
+            strides = dense(shape, itemsize)
+        else:
+            order = list(range(ndim))
+            if ndim >= 2 and self.chance(0.7):
+                i = ndim - 2 if self.chance(0.7) else self.below(ndim - 1)
+                order[i], order[ndim - 1] = order[ndim - 1], order[i]
+            elif self.chance(0.3):
+                self.random.shuffle(order)
+            found, step = [0] * ndim, itemsize
+            plain = chance < 0.7
+            for axis in reversed(order):
+                factor = 1 if plain else self.choice((1, 1, 1, 1, 2, 3, -1, -1, -2))
+                found[axis] = factor * step
+                step *= abs(factor) * max(shape[axis], 1)
+                if not plain and self.chance(0.3):
+                    step += itemsize * (1 + self.below(4))
+                if overlaps and not plain and self.chance(0.07):
+                    found[axis] = 0
+                elif not plain and self.chance(0.01) and itemsize > 1:
+                    step += itemsize // 2  # a row that begins between two elements
+            strides = tuple(found)
+        low, high = reach(shape, strides, itemsize)
+        return strides, low, max(low + high, itemsize)  # NumPy's empty arrays have memory, too
+
+    def array(
+        self,
+        shape: Sequence[int],
+        dtype: "np.dtype[Any]",
+        kinds: bool = True,
+        overlaps: bool = True,
+        swapped: bool = True,
+    ) -> Array:
+        """An array with values, in a memory of its own."""
+        if swapped and dtype.itemsize > 1 and self.chance(0.03):
+            dtype = dtype.newbyteorder()
+        strides, offset, size = self.layout(shape, dtype, overlaps)
+        shift = 0
+        if dtype.itemsize > 1 and 0 not in shape and self.chance(0.03):
+            shift = self.choice((1, dtype.itemsize // 2))
+        if dtype.kind == "O":  # Python's objects lie in memory of NumPy's alone
+            return self._object(shape, dtype)
+        memory = poison(dtype, size + 2 * shift)
+        found = Array(len(self.memories), dtype, tuple(shape), strides, offset + shift)
+        self.memories.append(memory)
+        if size:
+            count = 1
+            for length in shape:
+                count *= length
+            view = found.bare(self.memories)
+            with np.errstate(all="ignore"):
+                view[...] = values(self.random, dtype, self.mode, count).reshape(shape)
+        return self.as_kind(found) if kinds else found
+
+    def _object(self, shape: Sequence[int], dtype: "np.dtype[Any]") -> Array:
+        found = self.array(shape, np.dtype("i8"), kinds=False)
+        return found._replace(kind="object")
+
+    def as_kind(self, array: Array) -> Array:
+        if self.chance(0.88) or array.kind != "array":
+            return array
+        kinds = ["read-only", "sub", "masked", "list", "arrayish"]
+        if len(array.shape) == 2:
+            kinds.append("matrix")
+        if not array.shape:
+            kinds.append("scalar")
+        return array._replace(kind=self.choice(kinds))
+
+    def turned(self, array: Array) -> Array:
+        """The same elements, the last two axes swapped."""
+        shape, strides = array.shape, array.strides
+        swapped = (*shape[:-2], shape[-1], shape[-2]), (*strides[:-2], strides[-1], strides[-2])
+        return array._replace(shape=swapped[0], strides=swapped[1], kind="array")
+
+    def out(self, shape: Sequence[int], dtype: "np.dtype[Any]", near: Sequence[Array]) -> Any:
+        """Where a result goes that has this shape and dtype; most often it fits."""
+        chance = self.random.random()
+        if chance < 0.02:
+            return self.choice((None, 3, [1.0]))
+        if self.chance(0.06):
+            shape = [self.choice((2, 3)), *shape]
+        elif self.chance(0.06):
+            shape = [length + (self.chance(0.5)) for length in shape]
+        if self.chance(0.15):
+            dtype = self.dtype()
+            if dtype.kind == "O":
+                dtype = np.dtype("f8")
+        if near and self.chance(0.25):
+            return self.overlapping(shape, dtype, self.choice(near))
+        found = self.array(shape, dtype, kinds=False, overlaps=False)
+        if self.chance(0.08):
+            kinds = ["read-only", "sub", "masked"] + ["matrix"] * (len(shape) == 2)
+            found = found._replace(kind=self.choice(kinds))
+        return found
+
+    def overlapping(self, shape: Sequence[int], dtype: "np.dtype[Any]", other: Array) -> Array:
+        """An array in the memory of another one, which grows for it."""
+        same = tuple(shape) == other.shape and dtype == other.dtype and self.chance(0.4)
+        if same and is_injective(other):
+            return other._replace(kind="array")
+        memory = self.memories[other.memory]
+        strides, offset, size = self.layout(shape, dtype, overlaps=False)
+        start = self.below(len(memory) + 1)
+        start -= (start - other.offset) % dtype.itemsize if self.chance(0.9) else 0
+        start = max(start, 0)
+        memory.extend(poison(dtype, max(start + size - len(memory), 0)))
+        memory.extend(bytes(-len(memory) % 16))  # aligned alike in any memory
+        return Array(other.memory, dtype, tuple(shape), strides, start + offset)
+
+    def call(
+        self, function: str, args: Sequence[Any], kwargs: dict[str, Any], depth: int = 1
+    ) -> Call:
+        memories = [bytes(memory) for memory in self.memories]
+        return Call(function, tuple(args), kwargs, memories, self.mode, depth)
