@@ -235,6 +235,21 @@ def complex_results(dtype: str) -> None:
             assert (buffer == 85).all(), (function, step)
 
 
+def test_matrices_apart_by_parts_of_elements() -> None:
+    """Each is multiplied by itself: infinities, too, are as of four real products."""
+    buffer = np.zeros(2 * 16 * 8 + 4, np.uint8)
+    stack = np.ndarray((2, 4, 4), "F", buffer, 0, (4 * 4 * 8 + 4, 4 * 8, 8))
+    stack[...] = np.eye(4) * 2
+    stack[1, 0, 1] = np.inf
+    before = nkblas.stats()
+    with np.errstate(invalid="ignore"):
+        got = nkblas.matmul(stack, np.ones((4, 1), "F"))
+    assert nkblas.stats()["fallbacks"] == before["fallbacks"]
+    assert np.array_equal(got[0], np.full((4, 1), 2, "F"))
+    assert np.isposinf(got[1, 0, 0].real)
+    assert np.array_equal(got[1, 1:], np.full((3, 1), 2, "F"))
+
+
 @pytest.mark.skipif(not hasattr(np, "vecmat"), reason="NumPy 2.2 has the first")
 @pytest.mark.parametrize("dtype", ["F", "D"])
 def test_complex_results_stay_in_out(dtype: str) -> None:

@@ -213,38 +213,41 @@ static void left_to_numpy(npy_intp products)
     __atomic_add_fetch(&counts->fallbacks, (uint64_t)products, __ATOMIC_RELAXED);
 }
 
-/* NumPy's loop, done in pieces of C that lie dense, for a C of which it would write elements where
-   they do not belong: BLAS knows no steps of parts of elements, as complex numbers may have, and
-   NumPy's vecmat of them knows no steps at all. */
-static void in_pieces(const gufunc *of, const loop *numpy, npy_intp m, npy_intp n, npy_intp k,
-                      nk_matrix a, nk_matrix b, nk_matrix c)
+static void complex_number(const char *place, int wide, double *parts)
 {
-    enum { PIECE = 64 };
-    _Alignas(16) char piece[PIECE * 16];
-    npy_intp size = numpy->size.c, most_rows = of->columns ? 1 : PIECE;
-    for (npy_intp i = 0; i < m; i += most_rows) {
-        for (npy_intp j = 0; j < n; j += PIECE) {
-            npy_intp rows = m - i < most_rows ? m - i : most_rows;
-            npy_intp columns = n - j < PIECE ? n - j : PIECE;
-            npy_intp lengths[4] = {1}, *length = lengths + 1;
-            npy_intp steps[9] = {0}, *step = steps + 3;
-            if (of->rows)
-                *length++ = rows, *step++ = a.rs;
-            *length++ = k, *step++ = a.cs, *step++ = b.rs;
-            if (of->columns)
-                *length = columns, *step++ = b.cs;
-            if (of->rows)
-                *step++ = columns * size;
-            if (of->columns)
-                *step = size;
-            char *args[] = {a.data + i * a.rs, b.data + j * b.cs, piece};
-            numpy->function(args, lengths, steps, numpy->data);
-            for (npy_intp x = 0; x < rows; x++)
-                for (npy_intp y = 0; y < columns; y++)
-                    memcpy(c.data + (i + x) * c.rs + (j + y) * c.cs,
-                           piece + (x * columns + y) * size, (size_t)size);
-        }
+    float narrow[2];
+    if (wide) {
+        memcpy(parts, place, 16);
+        return;
     }
+    memcpy(narrow, place, 8);
+    parts[0] = narrow[0], parts[1] = narrow[1];
+}
+
+/* Complex products element by element, for a C of which NumPy's loops would write elements where they
+   do not belong: BLAS knows no steps of parts of elements, and NumPy's vecmat no steps at all. */
+static void complex_by_elements(int dtype, int conjugate, npy_intp m, npy_intp n, npy_intp k,
+                                nk_matrix a, nk_matrix b, nk_matrix c)
+{
+    int wide = dtype == NK_COMPLEX128;
+    double turn = conjugate ? -1 : 1;
+    for (npy_intp i = 0; i < m; i++)
+        for (npy_intp j = 0; j < n; j++) {
+            double re = 0, im = 0;
+            for (npy_intp p = 0; p < k; p++) {
+                double x[2], y[2];
+                complex_number(a.data + i * a.rs + p * a.cs, wide, x);
+                complex_number(b.data + p * b.rs + j * b.cs, wide, y);
+                x[1] *= turn;
+                re += x[0] * y[0] - x[1] * y[1];
+                im += x[0] * y[1] + x[1] * y[0];
+            }
+            char *place = c.data + i * c.rs + j * c.cs;
+            if (wide)
+                memcpy(place, (double[]){re, im}, 16);
+            else
+                memcpy(place, (float[]){(float)re, (float)im}, 8);
+        }
 }
 
 /* The loop of a gufunc for one dtype. The dimensions are the stack's, then those of (m, k, n) that
@@ -263,14 +266,19 @@ static void run(const gufunc *of, const loop *numpy, char **args, const npy_intp
     if (numpy->dtype >= 0) {
         const nk_sizes *size = &numpy->size;
         /* a complex number may be aligned to its parts alone */
-        int whole = !((a.rs | a.cs | steps[0]) % size->a || (b.rs | b.cs | steps[1]) % size->b ||
-                      (c.rs | c.cs | steps[2]) % size->c);
+        int whole = !((a.rs | a.cs) % size->a || (b.rs | b.cs) % size->b || (c.rs | c.cs) % size->c);
+        int together = !(steps[0] % size->a || steps[1] % size->b || steps[2] % size->c);
         a.rs /= size->a, a.cs /= size->a, b.rs /= size->b, b.cs /= size->b;
         c.rs /= size->c, c.cs /= size->c;
         nk_steps apart = {steps[0] / size->a, steps[1] / size->b, steps[2] / size->c};
         nk_scale scale = product_of(numpy->dtype, !of->rows); /* vecdot and vecmat */
-        if (whole && gemm(numpy->dtype, m, n, k, a, b, c, count, apart, scale))
-            return;
+        npy_intp done = 0, once = together ? count : 1;
+        while (whole && gemm(numpy->dtype, m, n, k, a, b, c, once, apart, scale)) {
+            done += once;
+            if (done >= count)
+                return;
+            a.data += steps[0], b.data += steps[1], c.data += steps[2];
+        }
         if (!whole)
             left_to_numpy(count);
     } else {
@@ -279,14 +287,15 @@ static void run(const gufunc *of, const loop *numpy, char **args, const npy_intp
     int is_complex = numpy->dtype == NK_COMPLEX64 || numpy->dtype == NK_COMPLEX128;
     int parts = (in_bytes[2].rs | in_bytes[2].cs) % numpy->size.c != 0;
     int gaps = !of->rows && of->columns && in_bytes[2].cs != numpy->size.c;
-    int pieces = is_complex && (parts || gaps);
-    if (numpy->function && !pieces) {
+    int unfit = is_complex && (parts || gaps);
+    if (numpy->function && !unfit) {
         numpy->function(args, dimensions, steps, numpy->data);
         return;
     }
     for (npy_intp i = 0; i < count; i++) {
-        if (pieces)
-            in_pieces(of, numpy, m, n, k, in_bytes[0], in_bytes[1], in_bytes[2]);
+        if (unfit)
+            complex_by_elements(numpy->dtype, !of->rows, m, n, k, in_bytes[0], in_bytes[1],
+                                in_bytes[2]);
         else
             by_elements(numpy->dtype, m, n, k, in_bytes[0], in_bytes[1], in_bytes[2]);
         for (int j = 0; j < 3; j++)
