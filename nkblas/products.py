@@ -117,6 +117,9 @@ def _sums(name: str, a: Any, b: Any, out: Any = None) -> Any:
     x, y = np.asanyarray(a), np.asanyarray(b)
     if x.size <= 1 or y.size <= 1:
         return numpys[name](a, b, *extra)  # nothing is added up; and [] takes the other's dtype
+    axis = max(y.ndim - 2, 0) if name == "dot" else y.ndim - 1
+    before, depth, after = y.shape[:axis], y.shape[axis], y.shape[axis + 1 :]
+    shape = x.shape[:-1] + before + after
     dtype = engine_dtype(x.dtype, y.dtype)
     if dtype is None:
         wider = wider_dtype(x.dtype, y.dtype)
@@ -125,13 +128,10 @@ def _sums(name: str, a: Any, b: Any, out: Any = None) -> Any:
         result = _sums(name, x.astype(wider), y.astype(wider)).astype(x.dtype)
         if out is None:
             return result
-        if not _may_be_out(out, type(_new(x, y, x.dtype, ())), result.dtype, result.shape):
+        if not _may_be_out(out, type(_new(x, y, x.dtype, ())), result.dtype, shape):
             return numpys[name](a, b, out)  # raises
         out[...] = result
         return out if out.ndim else _plain(out)[()]
-    axis = max(y.ndim - 2, 0) if name == "dot" else y.ndim - 1
-    before, depth, after = y.shape[:axis], y.shape[axis], y.shape[axis + 1 :]
-    shape = x.shape[:-1] + before + after
     if x.shape[-1] != depth:
         return numpys[name](a, b, *extra)  # raises
     result = _new(x, y, dtype, shape) if out is None else out

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ml_dtypes import float8_e5m2 as f8
 from support import DTYPES, Array, Layout, assert_same, assert_within_bound, integers, outcome
 from support import LAYOUTS as MEMORY
 
@@ -114,6 +115,9 @@ CASES: dict[str, dict[str, Call]] = {
         "matrix": lambda f: f(np.matrix(A), B),
         "matrix on the right": lambda f: f(A[0], np.matrix(B)),
         "matrix and a vector": lambda f: f(np.matrix(A), B[:, 0]),
+        "matrix as out of a vector": lambda f: f(
+            np.matrix(A).astype(f8), A[0].astype(f8), np.matrix(A[:, 0]).astype(f8)
+        ),
         "masked": lambda f: f(np.ma.masked_equal(Q, 1), Q),
         "subclass": lambda f: f(named(A), B),
         "subclass of vectors": lambda f: f(named(U), V),

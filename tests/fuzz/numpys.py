@@ -701,6 +701,8 @@ def reference(
             sums = min((adds_in(x) for x in (common, *dtypes)), key=lambda x: x.itemsize)
         else:
             product = evaluate(lambda x: x.astype(wide))
+        if several and call.mode == "special":  # its path may sum up infinities first
+            product = np.where(np.isfinite(want), product, want.astype(wide))
         if got.dtype.kind in "biu" and not np.all(moderate < np.iinfo("i1").max):
             return ""  # what integers become of floats that they do not hold is not defined
         return distance(got, product, size, moderate, terms, sums, flushed)
