@@ -8,10 +8,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
-from matplotlib.transforms import ScaledTranslation
 
 from .errors import DEPTHS, KINDS, PLAIN, Error
-from .plots import GREY, LINE, LINES, NAMES, _text
+from .plots import GREY, LINE, LINES, NAMES, legend, plain_axes, text_above
 from .suites import PEERS, types
 
 LOOKS: dict[str, dict[str, Any]] = {
@@ -29,34 +28,28 @@ DEPTH = 512
 def plot(header: dict[str, str], errors: Sequence[Error], folder: str) -> Iterator[Path]:
     """Draw both into `folder`; yields the files as they are written."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    errors = [named(error, errors) for error in errors]
+    errors = named(errors)
     for name, draw in (("growth", growth), ("bound", of_bound)):
         path = Path(folder, f"numerics-{name}.png")
         draw(header, errors).savefig(path, dpi=180, bbox_inches="tight", pad_inches=0.1)
         yield path
 
 
-def named(error: Error, errors: Sequence[Error]) -> Error:
-    """That of nkblas on the best instruction set is called so; others keep their sets' names."""
-    best = own(errors)[error.task.dtype]
-    return error._replace(contender="nkblas") if error.contender == best else error
-
-
-def own(errors: Sequence[Error]) -> dict[str, str]:
-    """By dtype, the best instruction set."""
+def named(errors: Sequence[Error]) -> list[Error]:
+    """Those of nkblas on each dtype's best instruction set are called so."""
     others = {*PEERS, PLAIN}
-    return {e.task.dtype: e.contender for e in errors if e.contender not in others}
+    best = {e.task.dtype: e.contender for e in errors if e.contender not in others}
+    return [
+        e._replace(contender="nkblas") if e.contender == best[e.task.dtype] else e for e in errors
+    ]
 
 
 def _axes(figure: Figure, rows: int, columns: int) -> Any:
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat:
-        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-        axes.tick_params(length=0, labelsize=8.5, colors=GREY["color"])
+        plain_axes(axes)
         axes.set_yscale("log")
         axes.yaxis.set_minor_locator(NullLocator())
-        for side in ("top", "right", "left"):
-            axes.spines[side].set_visible(False)
     return grid
 
 
@@ -65,24 +58,9 @@ def _heading(figure: Figure, first: Axes, title: str, header: dict[str, str]) ->
     versions = [f"{NAMES[name]} {header[name]}" for name in ("nkblas", *PEERS) if name in header]
     lines = textwrap.wrap(" · ".join([header["cpu"], header["isa"], *versions]), 140)
     above_panels = 40
-    _text(first, title, above_panels + 8 + 12 * len(lines), fontsize=12, weight="bold")
-    _text(first, "\n".join(lines), above_panels + 4, linespacing=1.25, **GREY)
-    handles: dict[str, Any] = {}
-    for axes in figure.axes:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    figure.legend(
-        handles.values(),
-        handles.keys(),
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        bbox_transform=first.transAxes + ScaledTranslation(0, 22 / 72, figure.dpi_scale_trans),
-        borderpad=0,
-        borderaxespad=0,
-        ncols=6,
-        frameon=False,
-        fontsize=8.5,
-    )
+    text_above(first, title, above_panels + 8 + 12 * len(lines), fontsize=12, weight="bold")
+    text_above(first, "\n".join(lines), above_panels + 4, linespacing=1.25, **GREY)
+    legend(first, 22, figure.axes, 6)
 
 
 def growth(header: dict[str, str], errors: Sequence[Error]) -> Figure:

@@ -85,10 +85,7 @@ def draw(results: Sequence[Result], header: dict[str, str]) -> Figure:
     first, groups = results[0], in_groups(results)
     names = ["nkblas", *peers(first)]
     for axes in (above, below):
-        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-        axes.tick_params(length=0, labelsize=8.5, colors=GREY["color"])
-        for side in ("top", "right", "left"):
-            axes.spines[side].set_visible(False)
+        plain_axes(axes)
 
     suite = SUITES[first.suite]
     value = speed if suite.by_dtype else of_roof
@@ -117,7 +114,7 @@ def draw(results: Sequence[Result], header: dict[str, str]) -> Figure:
         shown += found
     _logarithmic(below, shown)
     below.set_ylabel("speed-up of nkblas", **GREY)
-    _text(below, "geometric means", 20, x=1, ha="right", style="italic", **GREY)
+    text_above(below, "geometric means", 20, x=1, ha="right", style="italic", **GREY)
 
     places = [place for group in groups for place in group.places]
     labels = [label for group in groups for label in group.labels]
@@ -125,14 +122,14 @@ def draw(results: Sequence[Result], header: dict[str, str]) -> Figure:
     below.set_xticks(places, labels, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
     for group in groups:
         middle = (group.places[0] + group.places[-1] + 1) / (2 * (places[-1] + 1))
-        _text(above, group.name, 7, x=middle, ha="center", **GREY)
+        text_above(above, group.name, 7, x=middle, ha="center", **GREY)
 
     top = 24 if any(group.name for group in groups) else 8
     machine = _machine(first, header)
-    _legend(below, 4)
-    _legend(above, top)
-    _text(above, "\n".join(machine), top + 22, linespacing=1.25, **GREY)
-    _text(above, title(first), top + 26 + 12 * len(machine), fontsize=12, weight="bold")
+    legend(below, 4)
+    legend(above, top)
+    text_above(above, "\n".join(machine), top + 22, linespacing=1.25, **GREY)
+    text_above(above, title(first), top + 26 + 12 * len(machine), fontsize=12, weight="bold")
     return figure
 
 
@@ -197,23 +194,37 @@ def _logarithmic(axes: Axes, values: Sequence[float]) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _text(axes: Axes, text: str, points: float, x: float = 0, **look: Any) -> None:
+def plain_axes(axes: Axes) -> None:
+    """Lines across, and no frame."""
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.tick_params(length=0, labelsize=8.5, colors=GREY["color"])
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+
+
+def text_above(axes: Axes, text: str, points: float, x: float = 0, **look: Any) -> None:
     """A text that many points above the axes."""
     axes.annotate(text, (x, 1), (0, points), "axes fraction", "offset points", **look)
 
 
-def _legend(axes: Axes, points: float) -> None:
-    """The legend in a row, that many points above the axes."""
-    if not axes.get_legend_handles_labels()[0]:
+def legend(axes: Axes, points: float, of: Sequence[Axes] = (), columns: int = 5) -> None:
+    """What is in some axes, in these alone if there are none, in a row that many points above."""
+    found: dict[str, Any] = {}
+    for each in of or (axes,):
+        for handle, label in zip(*each.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    if not found:
         return
     shift = ScaledTranslation(0, points / 72, axes.figure.dpi_scale_trans)
     axes.legend(
+        found.values(),
+        found.keys(),
         loc="lower left",
         bbox_to_anchor=(0, 1),
         bbox_transform=axes.transAxes + shift,
         borderpad=0,
         borderaxespad=0,
-        ncols=5,
+        ncols=columns,
         frameon=False,
         fontsize=8.5,
     )

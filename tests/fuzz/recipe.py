@@ -1,7 +1,5 @@
 """Arrays and calls as recipes: made as often as needed, in any memory, and printed as a program."""
 
-import ctypes
-import mmap
 import random
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -9,6 +7,8 @@ from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
+
+from nkblas.codegen.fences import Area
 
 Live = Any
 
@@ -280,17 +280,7 @@ class Fences:
     COUNT = 10
 
     def __init__(self) -> None:
-        page = mmap.PAGESIZE
-        length = self.COUNT * (self.SIZE + page) + page
-        self._area = mmap.mmap(-1, length)
-        start = ctypes.addressof(ctypes.c_char.from_buffer(self._area))
-        protect = ctypes.CDLL(None, use_errno=True).mprotect
-        for i in range(self.COUNT + 1):
-            fence = start + i * (self.SIZE + page)
-            assert protect(ctypes.c_void_p(fence), ctypes.c_size_t(page), 0) == 0
-        whole = memoryview(self._area)
-        starts = (page + i * (self.SIZE + page) for i in range(self.COUNT))
-        self._parts = [whole[start : start + self.SIZE] for start in starts]
+        self._areas = [Area(self.SIZE) for _ in range(self.COUNT)]
 
     def hold(self, memories: Sequence[bytes], at_end: int) -> list[Any]:
         """Memories with these contents; bit i of `at_end` is whether the i-th ends at a fence."""
@@ -301,7 +291,7 @@ class Fences:
                 found.append(bytearray(content))
                 continue
             begin = self.SIZE - size if at_end >> i & 1 else 0
-            part = self._parts[i][begin : begin + size]
+            part = memoryview(self._areas[i].memory)[begin : begin + size]
             part[:] = content
             found.append(part)
         return found
