@@ -27,25 +27,25 @@ numerics: $(VENV)/bench
 
 # docs/reliability.md has what came of it.
 faults: $(VENV)/test
-	PYTHONPATH=tests $(BIN)/python -m faults
+	PYTHONPATH=tests/tools $(BIN)/python -m faults
 
 fault-%: $(VENV)/test
-	PYTHONPATH=tests $(BIN)/python -m faults $*
+	PYTHONPATH=tests/tools $(BIN)/python -m faults $*
 
 # Random calls beside NumPy, and damaged files: each for so long, in seconds.
 FUZZ ?= 1200
 fuzz: $(VENV)/test
-	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(FUZZ)
+	PYTHONPATH=tests/tools $(BIN)/python -m fuzz --seconds $(FUZZ)
 
 # Memory: what lies beyond operands, what C does, what stays (docs/reliability.md).
 guard: $(VENV)/test
-	$(BIN)/python tests/guard.py
+	$(BIN)/python tests/tools/guard.py
 
 sanitize: $(VENV)/test
-	$(BIN)/python tests/sanitize.py
+	$(BIN)/python tests/tools/sanitize.py
 
 leaks: $(VENV)/test
-	$(BIN)/python tests/leaks.py
+	$(BIN)/python tests/tools/leaks.py
 
 # One stamp for each extra: installed again when what it is made from changes.
 $(VENV)/demo $(VENV)/test $(VENV)/bench: pyproject.toml setup.py $(wildcard nkblas/engine/*.[ch] nkblas/engine/*.py)

@@ -1,12 +1,16 @@
 """The compiled parts and the shipped plans; everything else is in pyproject.toml."""
 
 import numpy
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 
 setup(
     package_dir={"nkblas.kernels_cache": "kernels_cache"},
-    packages=["nkblas", "nkblas.codegen", "nkblas.engine", "nkblas.kernels_cache"],
-    package_data={"nkblas": ["py.typed", "*.pyi"], "nkblas.kernels_cache": ["*"]},
+    packages=[*find_packages(include=["nkblas", "nkblas.*"]), "nkblas.kernels_cache"],
+    package_data={
+        "nkblas": ["py.typed", "*.pyi"],
+        "nkblas.engine": ["*.h"],
+        "nkblas.kernels_cache": ["*"],
+    },
     cffi_modules=["nkblas/engine/build.py:ffi"],
     ext_modules=[
         Extension(

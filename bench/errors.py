@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import nkblas
-from nkblas import plans, runtime
-from nkblas.families import FAMILIES
-from nkblas.isa import ISAS
+from nkblas.base.families import FAMILIES
+from nkblas.base.isa import ISAS
+from nkblas.planning import measured_plans
+from nkblas.system.cpu import cpu
 
 from . import peers
 from .exact import Sums, sums
@@ -265,7 +266,7 @@ def by_nkblas(task: Task) -> tuple[Array, str]:
     with nkblas.record() as shapes, np.errstate(all="ignore"):
         peers.as_numpy(nkblas.matmul, operands.a, operands.b, operands.out, True)()
     (problem,) = shapes
-    plan = plans.plan_for(problem, runtime.cpu)
+    plan = measured_plans.plan_for(problem, cpu)
     how = f"{plan.schedule.kind}, {plan.schedule.family}, kc {plan.kc}"
     return task.taken(operands.out), how
 

@@ -15,10 +15,11 @@ from typing import NamedTuple
 import numpy as np
 
 import nkblas
-from nkblas import _engine, kernels
+from nkblas import _engine
+from nkblas.base.dtypes import product
+from nkblas.base.families import families, row_of
 from nkblas.codegen import spec
-from nkblas.dtypes import product
-from nkblas.families import families, row_of
+from nkblas.runtime import kernels
 
 from .check import Expected
 from .operands import Array, Operands, draw, element, operands

@@ -6,9 +6,11 @@ from functools import partial
 import numpy as np
 
 import nkblas
-from nkblas import _engine, kernels, plan
+from nkblas import _engine
+from nkblas.base.families import family
 from nkblas.codegen import spec
-from nkblas.families import family
+from nkblas.planning import plan
+from nkblas.runtime import kernels
 
 from .measure import Peak, interleave, paired
 from .peers import Call

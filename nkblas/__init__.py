@@ -5,24 +5,34 @@ NumPy's; ``nkblas.patch()`` puts them under NumPy itself.
 """
 
 import sys
+from importlib import import_module
 
-from . import _gufunc  # noqa: F401  refuses a subinterpreter, before NumPy is there to stay
+from nkblas import _gufunc  # noqa: F401  refuses a subinterpreter before NumPy is imported
 
 # isort: split
+from typing import TYPE_CHECKING
+
 import numpy as np
 
+from nkblas.api.brgemm import brgemm
+from nkblas.api.einsum import einsum
+from nkblas.api.gemm import gemm
+from nkblas.api.gufuncs import matmul, vecdot
+from nkblas.api.packed import PackedMatrix, pack
+from nkblas.api.patch import patch, patched, unpatch
+from nkblas.api.products import dot, inner, matrix_power, multi_dot, tensordot, vdot
+from nkblas.runtime import miss_handler
+from nkblas.runtime.threads import get_num_threads, set_num_threads
+from nkblas.system.cpu import cpu
+
 from . import blas
-from .brgemm import brgemm
-from .einsum import einsum
-from .explain import Explanation, explain, show_config, stats
-from .gemm import gemm
-from .matmul import matmul, vecdot
-from .packed import PackedMatrix, pack
-from .patch import patch, patched, unpatch
-from .products import dot, inner, matrix_power, multi_dot, tensordot, vdot
-from .record import Recording, record
-from .runtime import cpu
-from .threads import get_num_threads, set_num_threads
+
+if TYPE_CHECKING:
+    from nkblas.inspect.explain import Explanation, explain
+    from nkblas.inspect.record import Recording, record
+    from nkblas.inspect.show_config import show_config
+    from nkblas.inspect.stats import stats
+    from nkblas.inspect.tune import warmup
 
 __all__ = [
     "Explanation",
@@ -54,7 +64,7 @@ __all__ = [
     "warmup",
 ]
 if hasattr(np, "matvec"):  # since NumPy 2.2
-    from .matmul import matvec, vecmat
+    from nkblas.api.gufuncs import matvec, vecmat
 
     __all__ += ["matvec", "vecmat"]
 __version__ = "0.1.0"
@@ -64,12 +74,29 @@ if not getattr(sys, "_is_gil_enabled", lambda: True)():
     raise ImportError("nkblas needs the GIL: start Python without PYTHON_GIL=0 and -X gil=0")
 
 
-def __getattr__(name: str) -> object:
-    # Tuning is for few programs: the others do not import it.
-    if name == "warmup":
-        from .tune import warmup
+miss_handler.install()
 
-        return warmup
+# Few programs use these, and they import the planner: each is imported at its first use.
+_LAZY = {
+    "Explanation": "explain",
+    "Recording": "record",
+    "explain": "explain",
+    "record": "record",
+    "show_config": "show_config",
+    "stats": "stats",
+    "warmup": "tune",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _LAZY:
+        value = getattr(import_module(f"nkblas.inspect.{_LAZY[name]}"), name)
+        globals()[name] = value
+        return value
     if name in ("matvec", "vecmat"):
         raise AttributeError(f"nkblas.{name}: expected NumPy 2.2 or later, got {np.__version__}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

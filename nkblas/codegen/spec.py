@@ -6,9 +6,9 @@ the rest of nkblas.
 
 from typing import Any, NamedTuple, TypeAlias
 
-from nkblas.dtypes import PRODUCTS
-from nkblas.families import Family
-from nkblas.families import family as family_of
+from nkblas.base.dtypes import PRODUCTS
+from nkblas.base.families import Family
+from nkblas.base.families import family as family_of
 
 
 def _symbol(spec: "KernelSpec") -> str:
@@ -45,7 +45,7 @@ class Microkernel(NamedTuple):
     `line` and `line_step` are the rows of A that the next call will read; `lines` means nothing.
 
     Here k counts steps of the family. Panels hold whole steps, with values of k in groups (see
-    `nkblas.families`); so does what is read in place.
+    `nkblas.base.families`); so does what is read in place.
 
     Meanwhile it fetches into L2 what the caller will need next: in each of its first `lines` <= k
     steps one cache line, those at `line`, `line_step` bytes later and so on. So what is far away
@@ -54,9 +54,9 @@ class Microkernel(NamedTuple):
     Attributes
     ----------
     isa : str
-        A name of `nkblas.isa.ISAS`.
+        A name of `nkblas.base.isa.ISAS`.
     dtype : str
-        A name of `nkblas.dtypes.PRODUCTS`.
+        A name of `nkblas.base.dtypes.PRODUCTS`.
     mr, nr : int
         Rows, and columns: a whole number of vectors.
     a_layout : {"row", "col"}
@@ -76,9 +76,9 @@ class Microkernel(NamedTuple):
         Whether it fetches B's panel, and behind it the next one, into L2: for panels that were
         packed before, and so few rows that they are hardly read again.
     epilogue : str
-        What becomes of the sums on their way into C: see `nkblas.codegen.epilogue`.
+        What becomes of the sums on their way into C: see `nkblas.codegen.kernels.epilogue`.
     family : str
-        The instructions: a name of `nkblas.families`.
+        The instructions: a name of `nkblas.base.families`.
     a, b : str
         The dtypes that the operands have where they are read, if it is not the product's.
     reduces : bool
@@ -241,7 +241,7 @@ class Pack(NamedTuple):
     to : str
         The panel's dtype, if it is another one.
     group, step : int
-        As in `nkblas.families.Family`.
+        As in `nkblas.base.families.Family`.
     compensation : int
         Not 0: before the panel comes a row of int32, so many times the sums of its columns.
     """

@@ -12,7 +12,7 @@ static int raise_again(void *unused)
 {
     (void)unused;
     __atomic_store_n(&raised, 0, __ATOMIC_RELAXED);
-    PyObject *runtime = PyImport_ImportModule("nkblas.runtime");
+    PyObject *runtime = PyImport_ImportModule("nkblas.runtime.miss_handler");
     PyObject *done = runtime ? PyObject_CallMethod(runtime, "raise_again", NULL) : NULL;
     int status = done ? 0 : -1;
     Py_DecRef(done); /* of one library for all versions of Python: no macro */

@@ -1,0 +1,164 @@
+"""Activation functions of vectors of float32 or float64, within a few units in the last place of
+what they are applied to (gelu, silu), or of the result (the others).
+
+Polynomials of as many terms as the type needs: no table of coefficients, these come from the
+functions' own definitions when a kernel is generated.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from decimal import Decimal, localcontext
+from functools import cache
+
+from nkblas.codegen import ir
+from nkblas.codegen.ir import Value
+
+TERMS = {32: 7, 64: 13}
+"""Powers of exp's series, for a remainder up to log(2) / 2; by the bits of an element."""
+
+LOG2 = {
+    32: (0.693359375, -2.1219444005469058e-4),
+    64: (0.6931471803691238, 1.9082149292705877e-10),
+}
+"""log(2) in two parts, the first of so few bits that an exponent times it is exact."""
+
+LARGEST = {32: 88.0, 64: 708.0}
+"""Up to this, exp and its inverse are normal numbers."""
+
+NORMAL = {32: (5.3, 14), 64: (8.2, 36)}
+"""Where the normal distribution's function has become 1 within an element's precision, and the
+degree of the polynomial up to there."""
+
+
+def activated(name: str, x: Value, bounds: tuple[Value, Value]) -> Value:
+    """``name(x)`` for each lane, with a name of `nkblas.base.epilogues.ACTIVATIONS`; NaN stays NaN.
+
+    Parameters
+    ----------
+    name : str
+    x : Value
+        A vector; integers have "relu" and "clip" only.
+    bounds : (Value, Value)
+        Scalars, float64: what "clip" keeps to.
+    """
+    if name == "relu":
+        return ir.at_least(x, ir.zero(x.type))
+    if name == "clip":
+        low, high = (ir.splat(ir.number(bound, x.type.element_type), x.type) for bound in bounds)
+        return ir.bounded(x, low, high)
+    if name == "sigmoid":
+        return _sigmoid(x)
+    if name == "silu":
+        return ir.times(x, _sigmoid(x))
+    if name == "tanh":
+        return _tanh(x)
+    if name == "gelu_tanh":  # Hendrycks and Gimpel, arXiv 1606.08415; 1 + tanh(y) = 2 sigmoid(2y)
+        cubic = ir.times(_constant(x, 2 * 0.044715 * math.sqrt(2 / math.pi)), ir.times(x, x))
+        factor = ir.plus(_constant(x, 2 * math.sqrt(2 / math.pi)), cubic)
+        return ir.times(x, _sigmoid(ir.times(x, factor)))
+    assert name == "gelu", name
+    return _gelu(x)
+
+
+def _constant(like: Value, number: float) -> Value:
+    return ir.constant(like.type, number)
+
+
+def _bits(x: Value) -> int:
+    return int(x.type.element_type.width)
+
+
+def _horner(x: Value, coefficients: Sequence[float]) -> Value:
+    """The polynomial with these coefficients, the highest power's first."""
+    value = _constant(x, coefficients[0])
+    for coefficient in coefficients[1:]:
+        value = ir.fma(value, x, _constant(x, coefficient))
+    return value
+
+
+def _power_and_rest(x: Value) -> tuple[Value, Value]:
+    """``p`` and ``q`` of ``exp(x) = p * (1 + q)``: p is a power of two, and q not far from 0."""
+    bits = _bits(x)
+    mantissa = {32: 23, 64: 52}[bits]
+    # the sum has the nearest integer in its last bits
+    magic = _constant(x, 1.5 * 2.0**mantissa)
+    sum_ = ir.fma(x, _constant(x, 1 / math.log(2)), magic)
+    n = ir.plus(sum_, ir.negative(magic))
+    high, low = LOG2[bits]
+    rest = ir.fma(n, _constant(x, -high), x)
+    rest = ir.fma(n, _constant(x, -low), rest)
+    series = [1 / math.factorial(i) for i in range(TERMS[bits], 1, -1)]
+    q = ir.fma(ir.times(rest, rest), _horner(rest, series), rest)
+    one = _constant(x, 1.0)
+    exponent = ir.shift_left(ir.bits_of(sum_), mantissa)
+    power = ir.float_of(ir.plus(ir.bits_of(one), exponent), x.type.element_type)
+    return power, q
+
+
+def _exp(x: Value) -> Value:
+    """exp(x), where x is small enough for it to be a number; with too negative ones it is tiny."""
+    power, q = _power_and_rest(ir.at_least(x, _constant(x, -LARGEST[_bits(x)] + 1)))
+    return ir.fma(power, q, power)
+
+
+def _sigmoid(x: Value) -> Value:
+    """1 / (1 + exp(-x)); 0 where that is tiny."""
+    one, minus = _constant(x, 1.0), ir.negative(x)
+    most = _constant(x, LARGEST[_bits(x)])
+    value = ir.divide(one, ir.plus(one, _exp(ir.at_most(minus, most))))
+    return ir.select(ir.float_less(most, minus), ir.zero(x.type), value)
+
+
+def _tanh(x: Value) -> Value:
+    """e / (e + 2) with e = exp(2|x|) - 1, and x's sign: exact where x is small, too."""
+    size = ir.absolute(x)
+    twice = ir.at_most(ir.plus(size, size), _constant(x, 80.0))
+    power, q = _power_and_rest(twice)
+    e = ir.fma(power, q, ir.plus(power, _constant(x, -1.0)))
+    return ir.copy_sign(ir.divide(e, ir.plus(e, _constant(x, 2.0))), x)
+
+
+def _gelu(x: Value) -> Value:
+    """x times the normal distribution's function, 1/2 + u G(u**2), with u not far from 0: beyond,
+    that is 0 or 1 within an element's precision."""
+    end, degree = NORMAL[_bits(x)]
+    least = ir.at_least(x, _constant(x, -end))
+    u = ir.at_most(least, _constant(x, end))
+    y = ir.fma(ir.times(u, u), _constant(x, 2 / end**2), _constant(x, -1.0))
+    normal = ir.fma(u, _horner(y, _normal(end, degree)), _constant(x, 0.5))
+    return ir.times(least, normal)
+
+
+@cache
+def _normal(end: float, degree: int) -> list[float]:
+    """The coefficients of G(u**2), as a polynomial in y = 2 (u / end)**2 - 1."""
+
+    def function(y: float) -> float:
+        u = end * math.sqrt((y + 1) / 2)
+        return math.erf(u / math.sqrt(2)) / (2 * u)
+
+    return _interpolated(function, degree)
+
+
+def _interpolated(function: Callable[[float], float], degree: int) -> list[float]:
+    """The coefficients, the highest power's first, of the polynomial that is equal to a function in
+    Chebyshev's nodes from -1 to 1.
+
+    (Newton's divided differences, multiplied out: in so many digits that nothing is lost.)
+    """
+    with localcontext() as context:
+        context.prec = 60
+        count = degree + 1
+        nodes = [Decimal(math.cos(math.pi * (2 * i + 1) / (2 * count))) for i in range(count)]
+        differences = [Decimal(function(float(node))) for node in nodes]
+        for j in range(1, count):
+            for i in range(degree, j - 1, -1):
+                rise = differences[i] - differences[i - 1]
+                differences[i] = rise / (nodes[i] - nodes[i - j])
+        powers: list[Decimal] = []
+        for node, difference in zip(reversed(nodes), reversed(differences), strict=True):
+            times_y, times_node = [Decimal(0), *powers], [*powers, Decimal(0)]
+            pairs = zip(times_y, times_node, strict=True)
+            powers = [first - node * second for first, second in pairs]
+            powers[0] += difference
+        return [float(power) for power in reversed(powers)]

@@ -1,0 +1,316 @@
+"""The k loop over a register tile, built of nanokernels."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, TypeAlias
+
+from nkblas.base.dtypes import ITEMSIZE
+from nkblas.base.epilogues import parse
+from nkblas.base.isa import ISA
+from nkblas.codegen import ir
+from nkblas.codegen.ir import LINE, PREFETCH, Value
+from nkblas.codegen.spec import Microkernel, Peak
+
+from . import epilogue
+from .nanokernel import AMX, NANOKERNELS, Nanokernel, compose, flatten, unflatten
+
+Step: TypeAlias = Callable[[Value, list[Value]], list[Value]]
+
+AHEAD = 16
+"""So many k-steps before it is needed, a row of B in place is fetched into L1."""
+
+PANEL_AHEAD = 8192
+"""Bytes that a panel which was packed before is fetched ahead: one line of two, whose neighbours
+the CPU brings in by itself."""
+
+ROWS_AHEAD = 2
+"""With tile registers, so many rows of C are fetched in a step for the next tile, and a line of so
+many rows of A for the next row of tiles."""
+
+
+def _nanokernel(spec: Microkernel | Peak, isa: ISA) -> Nanokernel:
+    types = spec.types
+    return NANOKERNELS[spec.family](isa, spec.facts, types.a, types.b)
+
+
+class _StepsOfA(NamedTuple):
+    """Where a microkernel finds A: distances in elements.
+
+    Attributes
+    ----------
+    rows : list
+        To the first row of each group of rows.
+    apart : Value
+        Of rows in a group.
+    next, step : Value or int
+        To the next k, for families that take them one by one; to the next step.
+    """
+
+    rows: list[Value | int]
+    apart: Value
+    next: Value
+    step: Value | int
+
+    @classmethod
+    def of(cls, spec: Microkernel, lda: Value, groups: list[tuple[int, int]]) -> "_StepsOfA":
+        facts = spec.facts
+        if spec.a_layout == "row":
+            rows = [ir.mul(lda, ir.const(first)) for first, _ in groups]
+            return cls(rows, lda, ir.const(1), facts.step)
+        rows = [first * facts.group_a for first, _ in groups]
+        return cls(rows, ir.const(facts.group_a), lda, ir.mul(lda, ir.const(facts.step)))
+
+
+def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
+    """Emit the body of `spec`'s function (its contract is `spec.Microkernel`'s)."""
+    if spec.facts.rows_in_tile:
+        _build_along_panels(spec, isa, arguments)
+        return
+    k, a, lda, b, ldb, c, ldc, n, accumulate, panel, line, line_step, lines, scale = arguments
+    nanokernel, facts = _nanokernel(spec, isa), spec.facts
+    of_a, of_b, held, of_c = spec.types
+    a_element, b_element = map(ir.element_type, (of_a, of_b))
+    b_size, lanes = ITEMSIZE[of_b], nanokernel.lanes
+    vectors = range(spec.nr // lanes)
+    groups = nanokernel.row_groups(spec.mr)
+
+    edge = None
+    if spec.masked:
+        left = ir.add(n, ir.const(-(len(vectors) - 1) * lanes))
+        edge = nanokernel.mask(left)
+    c_mask = [None] * (len(vectors) - 1) + [edge]
+    # packed panels are whole
+    can_mask = facts.group_b == 1 and isa.can_mask(b_size)
+    b_mask = c_mask if can_mask else [None] * len(vectors)
+    _fetch_to_write(spec, c, ldc, lanes)
+    room = None
+    if parse(spec.epilogue).activation in epilogue.LONG:
+        room = ir.allocate(spec.mr * spec.nr, nanokernel.vector_type.element_type)
+
+    # One k-step a turn, and addresses left to LLVM: it needs two registers for the rows of A in
+    # place. Unrolled by hand, its scheduler draws the loads together and spills accumulators.
+    of = _StepsOfA.of(spec, lda, groups)
+    b_ahead = ir.mul(ldb, ir.const(AHEAD))
+    b_next = ir.mul(ldb, ir.const(facts.step))
+
+    def load_b(b: Value, panel: Value, turn: int, j: int) -> Value:
+        place = ir.address(b, j * lanes * facts.group_b, b_element)
+        vector = nanokernel.load_b(place, b_mask[j], ldb, turn)
+        if spec.packs_b:
+            ir.store(vector, ir.address(panel, j * lanes, b_element))
+        return vector
+
+    def step(_: Value, carried: list[Value]) -> list[Value]:
+        a, b, panel, *flat = carried
+        if spec.packs_b:
+            row = ir.address(b, b_ahead, b_element)
+            for column in (*range(0, spec.nr, LINE // b_size), spec.nr - 1):
+                ir.prefetch(ir.address(row, column, b_element))
+        if spec.prefetch:
+            for column in range(0, spec.nr, max(lanes, LINE // b_size)):
+                ir.prefetch(ir.address(b, column + PREFETCH // b_size, b_element), ir.L2)
+        if spec.panel_ahead:
+            _fetch_panel(spec, b)
+        tile = unflatten(flat, len(vectors), facts.accumulators)
+        for turn in range(nanokernel.turns):
+            a_turn = ir.address(a, ir.mul(of.next, ir.const(turn)), a_element) if turn else a
+
+            def load_a(i: int, a: Value = a_turn) -> Value:
+                place = ir.address(a, of.rows[i], a_element)
+                return nanokernel.load_a(place, groups[i][1], of.apart)
+
+            tile = compose(nanokernel, load_a, partial(load_b, b, panel, turn), tile)
+        return [
+            ir.address(a, of.step, a_element),
+            ir.address(b, b_next, b_element),
+            ir.address(panel, spec.nr, b_element) if spec.packs_b else panel,
+            *flatten(tile),
+        ]
+
+    def step_and_fetch(p: Value, carried: list[Value]) -> list[Value]:
+        line, *rest = carried
+        ir.prefetch(line, ir.L2)
+        return [ir.address(line, line_step, ir.integer(8)), *step(p, rest)]
+
+    empty = [[nanokernel.zero(count) for _ in vectors] for _, count in groups]
+    if facts.compensation:
+        b, empty = _compensated(nanokernel, b, ldb, empty)
+    if spec.reduces:
+        flat = _sum_of_blocks(a, b, panel, scale, k, flatten(empty), step)
+    else:
+        _, *carried = ir.loop(lines, [line, a, b, panel, *flatten(empty)], step_and_fetch)
+        flat = ir.loop(k, carried, step, start=lines)[3:]
+    tile = unflatten(flat, len(vectors), facts.accumulators)
+
+    sums = nanokernel.sums(tile, spec.mr, spec.epilogue, scale)
+    starts = range(0, spec.nr, lanes)
+    target = epilogue.Target(c, ldc, spec.mr, starts, c_mask, accumulate, scale, room=room)
+    epilogue.store(spec.epilogue, isa, (held, of_c), sums, target)
+
+
+def _sum_of_blocks(
+    a: Value, b: Value, panel: Value, scale: Value, k: Value, empty: list[Value], step: Step
+) -> list[Value]:
+    """The accumulators after the k loops of all blocks."""
+    a_blocks, b_blocks, count = epilogue.Blocks.read(scale)
+    a_offset = ir.distance(ir.load(ir.ptr(), a_blocks), a)
+    b_offset = ir.distance(ir.load(ir.ptr(), b_blocks), b)
+    byte = ir.integer(8)
+
+    def block(i: Value, flat: list[Value]) -> list[Value]:
+        a = ir.address(ir.load(ir.ptr(), ir.address(a_blocks, i, ir.i64())), a_offset, byte)
+        b = ir.address(ir.load(ir.ptr(), ir.address(b_blocks, i, ir.i64())), b_offset, byte)
+        return ir.loop(k, [a, b, panel, *flat], step)[3:]
+
+    return ir.loop(count, empty, block)
+
+
+def _fetch_to_write(spec: Microkernel, c: Value, ldc: Value, lanes: int) -> None:
+    """Have a tile of C on its way into the cache."""
+    element = ir.element_type(spec.types.c)
+    for i in range(spec.mr):
+        for j in range(0, spec.nr, lanes):
+            ir.prefetch_for_write(ir.at(c, element, ir.mul(ldc, ir.const(i)), j))
+
+
+def _fetch_panel(spec: Microkernel, b: Value) -> None:
+    """Fetch what a step takes of a panel, so much ahead; behind a panel comes the next one."""
+    of_b = spec.types.b
+    for byte in range(0, spec.nr * spec.facts.step * ITEMSIZE[of_b], 2 * LINE):
+        place = (byte + PANEL_AHEAD) // ITEMSIZE[of_b]
+        ir.prefetch(ir.address(b, place, ir.element_type(of_b)), ir.L2)
+
+
+def _build_along_panels(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
+    """The same for tile registers: they are configured once, and then go along all of B's panels.
+
+    (Configuring them takes as long as ten of their multiply-adds.)
+    """
+    k, a, lda, b, _, c, ldc, n, accumulate, _, line, line_step, _, scale = arguments
+    of_a, of_b, held, of_c = spec.types
+    nanokernel, facts = AMX(isa, spec.facts, of_a, of_b), spec.facts
+    a_element, b_element, c_element = map(ir.element_type, (of_a, of_b, of_c))
+    lanes, vectors = nanokernel.lanes, range(spec.nr // nanokernel.lanes)
+    groups = nanokernel.row_groups(spec.mr)
+    of = _StepsOfA.of(spec, lda, groups)
+    width = ir.const(spec.nr)
+    b_next = spec.nr * facts.step
+    fetching = ir.minimum(k, ir.const(-(-spec.mr // ROWS_AHEAD)))
+    byte = ir.integer(8)
+    in_memory = ir.allocate(spec.mr * spec.nr, nanokernel.vector_type.element_type)
+
+    def step(_: Value, carried: list[Value]) -> list[Value]:
+        line, a, b, *flat = carried
+        for i in range(ROWS_AHEAD):
+            ir.prefetch(ir.address(line, ir.mul(line_step, ir.const(i)), byte), ir.L2)
+        if spec.panel_ahead:
+            _fetch_panel(spec, b)
+        tile = compose(
+            nanokernel,
+            lambda i: nanokernel.load_a(
+                ir.address(a, of.rows[i], a_element), groups[i][1], of.apart
+            ),
+            lambda j: nanokernel.load_b(
+                ir.address(b, j * lanes * facts.group_b, b_element), None, width, 0
+            ),
+            unflatten(flat, len(vectors), 1),
+        )
+        after = ir.address(a, of.step, a_element), ir.address(b, b_next, b_element)
+        return [ir.address(line, LINE, byte), *after, *flatten(tile)]
+
+    def step_and_fetch(p: Value, carried: list[Value]) -> list[Value]:
+        row, *rest = carried
+        for i in range(ROWS_AHEAD):
+            for j in range(spec.nr, 2 * spec.nr, max(lanes, LINE // ITEMSIZE[of_c])):
+                ir.prefetch_for_write(ir.at(row, c_element, ir.mul(ldc, ir.const(i)), j))
+        return [ir.address(row, ir.mul(ldc, ir.const(ROWS_AHEAD)), c_element), *step(p, rest)]
+
+    def panel(j: Value, carried: list[Value]) -> list[Value]:
+        b, c, line = carried
+        empty = [[nanokernel.zero(count) for _ in vectors] for _, count in groups]
+        _, *carried = ir.loop(fetching, [c, line, a, b, *flatten(empty)], step_and_fetch)
+        _, _, after, *flat = ir.loop(k, carried, step, start=fetching)
+        tile = unflatten(flat, len(vectors), 1)
+        left = ir.sub(n, j)
+
+        def by_way_of_memory() -> list[Value]:
+            nanokernel.store(tile, spec.mr, in_memory, width)
+            masks = [ir.first_lanes(lanes, ir.add(left, ir.const(-i * lanes))) for i in vectors]
+            starts = [i * lanes for i in vectors]
+
+            def row(i: Value, _: list[Value]) -> list[Value]:
+                before = ir.mul(i, width)
+                sums = nanokernel.load_row(in_memory, before, len(vectors))
+                kept = ir.add(ir.mul(j, ir.const(spec.mr)), before)
+                c_row = ir.address(c, ir.mul(ldc, i), c_element)
+                target = epilogue.Target(
+                    c_row, ldc, 1, starts, masks, accumulate, scale, i, j, kept
+                )
+                epilogue.store(spec.epilogue, isa, (held, of_c), sums, target)
+                return []
+
+            ir.loop(ir.const(spec.mr), [], row)
+            return []
+
+        def straight() -> list[Value]:
+            nanokernel.store(tile, spec.mr, c, ldc)
+            return []
+
+        if spec.epilogue or held != of_c:
+            by_way_of_memory()
+        else:
+            other = ir.any_of(ir.less(left, width), ir.nonzero(accumulate))
+            ir.either(other, by_way_of_memory, straight)
+        next_line = ir.address(line, ir.mul(line_step, ir.const(ROWS_AHEAD)), byte)
+        return [after, ir.address(c, spec.nr, c_element), next_line]
+
+    _fetch_to_write(spec, c, ldc, lanes)
+    ir.loop(n, [b, c, line], panel, step=spec.nr)
+
+
+def _compensated(
+    nanokernel: Nanokernel, b: Value, ldb: Value, tile: list[list[tuple[Value, ...]]]
+) -> tuple[Value, list[list[tuple[Value, ...]]]]:
+    """B beyond the first row of its panel, and accumulators that begin with it."""
+    vector = nanokernel.vector_type
+    width = range(len(tile[0]))
+    places = [ir.address(b, j * nanokernel.lanes, vector.element_type) for j in width]
+    row = [(ir.load(vector, place),) for place in places]
+    after = ir.address(b, ldb, vector.element_type)  # which may be wider than the tile
+    return after, [row for _ in tile]
+
+
+def build_peak(spec: Peak, isa: ISA, arguments: list[Value]) -> None:
+    """Emit independent multiply-adds on registers alone."""
+    steps, out = arguments
+    nanokernel = _nanokernel(spec, isa)
+    rows = nanokernel.family.rows_in_tile or 1
+    one = ir.const(spec.facts.group_a if rows == 1 else 0)
+    parts = spec.facts.accumulators
+    integers = spec.facts.split(isa) and ir.is_integer(nanokernel.vector_type)
+
+    a = nanokernel.load_a(out, rows, one)
+    b = nanokernel.load_b(out, None, ir.const(0), 0)
+
+    def step(_: Value, carried: list[Value]) -> list[Value]:
+        sums: list[Value] = []
+        for i in range(0, len(carried), parts):
+            chain = tuple(carried[i : i + parts])
+            # a product that is the same for all would be done once
+            x = ir.bitcast(a.type, carried[i - 1]) if integers else a
+            sums += nanokernel.multiply_add(x, b, chain)
+        return sums
+
+    chains = [value for _ in range(spec.chains) for value in nanokernel.zero(rows)]
+    if integers:  # equal ones would be one
+        places = [ir.address(out, i, nanokernel.vector_type) for i in range(len(chains))]
+        chains = [ir.load(x.type, place) for x, place in zip(chains, places, strict=True)]
+    chains = ir.loop(steps, chains, step)
+    if isinstance(nanokernel, AMX):
+        for chain in chains:
+            nanokernel.store([[(chain,)]], rows, out, ir.const(nanokernel.lanes))
+        return
+    total = chains[0]
+    for other in chains[1:]:
+        total = ir.plus(total, ir.bitcast(total.type, other))
+    ir.store(total, out)

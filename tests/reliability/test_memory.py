@@ -1,0 +1,171 @@
+"""Memory: what lies beyond operands is not touched, and what a process holds is bounded.
+
+Small runs of tests/tools/guard.py, leaks.py and engine.c; `make guard`, `make leaks` and
+`make sanitize` run them for longer.
+"""
+
+import argparse
+import ctypes
+import faulthandler
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import guard
+import leaks
+import numpy as np
+import pytest
+from support import ENGINE_SOURCES, TOOLS, run
+
+import nkblas
+from nkblas.codegen.lowering.guard_pages import Area, bounds, extent
+
+ISA_NAMES = sorted(
+    {nkblas.cpu.isa.name, *(name for name in ("sse42", "avx2") if name in guard.ISA_NAMES)}
+)
+
+
+def outcome(function: Callable[[], object]) -> int:
+    """The status of a process that calls a function."""
+    child = os.fork()
+    if child == 0:
+        faulthandler.disable()
+        function()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("size", [1, 7, 4095, 4096, 4097])
+def test_areas_end(size: int) -> None:
+    """A byte beyond the array on that side is a fault, read or written; none inside is."""
+    area = Area(size)
+    for at_end in (True, False):
+        array = area.hold(np.arange(size, dtype=np.uint8), at_end)
+        assert np.array_equal(array, np.arange(size, dtype=np.uint8))
+        start = array.ctypes.data
+        beyond = start + size if at_end else start - 1
+        assert outcome(partial(ctypes.memset, start, 1, size)) == 0
+        assert outcome(partial(ctypes.string_at, beyond, 1)) == -signal.SIGSEGV
+        assert outcome(partial(ctypes.memset, beyond, 1, 1)) == -signal.SIGSEGV
+
+
+def test_arrays_lie_in_areas_as_they_are() -> None:
+    whole = np.arange(9 * 8 * 7.0).reshape(9, 8, 7)
+    views = (
+        whole[::-2, 1::3, ::-1],
+        whole.T[2],
+        np.broadcast_to(whole[0, 0], (3, 7)),
+        whole[3, 4, 5:6],
+        whole[:0],
+    )
+    for view in views:
+        for at_end in (True, False):
+            held = Area(bounds(view)[1]).hold(view, at_end)
+            assert (held.shape, held.strides, held.dtype) == (view.shape, view.strides, view.dtype)
+            assert np.array_equal(held, view)
+            if view.size:
+                assert np.array_equal(extent(held), extent(view))
+
+
+def options(**changes: int | str) -> argparse.Namespace:
+    return argparse.Namespace(**{"seed": 0, "first": 0, "spoil": "", **changes})
+
+
+@pytest.mark.parametrize("kind", guard.KINDS)
+@pytest.mark.parametrize("isa", ISA_NAMES)
+def test_nothing_beyond_is_touched(isa: str, kind: str) -> None:
+    found = guard.run(isa, kind, options(kernels=2, products=15))
+    assert not found.faults, "\n".join(found.faults)
+    assert found.checked > 10 if kind == "kernels" else found.products > 15
+
+
+@pytest.mark.parametrize("dimension", ["m", "n"])
+def test_what_goes_too_far_is_found(dimension: str) -> None:
+    """A row or a column more than there is, of small operands too; and whose it is."""
+    found = guard.run(nkblas.cpu.isa.name, "products", options(products=4, spoil=dimension))
+    assert len(found.faults) >= 3, found
+    assert any("SIGSEGV" in fault and "because of " in fault for fault in found.faults), found
+
+
+def test_memory_does_not_grow() -> None:
+    found = leaks.run(10000, 200, NKBLAS_CACHE_DIR=os.environ["NKBLAS_CACHE_DIR"])
+    assert leaks.growth(found) < 1e6, found
+
+
+def test_plans_and_kernels_are_bounded() -> None:
+    """The table begins anew when it is full, under products of other threads; kernels that are
+    there serve when there are many."""
+    report, _ = run(
+        """
+        from nkblas.runtime import kernels, dispatch
+        dispatch.MOST, kernels.MOST = 40, 12
+        done, most, wrong = [], 0, []
+
+        def others():
+            while not done:
+                try:
+                    multiply((30, 40, 50), (7, 8, 9), (300, 200, 100))
+                except AssertionError as error:
+                    wrong.append(str(error))
+
+        threads = [threading.Thread(target=others) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for i in range(400):
+            multiply((i % 23 + 1, i % 29 + 1, i % 7 + 1))
+            most = max(most, len(dispatch.in_table) + len(dispatch.why_numpy))
+        done.append(True)
+        for thread in threads:
+            thread.join()
+        improve((5, 5, 5))  # who asks for it has it
+        loaded = len(kernels.kernels.addresses)
+        for i in range(3):
+            multiply((9, 9, 9))
+        problem = nkblas.explain(*operands(9, 9, 9)).problem
+        patience = dispatch.lib.nk_table_find(dispatch.to_c(problem)).patience
+        report(most=most, wrong=wrong, many=kernels.kernels.are_many, patience=patience,
+               more=len(kernels.kernels.addresses) - loaded)
+        """
+    )
+    assert report["most"] <= 40
+    assert not report["wrong"]
+    assert report["fallbacks"] == 0
+    assert (report["many"], report["patience"], report["more"]) == (True, 0, 0)
+
+
+def test_what_was_recorded_is_forgotten() -> None:
+    report, _ = run(
+        """
+        from nkblas._engine import ffi, lib
+        with nkblas.record() as outer:
+            multiply((3, 4, 5))
+            with nkblas.record() as inner:
+                multiply((4, 5, 6))
+            held = lib.nk_recorded(ffi.NULL, 0)
+            multiply((4, 5, 6))
+        report(outer=sum(outer.values()), inner=sum(inner.values()), held=held,
+               left=lib.nk_recorded(ffi.NULL, 0))
+        """
+    )
+    assert (report["outer"], report["inner"], report["held"], report["left"]) == (3, 1, 2, 0)
+
+
+@pytest.mark.parametrize("sanitizer", ["thread", "address,undefined"])
+@pytest.mark.skipif(not shutil.which("gcc"), reason="there is no gcc")
+def test_the_engine_is_sound(sanitizer: str, tmp_path: Path) -> None:
+    """Callers at once, while plans come and go."""
+    program = tmp_path / "engine"
+    names = ("gemm.c", "table.c", "threads.c", "memory.c", "record.c")
+    sources = [TOOLS / "engine.c", *(ENGINE_SOURCES / name for name in names)]
+    command = ["gcc", "-std=gnu11", "-O1", "-g", f"-fsanitize={sanitizer}", f"-I{ENGINE_SOURCES}"]
+    command += [*map(str, sources), "-lm", "-lpthread", "-o", str(program)]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip(f"the compiler has no -fsanitize={sanitizer}")
+    ran = subprocess.run([str(program), "3000"], capture_output=True, text=True, timeout=100)
+    if "unexpected memory mapping" in ran.stderr:
+        pytest.skip("ThreadSanitizer does not run on this system")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "done\n", "")

@@ -1,0 +1,632 @@
+"""Generated machine code, read back: no spill in a k loop, and nothing but the function."""
+
+import ctypes
+import faulthandler
+import itertools
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from machine_code import (
+    Instruction,
+    disassemble,
+    function,
+    innermost_loops,
+    library,
+    objdump,
+    touching_stack,
+)
+from support import DTYPES, Array, Order, exact, fenced, integers
+
+import nkblas
+from nkblas import _engine
+from nkblas.base.families import Family
+from nkblas.base.families import family as family_of
+from nkblas.base.isa import ISAS
+from nkblas.base.problem import PLAIN
+from nkblas.codegen import spec
+from nkblas.codegen.kernels.small import pieces
+from nkblas.codegen.kernels.small import tiles as small_tiles
+from nkblas.codegen.lowering import verify
+from nkblas.codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Peak, Small, Stream
+from nkblas.planning.plan import STREAM_ROWS, has_spare_register, stream_shape, tiles, widest
+
+BASES = [name for name, isa in ISAS.items() if isa.base is isa]
+FAMILIES = list(itertools.product(BASES, DTYPES))
+by_family = pytest.mark.parametrize(("isa", "dtype"), FAMILIES, ids=map("-".join, FAMILIES))
+
+
+SPECS: list[KernelSpec] = [
+    kind
+    for isa, dtype in FAMILIES
+    for kind in (
+        Microkernel(isa, dtype, 4, 16, "row", False),
+        Microkernel(isa, dtype, 4, 16, "col", True),
+        Microkernel(isa, dtype, 4, 16, "row", packs_b=True),
+        Microkernel(isa, dtype, 4, 16, "row", prefetch=True),
+        Microkernel(isa, dtype, 4, 16, "row", True, epilogue="scale"),
+        Stream(isa, dtype, 2, 16, 4, "row"),
+        Stream(isa, dtype, 2, 16, 4, "row", epilogue="scale"),
+        Stream(isa, dtype, 1, 16, 6, "col", True, False),
+        Stream(isa, dtype, 2, 16, 3, "row", False, True),
+        Dot(isa, dtype, 1, 8, "b"),
+        Dot(isa, dtype, 3, 4, "a", True),
+        Dot(isa, dtype, 3, 4, "a", epilogue="scale"),
+        Small(isa, dtype, 5, 7, 3, "row", "row"),
+        Small(isa, dtype, 17, 33, 21, "col", "row"),
+        Small(isa, dtype, 17, 33, 21, "row", "col"),
+        Small(isa, dtype, 2, 2, 2, "row", "col"),
+        Pack(isa, dtype, 16, "across"),
+        Pack(isa, dtype, 5, "across"),
+        Pack(isa, dtype, 16, "along"),
+        Pack(isa, dtype, 16, "strided"),
+        Copy(isa, dtype),
+        Peak(isa, dtype, 10),
+    )
+]
+
+
+NOTHING_ELSE = (_engine.ffi.NULL, _engine.ffi.NULL, 0, 0, _engine.ffi.NULL)
+"""The last arguments of a microkernel that has neither to pack nor to fetch nor to scale."""
+
+
+class Loop(NamedTuple):
+    """What is known of an innermost loop that multiplies.
+
+    Attributes
+    ----------
+    multiplies, adds : int
+        Vector instructions; a fused one counts as both.
+    stack : list of Instruction
+        Those that touch the stack.
+    prefetches, stores : int
+        Instructions; vectors stored.
+    masked : bool
+        Whether it works on parts of vectors.
+    """
+
+    multiplies: int
+    adds: int
+    stack: list[Instruction]
+    prefetches: int
+    stores: int
+    masked: bool
+
+
+def k_loops(code: list[Instruction]) -> list[Loop]:
+    """The innermost loops of a microkernel that multiply: with and without prefetches.
+
+    LLVM may unroll a small one in two.
+    """
+    stack = touching_stack(code)
+    found = []
+    for body in innermost_loops(code):
+        fused, multiplies, adds, prefetches = (
+            sum(bool(re.match(pattern, x.name)) for x in body)
+            for pattern in (r"vfmadd\w+p[sd]$", r"v?mulp[sd]$", r"v?addp[sd]$", "prefetch")
+        )
+        stores = sum(
+            bool(re.match(r"v?mov[au]p[sd] \w*word ptr", f"{x.name} {x.operands}")) for x in body
+        )
+        touching = [x for x in body if x in stack]
+        if fused or multiplies:
+            masked = any(re.search(r"maskmov|\{k\d\}", f"{x.name} {x.operands}") for x in body)
+            counts = multiplies + fused, adds + fused
+            found.append(Loop(*counts, touching, prefetches, stores, masked))
+    return found
+
+
+def fma(dtype: str) -> Family:
+    return family_of(dtype, "fma")
+
+
+def family(isa: str, dtype: str, a_layout: str) -> list[Microkernel]:
+    """Every main tile, also packing B, and for every width the widest edges of any plan.
+
+    And those for few rows of C. An epilogue comes after the k loop: what has the most to hold has
+    one besides.
+    """
+    lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
+    main = [Microkernel(isa, dtype, mr, nr, a_layout) for mr, nr in tiles(ISAS[isa], fma(dtype))]
+    spare = [each for each in main if has_spare_register(ISAS[isa], fma(dtype), each.mr, each.nr)]
+    found = {*main, *(each._replace(packs_b=True) for each in spare)}
+    flat = [(mr, widest(ISAS[isa], mr, fma(dtype)) * lanes) for mr in range(1, 9)]
+    found |= {Microkernel(isa, dtype, *tile, a_layout, prefetch=True) for tile in flat}
+    found |= {each._replace(epilogue="scale") for each in found if each.packs_b or each.prefetch}
+    for n in range(lanes - 1, max(each.nr for each in found), lanes):  # one less than whole
+        for mr, nr in tiles(ISAS[isa], fma(dtype), n):
+            columns = -(-(n % nr) // lanes) * lanes
+            for rows in {mr, max(1, mr - 1)}:
+                found.add(Microkernel(isa, dtype, rows, columns, a_layout, masked=True))
+    return sorted(found)
+
+
+@pytest.mark.parametrize("a_layout", ["row", "col"])
+@by_family
+def test_no_spill_in_the_k_loop(isa: str, dtype: str, a_layout: str) -> None:
+    """The multiply-adds of whole k-steps, and no access to the stack."""
+    specs = family(isa, dtype, a_layout)
+    functions = disassemble(specs)
+    lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
+    wrong = []
+    for each in specs:
+        products = each.mr * each.nr // lanes
+        loops = k_loops(functions[each.symbol])
+        if not loops:
+            wrong.append(f"{each.symbol}: no k loop")
+        for loop in loops:
+            if loop.multiplies % products or loop.adds % products:
+                wrong.append(f"{each.symbol}: {loop.multiplies} products, expected {products}")
+            if loop.stack:
+                wrong.append(f"{each.symbol}: {len(loop.stack)} spills, like {loop.stack[0]}")
+    assert not wrong, "\n".join(wrong)
+
+
+def streams(isa: str, dtype: str, a_layout: str = "row") -> list[Stream]:
+    """Those of plans."""
+    lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
+    found = []
+    for mr in range(1, STREAM_ROWS + 1):
+        vectors, kr = stream_shape(ISAS[isa], mr, fma(dtype))
+        found.append(Stream(isa, dtype, mr, vectors * lanes, kr, a_layout))
+    return found
+
+
+def dots(isa: str, dtype: str) -> list[Dot]:
+    """The widest for each number of rows, their transposes, and those with few accumulators."""
+    row = ISAS[isa]
+    found = {Dot(isa, dtype, 1, nr, "b") for nr in range(1, 10)}
+    for mr in (2, 3, 4):
+        fitting = [
+            n for n in range(mr, 9) if fma(dtype).registers_needed(row, mr, n) <= row.registers
+        ]
+        for nr in fitting[-1:]:
+            found |= {Dot(isa, dtype, mr, nr, "b"), Dot(isa, dtype, nr, mr, "a")}
+    return sorted(found)
+
+
+@pytest.mark.parametrize("more", [False, True])
+@by_family
+def test_no_spill_in_streams_and_dots(isa: str, dtype: str, more: bool) -> None:
+    """In loops over whole vectors: no vector on the stack, and nothing written to it.
+
+    With the least to hold in registers, and with all that there may be besides. An address may be
+    read from the stack. At the edges, for one vector, registers may be short.
+    """
+    lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
+    found: list[Stream | Dot] = [*streams(isa, dtype), *streams(isa, dtype, "col")]
+    specs = [*found, *dots(isa, dtype)]
+    if more:
+        specs = [each._replace(prefetch=True, epilogue="scale") for each in specs]
+    functions = disassemble(specs)
+    wrong = []
+    for each in specs:
+        step = each.mr * each.nr if isinstance(each, Dot) else each.mr * each.nr // lanes * each.kr
+        loops = k_loops(functions[each.symbol])
+        if not any(x.multiplies == x.adds and x.multiplies % step == 0 for x in loops):
+            wrong.append(f"{each.symbol}: no loop of whole steps")
+        for loop in [x for x in loops if not x.masked]:
+            vectors = [x for x in loop.stack if re.search("[xyz]mm", x.operands)]
+            written = [x for x in loop.stack if re.match("[a-z ]*\\[r", x.operands)]
+            spills = vectors + [x for x in written if x.name != "cmp"]
+            # where a stream multiplies C by beta, once, that may come from memory
+            if len(spills) > (isinstance(each, Stream) and each.epilogue == "scale"):
+                wrong.append(f"{each.symbol}: {len(spills)} spills, like {spills[0]}")
+    assert not wrong, "\n".join(wrong)
+
+
+# What must not be in the code for an instruction set: an operand or a name of a later one
+LATER = {
+    "sse42": r"^v|[yz]mm",
+    "avx2": r"zmm|\{k[0-7]\}|\{1to|[xy]mm(1[6-9]|[23][0-9])",
+    "avx512": r"tmm|^(vdpbf16|vpdp|v\w+ph\b)",
+}
+
+
+@by_family
+def test_code_keeps_to_its_instruction_set(isa: str, dtype: str) -> None:
+    """Whatever the CPU that compiles it has: libraries may be taken to another one."""
+    specs = [each for each in SPECS if (each.isa, each.dtype) == (isa, dtype)]
+    for symbol, code in disassemble(specs).items():
+        later = [x for x in code if re.search(LATER[isa], f"{x.name} {x.operands}")]
+        assert not later, f"{symbol}: {later[0]}"
+
+
+def test_spills_are_seen() -> None:
+    """36 accumulators in 16 registers: the listing must show it, or the test above is blind."""
+    too_large = Microkernel("avx2", "float32", 12, 24, "row", False)
+    for each in (too_large, too_large._replace(isa="sse42", nr=12)):
+        functions = disassemble([each])
+        for loop in k_loops(functions[each.symbol]):
+            assert loop.multiplies == loop.adds == 36
+            assert loop.stack
+
+
+@by_family
+def test_what_a_k_loop_does_besides(isa: str, dtype: str) -> None:
+    """It fetches a line for each step, and nothing once there are no more of them.
+
+    One that packs B stores each vector, and fetches the lines of a row that may lie across one
+    more of them than it fills. One that fetches B ahead takes as many as a row fills.
+    """
+    lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
+    mr, nr = tiles(ISAS[isa], fma(dtype))[1]
+    plain = Microkernel(isa, dtype, mr, nr, "row")
+    packing, ahead = plain._replace(packs_b=True), plain._replace(prefetch=True)
+    functions = disassemble([plain, packing, ahead])
+    vectors, row = nr // lanes, -(-nr * np.dtype(dtype).itemsize // 64) + 1
+    for each, stores, prefetches in ((plain, 0, 0), (packing, vectors, row), (ahead, 0, row - 1)):
+        fetching, rest = k_loops(functions[each.symbol])
+        assert (fetching.stores, fetching.prefetches) == (stores, prefetches + 1)
+        assert (rest.stores, rest.prefetches) == (stores, prefetches)
+
+
+@by_family
+def test_tiles_fit_the_registers(isa: str, dtype: str) -> None:
+    """By an independent count, and none could have one row more."""
+    row = ISAS[isa]
+    lanes = row.vector_bits // 8 // np.dtype(dtype).itemsize
+    found = tiles(row, fma(dtype))
+    assert len(found) == len(set(found)) > 1
+    for mr, nr in found:
+        vectors, rest = divmod(nr, lanes)
+        assert rest == 0
+        needed = mr * vectors + min(mr, vectors) + (1 if row.fused else 2)
+        assert needed == fma(dtype).registers_needed(row, mr, vectors) <= row.registers
+
+
+def test_a_library_exports_its_function_alone() -> None:
+    for each in SPECS:
+        table = [line.split() for line in objdump("-T", str(library(each))).splitlines()]
+        exported = [words[-1] for words in table if "DF" in words or "DO" in words]
+        assert exported == [each.symbol]
+        if isinstance(each, Microkernel | Stream | Dot):
+            assert not any(x.name == "call" for x in disassemble([each])[each.symbol])
+
+
+def test_specs_survive_json_and_have_names_of_their_own() -> None:
+    assert [spec.from_dict(spec.to_dict(each)) for each in SPECS] == SPECS
+    assert [type(spec.from_dict(spec.to_dict(each))) for each in SPECS] == list(map(type, SPECS))
+    assert len({each.symbol for each in SPECS}) == len(SPECS)
+
+
+RUNNABLE = [name for name in BASES if nkblas.cpu.features.issuperset(ISAS[name].requires)]
+
+
+@pytest.mark.parametrize("isa", RUNNABLE)
+def test_a_kernel_is_checked_against_its_spec(isa: str) -> None:
+    """The check before storing lets right kernels pass, and sees those of another spec: they are
+    wrong, or they read or write where memory ends."""
+    microkernel = Microkernel(isa, "float32", 4, 16, "row", False)
+    pack = Pack(isa, "float32", 16, "along")
+    small = Small(isa, "float32", 5, 8, 3, "row", "row")
+    tiny = Small(isa, "float32", 2, 2, 2, "row", "row")
+    stream = Stream(isa, "float32", 2, 16, 3, "row")
+    dot = Dot(isa, "float32", 1, 8, "b")
+    of_complex = [each._replace(dtype="complex64") for each in (small, stream, dot)]
+    impostors: dict[KernelSpec, KernelSpec] = {
+        of_complex[0]: of_complex[0]._replace(k=2),
+        of_complex[1]: of_complex[1]._replace(mr=1),
+        of_complex[2]: of_complex[2]._replace(nr=7),
+        **{each._replace(epilogue="scale"): each for each in of_complex[1:]},
+        microkernel: microkernel._replace(mr=3),
+        microkernel._replace(masked=True): microkernel,
+        microkernel._replace(a_layout="col"): microkernel,
+        microkernel._replace(packs_b=True): microkernel,
+        microkernel._replace(dtype="float64"): microkernel._replace(dtype="float64", nr=8),
+        small: small._replace(m=4),
+        small._replace(n=9): small,
+        small._replace(a_layout="col"): small,
+        small._replace(b_layout="col"): small,
+        tiny: tiny._replace(b_layout="col"),
+        tiny._replace(a_layout="col"): tiny,
+        microkernel._replace(epilogue="scale"): microkernel,
+        stream._replace(epilogue="scale"): stream,
+        dot._replace(epilogue="scale"): dot,
+        stream: stream._replace(mr=1),
+        stream._replace(a_layout="col"): stream,
+        stream._replace(nontemporal=True): stream._replace(mr=1),
+        dot: dot._replace(nr=7),
+        dot._replace(mr=2): dot,
+        pack: pack._replace(source="across"),
+        pack._replace(width=15): pack,
+        pack._replace(source="across"): pack._replace(source="across", width=17),
+        pack._replace(source="strided"): pack,
+    }
+    for right, wrong in impostors.items():
+        assert outcome(right, right) == "right"
+        assert outcome(right, wrong) in ("wrong", "fault"), f"{wrong.symbol} for {right.symbol}"
+
+
+def outcome(spec: KernelSpec, other: KernelSpec) -> str:
+    """What the check of a spec comes to, in a process of its own, with the function of another."""
+    function(other)
+    child = os.fork()
+    if child == 0:
+        faulthandler.disable()
+        try:
+            verify.check(spec, function(other))
+            os._exit(0)
+        except verify.WrongKernelError as error:
+            os._exit(1 if spec.symbol in str(error) else 2)
+        finally:
+            os._exit(3)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return {0: "right", 1: "wrong", -signal.SIGSEGV: "fault"}.get(status, f"status {status}")
+
+
+# A right kernel, and one that does the same a little further than it should: in what it reads,
+# and in what it writes.
+def beyond(isa: str) -> Iterator[tuple[KernelSpec, KernelSpec]]:
+    lanes = ISAS[isa].lanes(4)
+    tile = Microkernel(isa, "float32", 4, 2 * lanes, "row")
+    yield tile._replace(mr=3), tile
+    yield tile._replace(nr=lanes), tile
+    yield tile._replace(masked=True), tile
+    stream = Stream(isa, "float32", 2, 2 * lanes, 3, "row")
+    yield stream._replace(mr=1), stream
+    yield Dot(isa, "float32", 1, 2, "b"), Dot(isa, "float32", 1, 3, "b")
+    for layouts in LAYOUTS:
+        for size in ((5, 7, 3), (2, 2, 2), (17, 33, 21)):
+            small = Small(isa, "float32", *size, *layouts)
+            yield small, small._replace(m=small.m + 1)
+            yield small, small._replace(n=small.n + 1)
+            yield small, small._replace(k=small.k + 1)
+    for source in ("along", "across", "strided"):
+        yield Pack(isa, "float32", 15, source), Pack(isa, "float32", 16, source)
+    yield Copy(isa, "float32"), Copy(isa, "float64")
+
+
+@pytest.mark.parametrize("isa", RUNNABLE)
+def test_no_kernel_that_goes_too_far_is_kept(isa: str) -> None:
+    """Where memory ends, a byte too much ends the process that compiles, and no other."""
+    faults = 0
+    for right, further in beyond(isa):
+        found = outcome(right, further)
+        assert found in ("wrong", "fault"), f"{further.symbol} for {right.symbol}: {found}"
+        faults += found == "fault"
+    assert faults > 20
+
+
+@by_family
+def test_every_tile_multiplies_right(isa: str, dtype: str) -> None:
+    if isa not in RUNNABLE:
+        pytest.skip(f"nkblas.cpu lacks {isa}")
+    for mr, nr in tiles(ISAS[isa], fma(dtype)):
+        for a_layout in ("row", "col"):
+            each = Microkernel(isa, dtype, mr, nr, a_layout, True, packs_b=True)
+            verify.check(each, function(each))
+
+
+# One, primes, a vector and one more or less, what is unrolled and what is not; few columns
+SMALL = [(1, 1, 1), (2, 3, 5), (4, 4, 4), (5, 6, 7), (8, 8, 8), (7, 9, 17), (16, 15, 16)]
+SMALL += [(1, 64, 64), (64, 1, 64), (13, 31, 2), (33, 34, 35), (64, 64, 64)]
+SMALL += [(2, 2, 2), (3, 3, 3), (9, 4, 7), (17, 2, 3), (5, 1, 6), (4, 2, 1), (10, 3, 5), (4, 4, 9)]
+
+LAYOUTS = list(itertools.product(("row", "col"), repeat=2))
+
+
+@pytest.mark.parametrize(("a_layout", "b_layout"), LAYOUTS)
+@by_family
+def test_small_sizes_multiply_right(isa: str, dtype: str, a_layout: str, b_layout: str) -> None:
+    """Stacks of exact integers, with nothing written between them, and nothing read around them."""
+    if isa not in RUNNABLE:
+        pytest.skip(f"nkblas.cpu lacks {isa}")
+    for m, n, k in SMALL if a_layout == b_layout else SMALL[1::2]:
+        each = Small(isa, dtype, m, n, k, a_layout, b_layout)
+        address = function(each)
+        verify.check(each, address)
+        call = _engine.ffi.cast("nk_small", address)
+        a, b = integers(2, m, k), integers(2, k, n, seed=1)
+        for at_end in (False, True):
+            c = fenced(np.full((2, m, n), np.nan), dtype, "C", at_end)
+            operands = [
+                fenced(x if layout == "row" else x.swapaxes(1, 2), dtype, "C", at_end)
+                for x, layout in ((a, a_layout), (b, b_layout))
+            ]
+            stacks = [
+                (_engine.ffi.cast("void *", x.ctypes.data), x[0].size) for x in (*operands, c)
+            ]
+            call(2, *itertools.chain(*stacks))
+            assert (c == exact(a, b)).all(), f"{each.symbol} {at_end=}"
+
+
+@pytest.mark.parametrize("isa", BASES)
+def test_every_small_size_has_tiles(isa: str) -> None:
+    """Also where a product takes so many registers that a vector of C is all there is room for."""
+    for dtype, (m, n, k) in itertools.product(PLAIN, SMALL):
+        found = small_tiles(Small(isa, dtype, m, n, k, "row", "row"), ISAS[isa])
+        assert sum(height * count for height, count in found.rows) == m
+        live = [sum(piece.live for piece in group) * count for group, count in found.columns]
+        assert sum(live) == n
+
+
+@pytest.mark.parametrize("b_layout", ["row", "col"])
+@by_family
+def test_no_spill_in_small_sizes(isa: str, dtype: str, b_layout: str) -> None:
+    """Neither where k is unrolled nor where it is a loop.
+
+    Of a B along k, rows are on the stack: each vector of them may be stored there once, but for a
+    few of the last, and none while it multiplies.
+    """
+    sizes = (2, 3, 4, 5, 8, 12, 16, 24, 32, 48, 64)
+    specs = [Small(isa, dtype, size, size, size, "row", b_layout) for size in sizes]
+    functions = disassemble(specs)
+    for each in specs:
+        code = functions[each.symbol]
+        stack = [x for x in touching_stack(code) if re.search(r"[xyz]mm", x.operands)]
+        if each.b_layout == "col":
+            stack = [x for x in stack if re.match(r"\w+ ptr", x.operands)]  # stores
+            loops = [x for loop in k_loops(code) for x in loop.stack if x in stack]
+            if each.k > 24:
+                assert not loops, f"{each.symbol}: {len(loops)} spills, like {loops[0]}"
+            rows = (each.k + 3) * len(pieces(each.n, ISAS[isa], np.dtype(dtype).itemsize))
+            assert len(stack) <= rows, f"{each.symbol}: {len(stack)} vectors stored"
+        else:
+            assert not stack, f"{each.symbol}: {len(stack)} spills, like {stack[0]}"
+
+
+@by_family
+def test_small_sizes_have_little_code(isa: str, dtype: str) -> None:
+    """However large they are: it is compiled while somebody may be waiting."""
+    sizes = [(16, 16, 16), (33, 34, 35), (63, 61, 64), (64, 6, 60), (64, 64, 64)]
+    specs = [
+        Small(isa, dtype, *size, *layouts) for size, layouts in itertools.product(sizes, LAYOUTS)
+    ]
+    for symbol, code in disassemble(specs).items():
+        assert len(code) < 1500, f"{symbol}: {len(code)} instructions"
+
+
+INVALID, DIVISION, OVERFLOW, UNDERFLOW = 1, 4, 8, 16  # <fenv.h> on x86
+
+
+@by_family
+def test_lanes_beyond_an_edge_raise_nothing(isa: str, dtype: str) -> None:
+    """What is infinite meets zeros in other products only: none is made that nobody asked for."""
+    if isa not in RUNNABLE:
+        pytest.skip(f"nkblas.cpu lacks {isa}")
+    libm = ctypes.CDLL("libm.so.6")
+    for n, b_layout in itertools.product(range(1, 20), ("row", "col")):
+        each = Small(isa, dtype, 3, n, 4, "row", b_layout)
+        call = _engine.ffi.cast("nk_small", function(each))
+        for infinite in ([0], [1], [2], [3], [0, 1, 2, 3]):
+            a, b, c = np.ones((3, 4), dtype), np.zeros((4, n), dtype), np.empty((3, n), dtype)
+            a[:, infinite], b[infinite] = np.inf, 1
+            b = b if b_layout == "row" else np.ascontiguousarray(b.T)
+            operands = [_engine.ffi.cast("void *", x.ctypes.data) for x in (a, b, c)]
+            libm.feclearexcept(INVALID)
+            call(1, operands[0], 0, operands[1], 0, operands[2], 0)
+            assert not libm.fetestexcept(INVALID), f"{each.symbol} {infinite}"
+            assert np.isposinf(c).all()
+
+
+Multiply = Callable[..., None]
+
+
+def compiled(each: Stream | Dot) -> Multiply:
+    """The kernel as a function of contiguous matrices: A and B in the order that it wants."""
+    kernel = _engine.ffi.cast("nk_microkernel", function(each))
+
+    def multiply(a: Array, b: Array, c: Array, accumulate: bool) -> None:
+        (m, k), n = a.shape, b.shape[1]
+        by_column = isinstance(each, Stream) and each.a_layout == "col"
+        pa, pb, pc = (_engine.ffi.cast("void *", x.ctypes.data) for x in (a, b, c))
+        kernel(
+            k, pa, m if by_column else k, pb, k if isinstance(each, Dot) else n, pc, n, n,
+            accumulate, *NOTHING_ELSE,
+        )  # fmt: skip
+
+    return multiply
+
+
+def orders(each: Stream | Dot) -> tuple[Order, Order]:
+    """Of A and of B."""
+    if isinstance(each, Dot):
+        return "C", "F"
+    return "F" if each.a_layout == "col" else "C", "C"
+
+
+def hurting(each: Stream | Dot) -> Iterator[tuple[int, int]]:
+    """Values of n and k around vectors, steps and groups."""
+    lanes = ISAS[each.isa].lanes(np.dtype(each.dtype).itemsize)
+    if isinstance(each, Dot):
+        lengths = {1, 2, lanes - 1, lanes, lanes + 1, 8 * lanes + 1, 9 * lanes - 1, 211}
+        return ((each.nr, k) for k in sorted(lengths - {0}))
+    columns = {1, 2, lanes - 1, lanes + 1, each.nr, each.nr + 1, 3 * each.nr - 1, 97} - {0}
+    depths = {1, each.kr - 1, each.kr, each.kr + 1, 2 * each.kr, 31} - {0}
+    return itertools.product(sorted(columns), sorted(depths))
+
+
+def streaming(isa: str, dtype: str) -> list[Stream | Dot]:
+    """One of each kind and shape, with every option on one of them."""
+    if isa not in RUNNABLE:
+        pytest.skip(f"nkblas.cpu lacks {isa}")
+    first, *others = streams(isa, dtype)
+    nontemporal = [first._replace(nontemporal=True), others[2]._replace(nontemporal=True)]
+    found = [first._replace(prefetch=True), *others, *streams(isa, dtype, "col")[2:4], *nontemporal]
+    *most, last = dots(isa, dtype)
+    return [*found, *most, last._replace(prefetch=True)]
+
+
+@by_family
+def test_streams_and_dots_are_exact(isa: str, dtype: str) -> None:
+    """All sizes around a vector, on operands that begin or end where memory does."""
+    for each in streaming(isa, dtype):
+        multiply = compiled(each)
+        a_order, b_order = orders(each)
+        for n, k in hurting(each):
+            a, b, c = integers(each.mr, k), integers(k, n, seed=1), integers(each.mr, n, seed=2)
+            for at_end, accumulate in itertools.product((False, True), repeat=2):
+                # what is not to be read is not a number
+                before = c if accumulate else np.full(c.shape, np.nan)
+                got = fenced(before, dtype, "C", at_end)
+                multiply(
+                    fenced(a, dtype, a_order, at_end),
+                    fenced(b, dtype, b_order, at_end),
+                    got,
+                    accumulate,
+                )
+                expected = exact(a, b) + (c if accumulate else 0)
+                assert (got == expected).all(), f"{each.symbol} {n=} {k=} {at_end=} {accumulate=}"
+
+
+@by_family
+def test_streams_and_dots_raise_no_exceptions_of_their_own(isa: str, dtype: str) -> None:
+    """Products of infinities raise nothing; nor must what fills the vectors at an edge."""
+    libm = ctypes.CDLL("libm.so.6")
+    signaling = np.array([0x7F800001], "u4").view("f4")
+    if dtype == "float64":
+        signaling = np.array([0x7FF0000000000001], "u8").view("f8")
+    for each in streaming(isa, dtype):
+        multiply = compiled(each)
+        a_order, b_order = orders(each)
+        for n, k in hurting(each):
+            a = np.full((each.mr, k), np.inf, dtype, order=a_order)
+            b = np.full((k, n), np.inf, dtype, order=b_order)
+            c = np.empty((each.mr, n), dtype)
+            c.view(f"u{c.itemsize}")[...] = signaling.view(f"u{c.itemsize}")
+            libm.feclearexcept(INVALID | DIVISION | OVERFLOW | UNDERFLOW)
+            multiply(a, b, c, accumulate=False)
+            raised = libm.fetestexcept(INVALID | DIVISION | OVERFLOW | UNDERFLOW)
+            assert raised == 0, f"{each.symbol} {n=} {k=}: {raised}"
+            assert (c == np.inf).all()
+
+
+@by_family
+def test_dots_have_the_same_bits_wherever_operands_lie(isa: str, dtype: str) -> None:
+    """Whatever the alignment of the two operands, and of their lines to each other."""
+    if isa not in RUNNABLE:
+        pytest.skip(f"nkblas.cpu lacks {isa}")
+    size = np.dtype(dtype).itemsize
+    lanes = ISAS[isa].lanes(size)
+    generator = np.random.default_rng(0)
+    for each in dots(isa, dtype):
+        kernel = _engine.ffi.cast("nk_microkernel", function(each))
+        for k in (1, lanes - 1, lanes + 1, 9 * lanes + 3):
+            a, b = (generator.standard_normal((lines, k)) for lines in (each.mr, each.nr))
+            found = set()
+            for shift, pad in itertools.product(range(lanes), (0, 1)):
+                ld = -(-k // lanes) * lanes + pad
+                (pa, _a), (pb, _b) = (
+                    shifted(x.astype(dtype), ld, 3 * shift % lanes if x is a else shift)
+                    for x in (a, b)
+                )
+                c = np.empty((each.mr, each.nr), dtype)
+                pc = _engine.ffi.cast("void *", c.ctypes.data)
+                kernel(k, pa, ld, pb, ld, pc, each.nr, each.nr, 0, *NOTHING_ELSE)
+                found.add(c.tobytes())
+            assert len(found) == 1, f"{each.symbol} {k=}"
+
+
+def shifted(lines: Array, ld: int, shift: int) -> tuple[object, Array]:
+    """The address of a copy, `shift` elements behind a cache line, and the buffer it is in."""
+    buffer = np.full(lines.shape[0] * ld + 128, np.nan, lines.dtype)
+    start = -buffer.ctypes.data % 64 // buffer.itemsize + shift
+    np.lib.stride_tricks.as_strided(
+        buffer[start:], lines.shape, (ld * buffer.itemsize, buffer.itemsize)
+    )[...] = lines
+    return _engine.ffi.cast("void *", buffer[start:].ctypes.data), buffer

@@ -1,0 +1,75 @@
+"""The examples in the docstrings run, and so do README and the other pages."""
+
+import doctest
+import importlib
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from support import ROOT, environment
+
+import nkblas
+
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+PAGES = [
+    page
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    if BLOCK.search(page.read_text("utf-8"))
+]
+
+MODULES = [
+    name
+    for _, name, _ in pkgutil.walk_packages(nkblas.__path__, "nkblas.")
+    if name not in ("nkblas.__main__", "nkblas.engine.build")
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name: str) -> None:
+    module = importlib.import_module(name)
+    # doctest looks past gufuncs and other functions in C
+    others = {x.__name__: x.__doc__ for x in vars(module).values() if isinstance(x, np.ufunc)}
+    found = doctest.DocTestFinder().find(module, globs={})
+    parser = doctest.DocTestParser()
+    found += [
+        parser.get_doctest(text, {}, f"{name}.{function}", None, 0)
+        for function, text in others.items()
+        if text
+    ]
+    runner = doctest.DocTestRunner(optionflags=doctest.IGNORE_EXCEPTION_DETAIL)
+    for test in found:
+        runner.run(test)
+    assert runner.summarize(verbose=False).failed == 0
+
+
+def test_public_functions_have_examples() -> None:
+    for name in nkblas.__all__:
+        thing = getattr(nkblas, name)
+        assert isinstance(thing, ModuleType) or thing.__doc__, name
+    family = ["dot", "einsum", "inner", "matmul", "matrix_power", "multi_dot", "patch", "patched"]
+    for name in (*family, "tensordot", "vdot", "vecdot", "record"):
+        assert ">>>" in getattr(nkblas, name).__doc__, name
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for the pages alone: they tune plans, which other tests would meet."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages(page: Path, store: Path, tmp_path: Path) -> None:
+    """The Python of a page is a program."""
+    blocks = BLOCK.findall(page.read_text("utf-8"))
+    program = tmp_path / "page.py"
+    program.write_text("\n".join(blocks), "utf-8")
+    command = [sys.executable, os.fspath(program)]
+    changed = environment(NKBLAS_CACHE_DIR=store)
+    done = subprocess.run(command, cwd=tmp_path, env=changed, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,206 @@
+"""The planner's cuts, and the engine's five loops under plans that the model would not choose."""
+
+import os
+from itertools import product
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import nkblas
+from nkblas._engine import ffi, lib
+from nkblas.base.dtypes import DTYPES, ITEMSIZE, PRODUCTS, QUANTIZED
+from nkblas.base.epilogues import KINDS
+from nkblas.base.families import families
+from nkblas.base.problem import Problem
+from nkblas.base.tiling import cut_evenly, cut_whole
+from nkblas.planning.cost_model import plan_for, ranked
+from nkblas.planning.plan import Schedule, base, base_tile, make
+from nkblas.runtime import dispatch
+from nkblas.runtime.kernels import kernels
+
+lengths = st.integers(1, 5000)
+
+
+@given(lengths, st.integers(1, 64))
+def test_even_cuts(length: int, most: int) -> None:
+    size, full, rest, pieces = cut_evenly(length, most)
+    assert full * size + (pieces - full) * rest == length
+    assert 0 < full <= pieces == -(-length // most)
+    assert size <= most
+
+
+@given(lengths, st.integers(1, 64))
+def test_whole_cuts(length: int, size: int) -> None:
+    _, full, rest, pieces = cut_whole(length, size)
+    assert full * size + rest == length
+    assert pieces == full + (rest > 0)
+    assert rest < size
+
+
+def strided(shape: tuple[int, int], layout: str, seed: int, dtype: str = "float32") -> np.ndarray:
+    """A matrix of small integers in the given layout."""
+    m, n = shape
+    whole = np.random.default_rng(seed).integers(-9, 10, (2 * m, 3 * n))
+    if dtype == "bool":
+        whole = whole > 4
+    view = whole.astype(NUMPY.get(dtype, dtype))[::2, ::3]
+    if layout == "strided":
+        return view
+    return np.array(view, order="C" if layout == "row" else "F")
+
+
+NUMPY = {"bfloat16": ml_dtypes.bfloat16}
+
+
+def run(plan, a: np.ndarray, b: np.ndarray, c: np.ndarray, scale=(1, 0)) -> None:
+    alpha, beta = scale
+    fields = ffi.new("nk_scale *", {"alpha": alpha, "beta": beta, "turn": 1, "sign": 1})
+
+    def matrix(x: np.ndarray):
+        rs, cs = (stride // x.itemsize for stride in x.strides)
+        return (ffi.cast("char *", x.ctypes.data), rs, cs)
+
+    c_plan = dispatch.to_c_plan(plan, kernels.load(plan.kernels))
+    assert lib.nk_run(c_plan, matrix(a), matrix(b), matrix(c), 1, (0, 0, 0), fields[0], 1) == 1
+
+
+LAYOUTS = st.sampled_from(["row", "col", "strided"])
+EPILOGUE = {(1, 0): "", (1, 1): "add"}  # of alpha and beta
+WAYS = [
+    (dtype, found)
+    for dtype in PRODUCTS
+    if dtype not in QUANTIZED  # which test_scaled has
+    for found in families(dtype, nkblas.cpu.isa)
+]
+EMULATED = os.environ.get("EMULATED_ISA")  # test_isas runs this module on ISAs that the CPU lacks
+if EMULATED:
+    WAYS = [way for way in WAYS if way[1].name in nkblas.cpu.isa.families]
+
+
+@settings(deadline=None, max_examples=60 if EMULATED else 300, derandomize=True)
+@given(
+    way=st.sampled_from(WAYS),
+    m=st.integers(1, 60),
+    n=st.integers(1, 120),
+    k=st.integers(1, 40) | st.integers(1, 10).map(lambda steps: 16 * steps),
+    a=LAYOUTS,
+    b=LAYOUTS,
+    c=st.sampled_from(["row", "strided"]),
+    pack=st.tuples(st.booleans(), st.booleans()),
+    blocks=st.tuples(st.integers(1, 40), st.integers(1, 60), st.integers(1, 90)),
+    ir_outside=st.booleans(),
+    scale=st.sampled_from([(1, 0), (1, 1), (-2, 0), (3, 1), (-1, 2)]),
+)
+def test_any_plan_is_right(way, m, n, k, a, b, c, pack, blocks, ir_outside, scale) -> None:
+    """Many blocks in every dimension, both loop orders, everything packed or not, every way to
+    multiply."""
+    dtype, family = way
+    types = PRODUCTS[dtype]
+    if DTYPES[types.c].kind in ("integer", "bool"):
+        scale = (1, min(scale[1], 1))
+    problem = Problem(dtype, m, n, k, a, b, c, EPILOGUE.get(scale, "scale"))
+    isa = nkblas.cpu.isa.row_of(family.name)
+    mr, nr = base_tile(isa, family)
+    kc, mc, nc = blocks
+    ir_outside |= family.rows_in_tile > 0
+    schedule = Schedule("tiles", mr, nr, kc, mc, nc, *pack, ir_outside, family=family.name)
+    if schedule.why_not(problem, nkblas.cpu):
+        schedule = schedule._replace(pack_a=True, pack_b=True)
+    if schedule.why_not(problem, nkblas.cpu):  # of an edge that needs one register more
+        schedule = schedule._replace(mr=mr - 1)
+    plan = make(problem, nkblas.cpu, schedule)
+    x, y = strided((m, k), a, 0, types.a), strided((k, n), b, 1, types.b)
+    whole = np.full((m, 2 * n), 77).astype(NUMPY.get(types.c, types.c))
+    out = whole[:, ::2] if c == "strided" else whole[:, :n]
+    alpha, beta = scale
+    exact = alpha * (x.astype(complex) @ y.astype(complex))  # of small integers
+    if beta:
+        before = strided((m, n), c, 2, types.c)
+        exact += beta * before.astype(complex)
+        out[...] = before
+    else:
+        out[...] = np.frombuffer(b"\xff" * out.itemsize, out.dtype)[0]  # NaN; it is not read
+    run(plan, x, y, out, scale)
+    if types.c == "bool":
+        expected = exact != 0
+    elif DTYPES[types.c].kind == "integer":
+        expected = exact.real.astype(np.int64).astype(types.c)
+    else:
+        part = exact if DTYPES[types.c].kind == "complex" else exact.real
+        expected = part.astype(NUMPY.get(types.c, types.c))
+    assert np.array_equal(out, expected), plan
+    out[...] = np.array(77).astype(whole.dtype)
+    assert (whole == np.array(77).astype(whole.dtype)).all()  # nothing beside it was touched
+
+
+@pytest.mark.parametrize("layouts", list(product(("row", "col"), repeat=2)))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_bits_of_small_sizes(dtype: str, layouts: tuple[str, str]) -> None:
+    """The same as of the plan that stands by for them, and of dense operands or others."""
+    generator = np.random.default_rng(0)
+    for m, n, k in [(2, 2, 2), (3, 3, 3), (4, 4, 4), (9, 3, 5), (7, 5, 8), (8, 8, 8), (17, 21, 33)]:
+        best = plan_for(Problem(dtype, m, n, k, *layouts), nkblas.cpu)
+        standby = base(best, nkblas.cpu)
+        assert best.small() and standby and not standby.small()
+        orders = ["C" if layout == "row" else "F" for layout in layouts]
+        shapes = (m, k), (k, n)
+        dense = [
+            np.array(generator.standard_normal(shape), dtype, order=order)
+            for shape, order in zip(shapes, orders, strict=True)
+        ]
+        padded = [
+            np.empty((x.shape[0] + 1, x.shape[1] + 1), dtype, o)
+            for x, o in zip(dense, orders, strict=True)
+        ]
+        for x, y in zip(dense, padded, strict=True):
+            y[:-1, :-1] = x
+        found = set()
+        for plan, (a, b) in product((best, standby), (dense, [y[:-1, :-1] for y in padded])):
+            c = np.empty((m, n), dtype)
+            run(plan, a, b, c)
+            found.add(c.tobytes())
+        assert len(found) == 1, f"{m}x{n}x{k}"
+
+
+@pytest.mark.parametrize("epilogue", KINDS)
+@pytest.mark.parametrize("shape", [(50, 60, 70), (300, 200, 1500), (3, 500, 70), (1, 700, 1100)])
+@pytest.mark.parametrize("dtype", ["float64", "complex64", "float16", "bfloat16"])
+def test_what_stands_by_has_the_same_bits(
+    dtype: str, shape: tuple[int, int, int], epilogue: str
+) -> None:
+    """Of plans of one problem that claim it, among them the one that does every problem."""
+    problem = Problem(dtype, *shape, epilogue=epilogue)
+    (m, n, k), generator = shape, np.random.default_rng(0)
+    a, b, c = (
+        generator.standard_normal(size).astype(NUMPY.get(dtype, dtype))
+        for size in ((m, k), (k, n), (m, n))
+    )
+    found: dict[object, set[bytes]] = {}
+    plans = list(ranked(problem, nkblas.cpu, 6))
+    last = base(plans[0], nkblas.cpu)
+    for plan in (*plans, *filter(None, [last])):
+        out = c.copy()
+        run(plan, a, b, out, {"": (1, 0), "add": (1, 1), "scale": (0.3, -0.7)}[epilogue])
+        found.setdefault(plan.bits, set()).add(out.tobytes())
+    assert len(found) <= len(plans)
+    assert all(len(results) == 1 for results in found.values())
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_the_engine_knows_the_sizes(name: str) -> None:
+    sizes = lib.nk_sizes_of(dispatch.DTYPES.index(name))
+    assert [sizes.a, sizes.b, sizes.c] == [ITEMSIZE[part] for part in PRODUCTS[name]]
+
+
+@pytest.mark.parametrize("layout", ["row", "col", "strided"])
+def test_packed_blocks_are_bounded(layout: str) -> None:
+    """However long an operand is, its packed block is not."""
+    bound = 2 * max(nkblas.cpu.l3, 8 << 20)
+    for m, n in ((64, 10**7), (10**7, 64), (10**6, 10**6)):
+        plan = plan_for(Problem("float32", m, n, 1024, layout, layout), nkblas.cpu)
+        a_block = plan.schedule.pack_a * plan.m.block * plan.m.size
+        b_block = plan.schedule.pack_b * plan.n.block * plan.n.size
+        assert (a_block + b_block) * plan.kc * 4 <= bound

@@ -1,0 +1,245 @@
+"""The tuner and `nkblas.warmup`: what they keep, and what they leave as it was."""
+
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support import DTYPES, run
+
+import nkblas
+from nkblas.base.problem import Problem, parse
+from nkblas.inspect import tune
+from nkblas.inspect.progress import Progress
+from nkblas.inspect.record import Recording
+from nkblas.planning import cost_model
+from nkblas.planning.measured_plans import Plans, from_text, to_line
+from nkblas.planning.plan import Plan
+from nkblas.runtime import dispatch
+
+
+@pytest.mark.parametrize(
+    ("form", "problem"),
+    [
+        ("128x768x3072:f32", Problem("float32", 128, 768, 3072)),
+        ("5x6x7:float64", Problem("float64", 5, 6, 7)),
+        ("5x6x7:f64:crr", Problem("float64", 5, 6, 7, "col")),
+        ("5x6x7:f64:scale", Problem("float64", 5, 6, 7, epilogue="scale")),
+        ("5x6x7:f64:add", Problem("float64", 5, 6, 7, epilogue="add")),
+        ("5x6x7:f32:ccr:scale", Problem("float32", 5, 6, 7, "col", "col", epilogue="scale")),
+        ("5x6x7:f32:scs", Problem("float32", 5, 6, 7, "strided", "col", "strided")),
+        ((5, 6, 7, "float32"), Problem("float32", 5, 6, 7)),
+        ((5, np.int64(6), 7, np.float64), Problem("float64", 5, 6, 7)),
+        (Problem("float32", 5, 6, 7), Problem("float32", 5, 6, 7)),
+        ("5x1x7:f32", Problem("float32", 1, 5, 7, "row", "col")),  # a vector is a row
+    ],
+)
+def test_forms_of_a_problem(form: Any, problem: Problem) -> None:
+    assert tune.to_problem(form) == problem
+    assert tune.to_problem(str(problem)) == problem
+
+
+@pytest.mark.parametrize(
+    "form", ["", "5x6", "0x5x6:f32", "5x6x7:f128", "5x6x7:f32:rr", "ax6x7:f32"]
+)
+def test_texts_that_name_no_problem(form: str) -> None:
+    with pytest.raises(ValueError, match="expected MxNxK:DTYPE"):
+        nkblas.warmup([form], progress=False)
+
+
+@pytest.mark.parametrize("form", [3, None, object()])
+def test_what_is_no_problem(form: Any) -> None:
+    with pytest.raises(TypeError, match="problems: got"):
+        nkblas.warmup([form], progress=False)
+
+
+def test_a_problem_is_what_the_engine_sees() -> None:
+    for m, n, k in ((5, 6, 7), (1, 6, 7), (5, 1, 7), (1, 1, 7), (5, 6, 1), (1, 1, 1)):
+        a, b = np.ones((m, k), "float32"), np.ones((k, n), "float32")
+        assert tune.to_problem((m, n, k, "float32")) == nkblas.explain(a, b).problem
+
+
+def test_lines_of_plans() -> None:
+    for text in ("128x768x3072:f32", "1000x900x800:f64", "5x6x7:f32:ccs"):
+        plan = next(cost_model.ranked(parse(text), nkblas.cpu, 1))
+        name, _, rest = to_line(plan).partition(" ")
+        assert name == text
+        again = from_text(parse(text), rest, nkblas.cpu)
+        assert again.schedule == plan.schedule
+        assert again.nanoseconds == pytest.approx(plan.nanoseconds, rel=0.01)
+    for change in (("mr=", "mr=9"), ("kind=", "kind=x"), ("kc=", "kc=-"), (" ns=", " n=")):
+        with pytest.raises(ValueError):
+            from_text(parse(text), rest.replace(*change), nkblas.cpu)
+
+
+class Course:
+    """A track on which the times of plans are known."""
+
+    def __init__(self, times: dict[Plan, float], noise: float) -> None:
+        self.times, self.noise = times, noise
+        self.random = np.random.default_rng(0)
+
+    def move(self, plan: Plan) -> None:
+        pass
+
+    def seconds(self, plan: Plan) -> float:
+        return self.times[plan] * self.random.uniform(1, 1 + self.noise)
+
+
+def field() -> list[Plan]:
+    return tune.distinct(cost_model.ranked(Problem("float32", 500, 500, 500), nkblas.cpu, 20))
+
+
+def test_the_fastest_wins_the_race() -> None:
+    plans = field()
+    for fastest in (0, 3, len(plans) - 1):
+        times = dict.fromkeys(plans, 1.5) | {plans[fastest]: 1.0}
+        course: Any = Course(times, noise=0.02)
+        assert tune.race(course, plans, time.monotonic() + 60)[0] == plans[fastest]
+        assert tune._final(course, plans[0], plans[fastest]).schedule == plans[fastest].schedule
+
+
+def test_in_doubt_the_models_plan_stays() -> None:
+    """Noise alone, however loud, does not replace it; nor does a plan that is not faster."""
+    first, other = field()[:2]
+    replaced = 0
+    for noise in (0.0, 0.05, 0.5, 3.0) * 5:
+        course: Any = Course({first: 1.0, other: 1.0}, noise)
+        replaced += tune._final(course, first, other).schedule != first.schedule
+    assert replaced <= 2
+    course = Course({first: 1.0, other: 1.3}, noise=0.5)
+    assert tune._final(course, first, other).schedule == first.schedule
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_find_best(dtype: str) -> None:
+    start = time.monotonic()
+    plan = tune.find_best(Problem(dtype, 60, 70, 80), seconds=0.5)
+    assert time.monotonic() - start < 10
+    assert not plan.schedule.why_not(plan.problem, nkblas.cpu)
+    assert 100 < plan.nanoseconds < 1e6  # 672,000 operations
+
+
+WARMUP = """
+    nkblas.warmup(["60x70x80:f32", (8, 9, 10, "float32")], progress=False, {options})
+    stats = nkblas.stats()
+    multiply((60, 70, 80), (8, 9, 10))
+    plan = nkblas.explain(*operands(60, 70, 80)).plan
+    report(origin=plan.origin, standby=plan.standby, compiled=stats["kernels_compiled"])
+"""
+
+
+def test_warmup(tmp_path: Path) -> None:
+    """Products after it compile nothing, in this process and the next, and run tuned plans."""
+    report, _ = run(WARMUP.format(options="seconds=0.5"), NKBLAS_CACHE_DIR=tmp_path)
+    assert report["kernels_compiled"] == report["compiled"] > 0
+    assert (report["origin"], report["standby"], report["fallbacks"]) == ("tuned", False, 0)
+    (kept,) = tmp_path.glob("plans/*.txt")
+    lines = kept.read_text()
+    assert [line.split()[0] for line in lines.splitlines()] == ["60x70x80:f32", "8x9x10:f32"]
+
+    report, _ = run(WARMUP.format(options="seconds=0.5"), NKBLAS_CACHE_DIR=tmp_path)
+    assert report["kernels_compiled"] == 0
+    assert report["origin"] == "tuned"
+    assert kept.read_text() == lines  # what is measured is not measured again
+    run(WARMUP.format(options="seconds=0.5, force=True"), NKBLAS_CACHE_DIR=tmp_path)
+    assert kept.read_text().startswith(lines)
+    assert len(kept.read_text().splitlines()) == 4
+
+
+def test_warmup_without_tuning(tmp_path: Path) -> None:
+    report, _ = run(WARMUP.format(options="tune=False"), NKBLAS_CACHE_DIR=tmp_path)
+    assert report["kernels_compiled"] == report["compiled"] > 0
+    assert (report["origin"], report["standby"]) == ("model", False)
+    assert not list(tmp_path.glob("plans/*"))
+
+
+def test_an_interrupted_warmup_goes_on(tmp_path: Path) -> None:
+    program = """
+    from nkblas.inspect import tune
+    real, begun = tune.find_best, []
+
+    def find_best(problem, seconds):
+        begun.append(str(problem))
+        if len(begun) == 2 and {interrupted}:
+            raise KeyboardInterrupt
+        return real(problem, seconds)
+
+    tune.find_best = find_best
+    try:
+        tune.warmup(["5x6x7:f32", "6x7x8:f32", "7x8x9:f32"], progress=False, seconds=0.2)
+    except KeyboardInterrupt:
+        pass
+    report(begun=begun)
+    """
+    first, _ = run(program.format(interrupted=True), NKBLAS_CACHE_DIR=tmp_path)
+    assert first["begun"] == ["5x6x7:f32", "6x7x8:f32"]
+    second, _ = run(program.format(interrupted=False), NKBLAS_CACHE_DIR=tmp_path)
+    assert second["begun"] == ["6x7x8:f32", "7x8x9:f32"]
+
+
+def test_warmup_of_a_recording() -> None:
+    a = np.ones((9, 8), "float32")
+    with nkblas.record() as shapes:
+        nkblas.matmul(a, a.T)
+    assert isinstance(shapes, Recording)
+    nkblas.warmup(shapes, tune=False, progress=False)
+    assert dispatch.in_table[Problem("float32", 9, 9, 8, "row", "col")].standby is False
+
+
+def test_the_users_plans_come_before_the_shipped_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = Problem("float32", 60, 70, 80)
+    one, two = list(cost_model.ranked(problem, nkblas.cpu, 2))
+    monkeypatch.setenv("NKBLAS_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("nkblas.planning.measured_plans.SHIPPED_FOLDERS", [str(tmp_path)])
+    plans = Plans()
+    assert plans.find(problem, nkblas.cpu) is None
+    from nkblas.planning.measured_plans import machine
+
+    (tmp_path / f"{machine(nkblas.cpu)}.txt").write_text(f"# shipped\n{to_line(one)}")
+    found = Plans().find(problem, nkblas.cpu)
+    assert found is not None
+    assert (found.origin, found.schedule) == ("shipped", one.schedule)
+    plans = Plans()
+    plans.keep(two, nkblas.cpu)
+    for each in (plans, Plans()):
+        found = each.find(problem, nkblas.cpu)
+        assert found is not None
+        assert (found.origin, found.schedule) == ("tuned", two.schedule)
+
+
+def test_the_model_is_quick() -> None:
+    """How good it is, the benchmark says."""
+    problems = [Problem("float32", m, 300, 200) for m in range(1, 101)]
+    cost_model.plan_for(problems[0], nkblas.cpu)
+    times = []
+    for problem in problems:
+        start = time.perf_counter()
+        cost_model.plan_for(problem, nkblas.cpu)
+        times.append(time.perf_counter() - start)
+    assert sorted(times)[50] < 2e-3  # ten times what it takes
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress() -> None:
+    for stream, ends in ((io.StringIO(), 2), (Terminal(), 5)):
+        with Progress("plans", 4, True, stream) as progress:
+            for step in range(4):
+                progress.step(f"step {step}")
+        text = stream.getvalue()
+        assert text.count("plans") == ends
+        assert "4/4" in text
+        assert "step 3" in text
+    for shown, total in ((False, 3), (True, 0)):
+        stream = io.StringIO()
+        with Progress("plans", total, shown, stream) as progress:
+            progress.step()
+        assert stream.getvalue() == ""
