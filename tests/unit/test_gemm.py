@@ -412,7 +412,7 @@ def test_mistakes(
         nkblas.gemm(*arrays, **options)
 
 
-@pytest.mark.parametrize("module", ["nkblas.api.gemm", "nkblas.api.blas"])
+@pytest.mark.parametrize("module", ["nkblas.api.gemm", "nkblas.blas"])
 def test_examples(module: str) -> None:
     found = doctest.testmod(sys.modules[module])
     assert found.attempted > 3
