@@ -48,11 +48,11 @@ leaks: $(VENV)/test
 	$(BIN)/python tests/tools/leaks.py
 
 # One stamp for each extra: installed again when what it is made from changes.
-$(VENV)/demo $(VENV)/test $(VENV)/bench: pyproject.toml setup.py $(wildcard nkblas/engine/*.[ch] nkblas/engine/*.py)
+$(VENV)/demo $(VENV)/test $(VENV)/bench: pyproject.toml setup.py $(wildcard nkblas/engine/*.[ch] nkblas/engine/*.py nkblas/numpy_ext/*.[ch] nkblas/base/*.py)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[$(@F)]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info nkblas/*.so nkblas/_engine.c
+	rm -rf $(VENV) build *.egg-info nkblas/*.so nkblas/_engine.c nkblas/engine/nk_tables.h

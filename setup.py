@@ -1,7 +1,11 @@
-"""The compiled parts and the shipped plans; everything else is in pyproject.toml."""
+"""The compiled parts and the data files; everything else is in pyproject.toml."""
+
+import runpy
 
 import numpy
 from setuptools import Extension, find_packages, setup
+
+runpy.run_path("nkblas/engine/tables.py")["write"]()
 
 setup(
     package_dir={"nkblas.kernels_cache": "kernels_cache"},
@@ -14,9 +18,9 @@ setup(
     cffi_modules=["nkblas/engine/build.py:ffi"],
     ext_modules=[
         Extension(
-            "nkblas._gufunc",
-            sources=["nkblas/engine/gufunc.c"],
-            depends=["nkblas/engine/nkblas.h"],
+            "nkblas._numpy_ext",
+            sources=["nkblas/numpy_ext/gufunc.c"],
+            depends=["nkblas/engine/nkblas.h", "nkblas/engine/nk_tables.h"],
             include_dirs=["nkblas/engine", numpy.get_include()],
             define_macros=[("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION")],
             extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra"],

@@ -13,7 +13,7 @@ from itertools import chain, product
 
 from .record import Record, Result
 from .report import print_header, print_tiles, show, tables
-from .suites import ACTIVATIONS, DTYPES, PEERS, REAL, SUITES, Case
+from .suites import ACTIVATIONS, DTYPES, PEERS, REAL_PART, SUITES, Case
 
 OVERRIDES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 """Settings that make OpenBLAS run other kernels or block sizes than those for this CPU."""
@@ -153,7 +153,7 @@ def run(options: argparse.Namespace, record: Record) -> None:
     for result in tables(results()):
         record.results.append(result)
     if TILES in options.suites:
-        for dtype in [x for x in options.dtype or REAL if x in REAL]:
+        for dtype in [x for x in options.dtype or REAL_PART if x in REAL_PART]:
             for tile in print_tiles(
                 chain(measure_tiles(dtype, options.seconds), measure_small(dtype, options.seconds))
             ):

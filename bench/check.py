@@ -38,7 +38,7 @@ class Expected:
     def __init__(self, operands: Operands) -> None:
         a, b, out, bias, case = operands
         self._out = out
-        if case.reduces:
+        if case.batch_reduce:
             a, b = side_by_side(a, b)
         if out.dtype.kind in "iub":
             self._result, self._bound = exact(a, b, out.dtype), np.zeros(())

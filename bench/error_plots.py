@@ -9,15 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from .errors import DEPTHS, KINDS, PLAIN, Error
+from .errors import DEPTHS, KINDS, PLAIN_SUMMATION, Error
 from .plots import GREY, LINE, LINES, NAMES, legend, plain_axes, text_above
 from .suites import PEERS, types
 
 LOOKS: dict[str, dict[str, Any]] = {
     **LINES,
-    PLAIN: LINE | {"color": "#999999", "marker": "P"},
+    PLAIN_SUMMATION: LINE | {"color": "#999999", "marker": "P"},
 }
-LABELS = {**NAMES, PLAIN: PLAIN}
+LABELS = {**NAMES, PLAIN_SUMMATION: PLAIN_SUMMATION}
 
 GROWTH = ("float32", "float64", "complex64", "bfloat16_float32")
 OF_BOUND = ("float32", "float64", "complex64", "complex128", "float16", "bfloat16")
@@ -37,7 +37,7 @@ def plot(header: dict[str, str], errors: Sequence[Error], folder: str) -> Iterat
 
 def named(errors: Sequence[Error]) -> list[Error]:
     """Those of nkblas on each dtype's best instruction set are called so."""
-    others = {*PEERS, PLAIN}
+    others = {*PEERS, PLAIN_SUMMATION}
     best = {e.task.dtype: e.contender for e in errors if e.contender not in others}
     return [
         e._replace(contender="nkblas") if e.contender == best[e.task.dtype] else e for e in errors

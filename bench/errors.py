@@ -37,7 +37,7 @@ SHAPES = {
 }
 """Two matrices; a row times short and long rows, and times columns: without k, and its values."""
 
-PLAIN = "plain summation"
+PLAIN_SUMMATION = "plain summation"
 """One product after the other, each rounded, and so is each sum."""
 
 
@@ -266,7 +266,7 @@ def by_nkblas(task: Task) -> tuple[Array, str]:
     with nkblas.record() as shapes, np.errstate(all="ignore"):
         peers.as_numpy(nkblas.matmul, operands.a, operands.b, operands.out, True)()
     (problem,) = shapes
-    plan = measured_plans.plan_for(problem, cpu)
+    plan = measured_plans.best_known_plan(problem, cpu)
     how = f"{plan.schedule.kind}, {plan.schedule.family}, kc {plan.kc}"
     return task.taken(operands.out), how
 
@@ -333,7 +333,7 @@ def measure(chosen: list[Task], contenders: list[peers.Contender]) -> Iterator[E
                 theirs = by_peer(task, peer)
                 if theirs is not None:
                     yield judge(task, peer.name, found, theirs, "")
-            yield judge(task, PLAIN, found, by_plain_summation(task), "")
+            yield judge(task, PLAIN_SUMMATION, found, by_plain_summation(task), "")
 
 
 if __name__ == "__main__":

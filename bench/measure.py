@@ -75,9 +75,9 @@ class Peak:
         family = families(name, nkblas.cpu.isa)[0]
         isa = row_of(family, nkblas.cpu.isa)
         # Enough chains to hide the latency of each, and registers to spare for the operands.
-        chains = 4 if family.rows_in_tile else isa.registers // 8 * 3 // family.accumulators
-        sums = chains * family.lanes(isa) * max(1, family.rows_in_tile)
-        step = (8 if "complex" in name else 2) * sums * family.step
+        chains = 4 if family.tile_rows else isa.registers // 8 * 3 // family.accumulator_registers
+        sums = chains * family.lanes(isa) * max(1, family.tile_rows)
+        step = (8 if "complex" in name else 2) * sums * family.k_step
         self._steps = max(self.STEPS, flops // step)
         self.flops = self._steps * step
         peak = spec.Peak(isa.name, name, chains, family.name)
@@ -174,7 +174,9 @@ def measure(
         """By contender: its fraction of a yardstick's speed, for so many times its work."""
         return {name: work * paired(times[yardstick], times[name]) for name in calls}
 
-    explicable = case.product == case and not case.reduces and uniform(a, b, out) and not fallback
+    explicable = (
+        case.product == case and not case.batch_reduce and uniform(a, b, out) and not fallback
+    )
     return Result(
         suite=suite,
         case=case,

@@ -61,7 +61,7 @@ def operands(case: Case, dtype: str) -> Operands:
         return LAYOUTS[layout](draw(generator, dtype, (*stack, rows, columns), case.k))
 
     a, b = matrix(of_a, case.m, case.k, case.a), matrix(of_b, case.k, case.n, case.b)
-    out = np.empty((case.m, case.n) if case.reduces else (*stack, case.m, case.n), of_c)
+    out = np.empty((case.m, case.n) if case.batch_reduce else (*stack, case.m, case.n), of_c)
     bias = None
     if case.activation:
         bias = draw(generator, of_c, (case.n,), case.k)

@@ -155,7 +155,7 @@ class NKBLAS:
     def _call(self, operands: Operands, into: bool) -> Call:
         a, b, out, bias, case = operands
         given: dict[str, Any] = {"out": out} if into else {}
-        if case.reduces:
+        if case.batch_reduce:
             return partial(nkblas.brgemm, a, b, **given)
         right: Any = nkblas.pack(b, a_dtype=a.dtype, dtype=out.dtype) if case.packed else b
         if case.activation:
@@ -193,7 +193,7 @@ class NumPy:
 
     def bind(self, operands: Operands, into: bool) -> Forms:
         a, b, out, bias, case = operands
-        if case.reduces:
+        if case.batch_reduce:
             a, b = side_by_side(a, b)
         has_blas = out.dtype.name in ("bfloat16", "float32", "float64", "complex64", "complex128")
         if not has_blas and 2 * out.size * a.shape[-1] > self.LOOPS:
@@ -262,7 +262,7 @@ class MKL:
         a, b, out, _, case = operands
         if case.activation:
             raise AbsentError("has no layers")
-        if not case.reduces:
+        if not case.batch_reduce:
             return {"": self._product(a, b, out)}
         if not (uniform(a, b, out) and out.dtype.name in self.LETTERS):
             raise AbsentError("has no function for that")
@@ -431,7 +431,7 @@ class Torch:
             raise AbsentError("NumPy can't read the result that it makes")
         if operands.bias is not None:
             forms = self._layers(operands, operands.bias, into)
-        elif operands.case.reduces:
+        elif operands.case.batch_reduce:
             forms = self._sums(operands, into)
         else:
             forms = {"": self._product(operands, into)}
@@ -537,7 +537,7 @@ class JAX:
 
     def bind(self, operands: Operands, into: bool) -> Forms:
         a, b, out, _, case = operands
-        if case.activation or case.reduces:
+        if case.activation or case.batch_reduce:
             raise AbsentError("is measured on products only")
         jnp = self._jax.numpy
         turn_a, turn_b = (not x.flags.c_contiguous for x in (a, b))

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple, TypeAlias
 PEERS = ("numpy", "mkl", "torch", "jax")
 """In the order in which they are shown."""
 
-REAL = ("float32", "float64")
+REAL_PART = ("float32", "float64")
 
 DTYPES = (
-    *REAL,
+    *REAL_PART,
     *("complex64", "complex128"),
     *("float16", "bfloat16", "float16_float32", "bfloat16_float32"),
     *("int8", "uint8", "int8_int32", "uint8_int8_int32"),
@@ -56,7 +56,7 @@ class Case(NamedTuple):
         Of a layer, ``activation(A @ B + bias)`` of matrices: of `ACTIVATIONS`.
     packed : bool
         Whether B is packed before, by a contender that is measured with it.
-    reduces : bool
+    batch_reduce : bool
         Whether the products of the stack are added up: C is one matrix ("batch-reduce").
     """
 
@@ -68,7 +68,7 @@ class Case(NamedTuple):
     b: str = ""
     activation: str = ""
     packed: bool = False
-    reduces: bool = False
+    batch_reduce: bool = False
 
     def flops(self, dtype: str) -> int:
         """Operations of the products: a multiply and an add for each of m * n * k; four of each if
@@ -80,7 +80,7 @@ class Case(NamedTuple):
     def elements(self) -> int:
         """Elements of A, B and C: the least that has to go through memory."""
         items = self.batch or 1
-        results = 1 if self.reduces else items
+        results = 1 if self.batch_reduce else items
         return items * (self.m * self.k + self.k * self.n) + results * self.m * self.n
 
     @property
@@ -100,7 +100,7 @@ class Case(NamedTuple):
         text = f"a{self.a} @ {b}"
         if self.batch:
             text = text.replace(".T", ".mT")
-        if self.reduces:
+        if self.batch_reduce:
             text = f"sum({text})"
         if self.activation:
             text = f"{self.activation}({text} + bias)"
@@ -142,7 +142,7 @@ class Suite(NamedTuple):
     out: bool = True
     in_memory: bool = False
     note: str = ""
-    dtypes: tuple[str, ...] = REAL
+    dtypes: tuple[str, ...] = REAL_PART
     peers: tuple[str, ...] = ("numpy", "mkl", "torch")
     by_dtype: bool = False
 
@@ -309,7 +309,7 @@ SUITES = {
     ),
     "brgemm": Suite(
         "sums over a stack of products",
-        {"16 blocks": tuple(x._replace(batch=16, reduces=True) for x in squares(32, 64, 128))},
+        {"16 blocks": tuple(x._replace(batch=16, batch_reduce=True) for x in squares(32, 64, 128))},
         note="NumPy: matmul of the blocks side by side, put there before. MKL, PyTorch: that, or "
         "one by one, or what adds up a stack: the fastest.",
     ),

@@ -7,7 +7,7 @@ NumPy's; ``nkblas.patch()`` puts them under NumPy itself.
 import sys
 from importlib import import_module
 
-from nkblas import _gufunc  # noqa: F401  refuses a subinterpreter before NumPy is imported
+from nkblas import _numpy_ext  # noqa: F401  refuses a subinterpreter before NumPy is imported
 
 # isort: split
 from typing import TYPE_CHECKING

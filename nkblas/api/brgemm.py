@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from nkblas import _gufunc
+from nkblas import _numpy_ext
 from nkblas.base.dtypes import product
 from nkblas.system.cpu import cpu
 
 from .gemm import gemm
-from .gufuncs import adopt_new_types, short_way
+from .gufuncs import fast_path, register_user_dtypes
 from .operands import is_plain, result
 
 
-@short_way
+@fast_path
 def brgemm(
     a_blocks: Any, b_blocks: Any, c: Any = None, *, beta: complex = 0, out: np.ndarray | None = None
 ) -> np.ndarray:
@@ -58,7 +58,7 @@ def brgemm(
     array([[12., 12.],
            [12., 12.]])
     """
-    adopt_new_types()
+    register_user_dtypes()
     left, right = _blocks("a_blocks", a_blocks), _blocks("b_blocks", b_blocks)
     if len(left) != len(right) or not left:
         raise ValueError(
@@ -83,7 +83,7 @@ def brgemm(
             target[...] = added[0]
         addresses = np.array([[x.ctypes.data for x in side] for side in (left, right)], np.uintp)
         more = 0, None, None, 0.0, 0.0, addresses
-        if _gufunc.gemm(1, left[0], right[0], beta, target, 1, 1, *more):
+        if _numpy_ext.gemm(1, left[0], right[0], beta, target, 1, 1, *more):
             if target is not place:
                 place[...] = target
             return out
@@ -117,7 +117,7 @@ def _is_in_place(left: list[np.ndarray], right: list[np.ndarray], c: np.ndarray)
     """Whether kernels can go from block to block, as they lie."""
     # The planner is imported when it is needed: most programs pack nothing, and sum no blocks.
     from nkblas.base.problem import Problem
-    from nkblas.planning.plan import reduces_in_place
+    from nkblas.planning.plan import can_reduce_in_place
 
     a, b = left[0], right[0]
     if 0 in (*a.shape, b.shape[1]) or b.shape[1] == 1 or not is_plain(c, c.dtype):
@@ -132,5 +132,5 @@ def _is_in_place(left: list[np.ndarray], right: list[np.ndarray], c: np.ndarray)
         stride == a.itemsize or size == 1 for size, stride in zip(a.shape, a.strides, strict=True)
     ]
     layout = "row" if unit[1] else "col" if unit[0] else "strided"
-    problem = Problem(name, a.shape[0], b.shape[1], a.shape[1], layout, reduces=True)
-    return reduces_in_place(problem, cpu.isa)
+    problem = Problem(name, a.shape[0], b.shape[1], a.shape[1], layout, batch_reduce=True)
+    return can_reduce_in_place(problem, cpu.isa)

@@ -6,9 +6,7 @@ import numpy as np
 
 from nkblas.base.epilogues import ACTIVATIONS, Epilogue, apply
 
-from .operands import with_room
-
-WITH_BOUNDS = "clip"
+from .operands import padded
 
 
 class Fused(NamedTuple):
@@ -32,8 +30,8 @@ class Fused(NamedTuple):
 
     @property
     def arguments(self) -> tuple[Any, ...]:
-        """As ``_gufunc.gemm`` takes them after all others."""
-        return self.epilogue.fused, self.bias, self.residual, *self.bounds
+        """As ``_numpy_ext.gemm`` takes them after all others."""
+        return self.epilogue.fused_code, self.bias, self.residual, *self.bounds
 
     def in_kernels(self, dtype: np.dtype[Any]) -> bool:
         """Whether kernels for a C of some dtype can do this.
@@ -42,22 +40,23 @@ class Fused(NamedTuple):
         """
         if dtype.name in ("float16", "bfloat16", "float32", "float64"):
             return True
-        exact = self.epilogue.activation in ("", "relu")
-        return exact and dtype.name in ("int32", "int64")
+        activation = ACTIVATIONS[self.epilogue.activation]
+        is_exact = activation.on_integers and not activation.has_bounds
+        return is_exact and dtype.name in ("int32", "int64")
 
     def apply(self, c: np.ndarray) -> None:
         """Do it by NumPy, to a C that holds the rest."""
         if self.epilogue.is_fused:
-            wide = c.astype(sums_of(c.dtype))
+            wide = c.astype(accumulator_dtype(c.dtype))
             residual = None if self.residual is None else self.residual.astype(wide.dtype)
             with np.errstate(all="ignore"):
                 c[...] = apply(self.epilogue, wide, self.bias, residual, self.bounds)
 
 
-NOTHING_MORE = Fused()
+NO_EPILOGUE = Fused()
 
 
-def sums_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
+def accumulator_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The type of the sums of which a C of some dtype is made."""
     narrow = dtype.itemsize < 4 and dtype.kind not in "iub"
     return np.dtype(np.float32) if narrow else dtype
@@ -76,11 +75,11 @@ def fused(
         A type can't be cast.
     """
     if bias is None and activation is None and residual is None:
-        return NOTHING_MORE
+        return NO_EPILOGUE
     name, bounds = _activation(activation, dtype)
     which = ""
     if bias is not None:
-        which, bias = _bias(bias, shape, sums_of(dtype))
+        which, bias = _bias(bias, shape, accumulator_dtype(dtype))
     if residual is not None:
         residual = np.asarray(residual)
         if residual.shape != shape:
@@ -90,22 +89,26 @@ def fused(
 
 
 def _activation(value: Any, dtype: np.dtype[Any]) -> tuple[str, tuple[float, float]]:
-    name, bounds = value or "", (0.0, 0.0)
-    if isinstance(value, tuple) and len(value) == 3 and value[0] == WITH_BOUNDS:
-        name, low, high = value
+    """The name and the bounds of an `activation` argument."""
+    has_bounds = isinstance(value, tuple) and len(value) == 3
+    name = (value[0] if has_bounds else value) or ""
+    activation = ACTIVATIONS.get(name) if isinstance(name, str) else None
+    if activation is None or activation.has_bounds != has_bounds:
+        forms = [
+            f"('{x}', low, high)" if ACTIVATIONS[x].has_bounds else x for x in ACTIVATIONS if x
+        ]
+        raise ValueError(
+            f"activation: got {value!r}, expected one of {', '.join(forms[:-1])} or {forms[-1]}"
+        )
+    bounds = 0.0, 0.0
+    if has_bounds:
         try:
-            bounds = float(low), float(high)
+            bounds = float(value[1]), float(value[2])
         except (TypeError, ValueError):
             raise TypeError(f"activation: got {value!r}, expected numbers as bounds") from None
-    known = isinstance(name, str) and name in ACTIVATIONS
-    if not known or (name == WITH_BOUNDS and not isinstance(value, tuple)):
-        names = ", ".join(filter(None, (x for x in ACTIVATIONS if x != WITH_BOUNDS)))
-        raise ValueError(
-            f"activation: got {value!r}, expected one of {names} or ('{WITH_BOUNDS}', low, high)"
-        )
     if dtype.kind == "c" and name:
         raise TypeError(f"activation: got {name} for {dtype}, expected real numbers")
-    if dtype.kind in "iub" and name not in ("", "relu", WITH_BOUNDS):
+    if dtype.kind in "iub" and not activation.on_integers:
         raise TypeError(f"activation: got {name} for {dtype}, expected floats; see out_dtype")
     return name, bounds
 
@@ -122,7 +125,7 @@ def _bias(value: Any, shape: tuple[int, int], dtype: np.dtype[Any]) -> tuple[str
         raise ValueError(
             f"bias: got shape {array.shape}, expected ({n},) for columns or ({m}, 1) for rows"
         )
-    return which, with_room(_cast("bias", array.ravel(), dtype), count, dtype)
+    return which, padded(_cast("bias", array.ravel(), dtype), count, dtype)
 
 
 def _cast(name: str, array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from nkblas import _gufunc
+from nkblas import _numpy_ext
 from nkblas.base.dtypes import FLOAT8, product
 
-from .fused import NOTHING_MORE, Fused, fused, sums_of
-from .gufuncs import adopt_new_types, matmul, short_way
+from .fused import NO_EPILOGUE, Fused, accumulator_dtype, fused
+from .gufuncs import fast_path, matmul, register_user_dtypes
 from .operands import apart, is_plain, plain, result
 from .packed import PackedMatrix
 from .quantized import scaled_product
 
 
-@short_way
+@fast_path
 def gemm(
     a: Any,
     b: Any,
@@ -127,7 +127,7 @@ def gemm(
     arrays["b"] = b if isinstance(b, PackedMatrix) else _matrix("b", b)
     if c is not None:
         arrays["c"] = _matrix("c", c)
-    adopt_new_types()
+    register_user_dtypes()
     if isinstance(b, PackedMatrix):
         dtype = work = _dtype_of_packed(b, arrays, (alpha, beta), out_dtype)
         left, conj_a = turned(plain(arrays["a"], b.a_dtype), _trans("trans_a", trans_a))
@@ -158,7 +158,7 @@ def gemm(
     if beta != 0 and target is not c:
         target[...] = arrays["c"]
     multiply(
-        alpha, left, right, beta, target, conj_a, conj_b, more if work == dtype else NOTHING_MORE
+        alpha, left, right, beta, target, conj_a, conj_b, more if work == dtype else NO_EPILOGUE
     )
     if work != dtype:
         more.apply(target)
@@ -265,7 +265,7 @@ def multiply(
     c: np.ndarray,
     conj_a: bool = False,
     conj_b: bool = False,
-    more: Fused = NOTHING_MORE,
+    more: Fused = NO_EPILOGUE,
 ) -> None:
     """``c = alpha * a @ b + beta * c``, and `more`, where nothing is left to check.
 
@@ -278,13 +278,15 @@ def multiply(
     scales = c.dtype.kind not in "iub" or (alpha == 1 and beta in (0, 1))
     turn, sign = -1 if conj_a != conj_b else 1, -1 if conj_b else 1
     at_once = not more.epilogue.is_fused or more.in_kernels(c.dtype)
-    arguments = more.arguments if at_once and more is not NOTHING_MORE else ()
-    if some and scales and _gufunc.gemm(alpha, a, b, beta, c, turn, sign, *arguments):
+    arguments = more.arguments if at_once and more is not NO_EPILOGUE else ()
+    if some and scales and _numpy_ext.gemm(alpha, a, b, beta, c, turn, sign, *arguments):
         if not at_once:
             more.apply(c)
         return
     with np.errstate(all="ignore"):
-        sums = c.astype(sums_of(c.dtype), copy=False)  # what is narrow is rounded once, in the end
+        sums = c.astype(
+            accumulator_dtype(c.dtype), copy=False
+        )  # what is narrow is rounded once, in the end
         if some:
             left, right = a.conj() if conj_a else a, b
             if isinstance(b, PackedMatrix):

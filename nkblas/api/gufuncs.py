@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from nkblas import _gufunc
+from nkblas import _numpy_ext
 from nkblas._engine import ffi, lib
 from nkblas.base.dtypes import FLOAT8, PRODUCTS, product
 from nkblas.base.epilogues import ACTIVATIONS, Epilogue
 
 _ENGINE = (
     int(ffi.cast("uintptr_t", ffi.addressof(lib, "nk_gemm"))),
-    int(ffi.cast("uintptr_t", lib.nk_counts())),
+    int(ffi.cast("uintptr_t", lib.nk_get_counters())),
 )
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def short_way(function: Callable[P, R]) -> Callable[P, R]:
+def fast_path(function: Callable[P, R]) -> Callable[P, R]:
     """Have plain operands done without a line of Python (see engine/gufunc.c)."""
-    quick: Any = _gufunc.make_quick(function, function.__name__)
+    quick: Any = _numpy_ext.make_fast_path(function, function.__name__)
     return functools.update_wrapper(quick, function)
 
 
@@ -98,7 +98,7 @@ def _bind(name: str) -> np.ufunc:
     summary, operands, result, example = _DOCS[name]
     more = _TYPES if name == "matmul" else ""
     doc = summary + _GUFUNC.format(name=name, operands=operands, result=result, more=more) + example
-    return _gufunc.bind(getattr(np, name), name, doc, *_ENGINE)
+    return _numpy_ext.make_gufunc(getattr(np, name), name, doc, *_ENGINE)
 
 
 matmul = _bind("matmul")
@@ -108,12 +108,12 @@ if TYPE_CHECKING or hasattr(np, "matvec"):  # NumPy 2.2 has them
     vecmat = _bind("vecmat")
 
 # As `matmul`, for `nkblas.api.products`: under this name NumPy tells of overflow in `dot`.
-stacked_dot = _gufunc.bind(np.matmul, "dot", "", *_ENGINE)
+dot_gufunc = _numpy_ext.make_gufunc(np.matmul, "dot", "", *_ENGINE)
 
-mixed_products = _gufunc.make_mixed()
+mixed_matmul = _numpy_ext.make_mixed_gufunc()
 
 
-def _of_given_types(*args: Any, dtype: Any = None, signature: Any = None, **kwargs: Any) -> Any:
+def _mixed_product(*args: Any, dtype: Any = None, signature: Any = None, **kwargs: Any) -> Any:
     """The product of two arrays as `dtype` or `signature` ask for it, if no operand is cast."""
     if signature is None:
         signature = kwargs.pop("sig", None)
@@ -123,14 +123,14 @@ def _of_given_types(*args: Any, dtype: Any = None, signature: Any = None, **kwar
         result = _mixed_result(args[0].dtype, args[1].dtype, dtype, signature)
     except TypeError:  # neither a dtype, nor hashable
         return NotImplemented
-    return NotImplemented if result is None else mixed_products(*args, dtype=result, **kwargs)
+    return NotImplemented if result is None else mixed_matmul(*args, dtype=result, **kwargs)
 
 
 @functools.lru_cache
 def _mixed_result(
     a: np.dtype[Any], b: np.dtype[Any], dtype: Any, signature: Any
 ) -> np.dtype[Any] | None:
-    """The dtype that is asked for, if it is that of one of `mixed_products`."""
+    """The dtype that is asked for, if it is that of one of `mixed_matmul`."""
     if isinstance(signature, str):
         signature = tuple(signature.replace("->", ""))
     wanted = (None, None, dtype) if signature is None else signature
@@ -153,21 +153,21 @@ def _is_mixed(a: str, b: str, c: str) -> bool:
     return name == "bfloat16" or len(set(PRODUCTS[name])) > 1
 
 
-def adopt_new_types() -> None:
+def register_user_dtypes() -> None:
     """Have the engine do the products of `ml_dtypes`' floats, once a program has them."""
     global _adopted
     module = sys.modules.get("ml_dtypes")
     if module is None or _adopted:
         return
     _adopted = True
-    ours = [globals().get(name) for name in (*_DOCS, "stacked_dot")]
+    ours = [globals().get(name) for name in (*_DOCS, "dot_gufunc")]
     found = [getattr(module, name, None) for name in ("bfloat16", *FLOAT8)]  # some came later
     types = [None if x is None else np.dtype(x) for x in found]
     numbers = np.zeros((len(FLOAT8), 256), np.float32)
     for row, dtype in zip(numbers, types[1:], strict=True):
         if dtype is not None:
             row[:] = np.arange(256, dtype=np.uint8).view(dtype)
-    _gufunc.adopt_new_types(
+    _numpy_ext.register_user_dtypes(
         tuple(-1 if x is None else x.num for x in types),
         numbers.tobytes(),
         tuple(filter(None, ours)),
@@ -177,8 +177,15 @@ def adopt_new_types() -> None:
 _adopted = False
 
 
-_gufunc.ask(
-    adopt_new_types,
-    _of_given_types,
-    {name: Epilogue(activation=name).code for name in ACTIVATIONS if name not in ("", "clip")},
+_numpy_ext.register_callbacks(
+    register_user_dtypes,
+    _mixed_product,
+    *(
+        {
+            name: Epilogue(activation=name).code
+            for name, activation in ACTIVATIONS.items()
+            if name and not activation.has_bounds and (activation.on_integers or not integers)
+        }
+        for integers in (False, True)
+    ),
 )

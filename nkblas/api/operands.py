@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from nkblas.base.epilogues import ROOM
+from nkblas.base.epilogues import READ_PADDING
 
 
 def is_plain(array: np.ndarray, dtype: Any) -> bool:
@@ -40,9 +40,9 @@ def result(out: Any, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return out
 
 
-def with_room(values: np.ndarray, count: int, dtype: Any) -> np.ndarray:
+def padded(values: np.ndarray, count: int, dtype: Any) -> np.ndarray:
     """So many numbers, or one for all, with zeros behind them: kernels read whole vectors."""
-    room = np.zeros(count + ROOM, dtype)
+    room = np.zeros(count + READ_PADDING, dtype)
     room[:count] = values
     return room
 

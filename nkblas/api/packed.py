@@ -6,12 +6,12 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from nkblas import _gufunc
+from nkblas import _numpy_ext
 from nkblas.base.dtypes import ITEMSIZE, PRODUCTS, product
 from nkblas.base.families import Family, family
 
-from .fused import sums_of
-from .gufuncs import adopt_new_types, matmul, short_way
+from .fused import accumulator_dtype
+from .gufuncs import fast_path, matmul, register_user_dtypes
 from .operands import apart, is_plain, plain
 
 FORMAT = 1
@@ -36,7 +36,7 @@ class PackedLayout(NamedTuple):
     k, n : int
     family, nr, kc
         As in `nkblas.planning.cost_model.Panels`.
-    held : str
+    panel_dtype : str
         The dtype in the panels.
     """
 
@@ -46,7 +46,7 @@ class PackedLayout(NamedTuple):
     family: str
     nr: int
     kc: int
-    held: str
+    panel_dtype: str
 
     @classmethod
     def of(cls, product: str, k: int, n: int) -> "PackedLayout":
@@ -54,17 +54,17 @@ class PackedLayout(NamedTuple):
         # The planner is imported when it is needed: most programs pack nothing, and sum no blocks.
         from nkblas.base.problem import Problem
         from nkblas.planning.cost_model import panels_for
-        from nkblas.planning.plan import in_panels
+        from nkblas.planning.plan import b_panel_dtype
         from nkblas.system.cpu import cpu
 
         k_or_1, n_or_1 = max(k, 1), max(n, 1)
         panels = panels_for(product, k_or_1, n_or_1, cpu)
         problem = Problem(product, 1, n_or_1, k_or_1, b="packed")
-        held = in_panels(problem, family(product, panels.family), cpu.isa)
+        held = b_panel_dtype(problem, family(product, panels.family), cpu.isa)
         return cls(product, k, n, *panels, held)
 
     @property
-    def facts(self) -> Family:
+    def descriptor(self) -> Family:
         """What is to be known of the family."""
         return family(self.product, self.family)
 
@@ -76,17 +76,19 @@ class PackedLayout(NamedTuple):
     @property
     def top(self) -> int:
         """Bytes before the first step of a panel: what makes up for shifted operands."""
-        return self.nr * ITEMSIZE[self.facts.sums] if self.facts.compensation else 0
+        return (
+            self.nr * ITEMSIZE[self.descriptor.accumulator] if self.descriptor.compensation else 0
+        )
 
     def depths(self) -> Iterator[tuple[int, int, int]]:
         """Each block of k: where it begins and ends, and how many values of k its panels hold."""
         for start in range(0, self.k, self.kc):
             stop = min(self.k, start + self.kc)
-            yield start, stop, -(-(stop - start) // self.facts.step) * self.facts.step
+            yield start, stop, -(-(stop - start) // self.descriptor.k_step) * self.descriptor.k_step
 
     def panel_size(self, depth: int) -> int:
         """Bytes of a panel."""
-        return self.top + depth * self.nr * ITEMSIZE[self.held]
+        return self.top + depth * self.nr * ITEMSIZE[self.panel_dtype]
 
     @property
     def nbytes(self) -> int:
@@ -101,7 +103,7 @@ class PackedLayout(NamedTuple):
         Where it begins and ends in k; the row before each panel; and the elements, along k in two
         dimensions (the groups, and within them), along n in two (the panels, and within them).
         """
-        group, end = self.facts.group_b, 0
+        group, end = self.descriptor.k_group_b, 0
         for start, stop, depth in self.depths():
             begin, end = end, end + self.tiles * self.panel_size(depth)
             block = panels[begin:end].reshape(self.tiles, self.panel_size(depth))
@@ -110,7 +112,7 @@ class PackedLayout(NamedTuple):
             yield start, stop, block[:, : self.top].view(np.int32), elements.transpose(1, 3, 0, 2)
 
 
-class PackedMatrix(_gufunc.Panels):
+class PackedMatrix(_numpy_ext.PackedOperand):
     """A matrix in the panels that microkernels read: `pack` makes it.
 
     It can't be changed, and keeps no reference to what it was made of. ``a @ packed``,
@@ -173,8 +175,8 @@ class PackedMatrix(_gufunc.Panels):
         """``out = a @ self``, where nothing is left to check (see `nkblas.gemm.multiply`)."""
         if not out.size or not self.shape[0]:
             out[...] = 0
-        elif not _gufunc.gemm(1, a, self, 0, out, 1, 1):
-            wide = sums_of(self.result_dtype)
+        elif not _numpy_ext.gemm(1, a, self, 0, out, 1, 1):
+            wide = accumulator_dtype(self.result_dtype)
             with np.errstate(all="ignore"):
                 out[...] = np.matmul(a.astype(wide), self.unpack().astype(wide))
 
@@ -224,7 +226,7 @@ class PackedMatrix(_gufunc.Panels):
         np.copyto(out, product, casting)
         return out
 
-    @short_way
+    @fast_path
     def __array_ufunc__(
         self,
         ufunc: np.ufunc,
@@ -285,7 +287,7 @@ def _restore(
             f"this packed matrix has format {version}, and this version of nkblas reads format "
             f"{FORMAT}: pack it again"
         )
-    adopt_new_types()
+    register_user_dtypes()
     kept = PackedLayout(*layout)
     here = PackedLayout.of(kept.product, kept.k, kept.n)
     if kept == here:
@@ -315,7 +317,7 @@ def _wraps(dtype: "np.dtype[Any]") -> bool:
 
 def _held(layout: PackedLayout, dtype: "np.dtype[Any]") -> "np.dtype[Any]":
     """The dtype in the panels of a matrix of a dtype, as NumPy knows it."""
-    return dtype if layout.held == dtype.name else np.dtype(layout.held)
+    return dtype if layout.panel_dtype == dtype.name else np.dtype(layout.panel_dtype)
 
 
 def pack(b: Any, *, a_dtype: Any = None, dtype: Any = None) -> PackedMatrix:
@@ -359,7 +361,7 @@ def pack(b: Any, *, a_dtype: Any = None, dtype: Any = None) -> PackedMatrix:
     b = np.asarray(b)
     if b.ndim != 2:
         raise ValueError(f"b: got shape {b.shape}, expected a matrix")
-    adopt_new_types()
+    register_user_dtypes()
     own = b.dtype.newbyteorder("=")
     left = own if a_dtype is None else np.dtype(a_dtype).newbyteorder("=")
     wanted = None if dtype is None else np.dtype(dtype).newbyteorder("=")
@@ -390,7 +392,7 @@ def _pack(
     layout: PackedLayout,
 ) -> PackedMatrix:
     """`b` in panels, as the family's `nkblas.codegen.spec.Pack` makes them."""
-    facts, held = layout.facts, _held(layout, dtypes[1])
+    descriptor, held = layout.descriptor, _held(layout, dtypes[1])
     source = PRODUCTS[layout.product].b
     b = b.astype(dtypes[1], copy=False)
     if source == "bool":
@@ -405,8 +407,8 @@ def _pack(
         block[: stop - start, : layout.n] = b[start:stop]
         block[:, layout.n :] = block[:, layout.n - 1 : layout.n]
         elements[...] = block.reshape(elements.shape)
-        if facts.compensation:
-            sums = block.sum(0, dtype=np.int32) * np.int32(facts.compensation)
+        if descriptor.compensation:
+            sums = block.sum(0, dtype=np.int32) * np.int32(descriptor.compensation)
             top[...] = sums.reshape(tiles, nr)
     panels.flags.writeable = False
     return PackedMatrix(dtypes, layout, panels)

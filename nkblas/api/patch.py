@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nkblas import _gufunc
+from nkblas import _numpy_ext
 from nkblas.system.log import log
 
 from . import einsum as _einsum  # noqa: F401 (it is one of the replacements)
@@ -35,18 +35,18 @@ def _update(patched: bool | None = None, blocks: int = 0) -> None:
         _patched = _patched if patched is None else patched
         _blocks += blocks
         on = _patched or _blocks > 0
-        _gufunc.patch(on)
+        _numpy_ext.set_patched(on)
         for name, function in _functions.items():
             if on and name not in _before:
                 had = products.implementation(function)
                 try:
-                    _gufunc.reimplement(function, products.replacements[name])
+                    _numpy_ext.replace_implementation(function, products.replacements[name])
                 except RuntimeError as why:  # of a NumPy to come: all others are patched
                     log("warning", f"numpy.{name} stays as it is: {why}", once=True)
                     continue
                 _before[name] = had
             elif not on and name in _before:
-                _gufunc.reimplement(function, _before.pop(name))
+                _numpy_ext.replace_implementation(function, _before.pop(name))
 
 
 def _forget_lock() -> None:

@@ -12,11 +12,11 @@ from typing import Any, ParamSpec, SupportsIndex, TypeVar
 
 import numpy as np
 
-from nkblas import _gufunc
+from nkblas import _numpy_ext
 from nkblas.base.dtypes import product as product_of
 from nkblas.system.log import log
 
-from .gufuncs import adopt_new_types, matmul, mixed_products, short_way, stacked_dot, vecdot
+from .gufuncs import dot_gufunc, fast_path, matmul, mixed_matmul, register_user_dtypes, vecdot
 
 Array = np.ndarray[Any, Any]
 P = ParamSpec("P")
@@ -57,20 +57,20 @@ def like(numpy: Callable[..., Any]) -> Callable[[Callable[P, R]], Callable[P, R]
             return function(*args, **kwargs)
 
         if function.__name__ in numpys:
-            replacements[function.__name__] = _short_way(function)
-        return _short_way(public)
+            replacements[function.__name__] = _fast_path(function)
+        return _fast_path(public)
 
     return decorate
 
 
-def _short_way(function: Callable[P, R]) -> Callable[P, R]:
-    return short_way(function) if function.__name__ in ("dot", "inner", "vdot") else function
+def _fast_path(function: Callable[P, R]) -> Callable[P, R]:
+    return fast_path(function) if function.__name__ in ("dot", "inner", "vdot") else function
 
 
 def left_to_numpy(name: str, reason: str, *args: Any, **kwargs: Any) -> Any:
     """What NumPy's own function gives; it counts as a product that NumPy did."""
     result = numpys[name](*args, **kwargs)
-    _gufunc.count_fallbacks(1)
+    _numpy_ext.count_fallbacks(1)
     log("info", f"NumPy does {name}: {reason}", once=True)
     return result
 
@@ -160,12 +160,12 @@ def _may_be_out(out: Any, kind: type, dtype: np.dtype[Any], shape: tuple[int, ..
 def multiply_stacks(x: Array, y: Array, target: Array) -> None:
     """``target = x @ y``; all are of one dtype, or can be cast to target's."""
     if target.dtype.isbuiltin != 1:  # bfloat16, of which matmul makes float32
-        adopt_new_types()
+        register_user_dtypes()
         dtype = target.dtype
         x, y = x.astype(dtype, copy=False), y.astype(dtype, copy=False)
-        mixed_products(x, y, out=target, dtype=dtype)
+        mixed_matmul(x, y, out=target, dtype=dtype)
     else:
-        stacked_dot(x, y, out=target)
+        dot_gufunc(x, y, out=target)
 
 
 @like(np.dot)

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from nkblas import _gufunc
+from nkblas import _numpy_ext
 from nkblas.base.epilogues import apply
 
 from .fused import fused
 from .gufuncs import matmul
-from .operands import apart, plain, result, with_room
+from .operands import apart, padded, plain, result
 from .packed import PackedMatrix
 
 BYTES = (np.dtype(np.int8), np.dtype(np.uint8))
@@ -71,8 +71,8 @@ def scaled_product(
     added = None if more.residual is None else apart(more.residual, target)
     # with a single column, rows and columns change places, but not of what is packed
     possible = 0 not in (*shape, a.shape[1]) and (shape[1] > 1 or isinstance(b, PackedMatrix))
-    arguments = epilogue.fused, more.bias, added, *more.bounds, None, scales, float(zero_point)
-    if not possible or not _gufunc.gemm(1, left, right, 0, target, 1, 1, *arguments):
+    arguments = epilogue.fused_code, more.bias, added, *more.bounds, None, scales, float(zero_point)
+    if not possible or not _numpy_ext.gemm(1, left, right, 0, target, 1, 1, *arguments):
         right = right.unpack() if isinstance(right, PackedMatrix) else right
         sums = matmul(left, right, dtype=np.int32)
         with np.errstate(all="ignore"):
@@ -92,4 +92,4 @@ def _scales(value: Any, n: int) -> np.ndarray:
         raise ValueError(f"scale: got shape {array.shape}, expected one number or ({n},)")
     if not np.can_cast(array.dtype, np.float32, "same_kind"):
         raise TypeError(f"scale: got {array.dtype}, expected floats")
-    return with_room(array.ravel(), n, np.float32)
+    return padded(array.ravel(), n, np.float32)

@@ -1,43 +1,143 @@
-"""`Epilogue`: what becomes of a product on its way into C, in one pass over it.
+"""`Epilogue`: what is applied to a product when it is stored to C, in the same pass.
 
-``C = activation(alpha * A @ B + beta * C + bias) + residual``, each part of it or none; of products
-of bytes ``C = activation(scales * (A @ B) + bias) + residual``, in float32, or that rounded.
+``C = activation(alpha * A @ B + beta * C + bias) + residual``, with each part present or absent.
+For quantized products it is ``C = activation(scales * (A @ B) + bias) + residual`` in float32, or
+that rounded to 8-bit integers.
+
+The engine's C constants are generated from this file (`nkblas.engine.tables`), which therefore
+imports nothing of nkblas.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from nkblas._engine import lib
+Array = np.ndarray[Any, Any]
+
+READ_PADDING = 256
+"""Elements behind a bias or scales that kernels may read: whole vectors, up to a tile."""
 
 KINDS = ("", "add", "scale")
-"""Nothing, ``C += A @ B``, or alpha and beta; as nk_epilogue numbers them, and the others."""
+"""``C = A @ B``, ``C += A @ B``, ``C = alpha * A @ B + beta * C``."""
 
 BIASES = ("", "columns", "rows")
-"""None, a number for each column of C, or for each row."""
+"""No bias, one number for each column of C, one for each row."""
 
-ACTIVATIONS = ("", "relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh", "clip")
 
-ROOM = lib.NK_ROOM
-"""Elements that may be read behind a bias: whole vectors, up to a tile."""
+class BitField(NamedTuple):
+    """Some bits of an epilogue's code."""
+
+    shift: int
+    width: int
+
+    @property
+    def mask(self) -> int:
+        return ((1 << self.width) - 1) << self.shift
+
+    def encode(self, value: int) -> int:
+        """`value` in these bits.
+
+        Raises
+        ------
+        ValueError
+            It needs more bits.
+        """
+        if value >> self.width:
+            raise ValueError(f"epilogue code: got {value}, expected at most {self.width} bits")
+        return value << self.shift
+
+    def decode(self, code: int) -> int:
+        return (code & self.mask) >> self.shift
+
+
+# The bits of `Epilogue.code`, which is an int16 in the engine's problem.
+KIND_BITS = BitField(0, 2)
+BIAS_BITS = BitField(2, 2)
+RESIDUAL_BITS = BitField(4, 1)
+SCALES_BITS = BitField(5, 1)
+ACTIVATION_BITS = BitField(6, 8)
+
+
+class Activation(NamedTuple):
+    """An activation function; kernels' code for it is in `nkblas.codegen.kernels.activation`.
+
+    Attributes
+    ----------
+    reference : callable
+        ``reference(x, low, high)`` of an array; the bounds are those of "clip".
+    on_integers : bool
+        Whether it is defined for integers, too.
+    has_bounds : bool
+        Whether it takes `low` and `high`.
+    is_exact : bool
+        Whether kernels give exactly the reference's result.
+    """
+
+    reference: Callable[[Array, float, float], Array]
+    on_integers: bool = False
+    has_bounds: bool = False
+    is_exact: bool = False
+
+
+def _clip(x: Array, low: float, high: float) -> Array:
+    if x.dtype.kind not in "iu":
+        return np.minimum(np.maximum(x, low), high)
+    # float64 does not hold all integers of 64 bits: the bounds are rounded inward
+    ends = np.iinfo(x.dtype)
+    least, most = (
+        x.dtype.type(round_(min(max(bound, ends.min), ends.max)))
+        for round_, bound in ((math.ceil, low), (math.floor, high))
+    )
+    return np.minimum(np.maximum(x, least), most)
+
+
+def _sigmoid(x: Array) -> Array:
+    with np.errstate(over="ignore"):
+        result: Array = 1 / (1 + np.exp(-x))
+    return result
+
+
+def _gelu(x: Array, low: float, high: float) -> Array:
+    erfc = np.vectorize(math.erfc, otypes="d")
+    result: Array = 0.5 * x * erfc(x * -math.sqrt(0.5))
+    return result
+
+
+def _gelu_tanh(x: Array, low: float, high: float) -> Array:
+    result: Array = x * _sigmoid(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+    return result
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "": Activation(lambda x, low, high: x, on_integers=True, is_exact=True),
+    "relu": Activation(lambda x, low, high: np.maximum(x, 0), on_integers=True, is_exact=True),
+    "gelu": Activation(_gelu),
+    "gelu_tanh": Activation(_gelu_tanh),
+    "silu": Activation(lambda x, low, high: x * _sigmoid(x)),
+    "sigmoid": Activation(lambda x, low, high: _sigmoid(x)),
+    "tanh": Activation(lambda x, low, high: np.tanh(x)),
+    "clip": Activation(_clip, on_integers=True, has_bounds=True, is_exact=True),
+}
+"""By name. The code of an activation is its place here, in this process only."""
 
 
 class Epilogue(NamedTuple):
-    """As text, the names of its parts with ``+`` between them: ``scale+columns+relu``.
+    """As text, the names of its parts joined by ``+``: ``scale+columns+relu``.
 
     Attributes
     ----------
     kind : str
-        Of `KINDS`.
+        One of `KINDS`.
     bias : str
-        Of `BIASES`.
+        One of `BIASES`.
     activation : str
-        Of `ACTIVATIONS`.
+        A key of `ACTIVATIONS`.
     residual : bool
-        Whether a matrix is added in the end.
+        Whether a matrix is added last.
     scales : bool
-        Whether it begins with a factor for each column, which makes floats of sums of bytes.
+        Whether sums of bytes are multiplied by a factor for each column first, in float32.
     """
 
     kind: str = ""
@@ -53,25 +153,30 @@ class Epilogue(NamedTuple):
 
     @property
     def code(self) -> int:
-        """The number that the engine has for it."""
-        kind, bias = KINDS.index(self.kind), BIASES.index(self.bias) * lib.NK_BIAS_OF_COLUMNS
-        more = self.residual * lib.NK_RESIDUAL | self.scales * lib.NK_SCALES
-        code: int = kind | bias | more | ACTIVATIONS.index(self.activation) * lib.NK_RELU
-        return code
+        """The engine's number for it."""
+        return (
+            KIND_BITS.encode(KINDS.index(self.kind))
+            | BIAS_BITS.encode(BIASES.index(self.bias))
+            | RESIDUAL_BITS.encode(self.residual)
+            | SCALES_BITS.encode(self.scales)
+            | ACTIVATION_BITS.encode(list(ACTIVATIONS).index(self.activation))
+        )
 
     @property
-    def fused(self) -> int:
-        """The same without the kind."""
-        code: int = self.code & ~lib.NK_KIND
-        return code
+    def fused_code(self) -> int:
+        """`code` without the kind."""
+        return self.code & ~KIND_BITS.mask
 
     @classmethod
-    def of_code(cls, code: int) -> "Epilogue":
-        """What `code` gives for it."""
-        bias = (code & lib.NK_BIAS) // lib.NK_BIAS_OF_COLUMNS
-        activation = (code & lib.NK_ACTIVATION) // lib.NK_RELU
-        names = KINDS[code & lib.NK_KIND], BIASES[bias], ACTIVATIONS[activation]
-        return cls(*names, bool(code & lib.NK_RESIDUAL), bool(code & lib.NK_SCALES))
+    def from_code(cls, code: int) -> "Epilogue":
+        """The inverse of `code`."""
+        return cls(
+            KINDS[KIND_BITS.decode(code)],
+            BIASES[BIAS_BITS.decode(code)],
+            list(ACTIVATIONS)[ACTIVATION_BITS.decode(code)],
+            bool(RESIDUAL_BITS.decode(code)),
+            bool(SCALES_BITS.decode(code)),
+        )
 
     def __str__(self) -> str:
         scales, residual = self.scales * "scales", self.residual * "residual"
@@ -79,47 +184,50 @@ class Epilogue(NamedTuple):
 
 
 def parse(text: str) -> Epilogue:
-    """The epilogue that a text stands for.
+    """The epilogue that a text such as "scale+columns+relu" describes.
 
     Raises
     ------
     ValueError
-        It stands for none.
+        It describes none.
     """
     words = text.split("+") if text else []
 
-    def one_of(names: tuple[str, ...]) -> str:
+    def take(names: tuple[str, ...]) -> str:
         return words.pop(0) if words and words[0] in names else ""
 
-    scales = one_of(("scales",)) != ""
-    names = one_of(KINDS), one_of(BIASES), one_of(ACTIVATIONS)
-    found = Epilogue(*names, one_of(("residual",)) != "", scales)
-    if words or str(found) != text:
+    scales = take(("scales",)) != ""
+    parts = take(KINDS), take(BIASES), take(tuple(ACTIVATIONS))
+    epilogue = Epilogue(*parts, take(("residual",)) != "", scales)
+    if words or str(epilogue) != text:
         raise ValueError(f"epilogue: got {text!r}, expected such as 'scale+columns+relu+residual'")
-    return found
+    return epilogue
 
 
 def apply(
     epilogue: Epilogue,
-    x: np.ndarray,
-    bias: np.ndarray | None,
-    residual: np.ndarray | None,
+    x: Array,
+    bias: Array | None,
+    residual: Array | None,
     bounds: tuple[float, float],
-    scales: np.ndarray | None = None,
-) -> np.ndarray:
-    """What is fused, done by NumPy: the reference, and for what has no kernels.
+    scales: Array | None = None,
+) -> Array:
+    """Apply the fused part of an epilogue with NumPy.
+
+    Kernels are verified against it, and it serves where there is no kernel.
 
     Parameters
     ----------
     epilogue : Epilogue
+        Its `kind` is ignored.
     x : ndarray
-        Shape ``(m, n)``: what alpha and beta have left.
+        Shape ``(m, n)``: the product, with alpha and beta applied.
     bias : ndarray or None
         At least n numbers, or m.
     residual : ndarray or None
         Shape ``(m, n)``.
     bounds : (float, float)
-        Of "clip".
+        Those of "clip".
     scales : ndarray or None
         At least n numbers.
     """
@@ -128,34 +236,5 @@ def apply(
         x = x.astype(np.float32) * scales[:n]
     if bias is not None and epilogue.bias:
         x = x + (bias[:n] if epilogue.bias == "columns" else bias[:m, None])
-    x = _activated(epilogue.activation, x, bounds)
+    x = ACTIVATIONS[epilogue.activation].reference(x, *bounds)
     return x + residual if residual is not None and epilogue.residual else x
-
-
-def _whole(bounds: tuple[float, float], dtype: Any) -> tuple[Any, Any]:
-    """The integers of a dtype that bounds leave: floats do not hold all of 64 bits."""
-    ends = np.iinfo(dtype)
-    low, high = (
-        round_(min(max(bound, ends.min), ends.max))
-        for round_, bound in zip((math.ceil, math.floor), bounds, strict=True)
-    )
-    return dtype.type(low), dtype.type(high)
-
-
-def _activated(name: str, x: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
-    if name == "relu":
-        return np.maximum(x, 0)
-    if name == "clip":
-        low, high = bounds if x.dtype.kind not in "iu" else _whole(bounds, x.dtype)
-        return np.minimum(np.maximum(x, low), high)
-    if name == "tanh":
-        return np.tanh(x)
-    if name == "gelu":
-        return 0.5 * x * np.vectorize(math.erfc, otypes="d")(x * -math.sqrt(0.5))
-    if name:
-        cubic = x + 0.044715 * x**3
-        inner = 2 * math.sqrt(2 / math.pi) * cubic if name == "gelu_tanh" else x
-        with np.errstate(over="ignore"):
-            sigmoid = 1 / (1 + np.exp(-inner))
-        return sigmoid if name == "sigmoid" else x * sigmoid
-    return x

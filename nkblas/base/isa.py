@@ -1,42 +1,43 @@
-"""The instruction sets that kernels are generated for: one row for each.
+"""The instruction sets that kernels are generated for: a row of `ISAS` for each.
 
-A new instruction set is a new row here and, where it multiplies in a new way, a new class in
-`nkblas.codegen.kernels.nanokernel` and a line in `nkblas.base.families`. The rest of the package
-reads these tables and nothing else.
+A new instruction set is a row here and, where it multiplies in a new way, a class in
+`nkblas.codegen.kernels.nanokernel` and a descriptor in `nkblas.base.families`. The rest of the
+package reads these tables: it compares no names.
 """
 
 from typing import NamedTuple
 
 
 class ISA(NamedTuple):
-    """What the generator and the planner need to know of one instruction set.
+    """An instruction set, as the planner and the code generator see it.
 
     Attributes
     ----------
     name : str
         The value of ``NKBLAS_ISA``.
     vector_bits : int
-        Width of a vector register, in bits.
+        Width of a vector register.
     registers : int
         Number of vector registers.
     fused : bool
-        Whether multiply and add is one instruction. Where it is two, the product needs a
-        register of its own.
+        Whether multiply-add is one instruction. Where it is two, the product needs a register.
     masked : bool
-        Whether a vector of elements of 4 or 8 bytes can be loaded and stored in part, for an edge
-        that is known only at run time.
+        Whether a vector of elements of 4 or 8 bytes can be loaded and stored partially, as an edge
+        requires whose length is known at run time only.
     mask_registers : bool
-        Whether masks have registers of their own, and any vector can be loaded in part; otherwise
-        one takes a vector register.
+        Whether masks have registers of their own, and vectors of any element size can be loaded and
+        stored partially. Otherwise a mask takes a vector register.
     requires : tuple of str
-        The CPU features (as `nkblas.cpu.features` names them) without which it does not run.
-    target : str
-        LLVM's name for the target CPU, and after a comma for features that this one lacks.
+        The CPU features (`nkblas.system.cpu.FEATURES`) without which it does not run.
+    target_cpu, target_features : str
+        What LLVM compiles for: a CPU, and features added to it.
     families : tuple of str
-        The instruction families (`nkblas.base.families`) that it adds to what it extends.
+        The instruction families (`nkblas.base.families`) that it adds to the row that it extends.
     extends : str
-        The row of a set with the same registers that this one adds instructions to, or empty.
-        Kernels that need none of them are that one's.
+        Name of the row with the same registers that this one adds instructions to; empty if there
+        is none. A kernel that needs none of the additions is the extended row's.
+    schedule_cpu : str
+        The CPU whose scheduling model LLVM orders instructions by; empty for `target_cpu`'s.
     """
 
     name: str
@@ -46,91 +47,135 @@ class ISA(NamedTuple):
     masked: bool
     mask_registers: bool
     requires: tuple[str, ...]
-    target: str
+    target_cpu: str
+    target_features: str
     families: tuple[str, ...]
     extends: str = ""
+    schedule_cpu: str = ""
 
     def lanes(self, itemsize: int) -> int:
         """Number of elements of `itemsize` bytes in one vector register."""
         return self.vector_bits // 8 // itemsize
 
     def can_mask(self, itemsize: int) -> bool:
-        """Whether vectors of elements of `itemsize` bytes can be loaded and stored in part."""
+        """Whether vectors of elements of `itemsize` bytes can be loaded and stored partially."""
         return self.mask_registers or (self.masked and itemsize >= 4)
 
     def row_of(self, family: str) -> "ISA | None":
-        """The least capable row of those that this one extends, or itself, with a family."""
+        """The least capable row, among this one and those that it extends, that has `family`."""
         below = ISAS[self.extends].row_of(family) if self.extends else None
         return below or (self if family in self.families else None)
 
     @property
     def base(self) -> "ISA":
-        """The row of vectors of this width and nothing more."""
+        """The row that this one extends directly or indirectly, and that extends none."""
         return ISAS[self.extends].base if self.extends else self
 
 
-AVX2 = ("avx2", "fma", "bmi1", "bmi2", "f16c", "movbe", "abm")
-AVX512 = ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", *AVX2)
-EVERYWHERE = ("fma", "complex", "madd")
+_AVX2 = ("avx2", "fma", "bmi1", "bmi2", "f16c", "movbe", "abm")
+_AVX512 = ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", *_AVX2)
+_VECTOR_FAMILIES = ("fma", "complex", "madd")
 
-# From the least to the most capable: the last row whose features the CPU has is the one used.
 ISAS: dict[str, ISA] = {}
+"""By name, from the least to the most capable: the last row whose features the CPU has is used."""
 
 
-def _row(
+def add_isa(isa: ISA) -> ISA:
+    """Add a row to `ISAS`, as the most capable one."""
+    ISAS[isa.name] = isa
+    return isa
+
+
+def extend_isa(
+    extended: ISA,
     name: str,
-    vector_bits: int,
-    registers: int,
-    fused: bool,
-    masked: bool,
-    mask_registers: bool,
-    requires: tuple[str, ...],
-    target: str,
-) -> None:
-    ISAS[name] = ISA(
-        name,
-        vector_bits,
-        registers,
-        fused,
-        masked,
-        mask_registers,
-        requires,
-        target,
-        EVERYWHERE if mask_registers else (*EVERYWHERE, "words"),
+    requires: str,
+    target_features: str,
+    families: str,
+    *,
+    schedule_cpu: str = "",
+) -> ISA:
+    """Add a row of instructions added to those of another row.
+
+    Parameters
+    ----------
+    extended : ISA
+    name : str
+    requires, target_features, families : str
+        What it adds to those of `extended`: separated by spaces, commas, spaces.
+    schedule_cpu : str, optional
+        As in `ISA`; it is not inherited.
+    """
+    features = ",".join(filter(None, (extended.target_features, target_features)))
+    return add_isa(
+        extended._replace(
+            name=name,
+            requires=(*extended.requires, *requires.split()),
+            target_features=features,
+            families=tuple(families.split()),
+            extends=extended.name,
+            schedule_cpu=schedule_cpu,
+        )
     )
 
 
-def _more(extends: str, name: str, requires: str, target: str, families: str) -> None:
-    """A row of instructions added to those of another."""
-    row = ISAS[extends]
-    ISAS[name] = row._replace(
-        name=name,
-        requires=(*row.requires, *requires.split()),
-        target=f"{row.target},{target}",
-        families=tuple(families.split()),
-        extends=extends,
+add_isa(
+    ISA(
+        name="sse42",
+        vector_bits=128,
+        registers=16,
+        fused=False,
+        masked=False,
+        mask_registers=False,
+        requires=("sse4_2",),
+        target_cpu="x86-64-v2",
+        target_features="",
+        families=(*_VECTOR_FAMILIES, "words"),
     )
+)
 
-
-_row("sse42", 128, 16, False, False, False, ("sse4_2",), "x86-64-v2")
-_row("avx2", 256, 16, True, True, False, AVX2, "x86-64-v3")
-_more("avx2", "avx2_vnni", "avx_vnni", "+avxvnni,+fast-dpwssd", "vnni")
-_more(
-    "avx2_vnni",
+_avx2 = add_isa(
+    ISA(
+        name="avx2",
+        vector_bits=256,
+        registers=16,
+        fused=True,
+        masked=True,
+        mask_registers=False,
+        requires=_AVX2,
+        target_cpu="x86-64-v3",
+        target_features="",
+        families=(*_VECTOR_FAMILIES, "words"),
+    )
+)
+_avx2_vnni = extend_isa(_avx2, "avx2_vnni", "avx_vnni", "+avxvnni,+fast-dpwssd", "vnni")
+extend_isa(
+    _avx2_vnni,
     "avx_ne_convert",
     "avx_ne_convert avx_vnni_int8",
     "+avxneconvert,+avxvnniint8",
     "ne_convert vnni_int8",
+    schedule_cpu="sierraforest",  # one of the CPUs that have it
 )
-_row("avx512", 512, 32, True, True, True, AVX512, "x86-64-v4")
-_more("avx512", "avx512_vnni", "avx512_vnni", "+avx512vnni,+fast-dpwssd", "vnni")
-_more("avx512_vnni", "avx512_bf16", "avx512_bf16", "+avx512bf16", "bf16")
-_more("avx512_bf16", "avx512_fp16", "avx512_fp16", "+avx512fp16", "fp16")
-_more(
-    "avx512_fp16",
-    "amx",
-    "amx_tile amx_bf16 amx_int8",
-    "+amx-tile,+amx-bf16,+amx-int8",
-    "amx",
+
+_avx512 = add_isa(
+    ISA(
+        name="avx512",
+        vector_bits=512,
+        registers=32,
+        fused=True,
+        masked=True,
+        mask_registers=True,
+        requires=_AVX512,
+        target_cpu="x86-64-v4",
+        target_features="",
+        families=_VECTOR_FAMILIES,
+    )
 )
-_more("amx", "amx_fp16", "amx_fp16", "+amx-fp16", "amx_fp16")
+_vnni = extend_isa(_avx512, "avx512_vnni", "avx512_vnni", "+avx512vnni,+fast-dpwssd", "vnni")
+_bf16 = extend_isa(_vnni, "avx512_bf16", "avx512_bf16", "+avx512bf16", "bf16")
+_fp16 = extend_isa(_bf16, "avx512_fp16", "avx512_fp16", "+avx512fp16", "fp16")
+_amx = extend_isa(
+    _fp16, "amx", "amx_tile amx_bf16 amx_int8", "+amx-tile,+amx-bf16,+amx-int8", "amx"
+)
+extend_isa(_amx, "amx_fp16", "amx_fp16", "+amx-fp16", "amx_fp16")

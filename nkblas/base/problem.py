@@ -8,7 +8,7 @@ from .dtypes import ITEMSIZE, PRODUCTS, QUANTIZED, Types, short
 
 LAYOUTS = ("row", "col", "strided", "packed")  # of nk_layout
 
-PLAIN = ("float32", "float64", "complex64", "complex128", "int32", "int64")
+NATIVE_DTYPES = ("float32", "float64", "complex64", "complex128", "int32", "int64")
 
 PATTERN = re.compile(r"(\d+)x(\d+)x(\d+):(\w+?)(?::([rcs])([rcsp])([rs]))?(?::([a-z_+]+))?")
 
@@ -35,7 +35,7 @@ class Problem(NamedTuple):
     epilogue : str
         What becomes of the product on its way into C, as `nkblas.base.epilogues` has it: nothing,
         "add" for ``C += A @ B``, "scale" for ``C = alpha * A @ B + beta * C``, "columns+relu", …
-    reduces : bool
+    batch_reduce : bool
         Whether it is a sum of such products, of any number of blocks A and B ("batch-reduce").
     """
 
@@ -47,7 +47,7 @@ class Problem(NamedTuple):
     b: str = "row"
     c: str = "row"
     epilogue: str = ""
-    reduces: bool = False
+    batch_reduce: bool = False
 
     @property
     def types(self) -> Types:
@@ -60,9 +60,9 @@ class Problem(NamedTuple):
         return ITEMSIZE[self.types.c]
 
     @property
-    def is_plain(self) -> bool:
+    def is_native(self) -> bool:
         """Whether an element is multiplied as it is, and summed up in its own type."""
-        return self.dtype in PLAIN
+        return self.dtype in NATIVE_DTYPES
 
     @property
     def flops(self) -> int:
@@ -73,7 +73,7 @@ class Problem(NamedTuple):
         layouts = "".join(layout[0] for layout in (self.a, self.b, self.c))
         text = f"{self.m}x{self.n}x{self.k}:{short(self.dtype)}"
         parts = [text, layouts if layouts != "rrr" else "", self.epilogue]
-        return self.reduces * SUM + ":".join(filter(None, parts))
+        return self.batch_reduce * SUM + ":".join(filter(None, parts))
 
 
 def parse(text: str) -> Problem:

@@ -1,45 +1,55 @@
-"""How a dimension is cut."""
+"""How one dimension of a matrix is divided into tiles."""
 
 from typing import NamedTuple
 
 
-class Cut(NamedTuple):
-    """One dimension of C cut into register tiles, and those into cache blocks.
+class Tiling(NamedTuple):
+    """One dimension of C divided into register tiles, and those into cache blocks.
 
     Attributes
     ----------
-    size, full : int
-        The first `full` tiles have `size` rows (columns).
-    rest : int
-        Those after them have `rest`.
+    tile : int
+        Rows (columns) of each of the first `main_tiles` tiles.
+    main_tiles : int
+    edge_tile : int
+        Rows (columns) of each of the other tiles.
     tiles : int
-        Number of tiles in all.
-    block : int
+        Number of all tiles.
+    block_tiles : int
         Tiles in one cache block.
     """
 
-    size: int
-    full: int
-    rest: int
+    tile: int
+    main_tiles: int
+    edge_tile: int
     tiles: int
-    block: int
+    block_tiles: int
 
-    def has(self, rest: bool) -> bool:
-        """Whether there is a tile of the rest, or of the full size."""
-        return self.tiles > self.full if rest else self.full > 0
+    def has(self, edge: bool) -> bool:
+        """Whether there is an edge tile, or a main tile."""
+        return self.tiles > self.main_tiles if edge else self.main_tiles > 0
 
 
-def cut_evenly(length: int, most: int) -> tuple[int, int, int, int]:
-    """Cut a length into the fewest pieces of at most `most`, equal to within one.
+def split_evenly(length: int, most: int) -> tuple[int, int, int, int]:
+    """Divide a length into the fewest tiles of at most `most`, equal to within one.
 
-    Returns size, full, rest and number of pieces, as in `Cut`.
+    Returns
+    -------
+    tile, main_tiles, edge_tile, tiles : int
+        As in `Tiling`.
     """
-    pieces = -(-length // most)
-    size = -(-length // pieces)
-    return size, length - pieces * (size - 1), size - 1, pieces
+    tiles = -(-length // most)
+    tile = -(-length // tiles)
+    return tile, length - tiles * (tile - 1), tile - 1, tiles
 
 
-def cut_whole(length: int, size: int) -> tuple[int, int, int, int]:
-    """Cut a length into pieces of `size` and what is left over."""
-    full, rest = divmod(length, size)
-    return size, full, rest, full + (rest > 0)
+def split_with_edge(length: int, tile: int) -> tuple[int, int, int, int]:
+    """Divide a length into tiles of `tile`, and one edge tile for the remainder.
+
+    Returns
+    -------
+    tile, main_tiles, edge_tile, tiles : int
+        As in `Tiling`.
+    """
+    main_tiles, edge_tile = divmod(length, tile)
+    return tile, main_tiles, edge_tile, main_tiles + (edge_tile > 0)

@@ -138,9 +138,9 @@ def verify(store: Store, cpu: CPU) -> Iterator[Fault]:
     for path in (cache_folder(), *(folder.path for folder in folders)):
         yield from _close(path)
     for folder in folders:
-        if why_not := folder.why_not():
+        if infeasible_reason := folder.infeasible_reason():
             done = "nothing there is used; NKBLAS_CACHE_DIR names another folder"
-            yield Fault((folder.path,), why_not, done)
+            yield Fault((folder.path,), infeasible_reason, done)
             return
     for kernel in kernels(store):
         if kernel.fault:

@@ -83,7 +83,7 @@ class Store:
     def has(self, spec: KernelSpec) -> bool:
         """Whether a kernel is there, whole or damaged."""
         path = os.path.join(self.folder.path, f"{self.key(spec)}.json")
-        return os.path.exists(path) and not self.folder.why_not()
+        return os.path.exists(path) and not self.folder.infeasible_reason()
 
     def get(self, key: str) -> bytes | None:
         """The shared library stored under `key`, if it is whole and its digest is right."""
@@ -92,9 +92,9 @@ class Store:
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
-            why_not = self.folder.why_not()
-            if why_not:
-                self._alone(why_not)
+            infeasible_reason = self.folder.infeasible_reason()
+            if infeasible_reason:
+                self._alone(infeasible_reason)
             else:
                 how = getattr(error, "strerror", None) or error
                 what = f"damaged kernel {key} in {self.folder.path} ({how})"

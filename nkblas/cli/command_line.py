@@ -192,7 +192,7 @@ def run(options: argparse.Namespace) -> int:
     except (SystemExit, KeyboardInterrupt):
         raise  # the interpreter knows what to do
     except BaseException as error:
-        trace = of_the_program(error.__traceback__)
+        trace = program_traceback(error.__traceback__)
         if trace is None and isinstance(error, ImportError):
             say(f"run: {error}")  # there is no such module
         else:
@@ -248,7 +248,7 @@ def save(recording: "Recording", path: str) -> None:
         say(f"{path}: {counted(len(recording), 'problem')}, {products} recorded")
 
 
-def of_the_program(trace: TracebackType | None) -> TracebackType | None:
+def program_traceback(trace: TracebackType | None) -> TracebackType | None:
     """A traceback without the frames that led to the program."""
     while trace and trace.tb_frame.f_globals.get("__name__") in (__name__, "runpy"):
         trace = trace.tb_next
@@ -296,15 +296,15 @@ def tune(options: argparse.Namespace) -> int:
 def inspect(options: argparse.Namespace) -> int:
     from nkblas.base.problem import parse
     from nkblas.inspect.explain import describe
-    from nkblas.planning.measured_plans import plan_for
-    from nkblas.runtime.dispatch import canonical
+    from nkblas.planning.measured_plans import best_known_plan
+    from nkblas.runtime.abi import canonical
 
     try:
         problem = canonical(parse(options.problem))
     except ValueError as error:
         raise CommandError(str(error), 2) from None
     target = cpu._replace(isa=ISAS[options.isa]) if options.isa else cpu
-    plan = plan_for(problem, target)
+    plan = best_known_plan(problem, target)
     if options.emit is None:
         if options.kernel is not None:
             raise CommandError("--kernel: expected --emit too", 2)

@@ -22,7 +22,7 @@ class CompileError(RuntimeError):
     """A kernel could not be made; the message says why."""
 
 
-class NoLibraryError(CompileError):
+class NotLinkedError(CompileError):
     """Compiled and checked, but no shared library can be made of it here."""
 
 
@@ -52,7 +52,7 @@ class Compiler:
         if reply is None:
             raise CompileError(f"the compiler died: {self._last_words()}")
         if "error" in reply:
-            kind = NoLibraryError if reply.get("not_linked") else CompileError
+            kind = NotLinkedError if reply.get("not_linked") else CompileError
             raise kind(reply["error"])
         return library
 

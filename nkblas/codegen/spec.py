@@ -29,7 +29,7 @@ class Operands(NamedTuple):
 
     a: str
     b: str
-    sums: str
+    accumulator: str
     c: str
 
 
@@ -81,7 +81,7 @@ class Microkernel(NamedTuple):
         The instructions: a name of `nkblas.base.families`.
     a, b : str
         The dtypes that the operands have where they are read, if it is not the product's.
-    reduces : bool
+    batch_reduce : bool
         Whether it adds up the products of all blocks that `scale` has: `a` and `b` are where the
         tile's operands are in the first of them. `lines` means nothing.
     """
@@ -99,21 +99,21 @@ class Microkernel(NamedTuple):
     family: str = "fma"
     a: str = ""
     b: str = ""
-    reduces: bool = False
+    batch_reduce: bool = False
 
     @property
     def symbol(self) -> str:
         return _symbol(self)
 
     @property
-    def facts(self) -> Family:
+    def descriptor(self) -> Family:
         """What is to be known of the family."""
         return family_of(self.dtype, self.family)
 
     @property
     def types(self) -> Operands:
         a, b, c = PRODUCTS[self.dtype]
-        return Operands(self.a or a, self.b or b, self.facts.sums, c)
+        return Operands(self.a or a, self.b or b, self.descriptor.accumulator, c)
 
 
 class Stream(NamedTuple):
@@ -301,12 +301,17 @@ class Peak(NamedTuple):
         return _symbol(self)
 
     @property
-    def facts(self) -> Family:
+    def descriptor(self) -> Family:
         return family_of(self.dtype, self.family)
 
     @property
     def types(self) -> Operands:
-        return Operands(self.facts.a, self.facts.b, self.facts.sums, self.facts.sums)
+        return Operands(
+            self.descriptor.a,
+            self.descriptor.b,
+            self.descriptor.accumulator,
+            self.descriptor.accumulator,
+        )
 
 
 KernelSpec: TypeAlias = Microkernel | Stream | Dot | Small | Pack | Copy | Peak

@@ -1,29 +1,36 @@
-"""The engine's extension module ``nkblas._engine`` (cffi, API mode); run by setup.py."""
+"""The extension module ``nkblas._engine`` (cffi, API mode); run by setup.py."""
 
+import runpy
 from pathlib import Path
 
 from cffi import FFI
 
 HERE = Path(__file__).parent
-SOURCES = ("ask.c", "cpuid.c", "gemm.c", "load.c", "memory.c", "record.c", "table.c", "threads.c")
+tables = runpy.run_path(str(HERE / "tables.py"))
+tables["write"]()
 
-_, _, rest = (HERE / "nkblas.h").read_text().partition("/* cffi: begin */")
-shared, _, _ = rest.partition("/* cffi: end */")
+
+def declarations(name: str) -> str:
+    """What a header has between its two lines for cffi."""
+    _, _, rest = (HERE / name).read_text().partition(tables["BEGIN"])
+    return rest.partition(tables["END"])[0]
+
 
 ffi = FFI()
 ffi.cdef(
-    shared
+    declarations("nk_tables.h")
+    + declarations("nkblas.h")
     + """
-    extern int (*nk_ask)(const nk_problem *problem);
-    int nk_ask_python(const nk_problem *problem);
-    extern "Python+C" int nk_plan_python(const nk_problem *problem);
+    extern int (*nk_miss_handler)(const nk_problem *problem);
+    int nk_call_python_miss_handler(const nk_problem *problem);
+    extern "Python+C" int nk_python_miss_handler(const nk_problem *problem);
     """
 )
 ffi.set_source(
     "nkblas._engine",
     '#include "nkblas.h"',
-    sources=[f"nkblas/engine/{name}" for name in SOURCES],
-    depends=["nkblas/engine/nkblas.h"],
+    sources=[f"nkblas/engine/{path.name}" for path in sorted(HERE.glob("*.c"))],
+    depends=["nkblas/engine/nkblas.h", "nkblas/engine/nk_tables.h"],
     include_dirs=["nkblas/engine"],
     libraries=["dl", "pthread"],
     extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra"],

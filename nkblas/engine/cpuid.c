@@ -1,4 +1,4 @@
-/* What the CPU is: cpuid and xgetbv, the only assembly in the project. */
+/* CPU detection by cpuid and xgetbv: the only assembly in the project. */
 #include <cpuid.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -60,7 +60,7 @@ void nk_detect(nk_cpu *cpu)
         cpu->family += (int32_t)(a >> 20 & 255);
     cpu->words[0] = c;
     cpu->words[1] = d;
-    if (c >> 27 & 1) /* OSXSAVE: the system tells which registers it keeps */
+    if (c >> 27 & 1) /* OSXSAVE: XCR0 has the register states that the system saves */
         cpu->xcr0 = xgetbv();
 
     if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) {

@@ -7,15 +7,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nkblas._engine import ffi, lib
-from nkblas.api.gufuncs import adopt_new_types, matmul
+from nkblas.api.gufuncs import matmul, register_user_dtypes
 from nkblas.api.packed import PackedMatrix
 from nkblas.base.dtypes import product
 from nkblas.base.problem import Problem
 from nkblas.planning import cost_model
-from nkblas.planning.measured_plans import plan_for
+from nkblas.planning.measured_plans import best_known_plan
 from nkblas.planning.plan import Plan
-from nkblas.runtime.dispatch import DTYPES, from_c, in_table, plan_for_now, why_numpy
+from nkblas.runtime.abi import problem_from_c, product_code
+from nkblas.runtime.dispatch import available_plan
 from nkblas.runtime.kernels import kernels
+from nkblas.runtime.plan_table import fallback_reasons, plans_in_table
 from nkblas.runtime.threads import get_num_threads
 from nkblas.system import config
 from nkblas.system.cpu import CPU, cpu
@@ -72,7 +74,7 @@ class Explanation(NamedTuple):
         plans = [("plan", self.plan), ("awaited", self.awaited)]
         for word, plan in [*plans, *(("rejected", other) for other in self.rejected)]:
             if plan is not None:
-                origin = f"{plan.origin}{', standing by' * plan.standby}"
+                origin = f"{plan.origin}{', standing by' * plan.interim}"
                 lines.append(f"  {word:8} {duration(plan.nanoseconds):>8}  {plan} ({origin})")
         width = max(map(len, self.kernels))
         places = zip(self.kernels, self.cache, strict=True)
@@ -100,7 +102,7 @@ def explain(a: Any, b: Any) -> Explanation:
     a, b = np.asanyarray(a), b if isinstance(b, PackedMatrix) else np.asanyarray(b)
     if 0 in (a.ndim, b.ndim):
         raise ValueError("explain: expected arrays of at least one dimension, got a scalar")
-    adopt_new_types()
+    register_user_dtypes()
     if isinstance(b, PackedMatrix):
         b.check(a)
         types: tuple[np.dtype, ...] = b.a_dtype, b.dtype, b.result_dtype
@@ -112,12 +114,12 @@ def explain(a: Any, b: Any) -> Explanation:
     problem = _problem(name, types, a, b)
     if 0 in (problem.m, problem.n, problem.k):
         return Explanation("nkblas", "nothing to multiply", problem)
-    plan = in_table.get(problem) or plan_for_now(problem)
-    awaited = plan_for(problem, cpu) if plan.standby else None
+    plan = plans_in_table.get(problem) or available_plan(problem)
+    awaited = best_known_plan(problem, cpu) if plan.interim else None
     packed = isinstance(b, PackedMatrix)  # then a stack is one product
     count = 1 if packed else math.prod(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]))
     found = describe(plan, cpu, awaited, count)
-    lost = why_numpy.get(problem, "")
+    lost = fallback_reasons.get(problem, "")
     if not lost and "nowhere" in found.cache and config.JIT_MODE != "first-call":
         missing = found.kernels[found.cache.index("nowhere")]
         lost = f"{missing}: not in the store, and NKBLAS_JIT={config.JIT_MODE}"
@@ -129,7 +131,9 @@ def describe(plan: Plan, cpu: CPU, awaited: Plan | None = None, count: int = 1) 
 
     most = min(get_num_threads(), len(os.sched_getaffinity(0)))
     # several schedules may come to the same
-    ranked = {str(other): other for other in cost_model.ranked(plan.problem, cpu, 8 * REJECTED)}
+    ranked_plans = {
+        str(other): other for other in cost_model.ranked_plans(plan.problem, cpu, 8 * REJECTED)
+    }
     chosen = {str(plan), str(awaited)}
     return Explanation(
         "nkblas",
@@ -138,9 +142,9 @@ def describe(plan: Plan, cpu: CPU, awaited: Plan | None = None, count: int = 1) 
         plan,
         tuple(spec.symbol for spec in plan.kernels),
         tuple(map(kernels.where, plan.kernels)),
-        lib.nk_worth_threads(plan.nanoseconds * count, most),
+        lib.nk_threads_for(plan.nanoseconds * count, most),
         awaited,
-        tuple(other for text, other in ranked.items() if text not in chosen)[:REJECTED],
+        tuple(other for text, other in ranked_plans.items() if text not in chosen)[:REJECTED],
     )
 
 
@@ -175,10 +179,10 @@ def _problem(
 
     # What NumPy casts, it casts to row-major copies.
     operands = [
-        ffi.new("nk_matrix *", {"packed": 1})
+        ffi.new("nk_matrix *", {"is_packed": 1})
         if isinstance(x, PackedMatrix)
         else matrix(x.shape[-1], x.strides if x.dtype == dtype else None, dtype)
         for x, dtype in zip((a, b), types, strict=False)
     ]
-    operands += [matrix(n, None, types[2]), ffi.new("nk_steps *")]
-    return from_c(lib.nk_describe(DTYPES.index(name), m, n, k, *operands))
+    operands += [matrix(n, None, types[2]), ffi.new("nk_batch_strides *")]
+    return problem_from_c(lib.nk_describe(product_code(name), m, n, k, *operands))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from nkblas._engine import ffi, lib
 from nkblas.base.problem import Problem, parse
-from nkblas.runtime.dispatch import from_c
+from nkblas.runtime.abi import problem_from_c
 
 
 class Recording(Mapping[Problem, int]):
@@ -160,4 +160,7 @@ def _recorded() -> dict[Problem, tuple[int, int]]:
         room = there + 64
         records = ffi.new("nk_record[]", room)
         there = lib.nk_recorded(records, room)
-    return {from_c(ffi.addressof(r.problem)): (r.products, r.nanoseconds) for r in records[0:there]}
+    return {
+        problem_from_c(ffi.addressof(r.problem)): (r.products, r.nanoseconds)
+        for r in records[0:there]
+    }

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nkblas import _gufunc
+from nkblas import _numpy_ext
 from nkblas.api.gufuncs import matmul
 from nkblas.api.packed import PackedMatrix, pack
 from nkblas.base.dtypes import QUANTIZED
@@ -42,7 +42,7 @@ def report(recording: Recording) -> str:
     NumPy is no longer patched afterwards.
     """
     counts = stats()
-    _gufunc.patch(False)
+    _numpy_ext.set_patched(False)
     problems = sorted(recording, key=lambda problem: -recording.seconds.get(problem, 0.0))
     deadline = time.perf_counter() + SECONDS
     rows = [("problem", "products", "in all", "each", "now", "NumPy", "NumPy / nkblas")]

@@ -61,9 +61,9 @@ def lacks() -> list[str]:
         found.append(f"memory (ulimit -v: {have} MiB; the compiler needs {need}): {by_numpy}")
 
     in_memory = f"each process compiles its own kernels: {FIRST}, then {EACH} for each"
-    why_not = kernels.store.folder.why_not_write()
-    if why_not:
-        where = f"{kernels.store.folder.path}: {why_not}; NKBLAS_CACHE_DIR names another"
+    infeasible_reason = kernels.store.folder.unwritable_reason()
+    if infeasible_reason:
+        where = f"{kernels.store.folder.path}: {infeasible_reason}; NKBLAS_CACHE_DIR names another"
         found.append(f"a folder to keep kernels in ({where}): {in_memory}; no plan is kept")
     if not find_linker():
         found.append(f"a linker ({', '.join(LINKERS)} in PATH): {in_memory}, and {MEMORY}")

@@ -14,7 +14,7 @@ def stats() -> dict[str, int]:
         those that NumPy did. ``kernels_compiled``: kernels compiled for this process.
         ``kernels_loaded``: kernels that it found in the store.
     """
-    counts = lib.nk_counts()
+    counts = lib.nk_get_counters()
     return {
         "calls": counts.calls,
         "fallbacks": counts.fallbacks,

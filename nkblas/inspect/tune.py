@@ -19,17 +19,18 @@ import numpy as np
 from nkblas._engine import ffi, lib
 from nkblas.api.packed import PackedLayout
 from nkblas.base.dtypes import DTYPES, ITEMSIZE, PRODUCTS, numpy_name
-from nkblas.base.epilogues import ROOM
+from nkblas.base.epilogues import READ_PADDING
 from nkblas.base.epilogues import parse as parse_epilogue
 from nkblas.base.families import families, row_of
 from nkblas.base.problem import Problem, parse
 from nkblas.planning import cost_model
-from nkblas.planning.measured_plans import measured, plan_for
-from nkblas.planning.plan import Plan, make, tiles
-from nkblas.runtime.dispatch import canonical, improve, to_c_plan
-from nkblas.runtime.kernels import KernelsUnavailableError, kernels
+from nkblas.planning.measured_plans import best_known_plan, measured
+from nkblas.planning.plan import Plan, make_plan, tiles
+from nkblas.runtime.abi import canonical, plan_to_c
+from nkblas.runtime.dispatch import tier_up
+from nkblas.runtime.kernels import KernelUnavailableError, kernels
 from nkblas.system.cpu import cpu
-from nkblas.system.lock import preparing
+from nkblas.system.lock import planning_lock
 
 from .progress import Progress
 
@@ -77,9 +78,9 @@ class Track:
             apart = 2 if layout == "strided" else 1
             if layout == "packed":
                 panels = PackedLayout.of(problem.dtype, rows, columns)
-                held = -(-panels.nbytes // ITEMSIZE[panels.held])
-                view = _random(generator, panels.held, 1, held)
-                return view, {"data": ffi.cast("char *", view.ctypes.data), "packed": 1}
+                held = -(-panels.nbytes // ITEMSIZE[panels.panel_dtype])
+                view = _random(generator, panels.panel_dtype, 1, held)
+                return view, {"data": ffi.cast("char *", view.ctypes.data), "is_packed": 1}
             whole = _random(generator, dtype, rows, columns * apart)
             view = whole[:, ::apart]
             if layout == "col":
@@ -100,16 +101,28 @@ class Track:
         ]
         epilogue = parse_epilogue(problem.epilogue)
         alpha, beta = {"": (1, 0), "add": (1, 1), "scale": (0.5, 0.5)}[epilogue.kind]
-        added_size = 16 * (m * n + m + n + ROOM) if epilogue.is_fused else 0
+        added_size = 16 * (m * n + m + n + READ_PADDING) if epilogue.is_fused else 0
         self._added = np.zeros(added_size, np.uint8)  # bias, residual, scales
         added = ffi.cast("char *", self._added.ctypes.data)
-        fields = {"alpha": alpha, "beta": beta, "turn": 1, "sign": 1, "fused": epilogue.fused}
+        fields = {
+            "alpha": alpha,
+            "beta": beta,
+            "a_imag_sign": 1,
+            "c_imag_sign": 1,
+            "fused": epilogue.fused_code,
+        }
         wanted = {"bias": epilogue.bias, "residual": epilogue.residual, "scales": epilogue.scales}
         fields |= {name: added for name, it_is in wanted.items() if it_is}
-        self._blocks = [ffi.new("char *[]", BLOCKS) for _ in range(2)] if problem.reduces else []
-        if problem.reduces:
-            fields |= {"a_blocks": self._blocks[0], "b_blocks": self._blocks[1], "blocks": BLOCKS}
-        self._scale = ffi.new("nk_scale *", {**fields, "ldr": n, "high": 1})
+        self._blocks = (
+            [ffi.new("char *[]", BLOCKS) for _ in range(2)] if problem.batch_reduce else []
+        )
+        if problem.batch_reduce:
+            fields |= {
+                "a_blocks": self._blocks[0],
+                "b_blocks": self._blocks[1],
+                "block_count": BLOCKS,
+            }
+        self._scale = ffi.new("nk_call_args *", {**fields, "ldr": n, "clip_high": 1})
         self._plans: dict[Plan, Any] = {}
 
     def move(self, plan: Plan) -> None:
@@ -120,15 +133,15 @@ class Track:
     def seconds(self, plan: Plan, least: float = SAMPLE) -> float:
         """Seconds of one product, over at least `least` seconds of them."""
         if plan not in self._plans:
-            with preparing():
-                self._plans[plan] = to_c_plan(plan, kernels.load(plan.kernels))
+            with planning_lock():
+                self._plans[plan] = plan_to_c(plan, kernels.load(plan.kernels))
         matrices = [matrix for _, matrix in self._sets[0]]
         for addresses, (address, *_) in zip(self._blocks, matrices, strict=False):
             addresses[0:BLOCKS] = [address] * BLOCKS
         c_plan, count = self._plans[plan], 1
         while True:
             start = time.perf_counter()
-            if lib.nk_run(c_plan, *matrices, count, (0, 0, 0), self._scale[0], 1) != count:
+            if lib.nk_run_plan(c_plan, *matrices, count, (0, 0, 0), self._scale[0], 1) != count:
                 raise MemoryError(f"no memory for the packed panels of {plan.problem}")
             taken = time.perf_counter() - start
             if taken >= least:
@@ -162,7 +175,7 @@ def race(track: Track, runners: list[Plan], deadline: float) -> list[Plan]:
                 break
             try:
                 seconds[plan] = track.seconds(plan)
-            except KernelsUnavailableError:
+            except KernelUnavailableError:
                 if plan == runners[0]:
                     raise
         if runners[0] not in seconds:
@@ -191,8 +204,8 @@ def neighbours(plan: Plan) -> Iterator[Plan]:
         changes += [{"pack_a": not schedule.pack_a}, {"pack_b": not schedule.pack_b}]
         changes += [{"ir_outside": not schedule.ir_outside}]
         for factor in (0.5, 2):
-            changes += [{"mc": max(1, round(factor * plan.m.block * plan.m.size))}]
-            changes += [{"nc": max(1, round(factor * plan.n.block * plan.n.size))}]
+            changes += [{"mc": max(1, round(factor * plan.m.block_tiles * plan.m.tile))}]
+            changes += [{"nc": max(1, round(factor * plan.n.block_tiles * plan.n.tile))}]
         sizes = tiles(plan.isa, plan.family, problem.n)
         changes += [{"mr": mr, "nr": nr} for mr, nr in sizes]
         others = [family for family in families(problem.dtype, cpu.isa) if family != plan.family]
@@ -207,8 +220,8 @@ def neighbours(plan: Plan) -> Iterator[Plan]:
         changes += [{"mr": mr} for mr in (1, 2, 3, 4) if mr <= problem.m]
     for change in changes:
         other = schedule._replace(**change)
-        if not other.why_not(problem, cpu):
-            yield make(problem, cpu, other)
+        if not other.infeasible_reason(problem, cpu):
+            yield make_plan(problem, cpu, other)
 
 
 def distinct(found: Iterable[Plan]) -> list[Plan]:
@@ -223,7 +236,7 @@ def distinct(found: Iterable[Plan]) -> list[Plan]:
 
 def field_of(problem: Problem) -> list[Plan]:
     """The plans that start the first race, the model's choice first."""
-    return distinct(cost_model.ranked(problem, cpu, 2 * FIELD))[:FIELD]
+    return distinct(cost_model.ranked_plans(problem, cpu, 2 * FIELD))[:FIELD]
 
 
 def find_best(problem: Problem, seconds: float = SECONDS) -> Plan:
@@ -312,9 +325,9 @@ def warmup(
     """
     wanted = list(dict.fromkeys(map(to_problem, problems)))
     fresh = [p for p in wanted if tune and (force or not measured.has_own(p, cpu))]
-    specs = [spec for p in wanted for spec in plan_for(p, cpu).kernels]
+    specs = [spec for p in wanted for spec in best_known_plan(p, cpu).kernels]
     specs += [spec for p in fresh for plan in field_of(p) for spec in plan.kernels]
-    missing = [spec for spec in dict.fromkeys(specs) if not kernels.at_hand(spec)]
+    missing = [spec for spec in dict.fromkeys(specs) if not kernels.is_available(spec)]
     with Progress("kernels", len(missing), progress) as shown:
         kernels.compile_all(missing, cpu.cpus, lambda spec: shown.step(spec.symbol))
     with Progress("plans", len(fresh), progress) as shown:
@@ -327,7 +340,7 @@ def warmup(
             measured.keep(plan, cpu)
             shown.step(f"{problem}: {problem.flops / plan.nanoseconds:.1f} GFLOP/s, {plan}")
     for problem in wanted:
-        improve(problem)
+        tier_up(problem)
 
 
 def to_problem(value: Any) -> Problem:

@@ -12,20 +12,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nkblas.base.dtypes import ITEMSIZE, UNSCALED
-from nkblas.base.families import WHOLE, Family, families
+from nkblas.base.families import Family, families
 from nkblas.base.families import family as family_of
 from nkblas.base.isa import ISA
 from nkblas.base.problem import Problem
 from nkblas.system.cpu import CPU
 
 from .plan import (
-    STREAM_ROWS,
+    MAX_STREAM_ROWS,
     Plan,
     Schedule,
-    columns_of_dots,
-    dots_fit,
-    in_panels,
-    make,
+    b_panel_dtype,
+    dot_tile_fits,
+    dot_widths,
+    make_plan,
     reads_a_in_place,
     reads_b_in_place,
     tiles,
@@ -48,20 +48,20 @@ Numbers = Any
 """A number for each schedule."""
 
 
-def plan_for(problem: Problem, cpu: CPU) -> Plan:
+def cheapest_plan(problem: Problem, cpu: CPU) -> Plan:
     """The plan that costs least."""
-    return next(ranked(problem, cpu, 1))
+    return next(ranked_plans(problem, cpu, 1))
 
 
-def ranked(problem: Problem, cpu: CPU, count: int) -> Iterator[Plan]:
+def ranked_plans(problem: Problem, cpu: CPU, count: int) -> Iterator[Plan]:
     """Up to so many plans, the cheapest first.
 
     What is made for products with a short dimension comes before what would do them well if it
     were longer.
     """
-    short = [s for s in for_a_short_dimension(problem, cpu) if not s.why_not(problem, cpu)]
+    short = [s for s in skinny_schedules(problem, cpu) if not s.infeasible_reason(problem, cpu)]
     for schedule in short[:count]:
-        yield make(problem, cpu, schedule)._replace(nanoseconds=time_of_reading(problem, cpu))
+        yield make_plan(problem, cpu, schedule)._replace(nanoseconds=time_of_reading(problem, cpu))
     if problem.b == "packed":
         panels = panels_for(problem.dtype, problem.k, problem.n, cpu)
         spaces = [Space(problem, cpu, family_of(problem.dtype, panels.family), panels)]
@@ -71,7 +71,7 @@ def ranked(problem: Problem, cpu: CPU, count: int) -> Iterator[Plan]:
     schedules = [(space, i) for space in spaces for i in range(space.count)]
     for which in np.argsort(cycles, kind="stable")[: max(0, count - len(short))]:
         space, i = schedules[which]
-        plan = make(problem, cpu, space.schedule(i))
+        plan = make_plan(problem, cpu, space.schedule(i))
         yield plan._replace(nanoseconds=CYCLE * float(cycles[which]))
 
 
@@ -110,25 +110,25 @@ def panels_for(dtype: str, k: int, n: int, cpu: CPU) -> Panels:
     problem = Problem(dtype, ROWS, n, k, b="packed")
     spaces = [Space(problem, cpu, family) for family in families(dtype, cpu.isa)]
     family = min(spaces, key=lambda space: space.cost().min()).family
-    rows = cpu.isa.registers // (4 * family.accumulators)
+    rows = cpu.isa.registers // (4 * family.accumulator_registers)
     found = tiles(cpu.isa, family, n)
     nr = max((nr for mr, nr in found if mr >= rows), default=found[0][1])
-    depth = DEPTH_OF_TILES if family.rows_in_tile else DEPTH
-    kc = depth // ITEMSIZE[in_panels(problem, family, cpu.isa)]
-    plan = make(problem, cpu, Schedule("tiles", ROWS, nr, kc, ROWS, n, family=family.name))
-    return Panels(family.name, plan.n.size, plan.kc)
+    depth = DEPTH_OF_TILES if family.tile_rows else DEPTH
+    kc = depth // ITEMSIZE[b_panel_dtype(problem, family, cpu.isa)]
+    plan = make_plan(problem, cpu, Schedule("tiles", ROWS, nr, kc, ROWS, n, family=family.name))
+    return Panels(family.name, plan.n.tile, plan.kc)
 
 
-def for_a_short_dimension(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
+def skinny_schedules(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
     """Schedules that read the large operand of a product once, as it lies; the best first."""
-    if not problem.is_plain or problem.reduces:
+    if not problem.is_native or problem.batch_reduce:
         return
     plain = families(problem.dtype, cpu.isa)[0]
-    for schedule in _for_a_short_dimension(problem, cpu, plain):
+    for schedule in _skinny_schedules(problem, cpu, plain):
         yield schedule._replace(family=plain.name)
 
 
-def _for_a_short_dimension(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
+def _skinny_schedules(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     if problem.k <= SHORT < problem.m and problem.b == "row":
         yield from _short_k(problem, cpu, family)
     elif problem.m <= SHORT and problem.b == "row":
@@ -148,12 +148,12 @@ def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     m, n, k, lanes = problem.m, problem.n, problem.k, cpu.isa.lanes(problem.itemsize)
     size = k * n * problem.itemsize
     nc = cpu.l2 // (4 * m * problem.itemsize)
-    rows = min(m, STREAM_ROWS)
+    rows = min(m, MAX_STREAM_ROWS)
     stream = Schedule("stream", rows, 16 * lanes, k, m, nc, prefetch=4 * size > cpu.l3)
     # One row of tiles, or two: what the first has brought in, the second finds in the cache.
     most = 8 if cpu.isa.registers > 16 else 6
     if m <= most:
-        most //= family.accumulators  # so few rows that tiles had better be wide
+        most //= family.accumulator_registers  # so few rows that tiles had better be wide
     mr = -(-m // -(-m // most))
     vectors = min(widest(cpu.isa, mr, family), -(-n // lanes))
     far = 4 * size >= cpu.l3
@@ -162,7 +162,7 @@ def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     tiles = Schedule("tiles", mr, vectors * lanes, kc, m, n, prefetch=far and m > 1)
     if m == 1 and (n > vectors * lanes or size > cpu.l2):  # one tile is nothing to share
         yield stream
-    elif family.accumulators == 1 and (m == 2 or (m in (3, 4) and far)):
+    elif family.accumulator_registers == 1 and (m == 2 or (m in (3, 4) and far)):
         yield from (stream, tiles)
     elif -(-m // mr) <= 2:
         yield tiles
@@ -175,17 +175,17 @@ def _few_rows_of_dots(problem: Problem, cpu: CPU, family: Family) -> Iterator[Sc
     m, n, k = problem.m, problem.n, problem.k
     size = k * n * problem.itemsize
     # kernels for dots are many, and nothing stands by for most of them: they have to be worth it
-    standing_by = m == 1 and (n == 1 or n >= columns_of_dots(cpu.isa, family)[1])
+    standing_by = m == 1 and (n == 1 or n >= dot_widths(cpu.isa, family)[1])
     if m > max(4, cpu.isa.lanes(problem.itemsize) // 2) or not (standing_by or size >= 2 * cpu.l1d):
         return
     far = 2 * size > cpu.l3
     mr, nr = min(m, 6), {2: 8, 3: 6, 4: 6}.get(m, 4)
     if m == 1:
-        one, *few = columns_of_dots(cpu.isa, family)
+        one, *few = dot_widths(cpu.isa, family)
         crowded = k * problem.itemsize % PAGE == 0
         nr = one if n == 1 else 8 if far else few[0] if crowded or n < few[-1] else few[-1]
     nr = min(nr, n)
-    while not dots_fit(cpu.isa, mr, nr, family):
+    while not dot_tile_fits(cpu.isa, mr, nr, family):
         nr -= 1
     yield Schedule("dot", mr, nr, k, m, n, problem.a != "row", prefetch=far)
 
@@ -194,8 +194,12 @@ def _few_columns(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedul
     """Along the rows of A, with all of B in the cache."""
     m, n, k, lanes = problem.m, problem.n, problem.k, cpu.isa.lanes(problem.itemsize)
     size = m * k * problem.itemsize
-    if n <= min(6 // family.accumulators, lanes // 2) and k >= 2 * lanes and size >= 2 * cpu.l1d:
-        mr = max(mr for mr in range(1, 9) if dots_fit(cpu.isa, mr, n, family))
+    if (
+        n <= min(6 // family.accumulator_registers, lanes // 2)
+        and k >= 2 * lanes
+        and size >= 2 * cpu.l1d
+    ):
+        mr = max(mr for mr in range(1, 9) if dot_tile_fits(cpu.isa, mr, n, family))
         yield Schedule("dot", mr, n, 2048, m, n, False, True, True, prefetch=2 * size > cpu.l3)
     nr = -(-n // lanes) * lanes
     yield Schedule("tiles", 8, nr, cpu.l2 // (2 * nr * problem.itemsize), m, n)
@@ -206,7 +210,7 @@ def _short_k(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     m, n, k, lanes = problem.m, problem.n, problem.k, cpu.isa.lanes(problem.itemsize)
     far = m * n * problem.itemsize > cpu.l3
     if k == 1:
-        yield Schedule("stream", STREAM_ROWS if far else 2, 16 * lanes, k, m, n, prefetch=far)
+        yield Schedule("stream", MAX_STREAM_ROWS if far else 2, 16 * lanes, k, m, n, prefetch=far)
     elif far and 4 < k <= 8:
         yield Schedule("stream", 2, 16 * lanes, k, m, n, prefetch=far)
     for mr in (6, 4):
@@ -234,7 +238,7 @@ def _grid(isa: ISA, family: Family) -> np.ndarray:
     loops = ((3, 0), (0, 0), (0, 1))
     fits = {shape: [family.fits(isa, *shape, edge) for edge in (False, True)] for shape in shapes}
     columns = [
-        (*shape, kc * family.group_b, pack_a, pack_b, *loop, *fits[shape])
+        (*shape, kc * family.k_group_b, pack_a, pack_b, *loop, *fits[shape])
         for shape, kc, pack_a, pack_b, loop in product(shapes, DEPTHS, (0, 1), (0, 1), loops)
     ]
     return np.array(columns).T
@@ -363,7 +367,7 @@ class Space:
     ) -> None:
         self.problem, self.cpu, self.family = problem, cpu, family
         self.lanes = lanes = family.lanes(cpu.isa)
-        held = in_panels(problem, family, cpu.isa)
+        held = b_panel_dtype(problem, family, cpu.isa)
         self.prepacked, self.converts_panels = problem.b == "packed", held != family.b
         self.size_b = ITEMSIZE[held]
         size_a, size_b = ITEMSIZE[family.a], self.size_b
@@ -372,28 +376,28 @@ class Space:
         edge = problem.n % (vectors * lanes) > (vectors - 1) * lanes
         in_place = reads_b_in_place(problem, family, cpu.isa)
         few = 4 + (cpu.isa.registers > 16)  # rows below which a tile is too flat
-        few = few if family.accumulators == 1 else 2
+        few = few if family.accumulator_registers == 1 else 2
         a_in_place = reads_a_in_place(problem, family, cpu.isa)
         # a packed A may save conversions, and no more
-        possible = np.where(pack_a == 1, family.converts or not a_in_place, a_in_place)
+        possible = np.where(pack_a == 1, family.converts_on_load or not a_in_place, a_in_place)
         possible &= mr >= min(few, problem.m)
         # with jr outside, all of a block of A is read for each panel of B
         depth = np.minimum(kc, problem.k) * size_a
         possible &= (part == 0) | (part * problem.m * depth > cpu.l2)
-        possible &= (ir_outside == 1) | (not family.rows_in_tile)
+        possible &= (ir_outside == 1) | (not family.tile_rows)
         possible &= ((pack_b == 0) | (problem.m > mr)) if in_place else pack_b == 1
         # A large B in place depends on luck, in where its pages lie: it has to save much.
         few_times = problem.m <= FEW_TIMES or problem.k * problem.n * size_b <= cpu.l2
         possible &= (pack_b == 1) | few_times
-        if problem.reduces:  # one after the other, as they lie
+        if problem.batch_reduce:  # one after the other, as they lie
             possible = (pack_a == 0) & (pack_b == 0) & (kc >= problem.k) & (part == 0)
             possible &= mr >= min(few, problem.m)
-        possible &= (kc < 2 * problem.k) | (kc == DEPTHS[0] * family.group_b)
+        possible &= (kc < 2 * problem.k) | (kc == DEPTHS[0] * family.k_group_b)
         possible &= np.where(edge, fits_edge, fits_whole) == 1
-        if self.prepacked and not family.rows_in_tile:
+        if self.prepacked and not family.tile_rows:
             possible &= ir_outside == 0  # each panel is read from afar once
         if panels:
-            possible &= (vectors * lanes == panels.nr) & (kc == DEPTHS[0] * family.group_b)
+            possible &= (vectors * lanes == panels.nr) & (kc == DEPTHS[0] * family.k_group_b)
         mr, vectors, kc, pack_a, pack_b, part, ir_outside = grid[:7, possible]
         if panels:
             kc = np.full_like(kc, panels.kc)
@@ -406,8 +410,8 @@ class Space:
         # With ir outside, all of a block of B is read for each row of tiles: L2 has to hold it.
         most = np.where(ir_outside == 1, cpu.l2, max(cpu.l3, 8 << 20))
         nc = np.where(pack_b == 1, most // (2 * depth), problem.n)
-        if family.sums != problem.types.c:  # so are sums that C can't hold
-            sums = SUMS // (problem.m * ITEMSIZE[family.sums])
+        if family.accumulator != problem.types.c:  # so are sums that C can't hold
+            sums = SUMS // (problem.m * ITEMSIZE[family.accumulator])
             nc = np.where(kc < problem.k, np.minimum(nc, max(sums, 1)), nc)
         self.columns = mr, vectors * lanes, kc, mc, nc, pack_a, pack_b, ir_outside
         self.count = len(mr)
@@ -425,11 +429,11 @@ class Space:
         cpu, lanes, family = self.cpu, self.lanes, self.family
         costs = COSTS.get(cpu.vendor, ZEN4)
         size_a, size_b = ITEMSIZE[family.a], self.size_b
-        size_c, stored = ITEMSIZE[family.sums], self.problem.itemsize
+        size_c, stored = ITEMSIZE[family.accumulator], self.problem.itemsize
         m, n, k = self.problem.m, self.problem.n, self.problem.k
         mr, nr, kc, mc, nc, pack_a, pack_b, ir_outside = self.columns
         units = 1 if cpu.isa.vector_bits == 512 and cpu.double_pumped else 2
-        per_cycle = units / (family.cost * slowdown(family, cpu))
+        per_cycle = units / (family.instructions * slowdown(family, cpu))
         l1, l2 = 0.75 * cpu.l1d, 0.6 * cpu.l2  # the rest is for what else is under way
 
         def level(rows: Numbers, columns: Numbers, itemsize: int) -> Numbers:
@@ -454,30 +458,30 @@ class Space:
         a_rows = np.where(ir_outside == 1, rows, m_block * rows)
         b_columns = np.where(ir_outside == 1, n_block * nr, nr)
         b_level = np.where(m_tiles > 1, level(kc, np.minimum(b_columns, n), size_b), 0)
-        if self.problem.reduces:  # all blocks come between one tile and the next
+        if self.problem.batch_reduce:  # all blocks come between one tile and the next
             b_level = np.maximum(b_level, 1)
         b_line = np.array(costs.b_line)[b_level]
         a_level = level(np.minimum(a_rows, m), kc, size_a)
-        lines_b = family.rows_in_tile or 1  # that a vector of C takes of B in a step
+        lines_b = family.tile_rows or 1  # that a vector of C takes of B in a step
         b_line *= lines_b
-        per_row = np.array(costs.b_line if family.rows_in_tile else costs.a_line)[a_level]
-        per_row /= 1 if family.rows_in_tile else lanes
+        per_row = np.array(costs.b_line if family.tile_rows else costs.a_line)[a_level]
+        per_row /= 1 if family.tile_rows else lanes
         per_row += (1 - pack_a) * (
             costs.a_row + costs.a_row_crowded * _crowded(rows, k * size_a, cpu)
         )
         b_line += (1 - pack_b) * costs.b_crowded * _crowded(kc, n * size_b, cpu)
 
         # With jr outside, the first tile of a column packs B while it multiplies.
-        can_pack = (self.problem.b == "row") & (ir_outside == 0) & (family.step == 1)
+        can_pack = (self.problem.b == "row") & (ir_outside == 0) & (family.k_step == 1)
 
         cycles = np.zeros(len(mr))
         for height, row_count in ((rows, full_rows), (rows - 1, m_tiles - full_rows)):
             for width, column_count in ((nr, full_columns), (rest_columns, rest_columns > 0)):
                 vectors = -(-width // lanes)
                 # multiply-adds; loads, two a cycle; an accumulator's wait for itself
-                loads = height * family.held + vectors * lines_b
+                loads = height * family.a_registers + vectors * lines_b
                 arithmetic = height * vectors / per_cycle
-                if family.converts:  # what is in place is converted again and again
+                if family.converts_on_load:  # what is in place is converted again and again
                     of_b = 1 - pack_b + self.converts_panels
                     converted = height * (1 - pack_a) + vectors * of_b
                     loads = loads + 2 * converted
@@ -487,11 +491,11 @@ class Space:
                 traffic = vectors * b_line + height * per_row
                 step = np.maximum(arithmetic, traffic)
                 step += costs.overlap * np.minimum(arithmetic, traffic)
-                cycles += row_count * column_count * (k / family.step) * step
+                cycles += row_count * column_count * (k / family.k_step) * step
 
-        tile = TILE_REGISTERS if family.rows_in_tile else costs.tile
+        tile = TILE_REGISTERS if family.tile_rows else costs.tile
         cycles += tile * m_tiles * n_tiles * k_blocks
-        if family.rows_in_tile:
+        if family.tile_rows:
             cycles += CONFIGURED * m_tiles * k_blocks * -(-n_tiles // n_block)
         lines = np.minimum(m, rows * m_tiles) * np.minimum(n, nr * n_tiles) * stored / LINE
         cycles += costs.c_crowded * lines * k_blocks * _crowded(rows, n * stored, cpu)
@@ -524,8 +528,8 @@ class Space:
 
 def slowdown(family: Family, cpu: CPU) -> float:
     """How many multiply-adds take as long as one instruction of a family, where it is not one."""
-    if family == WHOLE and not cpu.isa.mask_registers:
-        return 3  # LLVM makes it of three products, three sums and shifts
+    if not cpu.isa.mask_registers and family.slowdown_without_masks > 1:
+        return family.slowdown_without_masks
     return SLOW.get((family.name, cpu.vendor), 1)
 
 

@@ -18,7 +18,7 @@ from nkblas.system.folder import Folder
 from nkblas.system.log import log
 
 from . import cost_model
-from .plan import Plan, Schedule, make
+from .plan import Plan, Schedule, make_plan
 
 SHIPPED = "shipped"
 TUNED = "tuned"
@@ -102,10 +102,10 @@ def from_text(problem: Problem, text: str, cpu: CPU) -> Plan:
         raise ValueError(
             f"expected name=number for each of {', '.join(Schedule._fields)}"
         ) from None
-    why_not = schedule.why_not(problem, cpu)
-    if why_not or not 0 < nanoseconds < inf:
-        raise ValueError(why_not or "expected a time above 0")
-    return make(problem, cpu, schedule)._replace(nanoseconds=nanoseconds)
+    infeasible_reason = schedule.infeasible_reason(problem, cpu)
+    if infeasible_reason or not 0 < nanoseconds < inf:
+        raise ValueError(infeasible_reason or "expected a time above 0")
+    return make_plan(problem, cpu, schedule)._replace(nanoseconds=nanoseconds)
 
 
 def check(lines: Iterable[str], cpu: CPU) -> tuple[dict[Problem, Plan], list[str]]:
@@ -210,6 +210,6 @@ def compact(name: str, cpu: CPU) -> int:
 measured = Plans()
 
 
-def plan_for(problem: Problem, cpu: CPU) -> Plan:
+def best_known_plan(problem: Problem, cpu: CPU) -> Plan:
     """The best plan known: measured if there is one, else the model's."""
-    return measured.find(problem, cpu) or cost_model.plan_for(problem, cpu)
+    return measured.find(problem, cpu) or cost_model.cheapest_plan(problem, cpu)

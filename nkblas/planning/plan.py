@@ -12,8 +12,8 @@ from nkblas.base.dtypes import DTYPES, ITEMSIZE, PRODUCTS
 from nkblas.base.epilogues import parse as parse_epilogue
 from nkblas.base.families import Family
 from nkblas.base.isa import ISA
-from nkblas.base.problem import PLAIN, Problem
-from nkblas.base.tiling import Cut, cut_evenly, cut_whole
+from nkblas.base.problem import NATIVE_DTYPES, Problem
+from nkblas.base.tiling import Tiling, split_evenly, split_with_edge
 from nkblas.codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Small, Stream
 from nkblas.system.cpu import CPU
 
@@ -61,7 +61,7 @@ class Schedule(NamedTuple):
     prefetch: bool = False
     family: str = "fma"
 
-    def why_not(self, problem: Problem, cpu: CPU) -> str:
+    def infeasible_reason(self, problem: Problem, cpu: CPU) -> str:
         """Why a plan of this kind can't be made for a problem; empty if it can."""
         if self.kind not in KINDS:
             return f"kind: got {self.kind}, expected one of {', '.join(KINDS)}"
@@ -79,22 +79,26 @@ class Schedule(NamedTuple):
                 return f"B is packed in panels for {panels}"
         if not self.pack_a and not reads_a_in_place(problem, family, cpu.isa):
             return "A has to be packed"
-        if self.kind != "tiles" and not problem.is_plain:
-            return f"kind: {self.kind} is for {', '.join(PLAIN)}"
+        if self.kind != "tiles" and not problem.is_native:
+            return f"kind: {self.kind} is for {', '.join(NATIVE_DTYPES)}"
         if self.kind != "tiles" and parse_epilogue(problem.epilogue).is_fused:
             return f"kind: {self.kind} has no {problem.epilogue}"
-        if problem.reduces and (self.kind, self.pack_a, self.pack_b) != ("tiles", False, False):
+        if problem.batch_reduce and (self.kind, self.pack_a, self.pack_b) != (
+            "tiles",
+            False,
+            False,
+        ):
             return "blocks of a sum are read in place"
-        if problem.reduces and self.kc < problem.k:
+        if problem.batch_reduce and self.kc < problem.k:
             return f"kc {self.kc} is less than a block's k"
         if self.kind == "stream":
-            if has_function(problem):
+            if has_small_kernel(problem):
                 return "its bits are not those of the function for this size"
             fits = problem.b == "row" and not self.pack_a and not self.pack_b
-            fits = fits and self.mr <= STREAM_ROWS
-            return "" if fits else f"B has to have rows in place, and mr to be <= {STREAM_ROWS}"
+            fits = fits and self.mr <= MAX_STREAM_ROWS
+            return "" if fits else f"B has to have rows in place, and mr to be <= {MAX_STREAM_ROWS}"
         if self.kind == "dot":
-            if not dots_fit(cpu.isa, self.mr, self.nr, family):
+            if not dot_tile_fits(cpu.isa, self.mr, self.nr, family):
                 return f"the tile {self.mr}x{self.nr} needs too many registers"
             if self.nr > problem.n or (problem.n % self.nr and self.kc < problem.k):
                 return "columns are done twice: nr has to be <= n, and kc to be all of k"
@@ -105,15 +109,15 @@ class Schedule(NamedTuple):
         edge = problem.n % self.nr > self.nr - lanes
         if not family.fits(cpu.isa, self.mr, self.nr // lanes, edge):
             return f"the tile {self.mr}x{self.nr} needs too many registers"
-        if not self.ir_outside and family.rows_in_tile:
+        if not self.ir_outside and family.tile_rows:
             return "tile registers go along rows: ir is outside jr"
         in_place = reads_b_in_place(problem, family, cpu.isa)
         return "" if self.pack_b or in_place else "B has to be packed"
 
 
-def has_function(problem: Problem) -> bool:
+def has_small_kernel(problem: Problem) -> bool:
     """Whether there may be a function for this size alone, for dense operands."""
-    plain = problem.is_plain and not problem.reduces and not problem.epilogue
+    plain = problem.is_native and not problem.batch_reduce and not problem.epilogue
     unit_strides = not {"strided", "packed"}.intersection((problem.a, problem.b, problem.c))
     return plain and unit_strides and max(problem.m, problem.n, problem.k) <= SMALL
 
@@ -121,13 +125,15 @@ def has_function(problem: Problem) -> bool:
 def reads_a_in_place(problem: Problem, family: Family, isa: ISA) -> bool:
     """Whether a microkernel can read A where it lies."""
     as_it_is = _converts(family, isa) or problem.types.a == family.a
-    whole = problem.k % family.step == 0
-    return as_it_is and whole and problem.a in (("row", "col") if family.group_a == 1 else ("row",))
+    whole = problem.k % family.k_step == 0
+    return (
+        as_it_is and whole and problem.a in (("row", "col") if family.k_group_a == 1 else ("row",))
+    )
 
 
 def _converts(family: Family, isa: ISA) -> bool:
     """Whether a microkernel can convert what it reads; without fused multiply-add it does not."""
-    return family.converts and isa.fused
+    return family.converts_on_load and isa.fused
 
 
 def reads_b_in_place(problem: Problem, family: Family, isa: ISA) -> bool:
@@ -135,10 +141,10 @@ def reads_b_in_place(problem: Problem, family: Family, isa: ISA) -> bool:
     as_it_is = _converts(family, isa) or problem.types.b == family.b
     edge = problem.n % family.lanes(isa) != 0
     can_mask = isa.can_mask(ITEMSIZE[problem.types.b])
-    return as_it_is and family.step == 1 and problem.b == "row" and (can_mask or not edge)
+    return as_it_is and family.k_step == 1 and problem.b == "row" and (can_mask or not edge)
 
 
-def in_panels(problem: Problem, family: Family, isa: ISA) -> str:
+def b_panel_dtype(problem: Problem, family: Family, isa: ISA) -> str:
     """The dtype that a packed B has.
 
     What is packed once is mostly used for few rows, and waits for memory: where a microkernel can
@@ -148,13 +154,13 @@ def in_panels(problem: Problem, family: Family, isa: ISA) -> str:
     return problem.types.b if as_it_is else family.b
 
 
-DEEPEST = 1024
+MAX_REDUCED_K = 1024
 """The deepest blocks of a sum that are read in place."""
 
 
-def reduces_in_place(problem: Problem, isa: ISA) -> bool:
+def can_reduce_in_place(problem: Problem, isa: ISA) -> bool:
     """Whether there are kernels for a sum of such products."""
-    if not problem.is_plain or problem.k > DEEPEST or "strided" in (problem.a, problem.c):
+    if not problem.is_native or problem.k > MAX_REDUCED_K or "strided" in (problem.a, problem.c):
         return False
     family = families.families(problem.dtype, isa)[0]
     return reads_a_in_place(problem, family, isa) and reads_b_in_place(problem, family, isa)
@@ -178,19 +184,19 @@ class Plan(NamedTuple):
         About what it takes on one thread.
     origin : {"model", "shipped", "tuned"}
         Who chose it.
-    standby : bool
+    interim : bool
         Whether it only serves until the kernels of a better one are there.
     """
 
     problem: Problem
     isa: ISA
     schedule: Schedule
-    m: Cut
-    n: Cut
+    m: Tiling
+    n: Tiling
     kc: int
     nanoseconds: float = 0.0
     origin: str = "model"
-    standby: bool = False
+    interim: bool = False
 
     @property
     def family(self) -> Family:
@@ -198,17 +204,17 @@ class Plan(NamedTuple):
         return families.family(self.problem.dtype, self.schedule.family)
 
     @property
-    def in_panels(self) -> str:
+    def b_panel_dtype(self) -> str:
         """The dtype that a packed B has."""
-        return in_panels(self.problem, self.family, self.isa)
+        return b_panel_dtype(self.problem, self.family, self.isa)
 
     @property
     def tile(self) -> tuple[int, int]:
         """The register tile (mr, nr)."""
-        return self.m.size, self.n.size
+        return self.m.tile, self.n.tile
 
     @property
-    def redo_columns(self) -> bool:
+    def overlaps_last_tile(self) -> bool:
         """Whether the last tile of a row takes columns of the one before it again.
 
         It can't where C is read: they are there already.
@@ -216,9 +222,9 @@ class Plan(NamedTuple):
         return self.schedule.kind == "dot" and not self.problem.epilogue
 
     @property
-    def whole_rows(self) -> bool:
+    def spans_columns(self) -> bool:
         """Whether a microkernel does all columns of a block at once."""
-        return self.schedule.kind == "stream" or self.family.rows_in_tile > 0
+        return self.schedule.kind == "stream" or self.family.tile_rows > 0
 
     @property
     def epilogue(self) -> str:
@@ -234,9 +240,9 @@ class Plan(NamedTuple):
         as many rows of B as they take at once, which depends on their rows of C.
         """
         kind = self.schedule.kind
-        if DTYPES[self.family.sums].kind == "integer":
+        if DTYPES[self.family.accumulator].kind == "integer":
             return ()
-        if not self.problem.is_plain:
+        if not self.problem.is_native:
             return (self.schedule.family, self.kc)
         if kind == "dot":
             return (self.schedule,)
@@ -244,18 +250,18 @@ class Plan(NamedTuple):
             return (kind, self.kc, self.m)
         return (self.kc,)
 
-    def microkernel(self, row_rest: bool, column_rest: bool) -> Multiply | None:
+    def microkernel(self, row_edge: bool, column_edge: bool) -> Multiply | None:
         """The kernel for a tile that is, or is not, one of the rest in each dimension.
 
         None if there is no such tile, or if the main kernel does it by way of a tile in memory.
         """
         if self.schedule.kind == "base":
-            if row_rest or column_rest:
+            if row_edge or column_edge:
                 return None
             return base_kernel_for(self)
-        mr = self.m.rest if row_rest else self.m.size
-        columns = self.n.rest if column_rest else self.n.size
-        if not self.m.has(row_rest) or not self.n.has(column_rest):
+        mr = self.m.edge_tile if row_edge else self.m.tile
+        columns = self.n.edge_tile if column_edge else self.n.tile
+        if not self.m.has(row_edge) or not self.n.has(column_edge):
             return None
         lanes = self.family.lanes(self.isa)
         if self.schedule.kind == "stream":
@@ -273,7 +279,7 @@ class Plan(NamedTuple):
                 epilogue=self.epilogue,
             )
         if self.schedule.kind == "dot":
-            if column_rest and self.redo_columns:
+            if column_edge and self.overlaps_last_tile:
                 return None
             streamed = "a" if self.schedule.ir_outside else "b"
             prefetch = self.schedule.prefetch
@@ -287,12 +293,12 @@ class Plan(NamedTuple):
                 self.epilogue,
             )
         types, schedule = self.problem.types, self.schedule
-        along_panels = self.family.rows_in_tile > 0
+        along_panels = self.family.tile_rows > 0
         return Microkernel(
             self.isa.name,
             self.problem.dtype,
             mr,
-            self.n.size if along_panels else -(-columns // lanes) * lanes,
+            self.n.tile if along_panels else -(-columns // lanes) * lanes,
             "col" if schedule.pack_a else self.problem.a,
             masked=columns % lanes != 0 and not along_panels,
             epilogue=self.epilogue,
@@ -300,8 +306,8 @@ class Plan(NamedTuple):
             panel_ahead=schedule.prefetch and self.problem.b == "packed",
             family=schedule.family,
             a=_if_other(self.family.a, types.a) if schedule.pack_a else "",
-            b=_if_other(self.in_panels, types.b) if schedule.pack_b else "",
-            reduces=self.problem.reduces,
+            b=_if_other(self.b_panel_dtype, types.b) if schedule.pack_b else "",
+            batch_reduce=self.problem.batch_reduce,
         )
 
     def small(self) -> Small | None:
@@ -310,7 +316,7 @@ class Plan(NamedTuple):
         Not beside dots, whose bits are others.
         """
         problem = self.problem
-        if not has_function(problem) or self.schedule.kind in ("base", "dot"):
+        if not has_small_kernel(problem) or self.schedule.kind in ("base", "dot"):
             return None
         return Small(
             self.isa.name, problem.dtype, problem.m, problem.n, problem.k, problem.a, problem.b
@@ -323,9 +329,9 @@ class Plan(NamedTuple):
             return None
         if not self.schedule.pack_b or self.problem.b != "row":
             return None
-        if self.family.step > 1 or self.family.widens or self.problem.types.b != self.family.b:
+        if self.family.k_step > 1 or self.family.widens or self.problem.types.b != self.family.b:
             return None
-        if self.family.held_b > 1:
+        if self.family.b_registers > 1:
             return None
         if not has_spare_register(self.isa, self.family, *self.tile):
             return None
@@ -334,8 +340,8 @@ class Plan(NamedTuple):
     def pack(self, operand: str) -> Pack | None:
         """The packing routine of operand "a" or "b"; None if it is read in place."""
         packed, layout, along, width = {
-            "a": (self.schedule.pack_a, self.problem.a, "col", self.m.size),
-            "b": (self.schedule.pack_b, self.problem.b, "row", self.n.size),
+            "a": (self.schedule.pack_a, self.problem.a, "col", self.m.tile),
+            "b": (self.schedule.pack_b, self.problem.b, "row", self.n.tile),
         }[operand]
         if not packed or layout == "packed" or (self.schedule.kind == "dot" and operand == "b"):
             return None
@@ -363,13 +369,13 @@ class Plan(NamedTuple):
         schedule = self.schedule
         packed = [n for n, yes in (("A", schedule.pack_a), ("B", schedule.pack_b)) if yes]
         return (
-            f"{mr}x{nr}, mc {self.m.block * mr}, kc {self.kc}, nc {self.n.block * nr}, "
+            f"{mr}x{nr}, mc {self.m.block_tiles * mr}, kc {self.kc}, nc {self.n.block_tiles * nr}, "
             f"{' and '.join(packed) or 'nothing'} packed, "
             f"{'ir outside jr' if schedule.ir_outside else 'jr outside ir'}"
         )
 
 
-STREAM_ROWS = 4
+MAX_STREAM_ROWS = 4
 """Most rows of C that a "stream" plan takes at once."""
 
 
@@ -382,12 +388,12 @@ def pack_of(isa: ISA, dtype: str, family: Family, operand: str, width: int, sour
     """The packing routine of operand "a" or "b" of products of a dtype."""
     held = getattr(PRODUCTS[dtype], operand)
     wanted, group, compensation = {
-        "a": (family.a, family.group_a, 0),
-        "b": (family.b, family.group_b, family.compensation),
+        "a": (family.a, family.k_group_a, 0),
+        "b": (family.b, family.k_group_b, family.compensation),
     }[operand]
     row = isa if compensation else isa.base
     to = _if_other(wanted, held)
-    return Pack(row.name, held, width, source, to, group, family.step, compensation)
+    return Pack(row.name, held, width, source, to, group, family.k_step, compensation)
 
 
 def base_kernel(isa: ISA, dtype: str, family: Family, epilogue: str) -> Microkernel:
@@ -408,7 +414,7 @@ def base_kernel(isa: ISA, dtype: str, family: Family, epilogue: str) -> Microker
 def base_kernel_for(plan: Plan) -> Microkernel:
     """The microkernel of all base plans like one; a B that is packed before decides its width."""
     mr, nr = base_tile_for(plan)
-    b = _if_other(plan.in_panels, plan.problem.types.b)
+    b = _if_other(plan.b_panel_dtype, plan.problem.types.b)
     kernel = base_kernel(plan.isa, plan.problem.dtype, plan.family, plan.epilogue)
     return kernel._replace(mr=mr, nr=nr, b=b)
 
@@ -416,17 +422,22 @@ def base_kernel_for(plan: Plan) -> Microkernel:
 def stream_shape(isa: ISA, rows: int, family: Family) -> tuple[int, int]:
     """The vectors of n, and the rows of B, that a `Stream` of so many rows takes at once."""
     vectors = 2 if rows <= 2 else 1
-    others = rows * vectors * family.accumulators + min(rows, vectors) + 1 + family.split(isa)
+    others = (
+        rows * vectors * family.accumulator_registers
+        + min(rows, vectors)
+        + 1
+        + family.is_unfused(isa)
+    )
     others += 2 * (isa.masked and not isa.mask_registers)
-    others += 2 * (family.accumulators - 1)  # for parts that change places
+    others += 2 * (family.accumulator_registers - 1)  # for parts that change places
     # eight rows that are whole pages apart would fill their place in L1; six of them leave room
     most = 6 if rows == 1 else 8
-    return vectors, max(1, min(most, (isa.registers - others) // (rows * family.held)))
+    return vectors, max(1, min(most, (isa.registers - others) // (rows * family.a_registers)))
 
 
-def dots_fit(isa: ISA, mr: int, nr: int, family: Family) -> bool:
+def dot_tile_fits(isa: ISA, mr: int, nr: int, family: Family) -> bool:
     """Whether the registers are enough for a tile of `Dot`."""
-    return (mr * nr + min(mr, nr)) * family.accumulators <= isa.registers - 4
+    return (mr * nr + min(mr, nr)) * family.accumulator_registers <= isa.registers - 4
 
 
 def tiles(isa: ISA, family: Family, n: int = 0) -> list[tuple[int, int]]:
@@ -438,11 +449,11 @@ def tiles(isa: ISA, family: Family, n: int = 0) -> list[tuple[int, int]]:
     lanes = family.lanes(isa)
     found = []
     # Beyond these sizes, the compiler's schedule needs more registers than the scheme.
-    widest = isa.registers // (4 * family.accumulators)
+    widest = isa.registers // (4 * family.accumulator_registers)
     tallest = isa.registers
     if family.widens:
         widest = widest if isa.mask_registers else widest // 2
-    if family.widens or (family.step > 1 and not family.rows_in_tile):
+    if family.widens or (family.k_step > 1 and not family.tile_rows):
         tallest //= 2
     for vectors in range(1, widest + 1):
         last = n % (vectors * lanes)
@@ -457,7 +468,7 @@ def tiles(isa: ISA, family: Family, n: int = 0) -> list[tuple[int, int]]:
 def widest(isa: ISA, mr: int, family: Family) -> int:
     """The most vectors of n that a tile of so many rows may have, with a mask at its edge."""
     # as in `tiles`, but a single row is a chain of multiply-adds for each vector and no more
-    most = isa.registers // (4 * family.accumulators) if mr > 1 else isa.registers
+    most = isa.registers // (4 * family.accumulator_registers) if mr > 1 else isa.registers
     return sum(family.fits(isa, mr, v, True) for v in range(1, most + 1))
 
 
@@ -466,17 +477,17 @@ def has_spare_register(isa: ISA, family: Family, mr: int, nr: int) -> bool:
     return family.registers_needed(isa, mr, nr // family.lanes(isa)) < isa.registers
 
 
-def make(problem: Problem, cpu: CPU, schedule: Schedule) -> Plan:
+def make_plan(problem: Problem, cpu: CPU, schedule: Schedule) -> Plan:
     """The plan that a schedule makes of a problem, with blocks cut evenly."""
     family = families.family(problem.dtype, schedule.family)
     isa = families.row_of(family, cpu.isa)
     lanes = family.lanes(isa)
     if schedule.kind == "base":
-        m = cut_whole(problem.m, schedule.mr)
-        n = cut_whole(problem.n, schedule.nr)
+        m = split_with_edge(problem.m, schedule.mr)
+        n = split_with_edge(problem.n, schedule.nr)
     else:
-        m = cut_evenly(problem.m, schedule.mr)
-        n = cut_whole(problem.n, min(schedule.nr, -(-problem.n // lanes) * lanes))
+        m = split_evenly(problem.m, schedule.mr)
+        n = split_with_edge(problem.n, min(schedule.nr, -(-problem.n // lanes) * lanes))
     if schedule.kind == "dot" and problem.epilogue:  # what is left over is done column by column
         n = schedule.nr, n[1], 1, n[1] + n[2]
 
@@ -488,20 +499,20 @@ def make(problem: Problem, cpu: CPU, schedule: Schedule) -> Plan:
         problem,
         isa,
         schedule,
-        Cut(*m, block(problem.m, m[3], schedule.mc)),
-        Cut(*n, block(problem.n, n[3], schedule.nc)),
-        min(problem.k, -(-kc // family.step) * family.step),
+        Tiling(*m, block(problem.m, m[3], schedule.mc)),
+        Tiling(*n, block(problem.n, n[3], schedule.nc)),
+        min(problem.k, -(-kc // family.k_step) * family.k_step),
     )
 
 
-def base(best: Plan, cpu: CPU) -> Plan | None:
+def base_plan(best: Plan, cpu: CPU) -> Plan | None:
     """What does any problem with the same few kernels, and with the bits of `best`.
 
     One microkernel on packed panels, which repeat a line where an operand ends; tiles at the edges
     of C go by way of a tile in memory. None if its panels would be too large.
     """
     problem, family = best.problem, best.family
-    if problem.reduces:
+    if problem.batch_reduce:
         return None
     depth = best.kc * ITEMSIZE[family.b]
     mr, nr = base_tile_for(best)
@@ -509,17 +520,17 @@ def base(best: Plan, cpu: CPU) -> Plan | None:
     if nc < nr:
         return None
     name = best.schedule.family
-    along = family.rows_in_tile > 0
+    along = family.tile_rows > 0
     schedule = Schedule("base", mr, nr, best.kc, mc, nc, True, True, along, family=name)
-    plan = make(problem, cpu, schedule)
-    return plan._replace(nanoseconds=4 * best.nanoseconds, standby=True)
+    plan = make_plan(problem, cpu, schedule)
+    return plan._replace(nanoseconds=4 * best.nanoseconds, interim=True)
 
 
-def columns_of_dots(isa: ISA, family: Family) -> tuple[int, ...]:
+def dot_widths(isa: ISA, family: Family) -> tuple[int, ...]:
     """How many columns a vector is multiplied by at once, where they lie along k."""
     if isa.registers > 16:
-        return (1, 6, 16) if family.accumulators == 1 else (1, 6, 8)
-    return (1, 6) if family.accumulators == 1 else (1, 4)
+        return (1, 6, 16) if family.accumulator_registers == 1 else (1, 6, 8)
+    return (1, 6) if family.accumulator_registers == 1 else (1, 4)
 
 
 def base_kernels(plan: Plan) -> list[KernelSpec]:
@@ -533,8 +544,8 @@ def base_kernels(plan: Plan) -> list[KernelSpec]:
     vectors: list[KernelSpec] = []
     if plan.problem.b == "packed":
         packs = packs[:3]
-    elif plan.problem.is_plain and not parse_epilogue(epilogue).is_fused:
-        widths = columns_of_dots(isa, family)
+    elif plan.problem.is_native and not parse_epilogue(epilogue).is_fused:
+        widths = dot_widths(isa, family)
         vectors += [Dot(isa.name, dtype, 1, width, "b", epilogue=epilogue) for width in widths]
         wide, deep = stream_shape(isa, 1, family)
         stream = Stream(isa.name, dtype, 1, wide * family.lanes(isa), deep, "row")
@@ -553,4 +564,4 @@ def base_tile_for(plan: Plan) -> tuple[int, int]:
     """The tile (mr, nr) of all base plans like one."""
     if plan.problem.b != "packed":
         return base_tile(plan.isa, plan.family)
-    return next(tile for tile in tiles(plan.isa, plan.family) if tile[1] == plan.n.size)
+    return next(tile for tile in tiles(plan.isa, plan.family) if tile[1] == plan.n.tile)

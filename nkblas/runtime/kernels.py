@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 from nkblas.cache.store import Store
-from nkblas.codegen.compiler import CompileError, Compiler, NoLibraryError
+from nkblas.codegen.compiler import CompileError, Compiler, NotLinkedError
 from nkblas.codegen.loader import open_library
 from nkblas.codegen.spec import KernelSpec
 from nkblas.system.config import cache_folder
-from nkblas.system.lock import preparing
+from nkblas.system.lock import planning_lock
 from nkblas.system.log import log
 
 Guard: TypeAlias = Callable[[], contextlib.AbstractContextManager[None]]
 
 
-class KernelsUnavailableError(RuntimeError):
+class KernelUnavailableError(RuntimeError):
     """A kernel is not to be had in this process.
 
     Attributes
@@ -77,11 +77,11 @@ class Kernels:
         missing = [s for s in wanted if s not in self.addresses and not self._from_store(s)]
         for spec in missing:
             if not jit:
-                raise KernelsUnavailableError(spec, "not in the store, and NKBLAS_JIT=never")
+                raise KernelUnavailableError(spec, "not in the store, and NKBLAS_JIT=never")
             self._make(spec, self._compiler, contextlib.nullcontext)
         return {spec: self.addresses[spec] for spec in wanted}
 
-    def load_aside(self, specs: Iterable[KernelSpec]) -> None:
+    def load_unlocked(self, specs: Iterable[KernelSpec]) -> None:
         """Have kernels loaded; meanwhile other threads may prepare products.
 
         The caller is not inside of `nkblas.system.lock.preparing`.
@@ -92,10 +92,10 @@ class Kernels:
             One of them can't be had.
         """
         for spec in specs:
-            with preparing():
+            with planning_lock():
                 there = spec in self.addresses or self._from_store(spec)
             if not there:
-                self._make(spec, self._compiler, preparing)
+                self._make(spec, self._compiler, planning_lock)
 
     def compile_all(
         self, specs: Iterable[KernelSpec], processes: int, done: Callable[[KernelSpec], None]
@@ -111,8 +111,8 @@ class Kernels:
             compiler = Compiler()
             try:
                 while left:
-                    with contextlib.suppress(IndexError, KernelsUnavailableError):
-                        self._make(spec := left.pop(), compiler, preparing)
+                    with contextlib.suppress(IndexError, KernelUnavailableError):
+                        self._make(spec := left.pop(), compiler, planning_lock)
                         with telling:
                             done(spec)
             finally:
@@ -128,13 +128,13 @@ class Kernels:
             left.clear()  # an interrupt: what is under way is finished, and no more
 
     @property
-    def are_many(self) -> bool:
+    def is_full(self) -> bool:
         """Whether there are so many that there should be no more of them."""
         return len(self.addresses) >= MOST
 
-    def at_hand(self, spec: KernelSpec) -> bool:
+    def is_available(self, spec: KernelSpec) -> bool:
         """Whether a kernel is there to be used: it does not have to be compiled."""
-        return spec in self.addresses or (not self.are_many and self.store.has(spec))
+        return spec in self.addresses or (not self.is_full and self.store.has(spec))
 
     def where(self, spec: KernelSpec) -> str:
         """Where a kernel is: "process", "store" or "nowhere" (yet)."""
@@ -157,7 +157,7 @@ class Kernels:
     def _make(self, spec: KernelSpec, compiler: Compiler, guard: Guard) -> None:
         """Compile a kernel and load it; `guard` is around what a fork must not come into."""
         if spec in self._failed:
-            raise KernelsUnavailableError(spec, self._failed[spec])
+            raise KernelUnavailableError(spec, self._failed[spec])
         try:
             with guard():
                 log("debug", f"compiling {spec.symbol}")
@@ -172,7 +172,7 @@ class Kernels:
                 library = compiler.compile(spec)
                 self.store.put(key, library, spec)
                 self.addresses[spec] = open_library(spec, library)
-        except NoLibraryError as error:
+        except NotLinkedError as error:
             log("warning", f"{error}; kernels stay in memory, for this process alone", once=True)
             with guard():
                 from nkblas.codegen.lowering import pipeline
@@ -184,7 +184,7 @@ class Kernels:
             if len(self._failed) >= MOST:
                 self._failed.clear()
             self._failed[spec] = str(error)
-            raise KernelsUnavailableError(spec, str(error)) from None
+            raise KernelUnavailableError(spec, str(error)) from None
         self.compiled += 1
         log("info", f"compiled {spec.symbol}")
 

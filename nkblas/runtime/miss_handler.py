@@ -1,47 +1,49 @@
-"""Where the engine asks for a plan.
+"""Called by the engine for a problem that its plan table lacks.
 
-The planner is imported at the first miss (see `nkblas.runtime.dispatch`), the kernels with the
-package: so that neither the import nor the first product takes long.
+The planner is imported at the first miss (see `nkblas.runtime.dispatch`), the kernel store with the
+package: so neither the import nor the first product takes long.
 """
 
 from typing import Any
 
 from nkblas._engine import ffi, lib
-from nkblas.system.lock import is_preparing, preparing
+from nkblas.system.lock import holds_planning_lock, planning_lock
 
-from . import kernels  # noqa: F401
+from . import kernels  # noqa: F401  imported early, see above
 
-_raised: BaseException | None = None
+_pending: BaseException | None = None
 
 
-@ffi.def_extern(name="nk_plan_python", error=0)
-def _plan(raw: Any) -> int:
-    """Called by the engine for a problem that its table lacks; 0 leaves this call to NumPy.
+@ffi.def_extern(name="nk_python_miss_handler", error=0)
+def _handle_miss(c_problem: Any) -> int:
+    """1 if the table has an entry for the problem now; 0 if this call is left to NumPy.
 
-    What the handler of a signal raises can't pass through C: this product is NumPy's, and the
-    engine has it raised again (-1).
+    An exception that a signal handler raises meanwhile can't propagate through C: this product is
+    left to NumPy, and the engine has the exception raised as soon as it returns (-1).
     """
-    global _raised
-    if is_preparing():
-        return 0  # a signal handler or a finalizer multiplies while this thread prepares
+    global _pending
+    if holds_planning_lock():
+        return 0  # a signal handler or a finalizer multiplies while this thread plans
     try:
-        with preparing():
-            from .dispatch import answer
+        with planning_lock():
+            # imported at the first miss, under the lock: no fork comes into the import
+            from .abi import problem_from_c
+            from .dispatch import handle_miss
 
-            return answer(raw)
+            return int(handle_miss(problem_from_c(c_problem)))
     except BaseException as error:
-        _raised = error
+        _pending = error
         return -1
 
 
-def raise_again() -> None:
-    """Raise what was raised while this process was planning; Python calls it, for the engine."""
-    global _raised
-    error, _raised = _raised, None
+def raise_pending() -> None:
+    """Raise the exception that came while this process was planning; the engine calls it."""
+    global _pending
+    error, _pending = _pending, None
     if error is not None:
         raise error
 
 
 def install() -> None:
-    """Have the engine call `_plan` for problems that its table lacks."""
-    lib.nk_ask = ffi.addressof(lib, "nk_ask_python")
+    """Have the engine call Python for problems that its table lacks."""
+    lib.nk_miss_handler = ffi.addressof(lib, "nk_call_python_miss_handler")

@@ -93,7 +93,7 @@ class Folder:
         finally:
             os.close(inner)
 
-    def why_not(self) -> str:
+    def infeasible_reason(self) -> str:
         """Why nothing there can be used; empty if it can, or if there is no such folder yet."""
         try:
             with self.open():
@@ -103,7 +103,7 @@ class Folder:
         except OSError as error:
             return error.strerror or str(error)
 
-    def why_not_write(self) -> str:
+    def unwritable_reason(self) -> str:
         """Why nothing can be kept there, which is tried; empty if it can."""
         try:
             name = f"{0:040}.so"  # as a kernel's: `nkblas cache verify` knows it

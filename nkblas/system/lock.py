@@ -11,7 +11,7 @@ _afterwards: list[Callable[[], None]] = []
 
 
 @contextlib.contextmanager
-def preparing() -> Iterator[None]:
+def planning_lock() -> Iterator[None]:
     """Be that thread."""
     global _owner
     todo: list[Callable[[], None]] = []
@@ -29,31 +29,31 @@ def preparing() -> Iterator[None]:
             function()
 
 
-def afterwards(function: Callable[[], None]) -> None:
-    """Call `function` once this thread is outside of `preparing`, now if it is.
+def call_after_unlock(function: Callable[[], None]) -> None:
+    """Call `function` once this thread is outside of `planning_lock`, now if it is.
 
     For what may wait for a lock that another thread holds while it waits for this one.
     """
-    if is_preparing():
+    if holds_planning_lock():
         _afterwards.append(function)
     else:
         function()
 
 
-def is_preparing() -> bool:
-    """Whether this thread is inside of `preparing`."""
+def holds_planning_lock() -> bool:
+    """Whether this thread is inside of `planning_lock`."""
     return _owner == threading.get_ident()
 
 
 def _before_fork() -> None:
     # A child would wait for ever for a module that another thread is importing, for a lock, for
     # the answer of a helper: a fork waits until there is none of that.
-    if not is_preparing():
+    if not holds_planning_lock():
         _lock.acquire()
 
 
 def _after_fork() -> None:
-    if not is_preparing():
+    if not holds_planning_lock():
         _lock.release()
 
 

@@ -3,7 +3,7 @@
 import sys
 
 from . import config
-from .lock import afterwards, preparing
+from .lock import call_after_unlock, planning_lock
 
 TOLD = 1000
 """Messages that are told once; beyond, there is something wrong that has been told."""
@@ -23,11 +23,11 @@ def log(level: str, message: str, *, once: bool = False) -> None:
         if message in _told or len(_told) >= TOLD:
             return
         _told.add(message)
-    afterwards(lambda: _say(level, message, wanted))  # logging has locks of its own
+    call_after_unlock(lambda: _say(level, message, wanted))  # logging has locks of its own
 
 
 def _say(level: str, message: str, wanted: str) -> None:
-    with preparing():  # no fork comes into the import
+    with planning_lock():  # no fork comes into the import
         import logging
 
     logger = logging.getLogger("nkblas")

@@ -102,7 +102,7 @@ def blocks(plan: Plan, i: int) -> list[int]:
     """How k is cut for row `i`: by streams, into as many rows of B as they take at once."""
     k, kc = plan.problem.k, plan.kc
     if plan.schedule.kind == "stream":
-        rows = plan.m.size if i < plan.m.full * plan.m.size else plan.m.rest
+        rows = plan.m.tile if i < plan.m.main_tiles * plan.m.tile else plan.m.edge_tile
         kc = stream_shape(plan.isa, rows, plan.family)[1]
         return [kc] * (k // kc) + [1] * (k % kc)
     return [kc] * (k // kc) + [k % kc] * (k % kc > 0)
@@ -315,9 +315,9 @@ RUNS = """
         b = generator.standard_normal((k, n)).astype(dtype)
         first = nkblas.matmul(a, b)
         plan = nkblas.explain(a, b).plan
-        standbys += plan.standby
-        dispatch.improve(plan.problem)
-        assert not nkblas.explain(a, b).plan.standby
+        standbys += plan.interim
+        dispatch.tier_up(plan.problem)
+        assert not nkblas.explain(a, b).plan.interim
         assert nkblas.matmul(a, b).tobytes() == first.tobytes(), (dtype, m, n, k)
         found.append(sha256(first.tobytes()).hexdigest())
     report(found=found, standbys=standbys)

@@ -200,7 +200,7 @@ def test_back_to_somebody_elses_loops() -> None:
         return "other"
 
     numpys = np.dot._implementation
-    nkblas._gufunc.reimplement(np.dot, other)
+    nkblas._numpy_ext.replace_implementation(np.dot, other)
     nkblas.patch()
     during = float(np.dot([2.0], [3.0]))
     nkblas.unpatch()
@@ -219,10 +219,10 @@ def test_a_numpy_that_hides_a_function(
     def hidden(function: Any, implementation: Any) -> None:
         if function is np.dot:
             raise RuntimeError("2 places hold what it calls")
-        reimplement(function, implementation)
+        replace_implementation(function, implementation)
 
-    reimplement = nkblas._gufunc.reimplement
-    monkeypatch.setattr(nkblas._gufunc, "reimplement", hidden)
+    replace_implementation = nkblas._numpy_ext.replace_implementation
+    monkeypatch.setattr(nkblas._numpy_ext, "replace_implementation", hidden)
     with nkblas.patched():
         assert calls(lambda: np.dot(A, B)) == 0
         assert calls(lambda: A @ B) == calls(lambda: np.inner(A, A)) == 1

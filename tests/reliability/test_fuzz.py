@@ -78,7 +78,7 @@ API = {
         from nkblas.runtime import dispatch
         def broken(problem):
             raise ZeroDivisionError
-        dispatch._choose = broken
+        dispatch._select = broken
         """,
         "nkblas fails: ZeroDivisionError",
     ),
@@ -107,13 +107,13 @@ STORE = {
         """
         from nkblas.planning import measured_plans
         from nkblas.planning.plan import Schedule
-        read, why_not = measured_plans.from_text, Schedule.why_not
+        read, infeasible_reason = measured_plans.from_text, Schedule.infeasible_reason
         def broken(*args):
-            Schedule.why_not = lambda *_: ""
+            Schedule.infeasible_reason = lambda *_: ""
             try:
                 return read(*args)
             finally:
-                Schedule.why_not = why_not
+                Schedule.infeasible_reason = infeasible_reason
         measured_plans.from_text = broken
         """,
         "a plan that can't be run",

@@ -101,8 +101,8 @@ def test_plans_and_kernels_are_bounded() -> None:
     there serve when there are many."""
     report, _ = run(
         """
-        from nkblas.runtime import kernels, dispatch
-        dispatch.MOST, kernels.MOST = 40, 12
+        from nkblas.runtime import abi, kernels, plan_table
+        plan_table.MAX_PROBLEMS, kernels.MOST = 40, 12
         done, most, wrong = [], 0, []
 
         def others():
@@ -117,7 +117,7 @@ def test_plans_and_kernels_are_bounded() -> None:
             thread.start()
         for i in range(400):
             multiply((i % 23 + 1, i % 29 + 1, i % 7 + 1))
-            most = max(most, len(dispatch.in_table) + len(dispatch.why_numpy))
+            most = max(most, len(plan_table.plans_in_table) + len(plan_table.fallback_reasons))
         done.append(True)
         for thread in threads:
             thread.join()
@@ -126,15 +126,15 @@ def test_plans_and_kernels_are_bounded() -> None:
         for i in range(3):
             multiply((9, 9, 9))
         problem = nkblas.explain(*operands(9, 9, 9)).problem
-        patience = dispatch.lib.nk_table_find(dispatch.to_c(problem)).patience
-        report(most=most, wrong=wrong, many=kernels.kernels.are_many, patience=patience,
+        threshold = plan_table.lib.nk_table_find(abi.problem_to_c(problem)).tier_up_after
+        report(most=most, wrong=wrong, many=kernels.kernels.is_full, threshold=threshold,
                more=len(kernels.kernels.addresses) - loaded)
         """
     )
     assert report["most"] <= 40
     assert not report["wrong"]
     assert report["fallbacks"] == 0
-    assert (report["many"], report["patience"], report["more"]) == (True, 0, 0)
+    assert (report["many"], report["threshold"], report["more"]) == (True, 0, 0)
 
 
 def test_what_was_recorded_is_forgotten() -> None:

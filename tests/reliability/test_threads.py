@@ -38,10 +38,10 @@ from nkblas._engine import ffi, lib
 from nkblas.base.families import family
 from nkblas.base.problem import Problem
 from nkblas.planning import plan
-from nkblas.runtime import dispatch
-from nkblas.system import config
+from nkblas.runtime import abi
 from nkblas.runtime.kernels import kernels
-from nkblas.system.lock import preparing
+from nkblas.system import config
+from nkblas.system.lock import planning_lock
 
 CPUS = len(os.sched_getaffinity(0))
 MANY = (2, 3, CPUS + 5)
@@ -76,7 +76,7 @@ def assert_same_bits(product: Callable[[], Array]) -> Array:
 def make_large(problem: Problem | None) -> None:
     """Have the engine take a problem that it knows for a large one: for many threads and chunks."""
     assert problem is not None
-    known = lib.nk_table_find(dispatch.to_c(problem))
+    known = lib.nk_table_find(abi.problem_to_c(problem))
     if known != ffi.NULL:
         known.nanoseconds = 1e9
 
@@ -161,24 +161,24 @@ def test_bits_of_every_schedule(of_a: str, of_b: str, of_c: str, dtype: str) -> 
     b = LAYOUTS[of_b].arrange(random(k, n, dtype=dtype, seed=1), dtype)
     _, out = LAYOUTS[of_c].empty((m, n), dtype, fill=0)
     operands = [matrix(x) for x in (a, b, out)]
-    steps = ffi.new("nk_steps *")
-    problem = dispatch.from_c(lib.nk_describe(DTYPES.index(dtype), m, n, k, *operands, steps))
+    steps = ffi.new("nk_batch_strides *")
+    problem = abi.problem_from_c(lib.nk_describe(DTYPES.index(dtype), m, n, k, *operands, steps))
     schedules = [
         plan.Schedule("tiles", *tile, 30, 2 * tile[0], 2 * tile[1], *choices)
         for choices in itertools.product((False, True), repeat=3)
     ]
-    schedules = [s for s in schedules if not s.why_not(problem, nkblas.cpu)]
+    schedules = [s for s in schedules if not s.infeasible_reason(problem, nkblas.cpu)]
     assert len(schedules) >= 2
     results = set()
     for schedule in schedules:
         made = plan.make(problem, nkblas.cpu, schedule)
-        with preparing():
-            c_plan = dispatch.to_c_plan(made, kernels.load(made.kernels))
+        with planning_lock():
+            c_plan = abi.plan_to_c(made, kernels.load(made.kernels))
         c_plan.nanoseconds = 1e9
         for number in (1, *MANY):
             out[...] = np.nan
             arguments = [operand[0] for operand in operands]
-            assert lib.nk_run(c_plan, *arguments, 1, steps[0], lib.nk_once, number) == 1
+            assert lib.nk_run_plan(c_plan, *arguments, 1, steps[0], lib.nk_plain_args, number) == 1
             results.add(out.tobytes())
     assert len(results) == 1
     assert np.allclose(out, a @ b, atol=1e-3)

@@ -14,9 +14,9 @@ static int cleared;
 /* A row of C. */
 static void microkernel(int64_t k, const void *a, int64_t lda, const void *b, int64_t ldb, void *c,
                         int64_t ldc, int64_t n, int64_t accumulate, void *panel, const void *line,
-                        int64_t line_step, int64_t lines, const nk_scale *scale)
+                        int64_t line_step, int64_t lines, const nk_call_args *args)
 {
-    (void)lda, (void)ldc, (void)panel, (void)line, (void)line_step, (void)lines, (void)scale;
+    (void)lda, (void)ldc, (void)panel, (void)line, (void)line_step, (void)lines, (void)args;
     for (int64_t j = 0; j < n; j++) {
         float sum = accumulate ? ((float *)c)[j] : 0;
         for (int64_t p = 0; p < k; p++)
@@ -36,12 +36,13 @@ static int ask(const nk_problem *problem)
         nk_table_clear();
         cleared++;
     }
-    nk_plan plan = {.problem = *problem, .nanoseconds = 100000, .patience = known ? 0 : 7,
+    nk_plan plan = {.problem = *problem, .nanoseconds = 100000, .tier_up_after = known ? 0 : 7,
                     .m = {1, problem->m, 0, problem->m, 2}, .n = {4, problem->n / 4},
-                    .kc = problem->k, .step = 1, .held = 4};
-    plan.n.rest = problem->n % 4;
-    plan.n.tiles = plan.n.full + (plan.n.rest > 0);
-    plan.n.block = plan.n.tiles;
+                    .kc = problem->k, .k_step = 1,
+                    .accumulator_itemsize = 4};
+    plan.n.edge_tile = problem->n % 4;
+    plan.n.tiles = plan.n.main_tiles + (plan.n.edge_tile > 0);
+    plan.n.block_tiles = plan.n.tiles;
     plan.microkernel[0][0] = plan.microkernel[0][1] = microkernel;
     int done = nk_table_insert(&plan) == 0;
     pthread_mutex_unlock(&lock);
@@ -62,7 +63,8 @@ static void *call(void *seed_of_caller)
         if (recorded)
             nk_start_recording();
         /* who finds that the plan has just been taken out leaves the product to others */
-        int64_t done = nk_gemm(NK_FLOAT32, m, n, k, a, b, z, 1, (nk_steps){0, 0, 0}, nk_once);
+        int64_t done = nk_gemm(NK_FLOAT32, m, n, k, a, b, z, 1, (nk_batch_strides){0, 0, 0},
+                               nk_plain_args);
         if (recorded)
             nk_stop_recording();
         for (int64_t j = 0; done && j < m * n; j++)
@@ -78,7 +80,7 @@ int main(int argc, char **argv)
 {
     pthread_t callers[CALLERS];
     products = argc > 1 ? atoi(argv[1]) : 1;
-    nk_ask = ask;
+    nk_miss_handler = ask;
     nk_set_num_threads(2);
     for (int times = 0; times < 2; times++) { /* other threads, after the first ones */
         for (uintptr_t i = 0; i < CALLERS; i++)

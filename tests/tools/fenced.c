@@ -29,7 +29,7 @@ static char *fenced(int which, size_t size, int before)
     return before ? first : first + whole - size;
 }
 
-int nk_buffers(const int64_t *sizes, char **parts, int count)
+int nk_packing_buffers(const int64_t *sizes, char **parts, int count)
 {
     const char *fences = getenv("NKBLAS_FENCES");
     int before = fences && !strcmp(fences, "before");

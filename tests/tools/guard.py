@@ -42,7 +42,7 @@ from support import (
 
 import nkblas
 from nkblas import blas
-from nkblas.api.fused import sums_of
+from nkblas.api.fused import accumulator_dtype
 from nkblas.api.packed import PackedMatrix
 from nkblas.base.dtypes import PRODUCTS as ENGINE
 from nkblas.base.dtypes import QUANTIZED
@@ -51,10 +51,10 @@ from nkblas.base.isa import ISAS
 from nkblas.base.problem import Problem
 from nkblas.codegen.lowering.guard_pages import Area, bounds, extent
 from nkblas.planning import cost_model
-from nkblas.planning.plan import Plan, base, make
-from nkblas.runtime import dispatch
+from nkblas.planning.plan import Plan, base_plan, can_reduce_in_place, make_plan
+from nkblas.runtime import abi, plan_table
 from nkblas.runtime.kernels import kernels
-from nkblas.system.lock import preparing
+from nkblas.system.lock import planning_lock
 
 ISA_NAMES = [name for name, isa in ISAS.items() if nkblas.cpu.features.issuperset(isa.requires)]
 """What this CPU can run."""
@@ -184,8 +184,8 @@ class Case:
         self._story: list[str] = []
         self._places: dict[str, Place] = {}
 
-    def tell(self, *facts: object) -> None:
-        self._story += map(str, facts)
+    def tell(self, *descriptor: object) -> None:
+        self._story += map(str, descriptor)
         self._tell(" ".join(self._story), list(self._places))
 
     def place(self, name: str, values: Array, lay: Lay | None = None) -> Array:
@@ -298,7 +298,7 @@ def gemm(case: Case) -> Task:
     right: Any = b
     options: dict[str, Any] = {}
     if packs:
-        right = in_panels(case, nkblas.pack(b, a_dtype=product.a, dtype=dtype))
+        right = b_panel_dtype(case, nkblas.pack(b, a_dtype=product.a, dtype=dtype))
     elif np.result_type(a, b) != dtype:
         options["out_dtype"] = dtype
     for name, value, usual in (
@@ -332,7 +332,7 @@ def turned(x: Array, trans: int) -> Array:
 
 def fuse(case: Case, options: dict[str, Any], sums: Array, dtype: Any) -> tuple[Array, float]:
     """What follows on the sums, with its operands; and how exact that is."""
-    draw, (m, n), held = case.draw, sums.shape, sums_of(dtype)
+    draw, (m, n), held = case.draw, sums.shape, accumulator_dtype(dtype)
     which, bias, residual, bounds = "", None, None, (-3.0, 5.0)
     if draw.chance(0.7):
         which = draw.choice(("columns", "rows"))
@@ -351,7 +351,7 @@ def fuse(case: Case, options: dict[str, Any], sums: Array, dtype: Any) -> tuple[
     return apply(epilogue, sums, bias, residual, bounds), 0.0 if exact else 2e-2
 
 
-def in_panels(case: Case, matrix: PackedMatrix) -> PackedMatrix:
+def b_panel_dtype(case: Case, matrix: PackedMatrix) -> PackedMatrix:
     """A packed matrix whose panels are where memory ends."""
     panels = case.place("panels", matrix._panels, LINE)
     dtypes = matrix.a_dtype, matrix.dtype, matrix.result_dtype
@@ -366,7 +366,7 @@ def packed(case: Case) -> Task:
     case.tell("packed", product)
     b = sample(k, n, dtype=product.b, seed=draw.randrange(99))
     a = case.place("a", sample(*shape, dtype=product.a, seed=draw.randrange(99)))
-    matrix = in_panels(case, nkblas.pack(b, a_dtype=product.a, dtype=product.result))
+    matrix = b_panel_dtype(case, nkblas.pack(b, a_dtype=product.a, dtype=product.result))
     wanted = expected(a, b, product.result)
     if draw.chance(0.2):
         return Task(lambda: a @ matrix, wanted)
@@ -517,15 +517,15 @@ def run_product(draw: Draw, tell: Callable[[str, list[str]], None], only: str) -
     if way == "as it comes":
         return
     for problem in shapes:
-        plans = list(cost_model.ranked(problem, nkblas.cpu, 16))
-        plans += filter(None, [base(plans[0], nkblas.cpu)])
+        plans = list(cost_model.ranked_plans(problem, nkblas.cpu, 16))
+        plans += filter(None, [base_plan(plans[0], nkblas.cpu)])
         plan = plans[0] if way == "best" else draw.choice(plans)
         if draw.chance(0.5):
             plan = plan._replace(nanoseconds=1e7)  # so that threads share it
         case.tell(f"{problem} by {plan.schedule}")
-        kernels.load_aside(plan.kernels)
-        with preparing():
-            dispatch._insert(plan)
+        kernels.load_unlocked(plan.kernels)
+        with planning_lock():
+            plan_table.insert(plan)
     case.attempt(task)
 
 
@@ -555,8 +555,8 @@ def some_problem(draw: Draw) -> Problem:
         )
     problem = Problem(dtype, m, n, k, *layouts, c, str(epilogue))
     if draw.chance(0.1):
-        reduces = problem._replace(epilogue="", k=min(k, 700), reduces=True)
-        if dispatch.reduces_in_place(reduces, nkblas.cpu.isa):
+        reduces = problem._replace(epilogue="", k=min(k, 700), batch_reduce=True)
+        if can_reduce_in_place(reduces, nkblas.cpu.isa):
             return reduces
     return problem
 
@@ -570,8 +570,8 @@ def run_kernels(draw: Draw, tell: Callable[[str, list[str]], None], only: str) -
     from nkblas.codegen.lowering import pipeline, verify
 
     problem = some_problem(draw)
-    plans = list(cost_model.ranked(problem, nkblas.cpu, 12))
-    chosen = [plans[0], draw.choice(plans), *filter(None, [base(plans[0], nkblas.cpu)])]
+    plans = list(cost_model.ranked_plans(problem, nkblas.cpu, 12))
+    chosen = [plans[0], draw.choice(plans), *filter(None, [base_plan(plans[0], nkblas.cpu)])]
     for plan in chosen:
         for spec in plan.kernels:
             if (type(spec), spec) not in seen:
@@ -586,17 +586,19 @@ def run_kernels(draw: Draw, tell: Callable[[str, list[str]], None], only: str) -
 def spoil(dimension: str) -> None:
     """Have every plan be one for a problem with a row or a column more: is it noticed?"""
 
-    def insert(plan: Plan, patience: int = 0) -> None:
+    def insert(plan: Plan, *, tier_up_after: int = 0, jit: bool = True) -> None:
         problem = plan.problem
         larger = problem._replace(**{dimension: getattr(problem, dimension) + 1})
-        if plan.schedule.kind == "base" or not plan.schedule.why_not(larger, nkblas.cpu):
-            plan = make(larger, nkblas.cpu, plan.schedule)._replace(nanoseconds=plan.nanoseconds)
-        c_plan = dispatch.to_c_plan(plan, kernels.load(plan.kernels))
-        c_plan.problem = dispatch.to_c(problem)[0]
-        dispatch._put(c_plan)
-        dispatch.in_table[problem] = plan
+        if plan.schedule.kind == "base" or not plan.schedule.infeasible_reason(larger, nkblas.cpu):
+            plan = make_plan(larger, nkblas.cpu, plan.schedule)._replace(
+                nanoseconds=plan.nanoseconds
+            )
+        c_plan = abi.plan_to_c(plan, kernels.load(plan.kernels))
+        c_plan.problem = abi.problem_to_c(problem)[0]
+        plan_table._insert(c_plan)
+        plan_table.plans_in_table[problem] = plan
 
-    dispatch._insert = insert
+    plan_table.insert = insert
 
 
 SLOT = 1 << 16

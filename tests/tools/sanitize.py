@@ -146,7 +146,7 @@ def threads() -> str:
 
 
 BLOCK = re.compile(r"(?:^==\d+== .*\n)+?(?=^==\d+== \n)", re.MULTILINE)
-OURS = ("memfd:", "_engine", "_gufunc")
+OURS = ("memfd:", "_engine", "_numpy_ext")
 PYTHON = re.compile("_PyEval|cffi_call_python")
 """Frames of Python: an error inside of them is none of what called it (CPython's way of reading
 numbers is one)."""

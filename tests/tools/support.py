@@ -343,7 +343,7 @@ def improve(*shapes):
     "Have the kernels of the best plans now; a product alone makes do with what is there."
     from nkblas.runtime import dispatch
     for shape in shapes:
-        dispatch.improve(nkblas.explain(*operands(*shape)).problem)
+        dispatch.tier_up(nkblas.explain(*operands(*shape)).problem)
 
 def multiply(*shapes):
     for m, n, k in shapes:

@@ -25,7 +25,7 @@ from bench import __main__ as command
 from bench import measure, peers, record, report
 from bench.check import Expected, approximate, eps, exact
 from bench.operands import Operands, element, operands
-from bench.suites import ACTIVATIONS, DTYPES, REAL, SUITES, Case, types
+from bench.suites import ACTIVATIONS, DTYPES, REAL_PART, SUITES, Case, types
 
 KINDS = (
     Case(7, 9, 8),
@@ -52,8 +52,8 @@ KINDS = (
     Case(70, 90, 80, activation="relu", packed=True),
     Case(70, 90, 80, packed=True),
     Case(1, 90, 80, packed=True),
-    Case(7, 9, 8, batch=5, reduces=True),
-    Case(70, 90, 80, batch=5, a=".T", reduces=True),
+    Case(7, 9, 8, batch=5, batch_reduce=True),
+    Case(70, 90, 80, batch=5, a=".T", batch_reduce=True),
 )
 """One small case of everything that a contender has to tell apart."""
 
@@ -62,13 +62,13 @@ def lacks(contender: str, case: Case) -> str:
     """Why it must be absent; empty if it must not."""
     if contender == "mkl" and case.activation:
         return "has no layers"
-    if contender == "jax" and (case.activation or case.reduces):
+    if contender == "jax" and (case.activation or case.batch_reduce):
         return "is measured on products only"
     return "has no strided arrays" if contender == "jax" and "::2" in str(case) else ""
 
 
 HERE = [x for x in DTYPES if "bfloat16" not in x or find_spec("ml_dtypes")]
-OTHERS = [x for x in HERE if x not in REAL]
+OTHERS = [x for x in HERE if x not in REAL_PART]
 
 OTHER_KINDS = (
     Case(70, 90, 80),
@@ -129,7 +129,7 @@ def test_operands(suite: str, dtype: str) -> None:
         a, b, out, bias, _ = operands(case, dtype)
         assert tuple(x.dtype.name for x in (a, b, out)) == types(dtype)
         assert a.size + b.size + out.size == case.elements
-        assert out.shape == (a @ b).shape[case.reduces :]
+        assert out.shape == (a @ b).shape[case.batch_reduce :]
         assert (bias is not None) == bool(case.activation)
         if bias is not None:
             assert (bias.dtype, bias.shape) == (out.dtype, (n,))
@@ -185,7 +185,7 @@ def test_suites_cover_what_they_say() -> None:
         layers = [x for x in SUITES["layers"].cases if x.activation == name]
         assert [x.product for x in layers] == list(SUITES["paper"].cases)
     assert all(case.packed for case in SUITES["packed"].cases)
-    assert all(case.reduces and case.batch == 16 for case in SUITES["brgemm"].cases)
+    assert all(case.batch_reduce and case.batch == 16 for case in SUITES["brgemm"].cases)
 
 
 def test_expressions() -> None:
@@ -196,7 +196,7 @@ def test_expressions() -> None:
         (Case(2, 3, 4, activation="relu"), "relu(a @ b + bias)"),
         (Case(2, 3, 4, packed=True), "a @ pack(b)"),
         (Case(2, 3, 4, b=".T", activation="gelu", packed=True), "gelu(a @ pack(b.T) + bias)"),
-        (Case(2, 3, 4, batch=5, a=".T", reduces=True), "sum(a.mT @ b)"),
+        (Case(2, 3, 4, batch=5, a=".T", batch_reduce=True), "sum(a.mT @ b)"),
     ):
         assert case.expression == text
 
@@ -218,7 +218,7 @@ def test_layers_have_sums_around_1() -> None:
 
 
 @pytest.mark.parametrize("into", [True, False])
-@pytest.mark.parametrize("dtype", REAL)
+@pytest.mark.parametrize("dtype", REAL_PART)
 @pytest.mark.parametrize("case", KINDS, ids=str)
 def test_contender(contender: peers.Contender, case: Case, dtype: str, into: bool) -> None:
     everything = operands(case, dtype)
@@ -245,7 +245,7 @@ def test_contender(contender: peers.Contender, case: Case, dtype: str, into: boo
     # it is the operands' values at the time of the call that count, but for copies
     a[...] = a[::-1].copy() / 2
     for name, call in forms.items():
-        side_by_side = case.reduces and (contender.name == "numpy" or name.startswith("one"))
+        side_by_side = case.batch_reduce and (contender.name == "numpy" or name.startswith("one"))
         if contender.name == "jax" or side_by_side:
             with pytest.raises(ArithmeticError):
                 verify(contender, call, everything)
@@ -365,7 +365,7 @@ ACTIVATION_OF: dict[str, Any] = {
 
 @pytest.mark.parametrize("dtype", ["float32", "int8_int32"])
 def test_wrong_sums_are_found(dtype: str) -> None:
-    everything = operands(Case(20, 30, 40, batch=3, reduces=True), dtype)
+    everything = operands(Case(20, 30, 40, batch=3, batch_reduce=True), dtype)
     a, b, out, *_ = everything
     expected = Expected(everything)
     expected.verify(lambda: np.matmul(a, b, dtype=out.dtype).sum(0, dtype=out.dtype))
@@ -532,7 +532,7 @@ def results(peers_too: bool = True) -> list[record.Result]:
 
 def test_measure() -> None:
     for result in results():
-        is_plain = not (result.case.activation or result.case.packed or result.case.reduces)
+        is_plain = not (result.case.activation or result.case.packed or result.case.batch_reduce)
         assert bool(result.plan) == is_plain
         assert bool(result.over_product) == (result.case.product != result.case)
         assert not result.fallback
@@ -690,7 +690,7 @@ def test_runs_are_ordered_by_table(arguments: list[str]) -> None:
     assert len(set(tables)) == len(tables)
     assert {suite for suite, *_ in found} == set(SUITES)
     dtypes = {dtype for suite, _, dtype, _ in found if suite == "square"}
-    assert dtypes == (set(REAL) if not arguments else {"int8", "float32"})
+    assert dtypes == (set(REAL_PART) if not arguments else {"int8", "float32"})
     if not arguments:
         assert {dtype for suite, _, dtype, _ in found if suite == "dtypes"} == set(HERE)
     activations = {case.activation for suite, case, *_ in found if suite == "layers"}

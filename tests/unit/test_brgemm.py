@@ -12,9 +12,9 @@ import nkblas
 from nkblas.base.families import families
 from nkblas.base.isa import ISAS
 from nkblas.base.problem import Problem, parse
-from nkblas.planning.cost_model import plan_for
-from nkblas.planning.plan import reduces_in_place
-from nkblas.runtime import dispatch
+from nkblas.planning.cost_model import cheapest_plan
+from nkblas.planning.plan import can_reduce_in_place
+from nkblas.runtime import plan_table
 
 DTYPES = ["float32", "float64", "complex64", "float16", "int64", "int32", "int8"]
 
@@ -121,9 +121,9 @@ def test_many_threads_have_the_same_bits() -> None:
 
 def test_sums_stay_in_registers() -> None:
     """From block to block: no vector goes to memory or comes from there but operands and C."""
-    problem = Problem("float32", 64, 64, 64, reduces=True)
+    problem = Problem("float32", 64, 64, 64, batch_reduce=True)
     cpu = nkblas.cpu._replace(isa=ISAS["avx512"], vendor="GenuineIntel")
-    plan = plan_for(problem, cpu)
+    plan = cheapest_plan(problem, cpu)
     spec = plan.kernels[0]
     code = disassemble([spec])[spec.symbol]
     spills = [x for x in touching_stack(code) if "zmm" in x.operands]
@@ -136,12 +136,12 @@ def test_sums_stay_in_registers() -> None:
 def test_the_engine_goes_from_block_to_block() -> None:
     a, b = stack("float32", 3, 16, 32), stack("float32", 3, 32, 48)
     nkblas.brgemm(a, b)
-    problem = Problem("float32", 16, 48, 32, reduces=True)
-    assert reduces_in_place(problem, nkblas.cpu.isa)
-    assert problem in dispatch.in_table
+    problem = Problem("float32", 16, 48, 32, batch_reduce=True)
+    assert can_reduce_in_place(problem, nkblas.cpu.isa)
+    assert problem in plan_table.plans_in_table
     assert parse(str(problem)) == problem
-    assert not reduces_in_place(problem._replace(k=4000), nkblas.cpu.isa)
-    assert not reduces_in_place(problem._replace(dtype="int8"), nkblas.cpu.isa)
+    assert not can_reduce_in_place(problem._replace(k=4000), nkblas.cpu.isa)
+    assert not can_reduce_in_place(problem._replace(dtype="int8"), nkblas.cpu.isa)
     assert families("float32", nkblas.cpu.isa)
 
 

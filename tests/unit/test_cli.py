@@ -494,7 +494,7 @@ def test_emit(
     problem = f"128x120x64:{dtype}:ccr"
     cpu = CPU._replace(isa=ISAS[isa], vendor="AuthenticAMD")
     monkeypatch.setattr(command_line, "cpu", cpu)
-    plan = measured_plans.plan_for(parse(problem), cpu)
+    plan = measured_plans.best_known_plan(parse(problem), cpu)
     assert len(plan.kernels) > 1
     assert command_line.main(["inspect", problem, "--emit", form, "--isa", isa]) == 0
     text = capsys.readouterr().out
@@ -538,7 +538,7 @@ def test_inspect_plan(isa: str, tmp_path: Path) -> None:
     """As `explain` tells it, for any instruction set: the model's plan, or one that was tuned."""
     problem = parse("100x90x20:f32")
     cpu = CPU._replace(isa=ISAS[isa])
-    plan, *others = cost_model.ranked(problem, cpu, 30)
+    plan, *others = cost_model.ranked_plans(problem, cpu, 30)
     command = ["inspect", str(problem), "--isa", isa]
     done = nkblas_command(*command, NKBLAS_CACHE_DIR=tmp_path)
     assert done.returncode == 0
@@ -559,7 +559,7 @@ def test_inspect_plan(isa: str, tmp_path: Path) -> None:
 
 def some_plans(*problems: str, isa: str = CPU.isa.name) -> list[Plan]:
     cpu = CPU._replace(isa=ISAS[isa])
-    found = [cost_model.plan_for(parse(problem), cpu) for problem in problems]
+    found = [cost_model.cheapest_plan(parse(problem), cpu) for problem in problems]
     return [p._replace(nanoseconds=1000.0 + i, origin="tuned") for i, p in enumerate(found)]
 
 
@@ -587,7 +587,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from nkblas.runtime import dispatch
     from nkblas.base.problem import parse
     for problem in ("5x6x7:f32", "100x90x20:f32", "5x6x7:f64"):
-        dispatch.improve(parse(problem))
+        dispatch.tier_up(parse(problem))
     """
     done = do(sys.executable, "-c", textwrap.dedent(program), NKBLAS_CACHE_DIR=folder)
     assert done.returncode == 0, done.stderr

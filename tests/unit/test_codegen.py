@@ -27,13 +27,13 @@ from nkblas import _engine
 from nkblas.base.families import Family
 from nkblas.base.families import family as family_of
 from nkblas.base.isa import ISAS
-from nkblas.base.problem import PLAIN
+from nkblas.base.problem import NATIVE_DTYPES
 from nkblas.codegen import spec
 from nkblas.codegen.kernels.small import pieces
 from nkblas.codegen.kernels.small import tiles as small_tiles
 from nkblas.codegen.lowering import verify
 from nkblas.codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Peak, Small, Stream
-from nkblas.planning.plan import STREAM_ROWS, has_spare_register, stream_shape, tiles, widest
+from nkblas.planning.plan import MAX_STREAM_ROWS, has_spare_register, stream_shape, tiles, widest
 
 BASES = [name for name, isa in ISAS.items() if isa.base is isa]
 FAMILIES = list(itertools.product(BASES, DTYPES))
@@ -170,7 +170,7 @@ def streams(isa: str, dtype: str, a_layout: str = "row") -> list[Stream]:
     """Those of plans."""
     lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
     found = []
-    for mr in range(1, STREAM_ROWS + 1):
+    for mr in range(1, MAX_STREAM_ROWS + 1):
         vectors, kr = stream_shape(ISAS[isa], mr, fma(dtype))
         found.append(Stream(isa, dtype, mr, vectors * lanes, kr, a_layout))
     return found
@@ -438,7 +438,7 @@ def test_small_sizes_multiply_right(isa: str, dtype: str, a_layout: str, b_layou
 @pytest.mark.parametrize("isa", BASES)
 def test_every_small_size_has_tiles(isa: str) -> None:
     """Also where a product takes so many registers that a vector of C is all there is room for."""
-    for dtype, (m, n, k) in itertools.product(PLAIN, SMALL):
+    for dtype, (m, n, k) in itertools.product(NATIVE_DTYPES, SMALL):
         found = small_tiles(Small(isa, dtype, m, n, k, "row", "row"), ISAS[isa])
         assert sum(height * count for height, count in found.rows) == m
         live = [sum(piece.live for piece in group) * count for group, count in found.columns]

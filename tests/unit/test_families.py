@@ -58,9 +58,9 @@ def kernels(isa: str, dtype: str, family: Family) -> list[Microkernel]:
         found += [packed, packed._replace(mr=max(1, mr - 1), masked=True)]
         if DTYPES[types.c].kind in ("float", "complex"):
             found.append(packed._replace(epilogue="scale"))
-        if (family.converts and row.fused) or types.a == family.a:
+        if (family.converts_on_load and row.fused) or types.a == family.a:
             found.append(packed._replace(a="", a_layout="row"))
-            if family.step == 1 and row.can_mask(ITEMSIZE[types.b]):
+            if family.k_step == 1 and row.can_mask(ITEMSIZE[types.b]):
                 found.append(packed._replace(a="", b="", a_layout="row"))
     return list(dict.fromkeys(found))
 
@@ -69,11 +69,11 @@ def kernels(isa: str, dtype: str, family: Family) -> list[Microkernel]:
 def test_its_instruction_and_no_spill(isa: str, dtype: str, family: Family) -> None:
     specs = kernels(isa, dtype, family)
     functions = disassemble(specs)
-    pattern = INSTRUCTIONS[family.name, family.sums if family.name != "complex" else dtype]
+    pattern = INSTRUCTIONS[family.name, family.accumulator if family.name != "complex" else dtype]
     for each in specs:
         code = functions[each.symbol]
         stack = touching_stack(code)
-        least = 1 if family.rows_in_tile else each.mr  # one for each row
+        least = 1 if family.tile_rows else each.mr  # one for each row
         loops = [
             body
             for body in innermost_loops(code)
@@ -86,7 +86,7 @@ def test_its_instruction_and_no_spill(isa: str, dtype: str, family: Family) -> N
             spills = [x for x in body if x in stack and re.search("[xyzt]mm", x.operands)]
             assert not spills, f"{each.symbol}: {spills[0]}"
         configured = sum(x.name == "ldtilecfg" for x in code)
-        assert configured == (1 if family.rows_in_tile else 0), each.symbol
+        assert configured == (1 if family.tile_rows else 0), each.symbol
 
 
 @by_way

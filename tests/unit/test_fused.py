@@ -24,7 +24,7 @@ ml_dtypes = pytest.importorskip("ml_dtypes")
 
 FLOATS = ["float32", "float64", "float16", "bfloat16"]
 INTEGERS = ["int32", "int64", "int8"]
-NAMES = [None, *filter(None, ACTIVATIONS[:-1]), ("clip", -0.5, 1.5)]
+NAMES = [None, *filter(None, list(ACTIVATIONS)[:-1]), ("clip", -0.5, 1.5)]
 
 
 def dtype_of(name: str) -> np.dtype[Any]:
@@ -351,7 +351,7 @@ def test_texts_and_codes() -> None:
     ]
     assert len({epilogue.code for epilogue in every}) == len(every)
     for epilogue in every:
-        assert epilogues.parse(str(epilogue)) == Epilogue.of_code(epilogue.code) == epilogue
+        assert epilogues.parse(str(epilogue)) == Epilogue.from_code(epilogue.code) == epilogue
         problem = Problem("float32", 3, 4, 5, epilogue=str(epilogue))
         assert parse(str(problem)) == problem
     with pytest.raises(ValueError, match=r"epilogue: got 'relu.scale'"):

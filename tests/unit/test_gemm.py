@@ -28,9 +28,9 @@ from support import (
 
 import nkblas
 
-REAL, COMPLEX = ("float32", "float64"), ("complex64", "complex128")
-by_dtype = pytest.mark.parametrize("dtype", REAL + COMPLEX)
-by_real_dtype = pytest.mark.parametrize("dtype", REAL)
+REAL_PART, COMPLEX = ("float32", "float64"), ("complex64", "complex128")
+by_dtype = pytest.mark.parametrize("dtype", REAL_PART + COMPLEX)
+by_real_dtype = pytest.mark.parametrize("dtype", REAL_PART)
 
 # alpha and beta: what kernels without an epilogue do, what those with one do, what nobody does
 SCALES = [(1, 0), (1, 1), (2, 0), (-1, 1), (0.5, -3), (1, 2), (0, 0), (0, 1), (0, 2)]
@@ -157,7 +157,7 @@ lengths = st.integers(0, 70)
     lengths,
     lengths,
     st.tuples(any_layout, any_layout, any_layout),
-    st.sampled_from(REAL + COMPLEX),
+    st.sampled_from(REAL_PART + COMPLEX),
     st.sampled_from(COMPLEX_SCALES),
     st.integers(0, 9),
 )

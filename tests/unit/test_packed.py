@@ -132,12 +132,12 @@ def test_panels_are_those_of_the_packing_routine(product: Product) -> None:
     k, n = 75, 53
     b = sample(k, n, dtype=product.b)
     name = packed(product, b).layout.product
-    for facts in families(name, nkblas.cpu.isa):
-        lanes = facts.lanes(nkblas.cpu.isa)
-        layout = PackedLayout(name, k, n, facts.name, 2 * lanes, k, facts.b)
+    for descriptor in families(name, nkblas.cpu.isa):
+        lanes = descriptor.lanes(nkblas.cpu.isa)
+        layout = PackedLayout(name, k, n, descriptor.name, 2 * lanes, k, descriptor.b)
         dtypes = (np.dtype(product.a), np.dtype(product.b), product.result)
         made = module._pack(b, dtypes, layout)
-        spec: Any = pack_of(nkblas.cpu.isa, name, facts, "b", 2 * lanes, "along")
+        spec: Any = pack_of(nkblas.cpu.isa, name, descriptor, "b", 2 * lanes, "along")
         assert isinstance(spec, Pack)
         address = kernels.load((spec,))[spec]
         kernel = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 6)(address)
@@ -147,8 +147,8 @@ def test_panels_are_those_of_the_packing_routine(product: Product) -> None:
             columns = np.ascontiguousarray(b[:, j * layout.nr : (j + 1) * layout.nr])
             width = columns.shape[1]
             kernel(width, k, columns.ctypes.data, 1, width, buffer.ctypes.data)
-            assert np.array_equal(buffer, made._panels[j * size : (j + 1) * size]), facts
-        assert_exact(made.unpack(), b, facts)
+            assert np.array_equal(buffer, made._panels[j * size : (j + 1) * size]), descriptor
+        assert_exact(made.unpack(), b, descriptor)
 
 
 @pytest.mark.parametrize("shape", [(0, 0, 0), (0, 3, 2), (3, 0, 2), (3, 4, 0), (1, 1, 0)])
@@ -371,8 +371,10 @@ def test_what_was_packed_elsewhere_is_packed_again(dtype: str) -> None:
     b = sample(40, 90, dtype=dtype)
     right = nkblas.pack(b)
     name = right.layout.product
-    facts = families(name, nkblas.cpu.isa)[-1]
-    other = PackedLayout(name, 40, 90, facts.name, 7 * facts.lanes(nkblas.cpu.isa), 16, facts.b)
+    descriptor = families(name, nkblas.cpu.isa)[-1]
+    other = PackedLayout(
+        name, 40, 90, descriptor.name, 7 * descriptor.lanes(nkblas.cpu.isa), 16, descriptor.b
+    )
     dtypes = right.a_dtype, right.dtype, right.result_dtype
     kept = pickle.dumps(module._pack(b, dtypes, other))
     again = pickle.loads(kept)

@@ -1,6 +1,7 @@
 """The planner's cuts, and the engine's five loops under plans that the model would not choose."""
 
 import os
+import re
 from itertools import product
 
 import ml_dtypes
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import ENGINE_SOURCES
 
 import nkblas
 from nkblas._engine import ffi, lib
@@ -15,10 +17,10 @@ from nkblas.base.dtypes import DTYPES, ITEMSIZE, PRODUCTS, QUANTIZED
 from nkblas.base.epilogues import KINDS
 from nkblas.base.families import families
 from nkblas.base.problem import Problem
-from nkblas.base.tiling import cut_evenly, cut_whole
-from nkblas.planning.cost_model import plan_for, ranked
-from nkblas.planning.plan import Schedule, base, base_tile, make
-from nkblas.runtime import dispatch
+from nkblas.base.tiling import split_evenly, split_with_edge
+from nkblas.planning.cost_model import cheapest_plan, ranked_plans
+from nkblas.planning.plan import Schedule, base_plan, base_tile, make_plan
+from nkblas.runtime import abi
 from nkblas.runtime.kernels import kernels
 
 lengths = st.integers(1, 5000)
@@ -26,7 +28,7 @@ lengths = st.integers(1, 5000)
 
 @given(lengths, st.integers(1, 64))
 def test_even_cuts(length: int, most: int) -> None:
-    size, full, rest, pieces = cut_evenly(length, most)
+    size, full, rest, pieces = split_evenly(length, most)
     assert full * size + (pieces - full) * rest == length
     assert 0 < full <= pieces == -(-length // most)
     assert size <= most
@@ -34,7 +36,7 @@ def test_even_cuts(length: int, most: int) -> None:
 
 @given(lengths, st.integers(1, 64))
 def test_whole_cuts(length: int, size: int) -> None:
-    _, full, rest, pieces = cut_whole(length, size)
+    _, full, rest, pieces = split_with_edge(length, size)
     assert full * size + rest == length
     assert pieces == full + (rest > 0)
     assert rest < size
@@ -57,14 +59,16 @@ NUMPY = {"bfloat16": ml_dtypes.bfloat16}
 
 def run(plan, a: np.ndarray, b: np.ndarray, c: np.ndarray, scale=(1, 0)) -> None:
     alpha, beta = scale
-    fields = ffi.new("nk_scale *", {"alpha": alpha, "beta": beta, "turn": 1, "sign": 1})
+    fields = ffi.new(
+        "nk_call_args *", {"alpha": alpha, "beta": beta, "a_imag_sign": 1, "c_imag_sign": 1}
+    )
 
     def matrix(x: np.ndarray):
         rs, cs = (stride // x.itemsize for stride in x.strides)
         return (ffi.cast("char *", x.ctypes.data), rs, cs)
 
-    c_plan = dispatch.to_c_plan(plan, kernels.load(plan.kernels))
-    assert lib.nk_run(c_plan, matrix(a), matrix(b), matrix(c), 1, (0, 0, 0), fields[0], 1) == 1
+    c_plan = abi.plan_to_c(plan, kernels.load(plan.kernels))
+    assert lib.nk_run_plan(c_plan, matrix(a), matrix(b), matrix(c), 1, (0, 0, 0), fields[0], 1) == 1
 
 
 LAYOUTS = st.sampled_from(["row", "col", "strided"])
@@ -105,13 +109,13 @@ def test_any_plan_is_right(way, m, n, k, a, b, c, pack, blocks, ir_outside, scal
     isa = nkblas.cpu.isa.row_of(family.name)
     mr, nr = base_tile(isa, family)
     kc, mc, nc = blocks
-    ir_outside |= family.rows_in_tile > 0
+    ir_outside |= family.tile_rows > 0
     schedule = Schedule("tiles", mr, nr, kc, mc, nc, *pack, ir_outside, family=family.name)
-    if schedule.why_not(problem, nkblas.cpu):
+    if schedule.infeasible_reason(problem, nkblas.cpu):
         schedule = schedule._replace(pack_a=True, pack_b=True)
-    if schedule.why_not(problem, nkblas.cpu):  # of an edge that needs one register more
+    if schedule.infeasible_reason(problem, nkblas.cpu):  # of an edge that needs one register more
         schedule = schedule._replace(mr=mr - 1)
-    plan = make(problem, nkblas.cpu, schedule)
+    plan = make_plan(problem, nkblas.cpu, schedule)
     x, y = strided((m, k), a, 0, types.a), strided((k, n), b, 1, types.b)
     whole = np.full((m, 2 * n), 77).astype(NUMPY.get(types.c, types.c))
     out = whole[:, ::2] if c == "strided" else whole[:, :n]
@@ -142,8 +146,8 @@ def test_bits_of_small_sizes(dtype: str, layouts: tuple[str, str]) -> None:
     """The same as of the plan that stands by for them, and of dense operands or others."""
     generator = np.random.default_rng(0)
     for m, n, k in [(2, 2, 2), (3, 3, 3), (4, 4, 4), (9, 3, 5), (7, 5, 8), (8, 8, 8), (17, 21, 33)]:
-        best = plan_for(Problem(dtype, m, n, k, *layouts), nkblas.cpu)
-        standby = base(best, nkblas.cpu)
+        best = cheapest_plan(Problem(dtype, m, n, k, *layouts), nkblas.cpu)
+        standby = base_plan(best, nkblas.cpu)
         assert best.small() and standby and not standby.small()
         orders = ["C" if layout == "row" else "F" for layout in layouts]
         shapes = (m, k), (k, n)
@@ -179,8 +183,8 @@ def test_what_stands_by_has_the_same_bits(
         for size in ((m, k), (k, n), (m, n))
     )
     found: dict[object, set[bytes]] = {}
-    plans = list(ranked(problem, nkblas.cpu, 6))
-    last = base(plans[0], nkblas.cpu)
+    plans = list(ranked_plans(problem, nkblas.cpu, 6))
+    last = base_plan(plans[0], nkblas.cpu)
     for plan in (*plans, *filter(None, [last])):
         out = c.copy()
         run(plan, a, b, out, {"": (1, 0), "add": (1, 1), "scale": (0.3, -0.7)}[epilogue])
@@ -189,10 +193,16 @@ def test_what_stands_by_has_the_same_bits(
     assert all(len(results) == 1 for results in found.values())
 
 
+TABLES = ENGINE_SOURCES / "nk_tables.h"
+
+
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_the_engine_knows_the_sizes(name: str) -> None:
-    sizes = lib.nk_sizes_of(dispatch.DTYPES.index(name))
-    assert [sizes.a, sizes.b, sizes.c] == [ITEMSIZE[part] for part in PRODUCTS[name]]
+    code = abi.product_code(name)
+    assert code == list(PRODUCTS).index(name) < lib.NK_DTYPES
+    row = re.search(rf"\[NK_{name.upper()}\] = {{{{(.*?)}}", TABLES.read_text())
+    assert row
+    assert row[1] == ", ".join(str(ITEMSIZE[part]) for part in PRODUCTS[name])
 
 
 @pytest.mark.parametrize("layout", ["row", "col", "strided"])
@@ -200,7 +210,7 @@ def test_packed_blocks_are_bounded(layout: str) -> None:
     """However long an operand is, its packed block is not."""
     bound = 2 * max(nkblas.cpu.l3, 8 << 20)
     for m, n in ((64, 10**7), (10**7, 64), (10**6, 10**6)):
-        plan = plan_for(Problem("float32", m, n, 1024, layout, layout), nkblas.cpu)
-        a_block = plan.schedule.pack_a * plan.m.block * plan.m.size
-        b_block = plan.schedule.pack_b * plan.n.block * plan.n.size
+        plan = cheapest_plan(Problem("float32", m, n, 1024, layout, layout), nkblas.cpu)
+        a_block = plan.schedule.pack_a * plan.m.block_tiles * plan.m.tile
+        b_block = plan.schedule.pack_b * plan.n.block_tiles * plan.n.tile
         assert (a_block + b_block) * plan.kc * 4 <= bound

@@ -17,7 +17,7 @@ from nkblas.inspect.record import Recording
 from nkblas.planning import cost_model
 from nkblas.planning.measured_plans import Plans, from_text, to_line
 from nkblas.planning.plan import Plan
-from nkblas.runtime import dispatch
+from nkblas.runtime import plan_table
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_problem_is_what_the_engine_sees() -> None:
 
 def test_lines_of_plans() -> None:
     for text in ("128x768x3072:f32", "1000x900x800:f64", "5x6x7:f32:ccs"):
-        plan = next(cost_model.ranked(parse(text), nkblas.cpu, 1))
+        plan = next(cost_model.ranked_plans(parse(text), nkblas.cpu, 1))
         name, _, rest = to_line(plan).partition(" ")
         assert name == text
         again = from_text(parse(text), rest, nkblas.cpu)
@@ -89,7 +89,7 @@ class Course:
 
 
 def field() -> list[Plan]:
-    return tune.distinct(cost_model.ranked(Problem("float32", 500, 500, 500), nkblas.cpu, 20))
+    return tune.distinct(cost_model.ranked_plans(Problem("float32", 500, 500, 500), nkblas.cpu, 20))
 
 
 def test_the_fastest_wins_the_race() -> None:
@@ -118,7 +118,7 @@ def test_find_best(dtype: str) -> None:
     start = time.monotonic()
     plan = tune.find_best(Problem(dtype, 60, 70, 80), seconds=0.5)
     assert time.monotonic() - start < 10
-    assert not plan.schedule.why_not(plan.problem, nkblas.cpu)
+    assert not plan.schedule.infeasible_reason(plan.problem, nkblas.cpu)
     assert 100 < plan.nanoseconds < 1e6  # 672,000 operations
 
 
@@ -127,7 +127,7 @@ WARMUP = """
     stats = nkblas.stats()
     multiply((60, 70, 80), (8, 9, 10))
     plan = nkblas.explain(*operands(60, 70, 80)).plan
-    report(origin=plan.origin, standby=plan.standby, compiled=stats["kernels_compiled"])
+    report(origin=plan.origin, interim=plan.interim, compiled=stats["kernels_compiled"])
 """
 
 
@@ -186,14 +186,14 @@ def test_warmup_of_a_recording() -> None:
         nkblas.matmul(a, a.T)
     assert isinstance(shapes, Recording)
     nkblas.warmup(shapes, tune=False, progress=False)
-    assert dispatch.in_table[Problem("float32", 9, 9, 8, "row", "col")].standby is False
+    assert plan_table.plans_in_table[Problem("float32", 9, 9, 8, "row", "col")].interim is False
 
 
 def test_the_users_plans_come_before_the_shipped_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problem = Problem("float32", 60, 70, 80)
-    one, two = list(cost_model.ranked(problem, nkblas.cpu, 2))
+    one, two = list(cost_model.ranked_plans(problem, nkblas.cpu, 2))
     monkeypatch.setenv("NKBLAS_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr("nkblas.planning.measured_plans.SHIPPED_FOLDERS", [str(tmp_path)])
     plans = Plans()
@@ -215,11 +215,11 @@ def test_the_users_plans_come_before_the_shipped_ones(
 def test_the_model_is_quick() -> None:
     """How good it is, the benchmark says."""
     problems = [Problem("float32", m, 300, 200) for m in range(1, 101)]
-    cost_model.plan_for(problems[0], nkblas.cpu)
+    cost_model.cheapest_plan(problems[0], nkblas.cpu)
     times = []
     for problem in problems:
         start = time.perf_counter()
-        cost_model.plan_for(problem, nkblas.cpu)
+        cost_model.cheapest_plan(problem, nkblas.cpu)
         times.append(time.perf_counter() - start)
     assert sorted(times)[50] < 2e-3  # ten times what it takes
 

@@ -11,7 +11,7 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import arith, llvm, scf, vector
 
-from nkblas.base.dtypes import DTYPES, FLOAT8, ITEMSIZE, REAL
+from nkblas.base.dtypes import DTYPES, FLOAT8, ITEMSIZE, REAL_PART
 
 LINE = 64
 """Bytes of a cache line."""
@@ -40,8 +40,8 @@ def element_type(dtype: str) -> Any:
 
     (Of bfloat16, LLVM makes calls to a library where it has no instruction.)
     """
-    if dtype in REAL:
-        return vector_of(2, element_type(REAL[dtype]))
+    if dtype in REAL_PART:
+        return vector_of(2, element_type(REAL_PART[dtype]))
     if dtype == "bfloat16":
         return integer(16)
     if dtype in FLOAT8:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from decimal import Decimal, localcontext
 from functools import cache
+from typing import NamedTuple
 
 from nkblas.codegen import ir
 from nkblas.codegen.ir import Value
@@ -30,34 +31,45 @@ NORMAL = {32: (5.3, 14), 64: (8.2, 36)}
 degree of the polynomial up to there."""
 
 
-def activated(name: str, x: Value, bounds: tuple[Value, Value]) -> Value:
-    """``name(x)`` for each lane, with a name of `nkblas.base.epilogues.ACTIVATIONS`; NaN stays NaN.
+class ActivationCode(NamedTuple):
+    """The code of an activation of `nkblas.base.epilogues.ACTIVATIONS`.
 
-    Parameters
+    Attributes
     ----------
-    name : str
-    x : Value
-        A vector; integers have "relu" and "clip" only.
-    bounds : (Value, Value)
-        Scalars, float64: what "clip" keeps to.
+    emit : callable
+        ``emit(x, bounds)`` of a vector of floats (of integers too, where the activation is defined
+        for them). The bounds are those of "clip", float64 scalars. NaN stays NaN.
+    is_long : bool
+        Whether it takes so many instructions that a loop goes through the rows of a tile, which
+        takes memory for the tile.
     """
-    if name == "relu":
-        return ir.at_least(x, ir.zero(x.type))
-    if name == "clip":
-        low, high = (ir.splat(ir.number(bound, x.type.element_type), x.type) for bound in bounds)
-        return ir.bounded(x, low, high)
-    if name == "sigmoid":
-        return _sigmoid(x)
-    if name == "silu":
-        return ir.times(x, _sigmoid(x))
-    if name == "tanh":
-        return _tanh(x)
-    if name == "gelu_tanh":  # Hendrycks and Gimpel, arXiv 1606.08415; 1 + tanh(y) = 2 sigmoid(2y)
-        cubic = ir.times(_constant(x, 2 * 0.044715 * math.sqrt(2 / math.pi)), ir.times(x, x))
-        factor = ir.plus(_constant(x, 2 * math.sqrt(2 / math.pi)), cubic)
-        return ir.times(x, _sigmoid(ir.times(x, factor)))
-    assert name == "gelu", name
-    return _gelu(x)
+
+    emit: Callable[[Value, tuple[Value, Value]], Value]
+    is_long: bool
+
+
+def _clip(x: Value, bounds: tuple[Value, Value]) -> Value:
+    low, high = (ir.splat(ir.number(bound, x.type.element_type), x.type) for bound in bounds)
+    return ir.bounded(x, low, high)
+
+
+def _gelu_tanh(x: Value) -> Value:
+    # Hendrycks and Gimpel, arXiv 1606.08415; 1 + tanh(y) = 2 sigmoid(2y)
+    cubic = ir.times(_constant(x, 2 * 0.044715 * math.sqrt(2 / math.pi)), ir.times(x, x))
+    factor = ir.plus(_constant(x, 2 * math.sqrt(2 / math.pi)), cubic)
+    return ir.times(x, _sigmoid(ir.times(x, factor)))
+
+
+ACTIVATION_CODE: dict[str, ActivationCode] = {
+    "relu": ActivationCode(lambda x, bounds: ir.at_least(x, ir.zero(x.type)), is_long=False),
+    "clip": ActivationCode(_clip, is_long=False),
+    "sigmoid": ActivationCode(lambda x, bounds: _sigmoid(x), is_long=True),
+    "silu": ActivationCode(lambda x, bounds: ir.times(x, _sigmoid(x)), is_long=True),
+    "tanh": ActivationCode(lambda x, bounds: _tanh(x), is_long=True),
+    "gelu_tanh": ActivationCode(lambda x, bounds: _gelu_tanh(x), is_long=True),
+    "gelu": ActivationCode(lambda x, bounds: _gelu(x), is_long=True),
+}
+"""By name."""
 
 
 def _constant(like: Value, number: float) -> Value:

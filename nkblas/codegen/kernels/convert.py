@@ -26,7 +26,7 @@ def convert(value: Value, source: str, target: str, isa: ISA) -> Value:
     if source == "bool" or target == "bool":
         true = ir.differs(value, ir.zero(value.type))
         return ir.extend(true, 8 * ITEMSIZE[target], signed=False)
-    if target.startswith("q"):
+    if DTYPES[target].saturates:
         return _saturated(value, target)
     if DTYPES[source].kind == "integer" and DTYPES[target].kind == "float":
         return ir.from_integer(value, ir.element_type(target))

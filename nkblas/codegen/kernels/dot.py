@@ -142,7 +142,7 @@ def _sums(
     type_ = accumulators[0].type
     signs = ir.alternating(type_, 1, -1), ir.one(type_)
     if scale is not None:  # A's imaginary parts
-        turn = ir.splat(scale.turn, type_)
+        turn = ir.splat(scale.a_imag_sign, type_)
         odd, even = ir.alternating(type_, 0, 1), ir.alternating(type_, 1, 0)
         ofs = (odd, even) if not turns_a else (even, odd)
         signs = ir.fma(turn, ir.alternating(type_, 0, -1), even), ir.fma(turn, ofs[0], ofs[1])

@@ -13,13 +13,14 @@ only then, rounded once; until then they are in a tile of their own.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from nkblas.base.dtypes import REAL
+from nkblas._engine import ffi
+from nkblas.base.dtypes import DTYPES, REAL_PART
 from nkblas.base.epilogues import Epilogue, parse
 from nkblas.base.isa import ISA
 from nkblas.codegen import ir
 from nkblas.codegen.ir import Value
 
-from .activation import activated
+from .activation import ACTIVATION_CODE
 from .convert import convert
 
 
@@ -29,36 +30,38 @@ class Scale(NamedTuple):
     Attributes
     ----------
     alpha, beta : Value
-    alpha_i, beta_i : Value
+    alpha_imag, beta_imag : Value
         Imaginary parts.
-    turn, sign : Value
-        1 or -1: what the products with A's imaginary parts, and then the imaginary parts of all
-        sums, are multiplied by. That makes for conjugate operands.
+    a_imag_sign, c_imag_sign : Value
+        1 or -1: what products with A's imaginary parts, and then the imaginary parts of all sums,
+        are multiplied by. That makes conjugate operands.
     """
 
     alpha: Value
     beta: Value
-    alpha_i: Value
-    beta_i: Value
-    turn: Value
-    sign: Value
+    alpha_imag: Value
+    beta_imag: Value
+    a_imag_sign: Value
+    c_imag_sign: Value
 
     @classmethod
     def read(cls, scale: Value, element: Any) -> "Scale":
-        """From an ``nk_scale``, which holds float64."""
+        """From an ``nk_call_args``, which holds float64."""
         double = ir.element_type("float64")
-        return cls(*(ir.convert(_word(scale, i, double), element) for i in range(6)))
+        return cls(*(ir.convert(load_field(scale, x, double), element) for x in cls._fields))
 
 
-def _word(scale: Value, i: int, type_: Any) -> Value:
-    """A field of an ``nk_scale``: each has 8 bytes."""
-    return ir.load(type_, ir.address(scale, i, ir.i64()))
+def load_field(args: Value, name: str, type_: Any) -> Value:
+    """A field of the kernel's ``nk_call_args`` (engine/nkblas.h)."""
+    offset = ffi.offsetof("nk_call_args", name)
+    assert offset % 8 == 0, name
+    return ir.load(type_, ir.address(args, offset // 8, ir.i64()))
 
 
 class Block(NamedTuple):
     """What a kernel has to know of its block of k, and of what comes after the last one.
 
-    It is what ``nk_scale`` has after its numbers.
+    It is what ``nk_call_args`` has after its numbers.
 
     Attributes
     ----------
@@ -87,16 +90,21 @@ class Block(NamedTuple):
     @classmethod
     def read(cls, scale: Value) -> "Block":
         double = ir.element_type("float64")
-        partial = _word(scale, 6, ir.ptr())
-        first, last = (ir.nonzero(_word(scale, i, ir.i64())) for i in (7, 8))
-        added = _word(scale, 9, ir.ptr()), _word(scale, 10, ir.ptr()), _word(scale, 11, ir.i64())
-        bounds = _word(scale, 12, double), _word(scale, 13, double)
-        scales = _word(scale, 18, ir.ptr()), _word(scale, 19, double)
-        return cls(partial, first, last, *added, bounds, *scales)
+        return cls(
+            load_field(scale, "partial_sums", ir.ptr()),
+            ir.nonzero(load_field(scale, "is_first_k_block", ir.i64())),
+            ir.nonzero(load_field(scale, "is_last_k_block", ir.i64())),
+            load_field(scale, "bias", ir.ptr()),
+            load_field(scale, "residual", ir.ptr()),
+            load_field(scale, "ldr", ir.i64()),
+            (load_field(scale, "clip_low", double), load_field(scale, "clip_high", double)),
+            load_field(scale, "scales", ir.ptr()),
+            load_field(scale, "zero_point", double),
+        )
 
 
 class Blocks(NamedTuple):
-    """The operands of a sum of products, as ``nk_scale`` has them.
+    """The operands of a sum of products, as ``nk_call_args`` has them.
 
     Attributes
     ----------
@@ -112,7 +120,9 @@ class Blocks(NamedTuple):
     @classmethod
     def read(cls, scale: Value) -> "Blocks":
         return cls(
-            *(_word(scale, i, t) for i, t in ((15, ir.ptr()), (16, ir.ptr()), (17, ir.i64())))
+            load_field(scale, "a_blocks", ir.ptr()),
+            load_field(scale, "b_blocks", ir.ptr()),
+            load_field(scale, "block_count", ir.i64()),
         )
 
 
@@ -162,11 +172,6 @@ class Target(NamedTuple):
     def places(self, dtype: str) -> list[tuple[Value, Value | None]]:
         """The same of all rows."""
         return [place for i in range(self.rows) for place in self.row(i, dtype)]
-
-
-LONG = ("gelu", "gelu_tanh", "silu", "sigmoid", "tanh")
-"""Activations of so many instructions that a loop has to go through the rows of a tile, which needs
-room for it."""
 
 
 def store(
@@ -257,11 +262,11 @@ def _with_c(
     if kind == "scale":
         element = sums[0].type.element_type
         found = Scale.read(target.scale, element)
-        sums = [times(value, held, found.alpha, found.alpha_i) for value in sums]
+        sums = [times(value, held, found.alpha, found.alpha_imag) for value in sums]
         one, zero = ir.one(element), ir.zero(element)
         factor = (
             ir.select(whether, one, found.beta),
-            ir.select(whether, zero, found.beta_i),
+            ir.select(whether, zero, found.beta_imag),
         )
         whether = is_not_zero(*factor)
 
@@ -271,7 +276,7 @@ def _with_c(
             c = _read(value, dtypes, place, mask, isa)
             if factor is None:
                 found.append(ir.plus(c, value))
-            elif held in REAL:
+            elif held in REAL_PART:
                 found.append(ir.plus(times(c, held, *factor), value))
             else:
                 found.append(ir.fma(ir.splat(factor[0], value.type), c, value))
@@ -285,7 +290,7 @@ def _read(
 ) -> Value:
     """A vector of C's type at a place, as `value` is."""
     held, stored = dtypes
-    element = ir.element_type(REAL.get(stored, stored))
+    element = ir.element_type(REAL_PART.get(stored, stored))
     return convert(ir.load(ir.like(value, element), place, mask), stored, held, isa)
 
 
@@ -334,7 +339,8 @@ class _Tail:
             values = list(map(ir.plus, values, biases))
         if self.epilogue.activation:
             bounds = self.block.bounds
-            values = [activated(self.epilogue.activation, x, bounds) for x in values]
+            code = ACTIVATION_CODE[self.epilogue.activation]
+            values = [code.emit(x, bounds) for x in values]
         if self.epilogue.residual:
             start = ir.mul(self.block.ldr, i)
             stored = ir.element_type(self.dtypes[1])
@@ -344,7 +350,7 @@ class _Tail:
                 for value, place, mask in zip(values, places, self.masks, strict=True)
             ]
             values = list(map(ir.plus, values, residual))
-        if self.dtypes[1].startswith("q"):
+        if DTYPES[self.dtypes[1]].saturates:
             zero = ir.splat(ir.number(self.block.zero, element), self.wide)
             values = [ir.plus(ir.nearest(_far(value)), zero) for value in values]
         return list(values)
@@ -368,7 +374,7 @@ def is_not_zero(real: Value, imaginary: Value) -> Value:
 def times(value: Value, dtype: str, real: Value, imaginary: Value) -> Value:
     """A vector of a dtype times a number. If that is real, infinities stay what they are."""
     scaled = ir.times(ir.splat(real, value.type), value)
-    if dtype not in REAL:
+    if dtype not in REAL_PART:
         return scaled
 
     def turned() -> list[Value]:
@@ -391,17 +397,17 @@ def product(parts: Sequence[Value], epilogue: str, scale: Value) -> Value:
         return combined(parts)
     real, imaginary = parts
     found = Scale.read(scale, real.type.element_type)
-    turned = ir.times(ir.splat(found.turn, imaginary.type), imaginary)
+    turned = ir.times(ir.splat(found.a_imag_sign, imaginary.type), imaginary)
     return _with_sign(combined((real, turned)), found)
 
 
 def with_sign(value: Value, dtype: str, scale: Scale | None) -> Value:
     """A vector of a dtype whose imaginary parts have another sign, if `scale` says so."""
-    return value if scale is None or dtype not in REAL else _with_sign(value, scale)
+    return value if scale is None or dtype not in REAL_PART else _with_sign(value, scale)
 
 
 def _with_sign(value: Value, scale: Scale) -> Value:
-    sign, type_ = ir.splat(scale.sign, value.type), value.type
+    sign, type_ = ir.splat(scale.c_imag_sign, value.type), value.type
     return ir.times(value, ir.fma(sign, ir.alternating(type_, 0, 1), ir.alternating(type_, 1, 0)))
 
 
@@ -420,8 +426,8 @@ def scaled_element(element: Sequence[Value], scale: Scale) -> tuple[Value, ...]:
     if len(element) == 1:
         return (ir.times(scale.alpha, element[0]),)
     real, imaginary = element
-    imaginary = ir.times(scale.turn, imaginary)
-    alpha_i = ir.times(scale.sign, scale.alpha_i)
+    imaginary = ir.times(scale.a_imag_sign, imaginary)
+    alpha_i = ir.times(scale.c_imag_sign, scale.alpha_imag)
     whole = ir.times(scale.alpha, real), ir.times(scale.alpha, imaginary)
 
     def turned() -> list[Value]:

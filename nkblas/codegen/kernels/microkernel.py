@@ -12,6 +12,7 @@ from nkblas.codegen.ir import LINE, PREFETCH, Value
 from nkblas.codegen.spec import Microkernel, Peak
 
 from . import epilogue
+from .activation import ACTIVATION_CODE
 from .nanokernel import AMX, NANOKERNELS, Nanokernel, compose, flatten, unflatten
 
 Step: TypeAlias = Callable[[Value, list[Value]], list[Value]]
@@ -30,7 +31,7 @@ many rows of A for the next row of tiles."""
 
 def _nanokernel(spec: Microkernel | Peak, isa: ISA) -> Nanokernel:
     types = spec.types
-    return NANOKERNELS[spec.family](isa, spec.facts, types.a, types.b)
+    return NANOKERNELS[spec.family](isa, spec.descriptor, types.a, types.b)
 
 
 class _StepsOfA(NamedTuple):
@@ -53,21 +54,23 @@ class _StepsOfA(NamedTuple):
 
     @classmethod
     def of(cls, spec: Microkernel, lda: Value, groups: list[tuple[int, int]]) -> "_StepsOfA":
-        facts = spec.facts
+        descriptor = spec.descriptor
         if spec.a_layout == "row":
             rows = [ir.mul(lda, ir.const(first)) for first, _ in groups]
-            return cls(rows, lda, ir.const(1), facts.step)
-        rows = [first * facts.group_a for first, _ in groups]
-        return cls(rows, ir.const(facts.group_a), lda, ir.mul(lda, ir.const(facts.step)))
+            return cls(rows, lda, ir.const(1), descriptor.k_step)
+        rows = [first * descriptor.k_group_a for first, _ in groups]
+        return cls(
+            rows, ir.const(descriptor.k_group_a), lda, ir.mul(lda, ir.const(descriptor.k_step))
+        )
 
 
 def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
     """Emit the body of `spec`'s function (its contract is `spec.Microkernel`'s)."""
-    if spec.facts.rows_in_tile:
+    if spec.descriptor.tile_rows:
         _build_along_panels(spec, isa, arguments)
         return
     k, a, lda, b, ldb, c, ldc, n, accumulate, panel, line, line_step, lines, scale = arguments
-    nanokernel, facts = _nanokernel(spec, isa), spec.facts
+    nanokernel, descriptor = _nanokernel(spec, isa), spec.descriptor
     of_a, of_b, held, of_c = spec.types
     a_element, b_element = map(ir.element_type, (of_a, of_b))
     b_size, lanes = ITEMSIZE[of_b], nanokernel.lanes
@@ -80,21 +83,22 @@ def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
         edge = nanokernel.mask(left)
     c_mask = [None] * (len(vectors) - 1) + [edge]
     # packed panels are whole
-    can_mask = facts.group_b == 1 and isa.can_mask(b_size)
+    can_mask = descriptor.k_group_b == 1 and isa.can_mask(b_size)
     b_mask = c_mask if can_mask else [None] * len(vectors)
     _fetch_to_write(spec, c, ldc, lanes)
     room = None
-    if parse(spec.epilogue).activation in epilogue.LONG:
+    activation = ACTIVATION_CODE.get(parse(spec.epilogue).activation)
+    if activation and activation.is_long:
         room = ir.allocate(spec.mr * spec.nr, nanokernel.vector_type.element_type)
 
     # One k-step a turn, and addresses left to LLVM: it needs two registers for the rows of A in
     # place. Unrolled by hand, its scheduler draws the loads together and spills accumulators.
     of = _StepsOfA.of(spec, lda, groups)
     b_ahead = ir.mul(ldb, ir.const(AHEAD))
-    b_next = ir.mul(ldb, ir.const(facts.step))
+    b_next = ir.mul(ldb, ir.const(descriptor.k_step))
 
     def load_b(b: Value, panel: Value, turn: int, j: int) -> Value:
-        place = ir.address(b, j * lanes * facts.group_b, b_element)
+        place = ir.address(b, j * lanes * descriptor.k_group_b, b_element)
         vector = nanokernel.load_b(place, b_mask[j], ldb, turn)
         if spec.packs_b:
             ir.store(vector, ir.address(panel, j * lanes, b_element))
@@ -111,7 +115,7 @@ def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
                 ir.prefetch(ir.address(b, column + PREFETCH // b_size, b_element), ir.L2)
         if spec.panel_ahead:
             _fetch_panel(spec, b)
-        tile = unflatten(flat, len(vectors), facts.accumulators)
+        tile = unflatten(flat, len(vectors), descriptor.accumulator_registers)
         for turn in range(nanokernel.turns):
             a_turn = ir.address(a, ir.mul(of.next, ir.const(turn)), a_element) if turn else a
 
@@ -133,14 +137,14 @@ def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
         return [ir.address(line, line_step, ir.integer(8)), *step(p, rest)]
 
     empty = [[nanokernel.zero(count) for _ in vectors] for _, count in groups]
-    if facts.compensation:
+    if descriptor.compensation:
         b, empty = _compensated(nanokernel, b, ldb, empty)
-    if spec.reduces:
+    if spec.batch_reduce:
         flat = _sum_of_blocks(a, b, panel, scale, k, flatten(empty), step)
     else:
         _, *carried = ir.loop(lines, [line, a, b, panel, *flatten(empty)], step_and_fetch)
         flat = ir.loop(k, carried, step, start=lines)[3:]
-    tile = unflatten(flat, len(vectors), facts.accumulators)
+    tile = unflatten(flat, len(vectors), descriptor.accumulator_registers)
 
     sums = nanokernel.sums(tile, spec.mr, spec.epilogue, scale)
     starts = range(0, spec.nr, lanes)
@@ -176,7 +180,7 @@ def _fetch_to_write(spec: Microkernel, c: Value, ldc: Value, lanes: int) -> None
 def _fetch_panel(spec: Microkernel, b: Value) -> None:
     """Fetch what a step takes of a panel, so much ahead; behind a panel comes the next one."""
     of_b = spec.types.b
-    for byte in range(0, spec.nr * spec.facts.step * ITEMSIZE[of_b], 2 * LINE):
+    for byte in range(0, spec.nr * spec.descriptor.k_step * ITEMSIZE[of_b], 2 * LINE):
         place = (byte + PANEL_AHEAD) // ITEMSIZE[of_b]
         ir.prefetch(ir.address(b, place, ir.element_type(of_b)), ir.L2)
 
@@ -188,13 +192,13 @@ def _build_along_panels(spec: Microkernel, isa: ISA, arguments: list[Value]) -> 
     """
     k, a, lda, b, _, c, ldc, n, accumulate, _, line, line_step, _, scale = arguments
     of_a, of_b, held, of_c = spec.types
-    nanokernel, facts = AMX(isa, spec.facts, of_a, of_b), spec.facts
+    nanokernel, descriptor = AMX(isa, spec.descriptor, of_a, of_b), spec.descriptor
     a_element, b_element, c_element = map(ir.element_type, (of_a, of_b, of_c))
     lanes, vectors = nanokernel.lanes, range(spec.nr // nanokernel.lanes)
     groups = nanokernel.row_groups(spec.mr)
     of = _StepsOfA.of(spec, lda, groups)
     width = ir.const(spec.nr)
-    b_next = spec.nr * facts.step
+    b_next = spec.nr * descriptor.k_step
     fetching = ir.minimum(k, ir.const(-(-spec.mr // ROWS_AHEAD)))
     byte = ir.integer(8)
     in_memory = ir.allocate(spec.mr * spec.nr, nanokernel.vector_type.element_type)
@@ -211,7 +215,7 @@ def _build_along_panels(spec: Microkernel, isa: ISA, arguments: list[Value]) -> 
                 ir.address(a, of.rows[i], a_element), groups[i][1], of.apart
             ),
             lambda j: nanokernel.load_b(
-                ir.address(b, j * lanes * facts.group_b, b_element), None, width, 0
+                ir.address(b, j * lanes * descriptor.k_group_b, b_element), None, width, 0
             ),
             unflatten(flat, len(vectors), 1),
         )
@@ -284,10 +288,10 @@ def build_peak(spec: Peak, isa: ISA, arguments: list[Value]) -> None:
     """Emit independent multiply-adds on registers alone."""
     steps, out = arguments
     nanokernel = _nanokernel(spec, isa)
-    rows = nanokernel.family.rows_in_tile or 1
-    one = ir.const(spec.facts.group_a if rows == 1 else 0)
-    parts = spec.facts.accumulators
-    integers = spec.facts.split(isa) and ir.is_integer(nanokernel.vector_type)
+    rows = nanokernel.family.tile_rows or 1
+    one = ir.const(spec.descriptor.k_group_a if rows == 1 else 0)
+    parts = spec.descriptor.accumulator_registers
+    integers = spec.descriptor.is_unfused(isa) and ir.is_integer(nanokernel.vector_type)
 
     a = nanokernel.load_a(out, rows, one)
     b = nanokernel.load_b(out, None, ir.const(0), 0)

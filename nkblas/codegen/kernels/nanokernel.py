@@ -7,7 +7,7 @@ nothing of the instructions inside. The scheme is that of *Library Liberation* (
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nkblas.base.dtypes import ITEMSIZE, REAL
+from nkblas.base.dtypes import ITEMSIZE, REAL_PART
 from nkblas.base.families import Family
 from nkblas.base.isa import ISA
 from nkblas.codegen import ir
@@ -43,10 +43,10 @@ class Nanokernel:
 
     def __init__(self, isa: ISA, family: Family, a: str, b: str) -> None:
         self.isa, self.family, self.a, self.b = isa, family, a, b
-        self.held = family.held
+        self.a_registers = family.a_registers
         self.lanes = family.lanes(isa)
-        part = ir.element_type(REAL.get(family.sums, family.sums))
-        parts = 2 if family.sums in REAL else 1
+        part = ir.element_type(REAL_PART.get(family.accumulator, family.accumulator))
+        parts = 2 if family.accumulator in REAL_PART else 1
         self.vector_type = ir.vector_of(parts * self.lanes, part)
 
     def row_groups(self, rows: int) -> list[tuple[int, int]]:
@@ -112,12 +112,12 @@ class Plain:
         Elements in a vector.
     """
 
-    held = 1
+    a_registers = 1
 
     def __init__(self, dtype: str, lanes: int) -> None:
-        self.parts = 2 if dtype in REAL else 1
+        self.parts = 2 if dtype in REAL_PART else 1
         self.lanes = lanes
-        part = ir.element_type(REAL.get(dtype, dtype))
+        part = ir.element_type(REAL_PART.get(dtype, dtype))
         self.vector_type = ir.vector_of(self.parts * lanes, part)
 
     def mask(self, live: Value) -> Value:
@@ -157,11 +157,11 @@ class FMA(Nanokernel):
 
     def load_a(self, source: Value, rows: int, apart: Value) -> Value:
         element = ir.load(ir.element_type(self.a), source)
-        return splat(element, self.lanes, self.a, self.family.sums, self.isa)
+        return splat(element, self.lanes, self.a, self.family.accumulator, self.isa)
 
     def load_b(self, source: Value, mask: Value | None, apart: Value, turn: int) -> Value:
         vector = load_masked(ir.vector_of(self.lanes, ir.element_type(self.b)), source, mask)
-        return convert(vector, self.b, self.family.sums, self.isa)
+        return convert(vector, self.b, self.family.accumulator, self.isa)
 
     def multiply_add(self, a: Value, b: Value, accumulator: Accumulator) -> Accumulator:
         return (ir.fma(a, b, accumulator[0]),)
@@ -216,7 +216,7 @@ class ComplexFMA(Nanokernel):
 
     def __init__(self, isa: ISA, family: Family, a: str, b: str) -> None:
         super().__init__(isa, family, a, b)
-        self.vectors = Plain(family.sums, self.lanes)
+        self.vectors = Plain(family.accumulator, self.lanes)
 
     def zero(self, rows: int) -> Accumulator:
         return self.vectors.zero()
@@ -244,13 +244,13 @@ class Dots(Nanokernel):
 
     def __init__(self, isa: ISA, family: Family, a: str, b: str) -> None:
         super().__init__(isa, family, a, b)
-        bits = 8 * ITEMSIZE[family.sums]
+        bits = 8 * ITEMSIZE[family.accumulator]
         self.word = ir.vector_of(self.lanes, ir.integer(bits))
 
     def operand(self, words: Value, dtype: str) -> Value:
         """A vector of words as the instruction takes it."""
         element = ir.bfloat16() if dtype == "bfloat16" else ir.element_type(dtype)
-        type_ = ir.vector_of(self.lanes * self.family.step, element)
+        type_ = ir.vector_of(self.lanes * self.family.k_step, element)
         return ir.bitcast(type_, words)
 
     def load_a(self, source: Value, rows: int, apart: Value) -> Value:
@@ -307,7 +307,7 @@ class VNNI(Dots):
         return self.operand(ir.flipped(words, signs), self.a)
 
     def dot(self, a: Value, b: Value, sums: Value) -> Value:
-        if self.family.step == 2:
+        if self.family.k_step == 2:
             return self.intrinsic("llvm.x86.avx512.vpdpwssd.{}", sums, a, b)
         b_unsigned = self.b == "uint8"
         unsigned, signed = (b, a) if b_unsigned else (a, b)
@@ -351,7 +351,7 @@ class AMX(Nanokernel):
     """Bytes of a tile's row."""
 
     def row_groups(self, rows: int) -> list[tuple[int, int]]:
-        most = self.family.rows_in_tile
+        most = self.family.tile_rows
         count = -(-rows // most)
         sizes = [rows // count + (i < rows % count) for i in range(count)]
         return [(sum(sizes[:i]), size) for i, size in enumerate(sizes)]
@@ -363,8 +363,8 @@ class AMX(Nanokernel):
         return rows, self._load(rows, source, apart, ITEMSIZE[self.a])
 
     def load_b(self, source: Value, mask: Value | None, apart: Value, turn: int) -> Value:
-        groups = self.family.step // self.family.group_b
-        return self._load(groups, source, apart, ITEMSIZE[self.b] * self.family.group_b)
+        groups = self.family.k_step // self.family.k_group_b
+        return self._load(groups, source, apart, ITEMSIZE[self.b] * self.family.k_group_b)
 
     def _load(self, rows: int, source: Value, apart: Value, size: int) -> Value:
         stride = ir.mul(apart, ir.const(size))
@@ -388,7 +388,7 @@ class AMX(Nanokernel):
     ) -> None:
         """Store so many rows of sums, so many of these apart."""
         element = self.vector_type.element_type
-        stride = ir.mul(apart, ir.const(ITEMSIZE[self.family.sums]))
+        stride = ir.mul(apart, ir.const(ITEMSIZE[self.family.accumulator]))
         for (first, count), row in zip(self.row_groups(rows), tile, strict=True):
             start = ir.address(place, ir.mul(apart, ir.const(first)), element)
             for j, (value,) in enumerate(row):
@@ -449,7 +449,7 @@ def compose(
     """
     rows, vectors = range(len(tile)), range(len(tile[0]))
     new = [list(row) for row in tile]
-    if len(rows) * nanokernel.held >= len(vectors):
+    if len(rows) * nanokernel.a_registers >= len(vectors):
         held = [load_b(j) for j in vectors]
         for i in rows:
             a = load_a(i)

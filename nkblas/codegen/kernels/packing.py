@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from nkblas.base.dtypes import ITEMSIZE, REAL
+from nkblas.base.dtypes import ITEMSIZE, REAL_PART
 from nkblas.base.isa import ISA
 from nkblas.codegen import ir
 from nkblas.codegen.ir import Value
@@ -91,7 +91,7 @@ def build(spec: Pack, isa: ISA, arguments: list[Value]) -> None:
         way = _turned if spec.group > 1 and cells.lanes == 1 else _vectors
         return elements(way(cells, arguments, at_edge))
 
-    if spec.source == "along" and spec.dtype not in REAL:
+    if spec.source == "along" and spec.dtype not in REAL_PART:
         can_mask = isa.can_mask(ITEMSIZE[spec.dtype])
         edge = partial(vectors, True) if can_mask else elements
         ir.either(ir.less(n, ir.const(spec.width)), edge, partial(vectors, False))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 from nkblas.base.dtypes import ITEMSIZE
 from nkblas.base.families import Family, families
 from nkblas.base.isa import ISA
-from nkblas.base.tiling import cut_evenly
+from nkblas.base.tiling import split_evenly
 from nkblas.codegen import ir
 from nkblas.codegen.ir import SEGMENT, Value
 from nkblas.codegen.spec import Small
@@ -90,7 +90,7 @@ def _family(spec: Small, isa: ISA) -> Family:
 def is_straight(spec: Small, isa: ISA) -> bool:
     """Whether k is unrolled."""
     vectors = len(pieces(spec.n, isa, ITEMSIZE[spec.dtype]))
-    return spec.m * spec.k * vectors * _family(spec, isa).accumulators <= STRAIGHT
+    return spec.m * spec.k * vectors * _family(spec, isa).accumulator_registers <= STRAIGHT
 
 
 def tiles(spec: Small, isa: ISA) -> Tiles:
@@ -103,18 +103,18 @@ def tiles(spec: Small, isa: ISA) -> Tiles:
 
     def grids() -> Iterator[tuple[float, int, int]]:
         for rows, vectors in product(range(1, spec.m + 1), range(1, len(columns) + 1)):
-            size, _, _, down = cut_evenly(spec.m, rows)
-            width, _, _, across = cut_evenly(len(columns), vectors)
+            size, _, _, down = split_evenly(spec.m, rows)
+            width, _, _, across = split_evenly(len(columns), vectors)
             if size * width > 1 and plain.registers_needed(isa, size, width, edge) > most:
                 continue
             # a k-step: multiply-adds, loads at their price, an accumulator's latency
-            loads = size * plain.held * 0.75 + width * (0.75 if near else 3)
-            step = max(size * width * plain.accumulators, loads, 4)
+            loads = size * plain.a_registers * 0.75 + width * (0.75 if near else 3)
+            step = max(size * width * plain.accumulator_registers, loads, 4)
             yield down * across * (spec.k * step + 8), size, width
 
     _, rows, vectors = min(grids())
-    size, full, rest, down = cut_evenly(spec.m, rows)
-    width, wide, narrow, across = cut_evenly(len(columns), vectors)
+    size, full, rest, down = split_evenly(spec.m, rows)
+    width, wide, narrow, across = split_evenly(len(columns), vectors)
     groups, first = [], 0
     for j in range(across):
         group = columns[first : first + (width if j < wide else narrow)]
@@ -154,7 +154,7 @@ class Scalar(Plain):
     """An element of A that feeds vectors of different widths."""
 
     @property
-    def held(self) -> int:  # type: ignore[override]
+    def a_registers(self) -> int:  # type: ignore[override]
         return self.parts
 
     def multiply_add(

@@ -97,7 +97,7 @@ def _loops(
                     return value
                 c = ir.load(nanokernel.vector_type, place, mask)
                 if scaled and scales is not None:
-                    c = epilogue.times(c, spec.dtype, scales.beta, scales.beta_i)
+                    c = epilogue.times(c, spec.dtype, scales.beta, scales.beta_imag)
                 return ir.plus(c, value)
 
             sums = [[nanokernel.zero() for _ in row] for row in places]
@@ -150,7 +150,7 @@ def _loops(
                 if scales is None:
                     return group(p, count, fresh=True)
                 return ir.either(
-                    epilogue.is_not_zero(scales.beta, scales.beta_i),
+                    epilogue.is_not_zero(scales.beta, scales.beta_imag),
                     lambda: group(p, count, fresh=False, scaled=True),
                     lambda: group(p, count, fresh=True),
                 )

@@ -8,7 +8,7 @@ and B, brought into another order.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nkblas.base.dtypes import ITEMSIZE, REAL
+from nkblas.base.dtypes import ITEMSIZE, REAL_PART
 from nkblas.base.isa import ISA
 from nkblas.codegen import ir
 from nkblas.codegen.ir import SEGMENT, Value
@@ -32,7 +32,7 @@ def is_tiny(spec: Small, isa: ISA) -> bool:
     """
     itemsize = ITEMSIZE[spec.dtype]
     lanes, rows = isa.lanes(itemsize), rows_of_vector(spec, isa)
-    fits = spec.n * itemsize <= SEGMENT and rows >= 2 and spec.dtype not in REAL
+    fits = spec.n * itemsize <= SEGMENT and rows >= 2 and spec.dtype not in REAL_PART
     fits = fits and -(-spec.m // rows) * spec.k <= STEPS
     # two vectors are what lanes can be chosen from
     fits = fits and (spec.a_layout == "col" or rows * spec.k <= 2 * lanes)

@@ -52,16 +52,15 @@ def _scheduling(spec: KernelSpec, isa: ISA) -> dict[str, str | None]:
     ahead of the sums that registers run out; a CPU does that by itself. With few registers and
     fused instructions, the target's own order is the one that needs fewer.
     """
-    if spec.isa == "avx_ne_convert":
-        return {"tune-cpu": "sierraforest"}  # one of those that have it
-    products_apart = isinstance(spec, Microkernel | Peak) and spec.facts.split(isa)
+    if isa.schedule_cpu:
+        return {"tune-cpu": isa.schedule_cpu}
+    products_apart = isinstance(spec, Microkernel | Peak) and spec.descriptor.is_unfused(isa)
     return {"tune-cpu": "generic"} if isa.mask_registers or products_apart else {}
 
 
 def build(spec: KernelSpec, name: str = "") -> Any:
     """The MLIR module of one kernel, in a context of its own; `name` is its function's."""
     isa = ISAS[spec.isa]
-    target, _, features = isa.target.partition(",")
     with mlir.Context(), mlir.Location.unknown():
         module = mlir.Module.create()
         types = [{"i64": ir.i64, "ptr": ir.ptr}[name]() for name in SIGNATURES[type(spec)].split()]
@@ -71,8 +70,8 @@ def build(spec: KernelSpec, name: str = "") -> Any:
                 types,
                 section=SECTION,
                 attributes={
-                    "target-cpu": target,
-                    "target-features": features,  # and no more: without it, the host's own
+                    "target-cpu": isa.target_cpu,
+                    "target-features": isa.target_features,  # and none of the host's
                     "prefer-vector-width": str(isa.vector_bits),
                     **_scheduling(spec, isa),
                     # the engine's wrappers would each be compiled with a copy of it

@@ -6,12 +6,13 @@ memory does: a kernel that reads or writes a byte beyond it ends the process.
 """
 
 import itertools
+from typing import Any
 
 import numpy as np
 
 from nkblas._engine import ffi
 from nkblas.base.dtypes import DTYPES, FLOAT8, ITEMSIZE, Float8, numpy_name
-from nkblas.base.epilogues import apply, parse
+from nkblas.base.epilogues import ACTIVATIONS, apply, parse
 from nkblas.base.isa import ISAS
 from nkblas.codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Peak, Small, Stream
 
@@ -80,7 +81,7 @@ def _integers(generator: np.random.Generator, dtype: str, *shape: int) -> np.nda
 
 def _encode(values: np.ndarray, dtype: str) -> np.ndarray:
     """Numbers as a dtype has them in memory; of bfloat16, which NumPy lacks, the bits."""
-    if dtype.startswith("q"):
+    if DTYPES[dtype].saturates:
         ends = np.iinfo(numpy_name(dtype))
         return np.clip(np.rint(values) + ZERO, ends.min, ends.max).astype(ends.dtype)
     if dtype != "bfloat16":
@@ -171,7 +172,7 @@ def _check_product(
         expected[:, :n] = alpha * _product(*operands, turn, sign) + factor * c[:, :n]
         if factor == 0:
             _spoil(before[:, :n])  # it is not to be read
-        scale = ffi.new("nk_scale *", _parts(alpha, beta, turn, sign))
+        scale = ffi.new("nk_call_args *", _factors(alpha, beta, turn, sign))
         case = f"k={k}, n={n}, accumulate={accumulate}, beta={beta}"
         for at_end in ENDS:
             views = {"a": place_a, "b": place_b, "c": before[:, :n]}
@@ -195,9 +196,18 @@ def _scales(epilogue: str, dtype: str) -> list[tuple]:
     return [(2 - 1j, 1 + 3j, 1, 1), (3, 0, -1, 1), (1j, 0.5, 1, -1), (1, 2j, -1, -1)]
 
 
-def _parts(alpha: complex, beta: complex, turn: float, sign: float) -> tuple:
-    """As the fields of an ``nk_scale``."""
-    return alpha.real, beta.real, alpha.imag, beta.imag, turn, sign
+def _factors(
+    alpha: complex, beta: complex, a_imag_sign: float, c_imag_sign: float
+) -> dict[str, Any]:
+    """The fields of an ``nk_call_args`` for alpha, beta and conjugate operands."""
+    return {
+        "alpha": alpha.real,
+        "beta": beta.real,
+        "alpha_imag": alpha.imag,
+        "beta_imag": beta.imag,
+        "a_imag_sign": a_imag_sign,
+        "c_imag_sign": c_imag_sign,
+    }
 
 
 def _product(a: np.ndarray, b: np.ndarray, turn: float = 1, sign: float = 1) -> np.ndarray:
@@ -216,18 +226,18 @@ def _spoil(c: np.ndarray) -> None:
 def _check_microkernel(
     spec: Microkernel, kernel, generator: np.random.Generator, areas: Areas
 ) -> None:
-    lanes, nr = spec.facts.lanes(ISAS[spec.isa]), spec.nr
+    lanes, nr = spec.descriptor.lanes(ISAS[spec.isa]), spec.nr
     widths = list(range(nr - lanes + 1, nr + 1)) if spec.masked else [nr]
-    if spec.facts.rows_in_tile:
+    if spec.descriptor.tile_rows:
         widths = [1, nr - 1, nr, 3 * nr - lanes]
     adds = (0,) if parse(spec.epilogue).scales else (0, 1)  # what is scaled is never added to C
     for steps, n, accumulate in itertools.product((1, 2, 19), widths, adds):
         case = _Case(spec, generator, areas, steps, n)
-        for alpha, beta, turn, sign in _scales(spec.epilogue, spec.types.sums):
+        for alpha, beta, turn, sign in _scales(spec.epilogue, spec.types.accumulator):
             for last in (1, 0) if parse(spec.epilogue).is_fused else (1,):
-                if last or spec.types.sums == spec.types.c:
+                if last or spec.types.accumulator == spec.types.c:
                     case.run(kernel, accumulate, alpha, beta, turn, sign, last)
-        if spec.types.sums != spec.types.c and n == widths[-1]:
+        if spec.types.accumulator != spec.types.c and n == widths[-1]:
             case.run_in_blocks(kernel, accumulate)
 
 
@@ -243,8 +253,8 @@ class _Case:
         n: int,
     ) -> None:
         self.spec, self.areas, self.steps, self.n = spec, areas, steps, n
-        facts, types = spec.facts, spec.types
-        k, width = steps * facts.step, -(-n // spec.nr) * spec.nr
+        descriptor, types = spec.descriptor, spec.types
+        k, width = steps * descriptor.k_step, -(-n // spec.nr) * spec.nr
         a, b = _integers(generator, types.a, spec.mr, k), _integers(generator, types.b, k, width)
         if types.c == "bool":
             a, b = a & 1, b & 1  # as it is packed
@@ -253,29 +263,29 @@ class _Case:
         if spec.a_layout == "row":
             place_a = np.pad(a, ((0, 0), (0, 3)))[:, :k]
             self.lda = k + 3
-        elif facts.group_a == 1:
+        elif descriptor.k_group_a == 1:
             place_a, self.lda = _turned(a, 4), spec.mr + 4
         else:
-            place_a, self.lda = _panel(a, spec.mr, facts.group_a, facts.step), spec.mr
-        if facts.group_b == 1:
+            place_a, self.lda = _panel(a, spec.mr, descriptor.k_group_a, descriptor.k_step), spec.mr
+        if descriptor.k_group_b == 1:
             # B's lanes beyond n count for nothing, but where there are no masks they are read
             reads = n if ISAS[spec.isa].can_mask(ITEMSIZE[types.b]) else width
             place_b, self.ldb = np.pad(b, ((0, 0), (0, 5)))[:, :reads], width + 5
         else:
             panels = [b[:, j : j + spec.nr] for j in range(0, width, spec.nr)]
-            packed = [_panel(x.T, spec.nr, facts.group_b, facts.step) for x in panels]
+            packed = [_panel(x.T, spec.nr, descriptor.k_group_b, descriptor.k_step) for x in panels]
             place_b, self.ldb = np.concatenate(packed), spec.nr
-        if facts.compensation:
-            row = _compensation(place_b, spec.nr, facts.group_b, facts.compensation)
+        if descriptor.compensation:
+            row = _compensation(place_b, spec.nr, descriptor.k_group_b, descriptor.compensation)
             place_b = np.concatenate((row.view(place_b.dtype), place_b))
         self.places = place_a, place_b
         self.c = _integers(generator, types.c, spec.mr, width + 7)
         self.blocks = [self]
-        if spec.reduces:
-            alone = spec._replace(reduces=False)
+        if spec.batch_reduce:
+            alone = spec._replace(batch_reduce=False)
             self.blocks += [_Case(alone, generator, areas, steps, n) for _ in range(2)]
         self.epilogue = parse(spec.epilogue)
-        held = "float32" if self.epilogue.scales else types.sums
+        held = "float32" if self.epilogue.scales else types.accumulator
         along = spec.mr if self.epilogue.bias == "rows" else width  # whole vectors
         self.bias = _integers(generator, held, along)
         exponents = generator.integers(-12, -6, width)
@@ -290,7 +300,9 @@ class _Case:
         if factor:
             product = product + factor * _decode(c[:, : self.n], dtype)
         if last and self.epilogue.is_fused:
-            bias = _decode(self.bias, "float32" if self.epilogue.scales else self.spec.types.sums)
+            bias = _decode(
+                self.bias, "float32" if self.epilogue.scales else self.spec.types.accumulator
+            )
             residual = _decode(self.residual[:, : self.n], dtype)
             product = apply(self.epilogue, product, bias, residual, BOUNDS, self.scales)
         c[:, : self.n] = _encode(product, dtype)
@@ -299,14 +311,14 @@ class _Case:
     @property
     def tolerance(self) -> tuple[float, float]:
         """Relative and absolute, of what is not exact."""
-        if self.epilogue.activation in ("", "relu", "clip"):
+        if ACTIVATIONS[self.epilogue.activation].is_exact:
             return 0, 0
-        if self.spec.types.c.startswith("q"):  # near a tie, it is rounded either way
+        if DTYPES[self.spec.types.c].saturates:  # near a tie, it is rounded either way
             return 0, 1
         near = {8: 1e-14, 4: 1e-5}.get(ITEMSIZE[self.spec.types.c], 2e-2)
         return near, near
 
-    def _hold(self, at_end: bool) -> tuple[object, object, tuple]:
+    def _hold(self, at_end: bool) -> tuple[object, object, dict[str, Any]]:
         """The addresses of operands where memory ends: A, B, what `scale` has after its block.
 
         What the kernel has no use for is nowhere.
@@ -322,22 +334,22 @@ class _Case:
             [hold(f"{name}{j}", block.places[i]) for j, block in enumerate(self.blocks)]
             for i, name in enumerate("ab")
         )
-        more = (
-            hold("bias", self.bias, epilogue.bias),
-            hold("residual", self.residual[:, : self.n], epilogue.residual),
-            self.residual.shape[1],
-            *BOUNDS,
-            0,
-            hold("a blocks", _addresses(a), spec.reduces),
-            hold("b blocks", _addresses(b), spec.reduces),
-            len(self.blocks),
-            hold("scales", self.scales, epilogue.scales),
-            ZERO,
-        )
+        more = {
+            "bias": hold("bias", self.bias, epilogue.bias),
+            "residual": hold("residual", self.residual[:, : self.n], epilogue.residual),
+            "ldr": self.residual.shape[1],
+            "clip_low": BOUNDS[0],
+            "clip_high": BOUNDS[1],
+            "a_blocks": hold("a blocks", _addresses(a), spec.batch_reduce),
+            "b_blocks": hold("b blocks", _addresses(b), spec.batch_reduce),
+            "block_count": len(self.blocks),
+            "scales": hold("scales", self.scales, epilogue.scales),
+            "zero_point": ZERO,
+        }
         return a[0], b[0], more
 
     def call(
-        self, kernel, at_end: bool, c: np.ndarray, accumulate: int, scale: tuple
+        self, kernel, at_end: bool, c: np.ndarray, accumulate: int, scale: dict[str, Any]
     ) -> np.ndarray:
         """C, where memory ends, after the kernel has run."""
         spec, (a, b, more) = self.spec, self.held[at_end]
@@ -348,7 +360,7 @@ class _Case:
         kernel(
             self.steps, a, self.lda, b, self.ldb, _pointer(c), _strides(c)[0], self.n, accumulate,
             _pointer(panel) if spec.packs_b else ffi.NULL, b, 1, min(self.steps, 2),
-            ffi.new("nk_scale *", (*scale, *more)),
+            ffi.new("nk_call_args *", {**scale, **more}),
         )  # fmt: skip
         if spec.packs_b:
             panel[:, self.n :] = self.packed[:, self.n :]  # means nothing
@@ -369,7 +381,11 @@ class _Case:
         before = self.c.copy()
         if factor == 0:
             _spoil(before[:, : self.n])  # it is not to be read
-        scale = (*_parts(alpha, beta, turn, sign), ffi.NULL, 1, last)
+        scale = {
+            **_factors(alpha, beta, turn, sign),
+            "is_first_k_block": 1,
+            "is_last_k_block": last,
+        }
         case = f"k={self.steps}, n={self.n}, accumulate={accumulate}, beta={beta}"
         product = np.sum([_product(x.a, x.b, turn, sign) for x in self.blocks], axis=0)
         expected = self.expected(alpha * product, factor, last)[:, : self.n]
@@ -385,10 +401,15 @@ class _Case:
         case = f"k={self.steps}, accumulate={accumulate}: in blocks"
         for at_end in ENDS:
             c = self.c
-            tile = np.full((spec.mr * width, ITEMSIZE[spec.types.sums]), 0xFF, np.uint8)
+            tile = np.full((spec.mr * width, ITEMSIZE[spec.types.accumulator]), 0xFF, np.uint8)
             tile = self.areas.hold("tile", tile, at_end)
             for first in (1, 0):
-                scale = (1, 0, 0, 0, 1, 1, _pointer(tile), first, 1 - first)
+                scale = {
+                    **_factors(1, 0, 1, 1),
+                    "partial_sums": _pointer(tile),
+                    "is_first_k_block": first,
+                    "is_last_k_block": 1 - first,
+                }
                 c = self.call(kernel, at_end, c, accumulate, scale)
                 if first:
                     _compare(spec, c, self.c[:, : self.n], f"k={self.steps}: sums to keep")

@@ -129,7 +129,7 @@ def plan_damage(case: Case) -> None:
     case.warm()
     shapes = [(i + 1, 2 * i + 3, 7 * i % 50 + 2) for i in range(40)]
     found = [
-        cost_model.plan_for(parse(f"{m}x{n}x{k}:f32"), nkblas.cpu)._replace(nanoseconds=1e3)
+        cost_model.cheapest_plan(parse(f"{m}x{n}x{k}:f32"), nkblas.cpu)._replace(nanoseconds=1e3)
         for m, n, k in shapes
     ]
     text = bytearray("".join(map(measured_plans.to_line, found)).encode())

@@ -29,9 +29,10 @@ from nkblas.cli import command_line
 from nkblas.codegen.spec import Copy, KernelSpec, Microkernel, Pack
 from nkblas.planning import cost_model, measured_plans
 from nkblas.planning.plan import Plan
-from nkblas.runtime import dispatch, kernels
+from nkblas.runtime import kernels, plan_table
 from nkblas.runtime.kernels import Kernels
 from nkblas.system.cpu import cpu
+from nkblas.system.lock import planning_lock
 
 from .case import Wrong
 
@@ -101,7 +102,7 @@ class Cases:
         self.plans = {}
         for text in SHAPES:
             problem = parse(text)
-            plan = measured_plans.plan_for(problem, cpu)._replace(
+            plan = measured_plans.best_known_plan(problem, cpu)._replace(
                 nanoseconds=float(draw.randrange(200, 10**6))
             )
             self.plans[problem] = plan
@@ -224,7 +225,7 @@ class Cases:
             if line in lines and (found is None or measured_plans.to_line(found) != line):
                 return f"the plan {line.strip()} is read as {found}"
             if found is not None and measured_plans.to_line(found) not in lines:
-                if found.problem != problem or found.schedule.why_not(problem, cpu):
+                if found.problem != problem or found.schedule.infeasible_reason(problem, cpu):
                     return f"a plan that can't be run is read: {found}"
                 why = self._run(found)
                 if why:
@@ -262,14 +263,14 @@ class Cases:
         problem = plan.problem
         if problem.m * problem.n * problem.k > 1 << 20 or problem.epilogue:
             return ""
-        missing = sum(not self.mine.at_hand(spec) for spec in plan.kernels)
+        missing = sum(not self.mine.is_available(spec) for spec in plan.kernels)
         if self.compiled + missing > COMPILED:
             return ""
         self.compiled += missing
         kernels.open_library = _open_library
         try:
-            with dispatch.preparing():
-                dispatch._insert(plan)
+            with planning_lock():
+                plan_table.insert(plan)
         finally:
             kernels.open_library = self._open_library
         a, b = (
@@ -301,7 +302,7 @@ class Cases:
     def _keep(self, draw: random.Random) -> str:
         """A plan that is measured now."""
         problem = Problem("float64", 3 + draw.randrange(50), 20, 30)
-        plan = cost_model.plan_for(problem, cpu)._replace(nanoseconds=1000.0)
+        plan = cost_model.cheapest_plan(problem, cpu)._replace(nanoseconds=1000.0)
         lines = self._intact_lines()
         if lines and not self.plan_file.read_bytes().endswith(b"\n"):
             lines = set()  # what is torn becomes a line, and may be a later one of the same problem

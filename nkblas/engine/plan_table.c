@@ -1,9 +1,9 @@
-/* The plan table: from problem to plan, read without locks.
+/* The plan table: a hash table from problems to plans, read without locks.
 
-   Open addressing over pointers to plans, of which nothing changes but their patience. A reader sees
-   a slot empty or whole; a full table is replaced by a larger copy, and any by an empty one. What
-   nobody can find any more is freed once no product is under way that began before it was taken out.
-   (Epochs: Fraser, "Practical lock-freedom", Cambridge UCAM-CL-TR-579, 2004.) */
+   Open addressing over pointers to plans; only a plan's tier-up counter changes. A reader sees a slot
+   empty or complete. A full table is replaced by a larger copy, and a cleared one by none. Memory that
+   can no longer be found is freed once every product that began before it was removed has ended.
+   (Epoch-based reclamation: Fraser, "Practical lock-freedom", Cambridge UCAM-CL-TR-579, 2004.) */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -20,39 +20,41 @@ typedef struct {
 
 static _Atomic(table *) current;
 
-/* A thread that multiplies, or has done so. It is never freed: another thread takes it over. */
+/* ---- readers ---- */
+
+/* A thread that multiplies, or has done so. It is never freed: another thread reuses it. */
 struct nk_reader {
-    _Alignas(64) atomic_uint_least64_t inside; /* the epoch in which its product began; 0: none */
+    _Alignas(64) atomic_uint_least64_t inside; /* epoch in which its product began; 0: none runs */
     atomic_flag taken;
     nk_reader *next;
 };
 
 static _Atomic(nk_reader *) readers;
 static atomic_uint_least64_t epoch = 1;
-static _Thread_local nk_reader *mine;
+static _Thread_local nk_reader *own;
 static pthread_key_t at_thread_exit;
-static int have_key;
+static int has_key;
 
-static void leave_to_others(void *reader) { atomic_flag_clear(&((nk_reader *)reader)->taken); }
+static void release_reader(void *reader) { atomic_flag_clear(&((nk_reader *)reader)->taken); }
 
-/* After a fork, in the child: other threads' products will never end. */
-static void forget_others(void)
+/* After a fork, in the child: products of other threads never end. */
+static void release_other_readers(void)
 {
     for (nk_reader *r = atomic_load(&readers); r; r = r->next) {
-        if (r == mine)
+        if (r == own)
             continue;
         atomic_store(&r->inside, 0);
         atomic_flag_clear(&r->taken);
     }
 }
 
-__attribute__((constructor)) static void watch(void)
+__attribute__((constructor)) static void initialize(void)
 {
-    have_key = !pthread_key_create(&at_thread_exit, leave_to_others);
-    pthread_atfork(NULL, NULL, forget_others);
+    has_key = !pthread_key_create(&at_thread_exit, release_reader);
+    pthread_atfork(NULL, NULL, release_other_readers);
 }
 
-static nk_reader *enlist(void)
+static nk_reader *acquire_reader(void)
 {
     nk_reader *r = atomic_load(&readers);
     while (r && atomic_flag_test_and_set(&r->taken))
@@ -67,50 +69,52 @@ static nk_reader *enlist(void)
         while (!atomic_compare_exchange_weak(&readers, &r->next, r))
             ;
     }
-    if (have_key) /* there are 1024 for all of a process */
+    if (has_key) /* a process has 1024 keys */
         pthread_setspecific(at_thread_exit, r);
-    return mine = r;
+    return own = r;
 }
 
-nk_reader *nk_enter(void)
+nk_reader *nk_reader_enter(void)
 {
-    nk_reader *r = mine ? mine : enlist();
-    /* before any look into the table: who takes a plan out of it sees this, or is seen by it */
+    nk_reader *r = own ? own : acquire_reader();
+    /* Before any look-up: a thread that removes a plan sees this, or the look-up sees the removal. */
     if (r)
         atomic_store(&r->inside, atomic_load(&epoch));
     return r;
 }
 
-void nk_leave(nk_reader *reader)
+void nk_reader_exit(nk_reader *reader)
 {
     atomic_store_explicit(&reader->inside, 0, memory_order_release);
 }
 
-/* What was taken out, and the last epoch in which it could be found. */
+/* ---- reclamation ---- */
+
+/* Memory that was removed from the table, and the last epoch in which it could be found. */
 static struct {
     void *memory;
-    uint64_t until;
+    uint64_t last_epoch;
 } *garbage;
-static size_t pieces, room;
+static size_t garbage_count, garbage_capacity;
 
 static void discard(void *memory)
 {
-    if (pieces == room) {
-        size_t more = room ? 2 * room : 64;
-        void *larger = realloc(garbage, more * sizeof *garbage);
+    if (garbage_count == garbage_capacity) {
+        size_t capacity = garbage_capacity ? 2 * garbage_capacity : 64;
+        void *larger = realloc(garbage, capacity * sizeof *garbage);
         if (!larger)
-            return; /* nobody will free it */
+            return; /* it is never freed */
         garbage = larger;
-        room = more;
+        garbage_capacity = capacity;
     }
-    garbage[pieces].memory = memory;
-    garbage[pieces++].until = atomic_load(&epoch);
+    garbage[garbage_count].memory = memory;
+    garbage[garbage_count++].last_epoch = atomic_load(&epoch);
 }
 
-/* Begin an epoch, and free what belongs to those in which no product has begun that is under way. */
+/* Begin an epoch, and free what no running product can have found. */
 static void collect(void)
 {
-    if (!pieces)
+    if (!garbage_count)
         return;
     uint64_t oldest = atomic_fetch_add(&epoch, 1) + 1;
     for (nk_reader *r = atomic_load(&readers); r; r = r->next) {
@@ -119,18 +123,21 @@ static void collect(void)
             oldest = began;
     }
     size_t left = 0;
-    for (size_t i = 0; i < pieces; i++) {
-        if (garbage[i].until < oldest)
+    for (size_t i = 0; i < garbage_count; i++) {
+        if (garbage[i].last_epoch < oldest)
             free(garbage[i].memory);
         else
             garbage[left++] = garbage[i];
     }
-    pieces = left;
+    garbage_count = left;
 }
+
+/* ---- the table ---- */
 
 size_t nk_hash(const nk_problem *problem)
 {
     uint64_t words[sizeof *problem / 8], h = 0x9e3779b97f4a7c15u;
+    _Static_assert(sizeof words == sizeof *problem, "a problem has no padding");
     memcpy(words, problem, sizeof words);
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
         h = (h ^ words[i]) * 0xff51afd7ed558ccdu;
@@ -139,8 +146,8 @@ size_t nk_hash(const nk_problem *problem)
     return (size_t)h;
 }
 
-/* A problem's slot, and the plan that was seen there. (An empty one may be another problem's by the
-   next look.) */
+/* The slot of a problem, and the plan that was seen there. (An empty slot may be another problem's
+   by the next look.) */
 static slot *find_slot(table *t, const nk_problem *problem, nk_plan **plan)
 {
     for (size_t i = nk_hash(problem);; i++) {
@@ -160,7 +167,7 @@ nk_plan *nk_table_find(const nk_problem *problem)
     return plan;
 }
 
-static table *larger(const table *old)
+static table *enlarged(const table *old)
 {
     size_t capacity = old ? 2 * old->capacity : 64;
     table *t = calloc(1, sizeof *t + capacity * sizeof(slot));
@@ -186,7 +193,7 @@ int nk_table_insert(const nk_plan *plan)
     table *t = atomic_load(&current);
     if (!t || 2 * (t->used + 1) > t->capacity) {
         table *old = t;
-        t = larger(old);
+        t = enlarged(old);
         if (!t) {
             free(copy);
             return -1;
@@ -195,10 +202,10 @@ int nk_table_insert(const nk_plan *plan)
         if (old)
             discard(old);
     }
-    nk_plan *before;
-    atomic_store(find_slot(t, &copy->problem, &before), copy);
-    if (before)
-        discard(before);
+    nk_plan *replaced;
+    atomic_store(find_slot(t, &copy->problem, &replaced), copy);
+    if (replaced)
+        discard(replaced);
     else
         t->used++;
     collect();

@@ -18,7 +18,7 @@
 
 /* The engine is another extension module: these are handed over by `bind`. */
 static int64_t (*gemm)(int32_t, int64_t, int64_t, int64_t, nk_matrix, nk_matrix, nk_matrix, int64_t,
-                       nk_steps, nk_scale);
+                       nk_batch_strides, nk_call_args);
 static nk_counters *counts;
 
 /* One of NumPy's loops, or one for types that NumPy has none for. */
@@ -26,7 +26,7 @@ typedef struct {
     PyUFuncGenericFunction function; /* NULL: it is one of the latter */
     void *data;
     int dtype;     /* nk_dtype, or -1: the engine does not do it */
-    nk_sizes size; /* bytes of its elements */
+    nk_itemsizes size; /* bytes of its elements */
 } loop;
 
 enum { MAX_GUFUNCS = 4, MAX_LOOPS = 32 };
@@ -46,7 +46,7 @@ enum { WORTH_THE_GIL = 1 << 14 }; /* multiply-adds */
 
 /* Types that are not NumPy's own, by their numbers: bfloat16 and the formats of float8, in the order
    of nk_dtype. -1: this process has none yet. */
-enum { FORMATS = NK_FORMATS };
+enum { FORMATS = 7 };
 static int bfloat16_type = -1, float8_types[FORMATS];
 static float float8_numbers[FORMATS][256]; /* what bytes stand for */
 
@@ -59,7 +59,7 @@ static int wider_dtype_of(int type)
         return NK_BFLOAT16_FLOAT32;
     for (int i = 0; i < FORMATS; i++)
         if (type == float8_types[i])
-            return NK_FLOAT8_FLOAT32 + i;
+            return NK_FLOAT8_E3M4_FLOAT32 + i;
     return -1;
 }
 
@@ -116,10 +116,10 @@ static int dtype_for(int a, int b, int c)
 static int quantized_dtype(int sums, int c)
 {
     static const char results[3] = {NPY_FLOAT, NPY_BYTE, NPY_UBYTE};
-    if (sums >= NK_INT8_INT32 && sums < NK_FLOAT8_FLOAT32)
+    if (sums >= NK_INT8_INT32 && sums < NK_FLOAT8_E3M4_FLOAT32)
         for (int i = 0; i < 3; i++)
             if (results[i] == c)
-                return NK_QUANTIZED + 4 * i + sums - NK_INT8_INT32;
+                return NK_INT8_FLOAT32 + 4 * i + sums - NK_INT8_INT32;
     return -1;
 }
 
@@ -139,8 +139,8 @@ static loop make_loop(int a, int b, int c, PyUFuncGenericFunction function, void
 /* An element of a mixed product's operand. */
 static double number(const char *x, int dtype, int left)
 {
-    if (dtype >= NK_FLOAT8_FLOAT32)
-        return float8_numbers[dtype - NK_FLOAT8_FLOAT32][*(const uint8_t *)x];
+    if (dtype >= NK_FLOAT8_E3M4_FLOAT32)
+        return float8_numbers[dtype - NK_FLOAT8_E3M4_FLOAT32][*(const uint8_t *)x];
     uint16_t half;
     uint32_t bits;
     float value;
@@ -180,7 +180,7 @@ static void store_float(float sum, char *place, int dtype)
 static void by_elements(int dtype, npy_intp m, npy_intp n, npy_intp k, nk_matrix a, nk_matrix b,
                         nk_matrix c)
 {
-    int integer = dtype >= NK_INT8_INT32 && dtype < NK_FLOAT8_FLOAT32;
+    int integer = dtype >= NK_INT8_INT32 && dtype < NK_FLOAT8_E3M4_FLOAT32;
     for (npy_intp i = 0; i < m; i++)
         for (npy_intp j = 0; j < n; j++) {
             double sum = 0;
@@ -201,10 +201,10 @@ static void by_elements(int dtype, npy_intp m, npy_intp n, npy_intp k, nk_matrix
 }
 
 /* The product alone: of A's conjugate, if NumPy's rules have it so and it is complex. */
-static nk_scale product_of(int dtype, int conjugate)
+static nk_call_args product_of(int dtype, int conjugate)
 {
     int conjugated = conjugate && (dtype == NK_COMPLEX64 || dtype == NK_COMPLEX128);
-    return (nk_scale){.alpha = 1, .turn = conjugated ? -1 : 1, .sign = 1};
+    return (nk_call_args){.alpha = 1, .a_imag_sign = conjugated ? -1 : 1, .c_imag_sign = 1};
 }
 
 static void left_to_numpy(npy_intp products)
@@ -264,14 +264,14 @@ static void run(const gufunc *of, const loop *numpy, char **args, const npy_intp
     nk_matrix in_bytes[] = {a, b, c};
 
     if (numpy->dtype >= 0) {
-        const nk_sizes *size = &numpy->size;
+        const nk_itemsizes *size = &numpy->size;
         /* a complex number may be aligned to its parts alone */
         int whole = !((a.rs | a.cs) % size->a || (b.rs | b.cs) % size->b || (c.rs | c.cs) % size->c);
         int together = !(steps[0] % size->a || steps[1] % size->b || steps[2] % size->c);
         a.rs /= size->a, a.cs /= size->a, b.rs /= size->b, b.cs /= size->b;
         c.rs /= size->c, c.cs /= size->c;
-        nk_steps apart = {steps[0] / size->a, steps[1] / size->b, steps[2] / size->c};
-        nk_scale scale = product_of(numpy->dtype, !of->rows); /* vecdot and vecmat */
+        nk_batch_strides apart = {steps[0] / size->a, steps[1] / size->b, steps[2] / size->c};
+        nk_call_args scale = product_of(numpy->dtype, !of->rows); /* vecdot and vecmat */
         npy_intp done = 0, once = together ? count : 1;
         while (whole && gemm(numpy->dtype, m, n, k, a, b, c, once, apart, scale)) {
             done += once;
@@ -407,7 +407,7 @@ static PyMemberDef panels_members[] = {
 
 static PyTypeObject panels_type = {
     PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "nkblas._gufunc.Panels",
+    .tp_name = "nkblas._numpy_ext.PackedOperand",
     .tp_basicsize = sizeof(panels),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
     .tp_new = PyType_GenericNew,
@@ -436,7 +436,7 @@ static right right_operand(PyObject *x)
     if (!PyArray_Check(x)) {
         b.packed = (panels *)x;
         b.memory = b.packed->memory;
-        b.matrix = (nk_matrix){.data = PyArray_BYTES(b.memory), .packed = 1};
+        b.matrix = (nk_matrix){.data = PyArray_BYTES(b.memory), .is_packed = 1};
         b.k = b.packed->k, b.n = b.packed->n, b.ndim = 2;
     } else {
         b.matrix = as_matrix(b.memory, 1, &b.k, &b.n);
@@ -486,7 +486,7 @@ static PyArrayObject *plain_out(PyObject *out, PyArrayObject *a, PyArrayObject *
 
 /* What Python answers (see matmul.py): called when types turn up that are not NumPy's own, which it may
    know; called where a type is asked for; and the codes of activations that need no more than a name. */
-static PyObject *on_new_types, *on_given_types, *activations;
+static PyObject *on_new_types, *on_given_types, *float_activations, *integer_activations;
 
 /* Whose rules hold for two plain operands: numpy.inner(A, B) is A @ B.T, numpy.vdot takes their
    elements as vectors, dot's and matmul's differ in what may be `out`. */
@@ -510,10 +510,10 @@ static int report_flags(const char *function)
 
 /* One product, by the engine; whether it did it. Other threads run meanwhile, if it is worth it. */
 static int multiply(int dtype, npy_intp m, npy_intp n, npy_intp k, nk_matrix a, nk_matrix b,
-                    nk_matrix c, nk_scale scale)
+                    nk_matrix c, nk_call_args scale)
 {
-    nk_steps steps = {0, 0, 0};
-    npy_intp products = scale.blocks > 0 ? scale.blocks : 1;
+    nk_batch_strides steps = {0, 0, 0};
+    npy_intp products = scale.block_count > 0 ? scale.block_count : 1;
     if (m * n <= WORTH_THE_GIL / (k ? k : 1) / products)
         return gemm(dtype, m, n, k, a, b, c, 1, steps, scale) != 0;
     int64_t done;
@@ -587,7 +587,7 @@ static PyObject *plain_product(const char *name, rule asked, PyObject *const *ar
     if (fetestexcept(FLAGS))
         feclearexcept(FLAGS);
     int dtype = dtype_with(&b, type, result, 0);
-    nk_scale scale = product_of(dtype, asked == AS_VDOT);
+    nk_call_args scale = product_of(dtype, asked == AS_VDOT);
     int done = multiply(dtype, m, b.n, k, x, b.matrix, z, scale);
     if (!done) {
         Py_DECREF(c);
@@ -602,9 +602,10 @@ static PyObject *plain_product(const char *name, rule asked, PyObject *const *ar
 }
 
 /* What nk_problem.epilogue has for an activation; -1: the general way has to see to it. */
-static int code_of_activation(PyObject *name)
+static int code_of_activation(PyObject *name, int sums)
 {
-    PyObject *code = PyUnicode_CheckExact(name) ? PyDict_GetItemWithError(activations, name) : NULL;
+    PyObject *codes = PyTypeNum_ISFLOAT(sums) ? float_activations : integer_activations;
+    PyObject *code = PyUnicode_CheckExact(name) ? PyDict_GetItemWithError(codes, name) : NULL;
     return code ? (int)PyLong_AsLong(code) : -1;
 }
 
@@ -676,7 +677,7 @@ static char *with_room(PyObject *value, int type, npy_intp n)
             : !is_dense(value, type, 1, &n))
         return NULL;
     size_t item = (size_t)size_of(type);
-    char *room = PyMem_RawCalloc((size_t)n + NK_ROOM, item);
+    char *room = PyMem_RawCalloc((size_t)n + NK_READ_PADDING, item);
     if (!room)
         return (char *)PyErr_NoMemory();
     if (!one)
@@ -707,7 +708,7 @@ static int zero_of(PyObject *value, int type, double *zero)
 static PyObject *plain_layer(PyObject *const *args, Py_ssize_t given, PyObject *names)
 {
     PyObject *named[NAMED] = {NULL};
-    nk_scale scale = {.alpha = 1, .turn = 1, .sign = 1};
+    nk_call_args scale = {.alpha = 1, .a_imag_sign = 1, .c_imag_sign = 1};
 
     if (given != 2 || !is_plain(args[0]) || !(is_plain(args[1]) || is_packed(args[1])) ||
         !find_named(args + given, names, named))
@@ -734,7 +735,7 @@ static PyObject *plain_layer(PyObject *const *args, Py_ssize_t given, PyObject *
         return NULL;
     if (scaled) {
         /* what is turned to its side would have scales of rows */
-        if ((n == 1 && !b.packed) || !zero_of(named[ZERO_POINT], type, &scale.zero) ||
+        if ((n == 1 && !b.packed) || !zero_of(named[ZERO_POINT], type, &scale.zero_point) ||
             (residual && type != NPY_FLOAT))
             return NULL;
         scale.fused |= NK_SCALES;
@@ -742,8 +743,8 @@ static PyObject *plain_layer(PyObject *const *args, Py_ssize_t given, PyObject *
         return NULL;
     }
     if (named[ACTIVATION]) {
-        int code = code_of_activation(named[ACTIVATION]);
-        if (code < 0 || (code != NK_RELU && !PyTypeNum_ISFLOAT(sums)))
+        int code = code_of_activation(named[ACTIVATION], sums);
+        if (code < 0)
             return NULL;
         scale.fused |= code;
     }
@@ -757,7 +758,7 @@ static PyObject *plain_layer(PyObject *const *args, Py_ssize_t given, PyObject *
     char *bias = named[BIAS] ? with_room(named[BIAS], sums, n) : NULL;
     char *scales = scaled ? with_room(named[SCALE], NPY_FLOAT, n) : NULL;
     if (bias)
-        scale.fused |= NK_BIAS_OF_COLUMNS;
+        scale.fused |= NK_BIAS_COLUMNS;
     scale.bias = bias, scale.scales = scales;
     if (!bias == !named[BIAS] && !scales == !scaled) {
         c = named[OUT] ? plain_out(named[OUT], a, b.memory, 2, shape, type)
@@ -886,7 +887,7 @@ static PyObject *plain_sum(PyObject *const *args, Py_ssize_t given, PyObject *na
                 Py_CLEAR(c);
         }
         if (c) {
-            nk_scale scale = {.alpha = 1, .turn = 1, .sign = 1, .blocks = a.count};
+            nk_call_args scale = {.alpha = 1, .a_imag_sign = 1, .c_imag_sign = 1, .block_count = a.count};
             nk_matrix z = as_matrix(c, 0, &m, &n);
             scale.a_blocks = a.addresses, scale.b_blocks = b.addresses;
             done = multiply(dtype, m, n, k, a.matrix, b.matrix, z, scale);
@@ -1079,7 +1080,7 @@ static PyObject *make_quick(PyObject *self, PyObject *args)
    scales, zero):
    C = activation(alpha * A @ B + beta * C + bias) + residual for matrices aligned and in the
    machine's byte order, whose shapes fit and of which C overlaps no other and m, n, k and alpha are
-   not 0; whether it was done. `turn` and `sign` are nk_scale's. `epilogue`, and all after it, can be
+   not 0; whether it was done. `turn` and `sign` are nk_call_args's. `epilogue`, and all after it, can be
    left out; what it has no bits for is None. A bias has the type of the sums and room behind it, a
    residual C's type and layout, which is that of rows. `blocks` has the addresses of a sum's left
    operands and, in a second row, of its right ones: they lie as `a` and `b` do, the first of them.
@@ -1090,12 +1091,12 @@ static PyObject *scaled(PyObject *self, PyObject *args)
     PyObject *b, *bias = Py_None, *residual = Py_None, *blocks = Py_None, *scales = Py_None;
     npy_intp m, n, k;
     Py_complex alpha, beta;
-    nk_scale scale = {0};
+    nk_call_args scale = {0};
 
     (void)self;
     if (!PyArg_ParseTuple(args, "DO!ODO!dd|LOOddOOd", &alpha, &PyArray_Type, &a, &b, &beta,
-                          &PyArray_Type, &c, &scale.turn, &scale.sign, &scale.fused, &bias,
-                          &residual, &scale.low, &scale.high, &blocks, &scales, &scale.zero))
+                          &PyArray_Type, &c, &scale.a_imag_sign, &scale.c_imag_sign, &scale.fused, &bias,
+                          &residual, &scale.clip_low, &scale.clip_high, &blocks, &scales, &scale.zero_point))
         return NULL;
     if (!PyArray_Check(b) && !is_packed(b))
         return PyErr_Format(PyExc_TypeError, "b: got %R, expected an array or panels", b);
@@ -1111,12 +1112,12 @@ static PyObject *scaled(PyObject *self, PyObject *args)
         scale.fused |= NK_SCALES;
     }
     if (blocks != Py_None) {
-        scale.blocks = PyArray_DIM((PyArrayObject *)blocks, 1);
+        scale.block_count = PyArray_DIM((PyArrayObject *)blocks, 1);
         scale.a_blocks = (const char *const *)PyArray_DATA((PyArrayObject *)blocks);
-        scale.b_blocks = scale.a_blocks + scale.blocks;
+        scale.b_blocks = scale.a_blocks + scale.block_count;
     }
-    scale.alpha = alpha.real, scale.alpha_i = alpha.imag;
-    scale.beta = beta.real, scale.beta_i = beta.imag;
+    scale.alpha = alpha.real, scale.alpha_imag = alpha.imag;
+    scale.beta = beta.real, scale.beta_imag = beta.imag;
     right y = right_operand(b);
     int dtype = dtype_with(&y, PyArray_TYPE(a), PyArray_TYPE(c), scale.scales != NULL);
     if (dtype < 0)
@@ -1244,10 +1245,10 @@ static int add_loop(PyUFuncObject *to, const gufunc *of, int type, int result)
     return PyUFunc_RegisterLoopForType(to, type, run_own_loop, types, own);
 }
 
-/* adopt_new_types((bfloat16's type number, those of float8), the numbers that float8's bytes stand
+/* register_user_dtypes((bfloat16's type number, those of float8), the numbers that float8's bytes stand
    for, gufuncs): from now on they are the engine's. NumPy's gufuncs make float32 of them, and so do
    these. */
-static PyObject *adopt_new_types(PyObject *self, PyObject *args)
+static PyObject *register_user_dtypes(PyObject *self, PyObject *args)
 {
     PyObject *ours;
     const char *numbers;
@@ -1284,13 +1285,15 @@ static PyObject *adopt_new_types(PyObject *self, PyObject *args)
    can, and returns NotImplemented for others. */
 static PyObject *ask(PyObject *self, PyObject *args)
 {
-    PyObject *new_types, *given_types, *codes;
+    PyObject *new_types, *given_types, *of_floats, *of_integers;
     (void)self;
-    if (!PyArg_ParseTuple(args, "OOO!", &new_types, &given_types, &PyDict_Type, &codes))
+    if (!PyArg_ParseTuple(args, "OOO!O!", &new_types, &given_types, &PyDict_Type, &of_floats,
+                          &PyDict_Type, &of_integers))
         return NULL;
     Py_XSETREF(on_new_types, Py_NewRef(new_types));
     Py_XSETREF(on_given_types, Py_NewRef(given_types));
-    Py_XSETREF(activations, Py_NewRef(codes));
+    Py_XSETREF(float_activations, Py_NewRef(of_floats));
+    Py_XSETREF(integer_activations, Py_NewRef(of_integers));
     Py_RETURN_NONE;
 }
 
@@ -1363,22 +1366,22 @@ static PyObject *count_fallbacks(PyObject *self, PyObject *products)
 }
 
 static PyMethodDef methods[] = {
-    {"bind", bind, METH_VARARGS, "Make nkblas's gufunc from one of NumPy's and the engine."},
-    {"patch", patch, METH_VARARGS, "Put the engine under NumPy's gufuncs that are bound, or not."},
-    {"make_mixed", make_mixed, METH_NOARGS, "Products with another type of result."},
-    {"ask", ask, METH_VARARGS, "What to ask in Python."},
-    {"adopt_new_types", adopt_new_types, METH_VARARGS, "Have the engine do products of types."},
-    {"reimplement", reimplement, METH_VARARGS, "Have a function of NumPy's call another one."},
-    {"make_quick", make_quick, METH_VARARGS, "A function with a short way for plain operands."},
+    {"make_gufunc", bind, METH_VARARGS, "Make nkblas's gufunc from one of NumPy's and the engine."},
+    {"set_patched", patch, METH_VARARGS, "Put the engine under NumPy's gufuncs that are bound, or not."},
+    {"make_mixed_gufunc", make_mixed, METH_NOARGS, "Products with another type of result."},
+    {"register_callbacks", ask, METH_VARARGS, "What to ask in Python."},
+    {"register_user_dtypes", register_user_dtypes, METH_VARARGS, "Have the engine do products of types."},
+    {"replace_implementation", reimplement, METH_VARARGS, "Have a function of NumPy's call another one."},
+    {"make_fast_path", make_quick, METH_VARARGS, "A function with a short way for plain operands."},
     {"count_fallbacks", count_fallbacks, METH_O, "Count products that NumPy did."},
     {"gemm", scaled, METH_VARARGS, "C = alpha * A @ B + beta * C, if the engine can do it."},
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "nkblas._gufunc", NULL, -1, methods,
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "nkblas._numpy_ext", NULL, -1, methods,
                                     NULL, NULL, NULL, NULL};
 
-PyMODINIT_FUNC PyInit__gufunc(void)
+PyMODINIT_FUNC PyInit__numpy_ext(void)
 {
     /* The engine asks Python by cffi, which knows the main interpreter alone. */
     if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
@@ -1392,7 +1395,7 @@ PyMODINIT_FUNC PyInit__gufunc(void)
     if (PyType_Ready(&quick_type) < 0 || PyType_Ready(&panels_type) < 0)
         return NULL;
     PyObject *made = PyModule_Create(&module);
-    if (made && PyModule_AddObjectRef(made, "Panels", (PyObject *)&panels_type) < 0)
+    if (made && PyModule_AddObjectRef(made, "PackedOperand", (PyObject *)&panels_type) < 0)
         Py_CLEAR(made);
     return made;
 }

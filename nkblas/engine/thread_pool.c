@@ -1,8 +1,9 @@
-/* A pool of threads that help with a product.
+/* A pool of worker threads that help with a product.
 
-   A job is a number of chunks. Whoever is free takes the next one, so that uneven cores share the
-   work as they can; the caller takes part, and a worker that comes too late finds nothing left and
-   is not waited for. One job runs at a time: who finds the pool busy does its chunks alone. */
+   A job is a number of chunks. Any thread that is free takes the next chunk, so that cores of
+   different speed share the work; the caller takes part, and does not wait for a worker that comes
+   too late to find a chunk. One job runs at a time: a caller that finds the pool busy does all its
+   chunks itself. */
 #define _GNU_SOURCE
 #include <fenv.h>
 #include <linux/futex.h>
@@ -19,30 +20,31 @@
 enum {
     MAX_WORKERS = 1023,
     STACK = 1 << 19,
-    SPIN = 100000,       /* nanoseconds that who waits looks out before it sleeps */
-    WORTH_WAKING = 60000 /* nanoseconds of a job that is worth waking workers for */
+    SPIN_NS = 100000, /* how long a thread spins before it sleeps */
+    WAKE_NS = 60000   /* the least time of a job for which sleeping workers are woken */
 };
 
-/* The number of a job << CHUNK_BITS | its next chunk, or CLOSED. (A number comes again after 2^40
-   of them: nobody hesitates for days between reading a ticket and taking it.) */
+/* The number of a job << CHUNK_BITS | its next chunk, or CLOSED. (Numbers repeat after 2^40 jobs: no
+   thread is held up for days between reading a ticket and taking it.) */
 enum { CHUNK_BITS = 24, CLOSED = (1 << CHUNK_BITS) - 1 };
 static _Alignas(64) atomic_uint_least64_t ticket = CLOSED;
 
-/* The job: written while the ticket is closed, so that who takes a chunk has read the right one. */
+/* The job: written while the ticket is closed, so that a thread that takes a chunk has read this
+   job. */
 static struct {
     _Alignas(64) _Atomic(void (*)(void *, int64_t)) work;
     _Atomic(void *) argument;
     atomic_int_least64_t chunks;
-    atomic_int workers; /* that may take part */
-    fenv_t environment; /* the caller's: rounding, flushing to zero */
+    atomic_int workers; /* how many may take part */
+    fenv_t environment; /* the caller's: rounding mode, flush to zero */
 } job;
 
-static _Alignas(64) atomic_int left; /* chunks that are not done; a futex */
-static atomic_int flags;             /* floating-point exceptions that workers met */
-static atomic_int_least64_t ended;   /* when there was a job last */
+static _Alignas(64) atomic_int chunks_left; /* not done yet; a futex */
+static atomic_int flags;                    /* floating-point exceptions raised in workers */
+static atomic_int_least64_t last_job_end;   /* nanoseconds */
 static atomic_flag busy = ATOMIC_FLAG_INIT;
 
-/* `busy` guards all that is not atomic. */
+/* `busy` guards what is not atomic. */
 static struct {
     _Alignas(64) atomic_int asleep; /* a futex */
     pthread_t thread;
@@ -62,7 +64,7 @@ static void futex(atomic_int *word, int operation, int value)
     syscall(SYS_futex, word, operation | FUTEX_PRIVATE_FLAG, value, NULL, NULL, 0);
 }
 
-int64_t nk_clock(void)
+int64_t nk_monotonic_ns(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -71,14 +73,14 @@ int64_t nk_clock(void)
 
 static uint64_t job_number(void) { return atomic_load(&ticket) >> CHUNK_BITS; }
 
-/* Issue a ticket with a number of its own. */
-static uint64_t issue(uint64_t chunk)
+/* Start a new number; returns it. */
+static uint64_t issue_ticket(uint64_t chunk)
 {
     atomic_store(&ticket, (job_number() + 1) << CHUNK_BITS | chunk);
     return job_number();
 }
 
-/* Do chunks of the job `number` for as long as there are any. */
+/* Do chunks of job `number` until there are none. `worker` is -1 in the caller. */
 static void take_chunks(uint64_t number, int worker)
 {
     uint64_t t = atomic_load(&ticket);
@@ -97,8 +99,8 @@ static void take_chunks(uint64_t number, int worker)
         work(argument, chunk);
         if (worker >= 0)
             atomic_fetch_or(&flags, fetestexcept(FE_ALL_EXCEPT));
-        if (atomic_fetch_sub(&left, 1) == 1 && worker >= 0)
-            futex(&left, FUTEX_WAKE, 1);
+        if (atomic_fetch_sub(&chunks_left, 1) == 1 && worker >= 0)
+            futex(&chunks_left, FUTEX_WAKE, 1);
         t = atomic_load(&ticket);
     }
 }
@@ -108,9 +110,9 @@ static void *serve(void *argument)
     int me = (int)(intptr_t)argument;
     uint64_t seen = 0, number;
     while (!atomic_load(&stopping)) {
-        int64_t start = nk_clock();
+        int64_t start = nk_monotonic_ns();
         while ((number = job_number()) == seen) {
-            if (nk_clock() - start < SPIN) {
+            if (nk_monotonic_ns() - start < SPIN_NS) {
                 sched_yield();
                 continue;
             }
@@ -134,28 +136,28 @@ static void wake(int count)
 
 static void wait_for_chunks(void)
 {
-    int64_t start = nk_clock();
-    for (int n; (n = atomic_load(&left)) > 0;) {
-        if (nk_clock() - start < SPIN)
+    int64_t start = nk_monotonic_ns();
+    for (int n; (n = atomic_load(&chunks_left)) > 0;) {
+        if (nk_monotonic_ns() - start < SPIN_NS)
             sched_yield();
         else
-            futex(&left, FUTEX_WAIT, n);
+            futex(&chunks_left, FUTEX_WAIT, n);
     }
 }
 
-/* Have `wanted` workers, or as many as the system grants. */
-static int start(int wanted)
+/* Start workers until there are `wanted`, or the system refuses; returns how many there are. */
+static int start_workers(int wanted)
 {
     if (started >= wanted)
         return wanted;
 
-    /* Signals are for the user's threads, but for those that a thread brings upon itself. */
-    static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS};
+    /* Signals are for the user's threads, except those that a thread causes itself. */
+    static const int synchronous[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS};
     sigset_t all, before;
     pthread_attr_t attributes;
     sigfillset(&all);
-    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
-        sigdelset(&all, own[i]);
+    for (size_t i = 0; i < sizeof synchronous / sizeof *synchronous; i++)
+        sigdelset(&all, synchronous[i]);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, STACK);
@@ -173,19 +175,19 @@ static int start(int wanted)
     return started;
 }
 
-static void stop(void)
+static void stop_workers(void)
 {
     atomic_store(&stopping, 1);
-    issue(CLOSED);
+    issue_ticket(CLOSED);
     wake(started);
     while (started > 0)
         pthread_join(workers[--started].thread, NULL);
     atomic_store(&stopping, 0);
 }
 
-/* Up to `wanted` workers, on the CPUs that the caller may use now; but not on the one that it is
-   on, where the system likes to wake them. */
-static int call_up(int wanted)
+/* Up to `wanted` workers on the CPUs that the caller may use now, except the one that it runs on,
+   where the system tends to wake them. */
+static int assign_workers(int wanted)
 {
     cpu_set_t mask;
     CPU_ZERO(&mask);
@@ -195,7 +197,7 @@ static int call_up(int wanted)
             wanted = others;
         CPU_CLR(sched_getcpu(), &mask);
     }
-    wanted = start(wanted < MAX_WORKERS ? wanted : MAX_WORKERS);
+    wanted = start_workers(wanted < MAX_WORKERS ? wanted : MAX_WORKERS);
     for (int i = 0; i < wanted; i++) {
         if (CPU_EQUAL(&workers[i].mask, &mask))
             continue;
@@ -211,55 +213,55 @@ void nk_parallel(int32_t threads, double nanoseconds, int64_t chunks,
     int helpers = 0;
     if (threads > chunks)
         threads = (int32_t)chunks;
-    /* Workers are asleep by now, or awake since there were jobs a moment ago. */
-    int asleep = nk_clock() - atomic_load(&ended) > SPIN;
-    if (threads > 1 && chunks < CLOSED && !(asleep && nanoseconds < WORTH_WAKING) &&
+    /* Workers spin for SPIN_NS after a job, and sleep then. */
+    int are_asleep = nk_monotonic_ns() - atomic_load(&last_job_end) > SPIN_NS;
+    if (threads > 1 && chunks < CLOSED && !(are_asleep && nanoseconds < WAKE_NS) &&
         !atomic_flag_test_and_set(&busy)) {
-        helpers = call_up(threads - 1);
+        helpers = assign_workers(threads - 1);
         if (!helpers)
             atomic_flag_clear(&busy);
     }
     if (!helpers) {
         for (int64_t chunk = 0; chunk < chunks; chunk++)
             work(argument, chunk);
-        atomic_store(&ended, nk_clock());
+        atomic_store(&last_job_end, nk_monotonic_ns());
         return;
     }
 
-    issue(CLOSED);
+    issue_ticket(CLOSED);
     atomic_store(&job.work, work);
     atomic_store(&job.argument, argument);
     atomic_store(&job.chunks, chunks);
     atomic_store(&job.workers, helpers);
     fegetenv(&job.environment);
-    atomic_store(&left, (int)chunks);
+    atomic_store(&chunks_left, (int)chunks);
     atomic_store(&flags, 0);
-    uint64_t number = issue(0);
+    uint64_t number = issue_ticket(0);
     wake(helpers);
     take_chunks(number, -1);
     wait_for_chunks();
-    int met = atomic_load(&flags) & ~fetestexcept(FE_ALL_EXCEPT);
-    atomic_store(&ended, nk_clock());
+    int raised = atomic_load(&flags) & ~fetestexcept(FE_ALL_EXCEPT);
+    atomic_store(&last_job_end, nk_monotonic_ns());
     atomic_flag_clear(&busy);
-    if (met)
-        feraiseexcept(met);
+    if (raised)
+        feraiseexcept(raised);
 }
 
-/* A fork takes the caller alone along, into a child whose other threads' doings stay half done
-   for ever. So an idle pool ends before a fork: a process without other threads forks without
-   them, which Python 3.12 asks for. A busy one is forgotten by the child. */
-static _Thread_local int held;
+/* A fork copies the calling thread alone: what other threads were doing stays half done in the child.
+   So an idle pool is stopped before a fork (Python 3.12 warns of forks with threads), and the child
+   forgets a busy one. */
+static _Thread_local int holds_pool;
 
 static void before_fork(void)
 {
-    held = !atomic_flag_test_and_set(&busy);
-    if (held)
-        stop();
+    holds_pool = !atomic_flag_test_and_set(&busy);
+    if (holds_pool)
+        stop_workers();
 }
 
 static void after_fork(void)
 {
-    if (held)
+    if (holds_pool)
         atomic_flag_clear(&busy);
 }
 
@@ -270,7 +272,7 @@ static void after_fork_in_child(void)
     atomic_flag_clear(&busy);
 }
 
-__attribute__((constructor)) static void watch_forks(void)
+__attribute__((constructor)) static void register_fork_handlers(void)
 {
     pthread_atfork(before_fork, after_fork, after_fork_in_child);
 }

@@ -1,5 +1,5 @@
-/* Loads generated code. The library comes as bytes that were checked, and is loaded from an
-   anonymous file: what happens later to the file it came from can't reach this process. */
+/* Loads generated code from bytes that were verified, by way of an anonymous file: whatever happens
+   to the file in the cache, this process runs what was verified. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -27,8 +27,8 @@ static int write_all(int fd, const char *data, size_t size)
 void *nk_load(const void *library, size_t size, const char *name, const char *symbol,
               char *message, size_t message_size)
 {
-    /* dlopen takes two equal paths for the same library, and descriptors are reused: the bits of
-       a serial number, as "./" and "/", make each path its own. */
+    /* dlopen takes equal paths for the same library, and descriptors are reused: a serial number,
+       whose bits are written as "./" and "/", makes each path unique. */
     static unsigned serial;
     char path[160];
     void *address = NULL;

@@ -1,0 +1,391 @@
+/* The five loops jc, pc, ic, jr, ir around a microkernel, for a rectangle of C's tiles.
+
+   (Van Zee and van de Geijn, "BLIS: A Framework for Rapidly Instantiating BLAS Functionality", ACM
+   TOMS 41, 2015.) */
+#include <string.h>
+
+#include "nkblas.h"
+
+/* One cache block: rows of tiles [i0, i1), columns of tiles [j0, j1), k in [p0, p0 + kc); and the
+   rectangle that is divided into such blocks: rows [first_i, last_i), columns up to last_j. */
+typedef struct {
+    const nk_plan *plan;
+    const nk_itemsizes *itemsize;
+    nk_matrix a, b, c;
+    nk_call_args args;
+    int64_t first_i, last_i, last_j;
+    int64_t p0, kc, k_steps;
+    int64_t i0, i1, j0, j1;
+    int b_is_unpacked; /* the panels of this block of B are still to be packed */
+    char *a_panels, *b_panels, *c_tile, *residual_tile, *partial_sums;
+} cache_block;
+
+/* The first row (column) of a tile. */
+static int64_t tile_start(const nk_tiling *tiling, int64_t tile)
+{
+    int64_t main_tiles = nk_min(tile, tiling->main_tiles);
+    return main_tiles * tiling->tile + (tile - main_tiles) * tiling->edge_tile;
+}
+
+static int64_t tile_length(const nk_tiling *tiling, int64_t tile)
+{
+    return tile < tiling->main_tiles ? tiling->tile : tiling->edge_tile;
+}
+
+int64_t nk_k_steps(const nk_plan *plan, int64_t k) { return (k + plan->k_step - 1) / plan->k_step; }
+
+/* Whether the caller has packed all of B. */
+static int b_is_prepacked(const nk_plan *plan) { return plan->problem.b == NK_PACKED; }
+
+/* ---- the three outer loops: jc, pc, ic ---- */
+
+static void begin_ic(cache_block *x, int64_t i0)
+{
+    x->i0 = i0;
+    x->i1 = nk_min(i0 + x->plan->m.block_tiles, x->last_i);
+    x->b_is_unpacked = i0 == x->first_i && !b_is_prepacked(x->plan);
+}
+
+static void begin_pc(cache_block *x, int64_t p0)
+{
+    x->p0 = p0;
+    x->kc = nk_min(x->plan->kc, x->plan->problem.k - p0);
+    x->k_steps = nk_k_steps(x->plan, x->kc);
+    begin_ic(x, x->first_i);
+}
+
+static void begin_jc(cache_block *x, int64_t j0)
+{
+    x->j0 = j0;
+    x->j1 = nk_min(j0 + x->plan->n.block_tiles, x->last_j);
+    begin_pc(x, 0);
+}
+
+/* Advance to the next block; 0: this was the last one. */
+static int next_block(cache_block *x)
+{
+    if (x->i1 < x->last_i)
+        begin_ic(x, x->i1);
+    else if (x->p0 + x->kc < x->plan->problem.k)
+        begin_pc(x, x->p0 + x->kc);
+    else if (x->j1 < x->last_j)
+        begin_jc(x, x->j1);
+    else
+        return 0;
+    return 1;
+}
+
+/* ---- panels ---- */
+
+/* Whether each panel of B is read by one block of rows only. Then all panels share one buffer, which
+   stays in the cache. */
+static int b_panels_share_buffer(const nk_plan *plan, int64_t row_tiles)
+{
+    return !plan->ir_outside && row_tiles <= plan->m.block_tiles;
+}
+
+static int64_t a_panel_size(const nk_plan *plan, int64_t kc)
+{
+    return plan->m.tile * nk_k_steps(plan, kc) * plan->k_step * plan->a_panel_itemsize;
+}
+
+static int64_t b_panel_size(const nk_plan *plan, int64_t kc)
+{
+    int64_t column = nk_k_steps(plan, kc) * plan->k_step * plan->b_panel_itemsize;
+    return plan->n.tile * (column + plan->b_panel_header);
+}
+
+/* The panel of column j. In a prepacked B, the panels of all columns of one block of k come before
+   those of the next block of k. */
+static char *b_panel(const cache_block *x, int64_t j)
+{
+    const nk_plan *plan = x->plan;
+    int64_t size = b_panel_size(plan, x->kc);
+    if (b_is_prepacked(plan)) {
+        int64_t panels_before = x->p0 / plan->kc * plan->n.tiles;
+        return x->b.data + panels_before * b_panel_size(plan, plan->kc) + j * size;
+    }
+    int64_t place = b_panels_share_buffer(plan, x->last_i - x->first_i) ? 0 : j - x->j0;
+    return x->b_panels + place * size;
+}
+
+static void pack_b_panels(const cache_block *x, int64_t j, int64_t j1)
+{
+    const nk_tiling *n = &x->plan->n;
+    for (; j < j1; j++) {
+        char *source = nk_element(x->b, x->p0, tile_start(n, j), x->itemsize->b);
+        x->plan->pack_b_panel(tile_length(n, j), x->kc, source, x->b.cs, x->b.rs, b_panel(x, j));
+    }
+}
+
+/* ---- prefetching: the microkernel fetches a cache line in each of its first steps ---- */
+
+enum { LINE = 64 }; /* bytes of a cache line */
+
+/* The cache lines of a part of a matrix: `across` lines in each of `rows` rows, whose distance is
+   `stride` bytes. */
+typedef struct {
+    const char *first;
+    int64_t across, rows, stride;
+} line_region;
+
+static line_region lines_of(const char *data, int64_t bytes, int64_t rows, int64_t stride)
+{
+    int64_t before = (int64_t)((uintptr_t)data % LINE);
+    return (line_region){data - before, (before + bytes + LINE - 1) / LINE, rows, stride};
+}
+
+/* What the tiles of column j read first: their panel of B, and their part of C. */
+static void find_next_column(const cache_block *x, int64_t j, line_region next[2])
+{
+    const nk_plan *plan = x->plan;
+    int64_t column = tile_start(&plan->n, j), width = tile_length(&plan->n, j);
+    int64_t row = tile_start(&plan->m, x->i0), rows = tile_start(&plan->m, x->i1) - row;
+    int64_t b = x->itemsize->b, c = x->itemsize->c;
+
+    if (plan->pack_b && !x->b_is_unpacked) {
+        int64_t bytes = b_panel_size(plan, x->kc) / x->k_steps;
+        next[0] = lines_of(b_panel(x, j), bytes, x->k_steps, bytes);
+    } else if (plan->problem.b == NK_ROW) {
+        next[0] = lines_of(nk_element(x->b, x->p0, column, b), width * b, x->kc, x->b.rs * b);
+    }
+    if (x->c.cs == 1)
+        next[1] = lines_of(nk_element(x->c, row, column, c), width * c, rows, x->c.rs * c);
+}
+
+/* The part of these regions that one tile fetches: one line of each row. Tiles count from the last
+   one of the present column. */
+static line_region share_of_tile(const line_region next[2], int64_t tile)
+{
+    for (int i = 0; i < 2; tile -= next[i++].across)
+        if (tile < next[i].across)
+            return (line_region){next[i].first + tile * LINE, 1, next[i].rows, next[i].stride};
+    return (line_region){0};
+}
+
+/* The rows of A in place that the tiles of row i read. */
+static line_region find_next_row(const cache_block *x, int64_t i)
+{
+    const nk_plan *plan = x->plan;
+    int64_t a = x->itemsize->a;
+    if (i >= x->i1 || plan->pack_a || plan->problem.a != NK_ROW)
+        return (line_region){0};
+    char *first = nk_element(x->a, tile_start(&plan->m, i), x->p0, a);
+    return lines_of(first, x->kc * a, tile_length(&plan->m, i), x->a.rs * a);
+}
+
+/* ---- one tile ---- */
+
+/* A tile: rows and columns of C, and the operands that its microkernel reads. */
+typedef struct {
+    int64_t row, rows, column, columns;
+    const char *a, *b;
+    int64_t lda, ldb;
+    char *b_panel;
+    nk_microkernel microkernel; /* NULL: there is none for an edge tile of this shape */
+} tile;
+
+/* Tile (i, j), or the tiles from column j up to j1 as one. The first tile that reads a panel packs
+   it, so that the panel is in the cache for that tile. */
+static tile prepare_tile(const cache_block *x, int64_t i, int64_t j, int64_t j1)
+{
+    const nk_plan *plan = x->plan;
+    tile t = {.row = tile_start(&plan->m, i), .rows = tile_length(&plan->m, i)};
+    t.column = tile_start(&plan->n, j);
+    t.columns = tile_start(&plan->n, j1) - t.column;
+
+    int edge_row = i >= plan->m.main_tiles, edge_column = j >= plan->n.main_tiles;
+    if (edge_column && plan->overlaps_last_tile) {
+        t.column -= plan->n.tile - t.columns;
+        t.columns = plan->n.tile;
+        edge_column = 0;
+    }
+    t.microkernel = plan->microkernel[edge_row][edge_column];
+
+    t.a = nk_element(x->a, t.row, x->p0, x->itemsize->a);
+    t.lda = nk_leading_dimension(x->a, plan->problem.a);
+    if (plan->pack_a) {
+        char *panel = x->a_panels + (i - x->i0) * a_panel_size(plan, x->kc);
+        if (j == x->j0)
+            plan->pack_a_panel(t.rows, x->kc, t.a, x->a.rs, x->a.cs, panel);
+        t.a = panel;
+        t.lda = plan->m.tile;
+    }
+    t.b = nk_element(x->b, x->p0, t.column, x->itemsize->b);
+    t.ldb = nk_leading_dimension(x->b, plan->problem.b);
+    if (plan->pack_b) {
+        t.b_panel = b_panel(x, j);
+        int packs = x->b_is_unpacked && i == x->i0;
+        if (packs && plan->packing_microkernel && !edge_row && !edge_column) {
+            t.microkernel = plan->packing_microkernel;
+        } else {
+            if (packs && plan->b_panels_along_k)
+                plan->copy(t.columns, x->kc, t.b, x->b.cs, x->b.rs, t.b_panel, x->kc, 1);
+            else if (packs)
+                pack_b_panels(x, j, j1);
+            t.b = t.b_panel;
+            t.ldb = plan->b_panels_along_k ? x->kc : plan->n.tile;
+        }
+    }
+    return t;
+}
+
+/* The call's arguments as they are for tile (i, j). */
+static nk_call_args args_of_tile(const cache_block *x, const tile *t, int64_t i, int64_t j)
+{
+    const nk_plan *plan = x->plan;
+    nk_call_args args = x->args;
+    args.is_first_k_block = x->p0 == 0;
+    args.is_last_k_block = x->p0 + x->kc == plan->problem.k;
+    if (plan->partial_sum_itemsize) {
+        int64_t columns = nk_min(plan->n.block_tiles, x->last_j - x->j0);
+        int64_t tiles_before = (i - x->first_i) * columns + j - x->j0;
+        int64_t tile_size = plan->m.tile * plan->n.tile * plan->partial_sum_itemsize;
+        args.partial_sums = x->partial_sums + tiles_before * tile_size;
+    }
+    if (args.bias) {
+        int64_t first = args.fused & NK_BIAS_ROWS ? t->row : t->column;
+        args.bias += first * plan->accumulator_itemsize;
+    }
+    if (args.scales)
+        args.scales += t->column * (int64_t)sizeof(float);
+    if (args.residual)
+        args.residual += (t->row * args.ldr + t->column) * x->itemsize->c;
+    return args;
+}
+
+/* Compute tile (i, j), or the tiles from column j up to j1 as one, and fetch a region meanwhile. */
+static void run_tile(const cache_block *x, int64_t i, int64_t j, int64_t j1, line_region fetched)
+{
+    const nk_plan *plan = x->plan;
+    int64_t itemsize = x->itemsize->c, k = x->k_steps, lines = nk_min(fetched.rows, k);
+    tile t = prepare_tile(x, i, j, j1);
+    nk_call_args args = args_of_tile(x, &t, i, j);
+
+    /* A kernel with alpha and beta applies beta itself in the first block of k. */
+    int has_sums_in_c = x->p0 > 0 && !plan->partial_sum_itemsize;
+    int reads_c = has_sums_in_c || args.beta != 0 || args.beta_imag != 0;
+    int accumulate = (plan->problem.epilogue & NK_KIND) == NK_SCALE ? has_sums_in_c : reads_c;
+
+    char *c = nk_element(x->c, t.row, t.column, itemsize);
+    if (t.microkernel && x->c.cs == 1) {
+        t.microkernel(k, t.a, t.lda, t.b, t.ldb, c, x->c.rs, t.columns, accumulate, t.b_panel,
+                      fetched.first, fetched.stride, lines, &args);
+        return;
+    }
+    /* Through a buffer: a row-major tile of the size that the main microkernel computes. */
+    nk_microkernel microkernel = t.microkernel ? t.microkernel : plan->microkernel[0][0];
+    int64_t ldc = t.columns > plan->n.tile ? t.columns : plan->n.tile;
+    if (reads_c) {
+        memset(x->c_tile, 0, (size_t)(plan->m.tile * ldc * itemsize));
+        plan->copy(t.rows, t.columns, c, x->c.rs, x->c.cs, x->c_tile, ldc, 1);
+    }
+    if (args.residual) {
+        memset(x->residual_tile, 0, (size_t)(plan->m.tile * ldc * itemsize));
+        plan->copy(t.rows, t.columns, args.residual, args.ldr, 1, x->residual_tile, ldc, 1);
+        args.residual = x->residual_tile;
+        args.ldr = ldc;
+    }
+    microkernel(k, t.a, t.lda, t.b, t.ldb, x->c_tile, ldc, t.columns, accumulate, t.b_panel,
+                fetched.first, fetched.stride, lines, &args);
+    if (!plan->partial_sum_itemsize || args.is_last_k_block)
+        plan->copy(t.rows, t.columns, x->c_tile, ldc, 1, c, x->c.rs, x->c.cs);
+}
+
+/* ---- the two inner loops: jr and ir ---- */
+
+static void run_block(const cache_block *x)
+{
+    if (x->plan->spans_columns) {
+        for (int64_t i = x->i0; i < x->i1; i++)
+            run_tile(x, i, x->j0, x->j1, find_next_row(x, i + 1));
+        return;
+    }
+    if (x->plan->ir_outside) {
+        for (int64_t i = x->i0; i < x->i1; i++)
+            for (int64_t j = x->j0; j < x->j1; j++)
+                run_tile(x, i, j, j + 1, (line_region){0});
+        return;
+    }
+    cache_block after = *x;
+    int has_next = next_block(&after);
+    for (int64_t j = x->j0; j < x->j1; j++) {
+        line_region next[2] = {0};
+        if (j + 1 < x->j1)
+            find_next_column(x, j + 1, next);
+        else if (has_next)
+            find_next_column(&after, after.j0, next);
+        for (int64_t i = x->i0; i < x->i1; i++)
+            run_tile(x, i, j, j + 1, share_of_tile(next, x->i1 - 1 - i));
+    }
+}
+
+/* The buffers of a rectangle of tiles; 0: out of memory. */
+static int allocate_buffers(cache_block *x, int64_t row_tiles, int64_t column_tiles)
+{
+    const nk_plan *plan = x->plan;
+    const nk_tiling *m = &plan->m, *n = &plan->n;
+    int64_t partial_sum = plan->kc < plan->problem.k ? plan->partial_sum_itemsize : 0;
+    if (!plan->pack_a && !plan->pack_b && !plan->copy && !partial_sum)
+        return 1;
+
+    int64_t columns = nk_min(n->block_tiles, column_tiles);
+    int64_t a_tiles = plan->pack_a ? nk_min(m->block_tiles, row_tiles) : 0;
+    int64_t b_tiles = plan->pack_b && !b_is_prepacked(plan) ? columns : 0;
+    if (b_tiles && b_panels_share_buffer(plan, row_tiles))
+        b_tiles = 1;
+    int64_t tile_elements = m->tile * n->tile;
+    int64_t c_size = (plan->spans_columns ? columns : 1) * tile_elements * x->itemsize->c;
+    int64_t sizes[] = {
+        a_tiles * a_panel_size(plan, plan->kc),
+        b_tiles * b_panel_size(plan, plan->kc),
+        c_size,
+        x->args.residual ? c_size : 0,
+        row_tiles * columns * tile_elements * partial_sum,
+    };
+    char *buffers[5];
+    if (!nk_packing_buffers(sizes, buffers, 5))
+        return 0;
+    x->a_panels = buffers[0];
+    x->b_panels = buffers[1];
+    x->c_tile = buffers[2];
+    x->residual_tile = buffers[3];
+    x->partial_sums = buffers[4];
+    return 1;
+}
+
+static int run_product(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c,
+                       nk_call_args args, int64_t i0, int64_t i1, int64_t j0, int64_t j1)
+{
+    cache_block x = {
+        .plan = plan, .itemsize = nk_itemsizes_of(plan->problem.dtype), .a = a, .b = b, .c = c,
+        .args = args, .first_i = i0, .last_i = i1, .last_j = j1,
+    };
+    if (!allocate_buffers(&x, i1 - i0, j1 - j0))
+        return 0;
+    begin_jc(&x, j0);
+    do
+        run_block(&x);
+    while (next_block(&x));
+    return 1;
+}
+
+int nk_run_tiles(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, nk_call_args args,
+                 int64_t i0, int64_t i1, int64_t j0, int64_t j1)
+{
+    if (args.block_count == 0)
+        return run_product(plan, a, b, c, args, i0, i1, j0, j1);
+    /* Batch-reduce: blocks_per_pass products are added up in registers, the passes in C. */
+    for (int64_t left = args.block_count; left > 0; left -= plan->blocks_per_pass) {
+        args.block_count = nk_min(left, plan->blocks_per_pass);
+        a.data = (char *)args.a_blocks[0];
+        b.data = (char *)args.b_blocks[0];
+        if (!run_product(plan, a, b, c, args, i0, i1, j0, j1))
+            return 0;
+        args.a_blocks += plan->blocks_per_pass;
+        args.b_blocks += plan->blocks_per_pass;
+        args.beta = 1;
+        args.beta_imag = 0;
+    }
+    return 1;
+}

@@ -1,0 +1,146 @@
+/* Divides a stack of products among threads.
+
+   k is never divided, and a tile is computed in the same way whatever chunk it is in: the bits of a
+   result do not depend on the number of threads. */
+#include "nkblas.h"
+
+/* The stack is divided into `parts`, each product of it into a grid of `rows` x `columns`. At most
+   one of the two is divided. */
+typedef struct {
+    const nk_plan *plan;
+    nk_matrix a, b, c;
+    nk_batch_strides strides;
+    nk_call_args args;
+    int64_t count; /* products */
+    int64_t parts, rows, columns;
+    int out_of_memory;
+} job;
+
+/* Whether the rows (columns, if it is column-major) of an m x n matrix are adjacent. */
+static int is_dense(nk_matrix x, int8_t layout, int64_t m, int64_t n)
+{
+    return layout == NK_ROW ? m == 1 || x.rs == n : n == 1 || x.cs == m;
+}
+
+static int are_dense(const nk_problem *p, nk_matrix a, nk_matrix b, nk_matrix c)
+{
+    return is_dense(a, p->a, p->m, p->k) && is_dense(b, p->b, p->k, p->n) &&
+           is_dense(c, p->c, p->m, p->n);
+}
+
+/* The microkernel that computes a whole product in one call; NULL: there is none. */
+static nk_microkernel single_tile_kernel(const nk_plan *plan, nk_matrix c)
+{
+    if (plan->m.tiles > 1 || plan->n.tiles > 1 || plan->kc < plan->problem.k || plan->pack_a ||
+        plan->pack_b || c.cs != 1 || plan->partial_sum_itemsize)
+        return NULL;
+    return plan->microkernel[!plan->m.main_tiles][!plan->n.main_tiles];
+}
+
+static void run_chunk(void *argument, int64_t chunk)
+{
+    job *x = argument;
+    const nk_plan *plan = x->plan;
+    const nk_problem *problem = &plan->problem;
+    const nk_itemsizes *itemsize = nk_itemsizes_of(problem->dtype);
+    int64_t part = chunk / (x->rows * x->columns);
+    int64_t row = chunk % x->rows, column = chunk / x->rows % x->columns;
+    int64_t first = x->count * part / x->parts, last = x->count * (part + 1) / x->parts;
+    nk_matrix a = nk_offset(x->a, first * x->strides.a, itemsize->a);
+    nk_matrix b = nk_offset(x->b, first * x->strides.b, itemsize->b);
+    nk_matrix c = nk_offset(x->c, first * x->strides.c, itemsize->c);
+
+    if (plan->small && are_dense(problem, a, b, c)) {
+        plan->small(last - first, a.data, x->strides.a, b.data, x->strides.b, c.data,
+                    x->strides.c);
+        return;
+    }
+    int64_t m = plan->m.tiles, n = plan->n.tiles;
+    int64_t i0 = m * row / x->rows, i1 = m * (row + 1) / x->rows;
+    int64_t j0 = n * column / x->columns, j1 = n * (column + 1) / x->columns;
+    nk_microkernel kernel = single_tile_kernel(plan, c);
+    for (int64_t i = first; i < last; i++) {
+        if (kernel)
+            kernel(nk_k_steps(plan, problem->k), a.data, nk_leading_dimension(a, problem->a),
+                   b.data, nk_leading_dimension(b, problem->b), c.data, c.rs, problem->n,
+                   (problem->epilogue & NK_KIND) == NK_ADD, NULL, NULL, 0, 0, &x->args);
+        else if (!nk_run_tiles(plan, a, b, c, x->args, i0, i1, j0, j1))
+            __atomic_store_n(&x->out_of_memory, 1, __ATOMIC_RELAXED);
+        a = nk_offset(a, x->strides.a, itemsize->a);
+        b = nk_offset(b, x->strides.b, itemsize->b);
+        c = nk_offset(c, x->strides.c, itemsize->c);
+    }
+}
+
+/* Nanoseconds that are worth another thread, and a chunk of their own. There are more chunks than
+   threads, so that a thread that is held up leaves some to the others; but not where memory bandwidth
+   is the limit: there a thread is better off with the piece that it had in the last call. */
+enum { NS_PER_THREAD = 5000, NS_PER_CHUNK = 100000, MAX_HALVINGS = 3 };
+
+int32_t nk_threads_for(double nanoseconds, int32_t most)
+{
+    double worth = nanoseconds / NS_PER_THREAD;
+    return worth < 1 ? 1 : most > worth ? (int32_t)worth : most;
+}
+
+/* Rows (columns) of the largest of `parts` parts. */
+static double largest_part(const nk_tiling *tiling, int64_t parts)
+{
+    return (double)((tiling->tiles + parts - 1) / parts * tiling->tile);
+}
+
+/* Divide C into a grid of at most `chunks` chunks: the one whose largest chunk costs least. The cost
+   is its multiply-adds and the elements of A and B that it reads, in multiply-adds. (An element of A
+   costs more: threads that read the same rows at the same time contend for them.) */
+static void divide_c(job *x, int64_t chunks)
+{
+    enum { COST_OF_A = 40, COST_OF_B = 4 };
+    const nk_plan *plan = x->plan;
+    double least = 0;
+    for (int64_t rows = 1; rows <= nk_min(chunks, plan->m.tiles); rows++) {
+        int64_t columns = nk_min(chunks / rows, plan->n.tiles);
+        double m = largest_part(&plan->m, rows), n = largest_part(&plan->n, columns);
+        double cost = m * n + COST_OF_A * m + COST_OF_B * n;
+        if (rows == 1 || cost < least) {
+            least = cost;
+            x->rows = rows, x->columns = columns;
+        }
+    }
+}
+
+/* Halve all chunks: each product's along its longer side, or the parts of the stack. */
+static void halve_chunks(job *x, int divides_products)
+{
+    const nk_tiling *m = &x->plan->m, *n = &x->plan->n;
+    if (!divides_products)
+        x->parts = nk_min(2 * x->parts, x->count);
+    else if (largest_part(m, x->rows) > largest_part(n, x->columns))
+        x->rows = nk_min(2 * x->rows, m->tiles);
+    else
+        x->columns = nk_min(2 * x->columns, n->tiles);
+}
+
+int64_t nk_run_plan(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, int64_t count,
+                    nk_batch_strides strides, nk_call_args args, int32_t threads)
+{
+    job x = {plan, a, b, c, strides, args, count, .parts = 1, .rows = 1, .columns = 1};
+    double product_ns = plan->nanoseconds * (double)(args.block_count > 0 ? args.block_count : 1);
+    double all_ns = product_ns * (double)count;
+
+    threads = nk_threads_for(all_ns, threads);
+    if (threads < 2) {
+        run_chunk(&x, 0);
+        return x.out_of_memory ? 0 : count;
+    }
+    int32_t pieces = nk_threads_for(product_ns, threads);
+    int divides_products = !plan->small && pieces > 1 && count < 4 * threads;
+    x.parts = divides_products ? count : nk_min(threads, count);
+    if (divides_products)
+        divide_c(&x, pieces);
+    double chunk_ns = divides_products ? product_ns / pieces : all_ns / threads;
+    int halvings = plan->is_memory_bound ? 0 : MAX_HALVINGS;
+    for (int i = 0; i < halvings && chunk_ns > 2 * NS_PER_CHUNK; i++, chunk_ns /= 2)
+        halve_chunks(&x, divides_products);
+    nk_parallel(threads, all_ns, x.parts * x.rows * x.columns, run_chunk, &x);
+    return x.out_of_memory ? 0 : count;
+}

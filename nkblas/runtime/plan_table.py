@@ -1,0 +1,77 @@
+"""The engine's plan table, and what Python remembers of its entries.
+
+The caller of each function holds `planning_lock`: the engine lets one thread insert at a time.
+"""
+
+from typing import Any
+
+from nkblas._engine import ffi, lib
+from nkblas.base.problem import Problem
+from nkblas.planning.plan import Plan
+from nkblas.system.log import log
+
+from . import abi
+from .kernels import kernels
+
+MAX_PROBLEMS = 1 << 14
+"""Problems in the table; a full one is cleared."""
+
+plans_in_table: dict[Problem, Plan] = {}
+"""The plans in the table, by problem."""
+
+fallback_reasons: dict[Problem, str] = {}
+"""Why problems in the table are left to NumPy."""
+
+
+def is_in_table(problem: Problem) -> bool:
+    """Whether the table has an entry for `problem`: a plan, or the order to leave it to NumPy."""
+    return bool(lib.nk_table_find(abi.problem_to_c(problem)) != ffi.NULL)
+
+
+def insert(plan: Plan, *, tier_up_after: int = 0, jit: bool = True) -> None:
+    """Load the kernels of a plan, and enter it for its problem.
+
+    Parameters
+    ----------
+    plan : Plan
+    tier_up_after : int
+        Products after which the engine asks for a better plan; 0: never.
+    jit : bool
+        Whether missing kernels may be compiled.
+
+    Raises
+    ------
+    KernelUnavailableError
+        A kernel can't be had. The table is unchanged.
+    MemoryError
+        There is no memory for the entry.
+    """
+    c_plan = abi.plan_to_c(plan, kernels.load(plan.kernels, jit=jit))
+    c_plan.tier_up_after = tier_up_after
+    _insert(c_plan)
+    plans_in_table[plan.problem] = plan
+    fallback_reasons.pop(plan.problem, None)
+
+
+def insert_fallback(problem: Problem, reason: str) -> None:
+    """Have the engine leave a problem to NumPy from now on.
+
+    Raises
+    ------
+    MemoryError
+        There is no memory for the entry.
+    """
+    log("info", f"NumPy does {problem}: {reason}")
+    c_plan = ffi.new("nk_plan *")  # kc is 0
+    c_plan.problem = abi.problem_to_c(problem)[0]
+    _insert(c_plan)
+    fallback_reasons[problem] = reason
+
+
+def _insert(c_plan: Any) -> None:
+    if len(plans_in_table) + len(fallback_reasons) >= MAX_PROBLEMS:
+        lib.nk_table_clear()
+        plans_in_table.clear()
+        fallback_reasons.clear()
+    if lib.nk_table_insert(c_plan) != 0:
+        raise MemoryError("no memory for a plan")
