@@ -13,10 +13,14 @@ demo: $(VENV)/demo
 test: $(VENV)/test lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
+C_FILES = $(filter-out %/nk_tables.h,$(wildcard nkblas/*/*.[ch] tests/tools/*.c tests/tools/*/*.[ch]))
+
 lint: $(VENV)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 	$(BIN)/mypy
+	$(BIN)/python -m nkblas.engine.stub --check
 
 bench: $(VENV)/bench
 	$(BIN)/python -m bench --threads 1 2 --json build/bench/bench.json --plot build/bench

@@ -24,8 +24,8 @@ static int write_all(int fd, const char *data, size_t size)
     return 0;
 }
 
-void *nk_load(const void *library, size_t size, const char *name, const char *symbol,
-              char *message, size_t message_size)
+void *nk_load(const void *library, size_t size, const char *name, const char *symbol, char *message,
+              size_t message_size)
 {
     /* dlopen takes equal paths for the same library, and descriptors are reused: a serial number,
        whose bits are written as "./" and "/", makes each path unique. */

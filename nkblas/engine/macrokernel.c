@@ -358,8 +358,15 @@ static int run_product(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix 
                        nk_call_args args, int64_t i0, int64_t i1, int64_t j0, int64_t j1)
 {
     cache_block x = {
-        .plan = plan, .itemsize = nk_itemsizes_of(plan->problem.dtype), .a = a, .b = b, .c = c,
-        .args = args, .first_i = i0, .last_i = i1, .last_j = j1,
+        .plan = plan,
+        .itemsize = nk_itemsizes_of(plan->problem.dtype),
+        .a = a,
+        .b = b,
+        .c = c,
+        .args = args,
+        .first_i = i0,
+        .last_i = i1,
+        .last_j = j1,
     };
     if (!allocate_buffers(&x, i1 - i0, j1 - j0))
         return 0;

@@ -43,8 +43,8 @@ static char *reserve(size_t size)
 
     /* Map one page more, and unmap what lies outside the aligned part. */
     size = round_up(size, huge_page);
-    char *raw = mmap(NULL, size + huge_page, PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *raw =
+        mmap(NULL, size + huge_page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (raw == MAP_FAILED)
         return NULL;
     size_t before = -(uintptr_t)raw & (huge_page - 1);

@@ -48,16 +48,16 @@ typedef struct {
     double alpha, beta;
     double alpha_imag, beta_imag;
     double a_imag_sign, c_imag_sign; /* 1 or -1, for conjugate operands (kernels/epilogue.py) */
-    char *partial_sums;      /* sums between blocks of k, where C's type can't hold them */
+    char *partial_sums;              /* sums between blocks of k, where C's type can't hold them */
     int64_t is_first_k_block, is_last_k_block;
-    const char *bias;        /* accumulators' type; NK_READ_PADDING elements follow */
-    const char *residual;    /* C's type, row-major */
-    int64_t ldr;             /* leading dimension of the residual */
+    const char *bias;     /* accumulators' type; NK_READ_PADDING elements follow */
+    const char *residual; /* C's type, row-major */
+    int64_t ldr;          /* leading dimension of the residual */
     double clip_low, clip_high;
-    int64_t fused;           /* nk_problem.epilogue without its kind */
+    int64_t fused;                                 /* nk_problem.epilogue without its kind */
     const char *const *a_blocks, *const *b_blocks; /* batch-reduce: addresses of the operands */
-    int64_t block_count;     /* 0: a single product */
-    const char *scales;      /* float32, one for each column; NK_READ_PADDING elements follow */
+    int64_t block_count;                           /* 0: a single product */
+    const char *scales; /* float32, one for each column; NK_READ_PADDING elements follow */
     double zero_point;
 } nk_call_args;
 
@@ -65,8 +65,8 @@ typedef struct {
 
 /* Generated functions; codegen/spec.py has their contracts. */
 typedef void (*nk_microkernel)(int64_t k, const void *a, int64_t lda, const void *b, int64_t ldb,
-                               void *c, int64_t ldc, int64_t n, int64_t accumulate,
-                               void *panel, const void *line, int64_t line_step, int64_t lines,
+                               void *c, int64_t ldc, int64_t n, int64_t accumulate, void *panel,
+                               const void *line, int64_t line_step, int64_t lines,
                                const nk_call_args *args);
 typedef void (*nk_pack)(int64_t n, int64_t k, const void *source, int64_t line_stride,
                         int64_t k_stride, void *panel);
@@ -84,28 +84,28 @@ typedef struct {
 
 typedef struct {
     nk_problem problem;
-    double nanoseconds;      /* estimated time on one thread */
-    int64_t tier_up_after;   /* products until the engine asks for a better plan; 0: never */
-    nk_small small;          /* the whole product, for dense operands; or NULL */
+    double nanoseconds;    /* estimated time on one thread */
+    int64_t tier_up_after; /* products until the engine asks for a better plan; 0: never */
+    nk_small small;        /* the whole product, for dense operands; or NULL */
     nk_tiling m, n;
-    int64_t kc;              /* 0: the problem is left to NumPy */
-    int64_t k_step;          /* values of k in a step of the microkernel; panels hold whole steps */
+    int64_t kc;     /* 0: the problem is left to NumPy */
+    int64_t k_step; /* values of k in a step of the microkernel; panels hold whole steps */
     int64_t a_panel_itemsize, b_panel_itemsize; /* bytes */
-    int64_t b_panel_header;  /* bytes before the first step of a panel of B, for each column */
-    int64_t accumulator_itemsize;  /* bytes */
-    int64_t partial_sum_itemsize;  /* the same if C can't hold sums between blocks of k; else 0 */
+    int64_t b_panel_header;       /* bytes before the first step of a panel of B, for each column */
+    int64_t accumulator_itemsize; /* bytes */
+    int64_t partial_sum_itemsize; /* the same if C can't hold sums between blocks of k; else 0 */
     int64_t blocks_per_pass; /* batch-reduce: products added up in registers (operands fit L2) */
     int32_t pack_a, pack_b;
-    int32_t b_panels_along_k; /* panels of B hold columns along k, which `copy` packs */
+    int32_t b_panels_along_k;   /* panels of B hold columns along k, which `copy` packs */
     int32_t overlaps_last_tile; /* the last tile of columns is as wide as the others: it overlaps */
-    int32_t spans_columns;   /* a microkernel does all columns of a cache block in one call */
-    int32_t is_memory_bound; /* no operand is used often: bandwidth limits it */
-    int32_t ir_outside;      /* order of the two inner loops: ir around jr; else jr around ir */
+    int32_t spans_columns;      /* a microkernel does all columns of a cache block in one call */
+    int32_t is_memory_bound;    /* no operand is used often: bandwidth limits it */
+    int32_t ir_outside;         /* order of the two inner loops: ir around jr; else jr around ir */
     /* [is an edge row][is an edge column]; where NULL, [0][0] works on a tile in a buffer */
     nk_microkernel microkernel[2][2];
     nk_microkernel packing_microkernel; /* [0][0], which packs B too; NULL: pack_b_panel does */
     nk_pack pack_a_panel, pack_b_panel;
-    nk_copy copy;            /* tiles of a C that a microkernel can't store to */
+    nk_copy copy; /* tiles of a C that a microkernel can't store to */
 } nk_plan;
 
 /* plan_table.c: any number of threads look up, one at a time inserts (planning_lock). */
@@ -158,8 +158,8 @@ void nk_stop_recording(void);
 int64_t nk_recorded(nk_record *out, int64_t room);
 
 /* loader.c: the address of `symbol` in a shared library given as bytes; or NULL and a message. */
-void *nk_load(const void *library, size_t size, const char *name, const char *symbol,
-              char *message, size_t message_size);
+void *nk_load(const void *library, size_t size, const char *name, const char *symbol, char *message,
+              size_t message_size);
 
 /* cpuid.c */
 typedef struct {

@@ -51,8 +51,7 @@ static void run_chunk(void *argument, int64_t chunk)
     nk_matrix c = nk_offset(x->c, first * x->strides.c, itemsize->c);
 
     if (plan->small && are_dense(problem, a, b, c)) {
-        plan->small(last - first, a.data, x->strides.a, b.data, x->strides.b, c.data,
-                    x->strides.c);
+        plan->small(last - first, a.data, x->strides.a, b.data, x->strides.b, c.data, x->strides.c);
         return;
     }
     int64_t m = plan->m.tiles, n = plan->n.tiles;

@@ -11,7 +11,7 @@ int32_t nk_active_recordings;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static nk_record *records; /* a hash table, open addressing; free entries have no products */
+static nk_record *records;    /* a hash table, open addressing; free entries have no products */
 static size_t used, capacity; /* capacity is a power of two */
 
 static void acquire(void) { pthread_mutex_lock(&lock); }

@@ -164,8 +164,7 @@ static int start_workers(int wanted)
     while (started < wanted) {
         atomic_store(&workers[started].asleep, 0);
         CPU_ZERO(&workers[started].mask);
-        if (pthread_create(&workers[started].thread, &attributes, serve,
-                           (void *)(intptr_t)started))
+        if (pthread_create(&workers[started].thread, &attributes, serve, (void *)(intptr_t)started))
             break;
         pthread_setname_np(workers[started].thread, "nkblas");
         started++;

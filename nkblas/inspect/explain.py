@@ -2,7 +2,7 @@
 
 import math
 import os
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from nkblas.runtime.plan_table import fallback_reasons, plans_in_table
 from nkblas.runtime.threads import get_num_threads
 from nkblas.system import config
 from nkblas.system.cpu import CPU, cpu
+
+if TYPE_CHECKING:
+    from nkblas._engine import nk_matrix
 
 REJECTED = 3
 """Plans that `explain` shows beside the chosen one."""
@@ -74,7 +77,7 @@ class Explanation(NamedTuple):
         plans = [("plan", self.plan), ("awaited", self.awaited)]
         for word, plan in [*plans, *(("rejected", other) for other in self.rejected)]:
             if plan is not None:
-                origin = f"{plan.origin}{', standing by' * plan.interim}"
+                origin = f"{plan.origin}{', interim' * plan.interim}"
                 lines.append(f"  {word:8} {duration(plan.nanoseconds):>8}  {plan} ({origin})")
         width = max(map(len, self.kernels))
         places = zip(self.kernels, self.cache, strict=True)
@@ -172,17 +175,16 @@ def _problem(
         raise ValueError(f"explain: expected inner dimensions that agree, got {k} and {k_of_b}")
     np.broadcast_shapes(a.shape[:-2], b.shape[:-2])  # raises as matmul does
 
-    def matrix(columns: int, strides: tuple[int, ...] | None, dtype: np.dtype) -> Any:
+    def matrix(columns: int, strides: tuple[int, ...] | None, dtype: np.dtype) -> "nk_matrix":
         size = dtype.itemsize
         rs, cs = strides[-2:] if strides else (columns * size, size)
         return ffi.new("nk_matrix *", (ffi.NULL, rs // size, cs // size))
 
     # What NumPy casts, it casts to row-major copies.
-    operands = [
-        ffi.new("nk_matrix *", {"is_packed": 1})
-        if isinstance(x, PackedMatrix)
-        else matrix(x.shape[-1], x.strides if x.dtype == dtype else None, dtype)
-        for x, dtype in zip((a, b), types, strict=False)
-    ]
-    operands += [matrix(n, None, types[2]), ffi.new("nk_batch_strides *")]
-    return problem_from_c(lib.nk_describe(product_code(name), m, n, k, *operands))
+    left = matrix(k, a.strides if a.dtype == types[0] else None, types[0])
+    if isinstance(b, PackedMatrix):
+        right = ffi.new("nk_matrix *", {"is_packed": 1})
+    else:
+        right = matrix(n, b.strides if b.dtype == types[1] else None, types[1])
+    c, strides = matrix(n, None, types[2]), ffi.new("nk_batch_strides *")
+    return problem_from_c(lib.nk_describe(product_code(name), m, n, k, left, right, c, strides))

@@ -160,7 +160,4 @@ def _recorded() -> dict[Problem, tuple[int, int]]:
         room = there + 64
         records = ffi.new("nk_record[]", room)
         there = lib.nk_recorded(records, room)
-    return {
-        problem_from_c(ffi.addressof(r.problem)): (r.products, r.nanoseconds)
-        for r in records[0:there]
-    }
+    return {problem_from_c(r.problem): (r.products, r.nanoseconds) for r in records[0:there]}

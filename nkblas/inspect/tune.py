@@ -80,13 +80,15 @@ class Track:
                 panels = PackedLayout.of(problem.dtype, rows, columns)
                 held = -(-panels.nbytes // ITEMSIZE[panels.panel_dtype])
                 view = _random(generator, panels.panel_dtype, 1, held)
-                return view, {"data": ffi.cast("char *", view.ctypes.data), "is_packed": 1}
+                data = ffi.cast("char *", view.ctypes.data)
+                return view, ffi.new("nk_matrix *", {"data": data, "is_packed": 1})[0]
             whole = _random(generator, dtype, rows, columns * apart)
             view = whole[:, ::apart]
             if layout == "col":
                 view = np.asfortranarray(view)
             rs, cs = (stride // view.itemsize for stride in view.strides)
-            return view, (ffi.cast("char *", view.ctypes.data), rs, cs)
+            data = ffi.cast("char *", view.ctypes.data)
+            return view, ffi.new("nk_matrix *", (data, rs, cs))[0]
 
         m, n, k = problem.m, problem.n, problem.k
         types = problem.types
@@ -104,7 +106,7 @@ class Track:
         added_size = 16 * (m * n + m + n + READ_PADDING) if epilogue.is_fused else 0
         self._added = np.zeros(added_size, np.uint8)  # bias, residual, scales
         added = ffi.cast("char *", self._added.ctypes.data)
-        fields = {
+        fields: dict[str, object] = {
             "alpha": alpha,
             "beta": beta,
             "a_imag_sign": 1,
@@ -122,7 +124,7 @@ class Track:
                 "b_blocks": self._blocks[1],
                 "block_count": BLOCKS,
             }
-        self._scale = ffi.new("nk_call_args *", {**fields, "ldr": n, "clip_high": 1})
+        self._args = ffi.new("nk_call_args *", {**fields, "ldr": n, "clip_high": 1})
         self._plans: dict[Plan, Any] = {}
 
     def move(self, plan: Plan) -> None:
@@ -135,13 +137,13 @@ class Track:
         if plan not in self._plans:
             with planning_lock():
                 self._plans[plan] = plan_to_c(plan, kernels.load(plan.kernels))
-        matrices = [matrix for _, matrix in self._sets[0]]
-        for addresses, (address, *_) in zip(self._blocks, matrices, strict=False):
-            addresses[0:BLOCKS] = [address] * BLOCKS
+        a, b, c = (matrix for _, matrix in self._sets[0])
+        for addresses, matrix in zip(self._blocks, (a, b), strict=False):
+            addresses[0:BLOCKS] = [matrix.data] * BLOCKS
         c_plan, count = self._plans[plan], 1
         while True:
             start = time.perf_counter()
-            if lib.nk_run_plan(c_plan, *matrices, count, (0, 0, 0), self._scale[0], 1) != count:
+            if lib.nk_run_plan(c_plan, a, b, c, count, (0, 0, 0), self._args[0], 1) != count:
                 raise MemoryError(f"no memory for the packed panels of {plan.problem}")
             taken = time.perf_counter() - start
             if taken >= least:

@@ -25,7 +25,7 @@ static nk_counters *counts;
 typedef struct {
     PyUFuncGenericFunction function; /* NULL: it is one of the latter */
     void *data;
-    int dtype;     /* nk_dtype, or -1: the engine does not do it */
+    int dtype;         /* nk_dtype, or -1: the engine does not do it */
     nk_itemsizes size; /* bytes of its elements */
 } loop;
 
@@ -76,11 +76,16 @@ static int dtype_of(int type)
     case NPY_CDOUBLE: return NK_COMPLEX128;
     case NPY_HALF: return NK_FLOAT16;
     case NPY_BOOL: return NK_BOOL;
-    case NPY_BYTE: case NPY_UBYTE: return NK_INT8;
-    case NPY_SHORT: case NPY_USHORT: return NK_INT16;
-    case NPY_INT: case NPY_UINT: return integers[sizeof(int)];
-    case NPY_LONG: case NPY_ULONG: return integers[sizeof(long)];
-    case NPY_LONGLONG: case NPY_ULONGLONG: return integers[sizeof(long long)];
+    case NPY_BYTE:
+    case NPY_UBYTE: return NK_INT8;
+    case NPY_SHORT:
+    case NPY_USHORT: return NK_INT16;
+    case NPY_INT:
+    case NPY_UINT: return integers[sizeof(int)];
+    case NPY_LONG:
+    case NPY_ULONG: return integers[sizeof(long)];
+    case NPY_LONGLONG:
+    case NPY_ULONGLONG: return integers[sizeof(long long)];
     default: return -1;
     }
 }
@@ -266,7 +271,8 @@ static void run(const gufunc *of, const loop *numpy, char **args, const npy_intp
     if (numpy->dtype >= 0) {
         const nk_itemsizes *size = &numpy->size;
         /* a complex number may be aligned to its parts alone */
-        int whole = !((a.rs | a.cs) % size->a || (b.rs | b.cs) % size->b || (c.rs | c.cs) % size->c);
+        int whole =
+            !((a.rs | a.cs) % size->a || (b.rs | b.cs) % size->b || (c.rs | c.cs) % size->c);
         int together = !(steps[0] % size->a || steps[1] % size->b || steps[2] % size->c);
         a.rs /= size->a, a.cs /= size->a, b.rs /= size->b, b.cs /= size->b;
         c.rs /= size->c, c.cs /= size->c;
@@ -306,10 +312,11 @@ static void run(const gufunc *of, const loop *numpy, char **args, const npy_intp
 /* NumPy's loops can be replaced, but not what is handed to them: there is a function for each loop
    of each gufunc. */
 #define EACH_LOOP(X, g)                                                                            \
-    X(g, 0) X(g, 1) X(g, 2) X(g, 3) X(g, 4) X(g, 5) X(g, 6) X(g, 7) X(g, 8) X(g, 9) X(g, 10)       \
-    X(g, 11) X(g, 12) X(g, 13) X(g, 14) X(g, 15) X(g, 16) X(g, 17) X(g, 18) X(g, 19) X(g, 20)      \
-    X(g, 21) X(g, 22) X(g, 23) X(g, 24) X(g, 25) X(g, 26) X(g, 27) X(g, 28) X(g, 29) X(g, 30)      \
-    X(g, 31)
+    X(g, 0)                                                                                        \
+    X(g, 1) X(g, 2) X(g, 3) X(g, 4) X(g, 5) X(g, 6) X(g, 7) X(g, 8) X(g, 9) X(g, 10) X(g, 11)      \
+        X(g, 12) X(g, 13) X(g, 14) X(g, 15) X(g, 16) X(g, 17) X(g, 18) X(g, 19) X(g, 20) X(g, 21)  \
+            X(g, 22) X(g, 23) X(g, 24) X(g, 25) X(g, 26) X(g, 27) X(g, 28) X(g, 29) X(g, 30)       \
+                X(g, 31)
 #define DEFINE(g, i)                                                                               \
     static void loop_##g##_##i(char **args, const npy_intp *dimensions, const npy_intp *steps,     \
                                void *data)                                                         \
@@ -375,10 +382,9 @@ static nk_matrix as_matrix(PyArrayObject *x, int column, npy_intp *rows, npy_int
 
 /* A matrix that was packed; nkblas.PackedMatrix is one. */
 typedef struct {
-    PyObject_HEAD
-    PyArrayObject *memory; /* its panels; NULL: there are none yet */
-    int dtype;             /* nk_dtype */
-    int a, c;              /* NumPy's types of what it is multiplied by, and of the product */
+    PyObject_HEAD PyArrayObject *memory; /* its panels; NULL: there are none yet */
+    int dtype;                           /* nk_dtype */
+    int a, c; /* NumPy's types of what it is multiplied by, and of the product */
     npy_intp k, n;
 } panels;
 
@@ -406,8 +412,7 @@ static PyMemberDef panels_members[] = {
 };
 
 static PyTypeObject panels_type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "nkblas._numpy_ext.PackedOperand",
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "nkblas._numpy_ext.PackedOperand",
     .tp_basicsize = sizeof(panels),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
     .tp_new = PyType_GenericNew,
@@ -501,11 +506,11 @@ static int report_flags(const char *function)
     if (!raised)
         return 0;
     feclearexcept(FLAGS);
-    return PyUFunc_GiveFloatingpointErrors(
-        function, (raised & FE_DIVBYZERO ? NPY_FPE_DIVIDEBYZERO : 0) |
-                      (raised & FE_OVERFLOW ? NPY_FPE_OVERFLOW : 0) |
-                      (raised & FE_UNDERFLOW ? NPY_FPE_UNDERFLOW : 0) |
-                      (raised & FE_INVALID ? NPY_FPE_INVALID : 0));
+    return PyUFunc_GiveFloatingpointErrors(function,
+                                           (raised & FE_DIVBYZERO ? NPY_FPE_DIVIDEBYZERO : 0) |
+                                               (raised & FE_OVERFLOW ? NPY_FPE_OVERFLOW : 0) |
+                                               (raised & FE_UNDERFLOW ? NPY_FPE_UNDERFLOW : 0) |
+                                               (raised & FE_INVALID ? NPY_FPE_INVALID : 0));
 }
 
 /* One product, by the engine; whether it did it. Other threads run meanwhile, if it is worth it. */
@@ -517,10 +522,8 @@ static int multiply(int dtype, npy_intp m, npy_intp n, npy_intp k, nk_matrix a, 
     if (m * n <= WORTH_THE_GIL / (k ? k : 1) / products)
         return gemm(dtype, m, n, k, a, b, c, 1, steps, scale) != 0;
     int64_t done;
-    Py_BEGIN_ALLOW_THREADS
-    done = gemm(dtype, m, n, k, a, b, c, 1, steps, scale);
-    Py_END_ALLOW_THREADS
-    return done != 0;
+    Py_BEGIN_ALLOW_THREADS done = gemm(dtype, m, n, k, a, b, c, 1, steps, scale);
+    Py_END_ALLOW_THREADS return done != 0;
 }
 
 /* A product that was counted comes by another way again. */
@@ -887,7 +890,8 @@ static PyObject *plain_sum(PyObject *const *args, Py_ssize_t given, PyObject *na
                 Py_CLEAR(c);
         }
         if (c) {
-            nk_call_args scale = {.alpha = 1, .a_imag_sign = 1, .c_imag_sign = 1, .block_count = a.count};
+            nk_call_args scale = {
+                .alpha = 1, .a_imag_sign = 1, .c_imag_sign = 1, .block_count = a.count};
             nk_matrix z = as_matrix(c, 0, &m, &n);
             scale.a_blocks = a.addresses, scale.b_blocks = b.addresses;
             done = multiply(dtype, m, n, k, a.matrix, b.matrix, z, scale);
@@ -955,8 +959,7 @@ static PyObject *plain_override(PyObject *const *args, Py_ssize_t given, PyObjec
 
 /* A function of two operands: plain ones at once, all others by a Python function. */
 typedef struct {
-    PyObject_HEAD
-    vectorcallfunc vectorcall;
+    PyObject_HEAD vectorcallfunc vectorcall;
     PyObject *general, *dict;
     rule asked;
 } quick;
@@ -1006,10 +1009,7 @@ static PyObject *bind_quick(PyObject *self, PyObject *instance, PyObject *type)
     return instance ? PyMethod_New(self, instance) : Py_NewRef(self);
 }
 
-static PyObject *represent_quick(PyObject *self)
-{
-    return PyObject_Repr(((quick *)self)->general);
-}
+static PyObject *represent_quick(PyObject *self) { return PyObject_Repr(((quick *)self)->general); }
 
 static PyObject *reduce_quick(PyObject *self, PyObject *none)
 {
@@ -1028,8 +1028,7 @@ static PyGetSetDef quick_attributes[] = {
 };
 
 static PyTypeObject quick_type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "nkblas.function",
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "nkblas.function",
     .tp_basicsize = sizeof(quick),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
     .tp_vectorcall_offset = offsetof(quick, vectorcall),
@@ -1051,8 +1050,9 @@ static PyObject *make_quick(PyObject *self, PyObject *args)
     static const struct {
         const char *name;
         rule asked;
-    } rules[] = {{"dot", AS_DOT}, {"inner", AS_INNER}, {"vdot", AS_VDOT}, {"gemm", AS_GEMM},
-                 {"brgemm", AS_BRGEMM}, {"__array_ufunc__", AS_OVERRIDE}, {NULL, 0}};
+    } rules[] = {{"dot", AS_DOT},   {"inner", AS_INNER},   {"vdot", AS_VDOT},
+                 {"gemm", AS_GEMM}, {"brgemm", AS_BRGEMM}, {"__array_ufunc__", AS_OVERRIDE},
+                 {NULL, 0}};
     PyObject *general;
     const char *name;
     int r = 0;
@@ -1064,7 +1064,8 @@ static PyObject *make_quick(PyObject *self, PyObject *args)
     if (!rules[r].name)
         return PyErr_Format(PyExc_ValueError,
                             "rule: got %s, expected dot, inner, vdot, gemm, brgemm or "
-                            "__array_ufunc__", name);
+                            "__array_ufunc__",
+                            name);
     quick *function = PyObject_GC_New(quick, &quick_type);
     if (!function)
         return NULL;
@@ -1095,8 +1096,9 @@ static PyObject *scaled(PyObject *self, PyObject *args)
 
     (void)self;
     if (!PyArg_ParseTuple(args, "DO!ODO!dd|LOOddOOd", &alpha, &PyArray_Type, &a, &b, &beta,
-                          &PyArray_Type, &c, &scale.a_imag_sign, &scale.c_imag_sign, &scale.fused, &bias,
-                          &residual, &scale.clip_low, &scale.clip_high, &blocks, &scales, &scale.zero_point))
+                          &PyArray_Type, &c, &scale.a_imag_sign, &scale.c_imag_sign, &scale.fused,
+                          &bias, &residual, &scale.clip_low, &scale.clip_high, &blocks, &scales,
+                          &scale.zero_point))
         return NULL;
     if (!PyArray_Check(b) && !is_packed(b))
         return PyErr_Format(PyExc_TypeError, "b: got %R, expected an array or panels", b);
@@ -1367,19 +1369,22 @@ static PyObject *count_fallbacks(PyObject *self, PyObject *products)
 
 static PyMethodDef methods[] = {
     {"make_gufunc", bind, METH_VARARGS, "Make nkblas's gufunc from one of NumPy's and the engine."},
-    {"set_patched", patch, METH_VARARGS, "Put the engine under NumPy's gufuncs that are bound, or not."},
+    {"set_patched", patch, METH_VARARGS,
+     "Put the engine under NumPy's gufuncs that are bound, or not."},
     {"make_mixed_gufunc", make_mixed, METH_NOARGS, "Products with another type of result."},
     {"register_callbacks", ask, METH_VARARGS, "What to ask in Python."},
-    {"register_user_dtypes", register_user_dtypes, METH_VARARGS, "Have the engine do products of types."},
-    {"replace_implementation", reimplement, METH_VARARGS, "Have a function of NumPy's call another one."},
+    {"register_user_dtypes", register_user_dtypes, METH_VARARGS,
+     "Have the engine do products of types."},
+    {"replace_implementation", reimplement, METH_VARARGS,
+     "Have a function of NumPy's call another one."},
     {"make_fast_path", make_quick, METH_VARARGS, "A function with a short way for plain operands."},
     {"count_fallbacks", count_fallbacks, METH_O, "Count products that NumPy did."},
     {"gemm", scaled, METH_VARARGS, "C = alpha * A @ B + beta * C, if the engine can do it."},
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "nkblas._numpy_ext", NULL, -1, methods,
-                                    NULL, NULL, NULL, NULL};
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "nkblas._numpy_ext", NULL, -1, methods, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__numpy_ext(void)
 {

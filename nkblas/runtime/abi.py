@@ -4,7 +4,7 @@ The codes of products and the bits of epilogues come from the tables in `nkblas.
 header is generated from: neither side has a list of its own.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from nkblas._engine import ffi, lib
 from nkblas.base.dtypes import ITEMSIZE, PRODUCTS
@@ -16,6 +16,9 @@ from nkblas.codegen.spec import KernelSpec
 from nkblas.planning import cost_model
 from nkblas.planning.plan import Plan
 from nkblas.system.cpu import cpu
+
+if TYPE_CHECKING:
+    from nkblas._engine import CData, nk_matrix, nk_plan, nk_problem, nk_tiling
 
 _CODES = {name: int(getattr(lib, f"NK_{name.upper()}")) for name in PRODUCTS}
 _NAMES = {code: name for name, code in _CODES.items()}
@@ -33,14 +36,14 @@ def product_code(name: str) -> int:
     return _CODES[name]
 
 
-def problem_from_c(c: Any) -> Problem:
+def problem_from_c(c: "nk_problem") -> Problem:
     """The problem that an ``nk_problem`` describes."""
     a, b, layout_c = (LAYOUTS[layout] for layout in (c.a, c.b, c.c))
     epilogue = str(Epilogue.from_code(c.epilogue))
     return Problem(_NAMES[c.dtype], c.m, c.n, c.k, a, b, layout_c, epilogue, bool(c.batch_reduce))
 
 
-def problem_to_c(problem: Problem) -> Any:
+def problem_to_c(problem: Problem) -> "nk_problem":
     """A new ``nk_problem *`` that describes `problem`."""
     a, b, c = (LAYOUTS.index(layout) for layout in (problem.a, problem.b, problem.c))
     code, epilogue = product_code(problem.dtype), parse_epilogue(problem.epilogue).code
@@ -51,7 +54,7 @@ def problem_to_c(problem: Problem) -> Any:
 def canonical(problem: Problem) -> Problem:
     """The problem as the engine describes it: transposed where C would be column-major."""
 
-    def matrix(rows: int, columns: int, layout: str) -> Any:
+    def matrix(rows: int, columns: int, layout: str) -> "nk_matrix":
         if layout == "packed":
             return ffi.new("nk_matrix *", {"is_packed": 1})
         strides = {"row": (columns, 1), "col": (1, rows), "strided": (2 * columns, 2)}[layout]
@@ -64,14 +67,14 @@ def canonical(problem: Problem) -> Problem:
     return described._replace(epilogue=problem.epilogue, batch_reduce=problem.batch_reduce)
 
 
-def plan_to_c(plan: Plan, addresses: dict[KernelSpec, int]) -> Any:
+def plan_to_c(plan: Plan, addresses: dict[KernelSpec, int]) -> "nk_plan":
     """A new ``nk_plan *`` for `plan`, whose kernels are at `addresses`."""
 
-    def function(kind: str, spec: KernelSpec | None) -> Any:
+    def function(kind: str, spec: KernelSpec | None) -> "CData":
         return ffi.NULL if spec is None else ffi.cast(kind, addresses[spec])
 
-    def tiling(x: Tiling) -> tuple[int, ...]:
-        return x.tile, x.main_tiles, x.edge_tile, x.tiles, x.block_tiles
+    def tiling(x: Tiling) -> "nk_tiling":
+        return ffi.new("nk_tiling *", x)[0]
 
     problem, schedule, family = plan.problem, plan.schedule, plan.family
     m, n, k, types = problem.m, problem.n, problem.k, problem.types

@@ -4,10 +4,13 @@ The planner is imported at the first miss (see `nkblas.runtime.dispatch`), the k
 package: so neither the import nor the first product takes long.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from nkblas._engine import ffi, lib
 from nkblas.system.lock import holds_planning_lock, planning_lock
+
+if TYPE_CHECKING:
+    from nkblas._engine import nk_problem
 
 from . import kernels  # noqa: F401  imported early, see above
 
@@ -15,7 +18,7 @@ _pending: BaseException | None = None
 
 
 @ffi.def_extern(name="nk_python_miss_handler", error=0)
-def _handle_miss(c_problem: Any) -> int:
+def _handle_miss(c_problem: "nk_problem") -> int:
     """1 if the table has an entry for the problem now; 0 if this call is left to NumPy.
 
     An exception that a signal handler raises meanwhile can't propagate through C: this product is

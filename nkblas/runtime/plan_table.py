@@ -3,7 +3,7 @@
 The caller of each function holds `planning_lock`: the engine lets one thread insert at a time.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from nkblas._engine import ffi, lib
 from nkblas.base.problem import Problem
@@ -12,6 +12,9 @@ from nkblas.system.log import log
 
 from . import abi
 from .kernels import kernels
+
+if TYPE_CHECKING:
+    from nkblas._engine import nk_plan
 
 MAX_PROBLEMS = 1 << 14
 """Problems in the table; a full one is cleared."""
@@ -68,7 +71,7 @@ def insert_fallback(problem: Problem, reason: str) -> None:
     fallback_reasons[problem] = reason
 
 
-def _insert(c_plan: Any) -> None:
+def _insert(c_plan: "nk_plan") -> None:
     if len(plans_in_table) + len(fallback_reasons) >= MAX_PROBLEMS:
         lib.nk_table_clear()
         plans_in_table.clear()

@@ -5,12 +5,15 @@ control group. It costs well under a millisecond and starts nothing.
 """
 
 import os
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from nkblas._engine import ffi, lib
 from nkblas.base.isa import ISA, ISAS
 
 from . import config
+
+if TYPE_CHECKING:
+    from nkblas._engine import CData
 
 AVX = 0b110  # XCR0: the system saves XMM and YMM,
 AVX512 = AVX | 0b1110_0000  # and mask and ZMM registers,
@@ -128,7 +131,7 @@ def detect(isa_name: str = "") -> CPU:
     )
 
 
-def _text(characters: object) -> str:
+def _text(characters: "CData") -> str:
     return ffi.string(characters).decode("ascii", "replace")
 
 

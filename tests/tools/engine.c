@@ -36,9 +36,13 @@ static int ask(const nk_problem *problem)
         nk_table_clear();
         cleared++;
     }
-    nk_plan plan = {.problem = *problem, .nanoseconds = 100000, .tier_up_after = known ? 0 : 7,
-                    .m = {1, problem->m, 0, problem->m, 2}, .n = {4, problem->n / 4},
-                    .kc = problem->k, .k_step = 1,
+    nk_plan plan = {.problem = *problem,
+                    .nanoseconds = 100000,
+                    .tier_up_after = known ? 0 : 7,
+                    .m = {1, problem->m, 0, problem->m, 2},
+                    .n = {4, problem->n / 4},
+                    .kc = problem->k,
+                    .k_step = 1,
                     .accumulator_itemsize = 4};
     plan.n.edge_tile = problem->n % 4;
     plan.n.tiles = plan.n.main_tiles + (plan.n.edge_tile > 0);
@@ -58,13 +62,14 @@ static void *call(void *seed_of_caller)
     for (int i = 0; i < products; i++) {
         int64_t m = 1 + rand_r(&seed) % SIDE, n = 2 + rand_r(&seed) % (SIDE - 1);
         int64_t k = 1 + rand_r(&seed) % SIDE;
-        nk_matrix a = {(char *)ones, k, 1, 0}, b = {(char *)ones, n, 1, 0}, z = {(char *)c, n, 1, 0};
+        nk_matrix a = {(char *)ones, k, 1, 0}, b = {(char *)ones, n, 1, 0},
+                  z = {(char *)c, n, 1, 0};
         int recorded = rand_r(&seed) % 64 == 0;
         if (recorded)
             nk_start_recording();
         /* who finds that the plan has just been taken out leaves the product to others */
-        int64_t done = nk_gemm(NK_FLOAT32, m, n, k, a, b, z, 1, (nk_batch_strides){0, 0, 0},
-                               nk_plain_args);
+        int64_t done =
+            nk_gemm(NK_FLOAT32, m, n, k, a, b, z, 1, (nk_batch_strides){0, 0, 0}, nk_plain_args);
         if (recorded)
             nk_stop_recording();
         for (int64_t j = 0; done && j < m * n; j++)

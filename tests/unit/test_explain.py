@@ -157,7 +157,7 @@ def test_explain_standing_by(tmp_path: Any) -> None:
         found = nkblas.explain(a, b)
         best = measured_plans.best_known_plan(found.problem, nkblas.cpu)
         reports.append([found.plan == best, found.awaited == best, found.awaited is None,
-                        "standing by" in str(found), "awaited" in str(found)])
+                        "interim" in str(found), "awaited" in str(found)])
     report(reports=reports)
     """
     report, _ = run(program, NKBLAS_CACHE_DIR=tmp_path)
@@ -171,7 +171,7 @@ def test_explain_tuned(tmp_path: Any) -> None:
     from nkblas.planning import cost_model, measured_plans
     from nkblas.base.problem import parse
     problem = parse("300x100x200:f32")
-    best, *others = cost_model.ranked(problem, nkblas.cpu, 30)
+    best, *others = cost_model.ranked_plans(problem, nkblas.cpu, 30)
     other = next(plan for plan in others if str(plan) != str(best))
     measured_plans.measured.keep(other._replace(nanoseconds=4321.0), nkblas.cpu)
     improve((300, 100, 200))

@@ -135,7 +135,7 @@ def test_warmup(tmp_path: Path) -> None:
     """Products after it compile nothing, in this process and the next, and run tuned plans."""
     report, _ = run(WARMUP.format(options="seconds=0.5"), NKBLAS_CACHE_DIR=tmp_path)
     assert report["kernels_compiled"] == report["compiled"] > 0
-    assert (report["origin"], report["standby"], report["fallbacks"]) == ("tuned", False, 0)
+    assert (report["origin"], report["interim"], report["fallbacks"]) == ("tuned", False, 0)
     (kept,) = tmp_path.glob("plans/*.txt")
     lines = kept.read_text()
     assert [line.split()[0] for line in lines.splitlines()] == ["60x70x80:f32", "8x9x10:f32"]
@@ -152,7 +152,7 @@ def test_warmup(tmp_path: Path) -> None:
 def test_warmup_without_tuning(tmp_path: Path) -> None:
     report, _ = run(WARMUP.format(options="tune=False"), NKBLAS_CACHE_DIR=tmp_path)
     assert report["kernels_compiled"] == report["compiled"] > 0
-    assert (report["origin"], report["standby"]) == ("model", False)
+    assert (report["origin"], report["interim"]) == ("model", False)
     assert not list(tmp_path.glob("plans/*"))
 
 

@@ -3,25 +3,29 @@
 
 #include "emulator.h"
 
-#define DOT(name, space, prefix, opcode, variant) \
+#define DOT(name, space, prefix, opcode, variant)                                                  \
     {name, space, 2, prefix, W0, opcode, EITHER, FULL, 4, dot_integers, variant}
-#define DOTS(name, prefix, opcode, variant)                                                  \
-    DOT(name, VEX, prefix, opcode, variant), DOT(name, EVEX, prefix, opcode, variant),       \
-        DOT(name "s", VEX, prefix, opcode + 1, variant | SATURATE),                          \
+#define DOTS(name, prefix, opcode, variant)                                                        \
+    DOT(name, VEX, prefix, opcode, variant), DOT(name, EVEX, prefix, opcode, variant),             \
+        DOT(name "s", VEX, prefix, opcode + 1, variant | SATURATE),                                \
         DOT(name "s", EVEX, prefix, opcode + 1, variant | SATURATE)
-#define TILE(name, prefix, opcode, rm, run, variant) \
+#define TILE(name, prefix, opcode, rm, run, variant)                                               \
     {name, VEX, 2, prefix, W0, opcode, rm, FULL, 4, run, variant}
-#define NE_CONVERT(name, prefix, opcode, amount, run, variant) \
+#define NE_CONVERT(name, prefix, opcode, amount, run, variant)                                     \
     {name, VEX, 2, prefix, W0, opcode, MEMORY, amount, 2, run, variant}
-#define HALF_ARITHMETIC(name, opcode, run)                                    \
-    {name "ph", EVEX, 5, NONE, W0, opcode, EITHER, FULL, 2, run, opcode},     \
-        {name "sh", EVEX, 5, PF3, W0, opcode, EITHER, SCALAR, 2, run, opcode}
+#define HALF_ARITHMETIC(name, opcode, run)                                                         \
+    {name "ph", EVEX, 5, NONE, W0, opcode, EITHER, FULL, 2, run, opcode},                          \
+    {                                                                                              \
+        name "sh", EVEX, 5, PF3, W0, opcode, EITHER, SCALAR, 2, run, opcode                        \
+    }
 /* vfmadd132ph is 98, vfmadd132sh 99; vfmadd213ph is A8 and vfmadd231ph B8 */
-#define HALF_FMA(name, order, opcode)                                                          \
-    {name order "ph", EVEX, 6, P66, W0, opcode, EITHER, FULL, 2, half_fma, opcode},            \
-        {name order "sh", EVEX, 6, P66, W0, opcode + 1, EITHER, SCALAR, 2, half_fma, opcode}
-#define HALF_FMAS(name, opcode)                                            \
-    HALF_FMA(name, "132", opcode), HALF_FMA(name, "213", opcode + 0x10),   \
+#define HALF_FMA(name, order, opcode)                                                              \
+    {name order "ph", EVEX, 6, P66, W0, opcode, EITHER, FULL, 2, half_fma, opcode},                \
+    {                                                                                              \
+        name order "sh", EVEX, 6, P66, W0, opcode + 1, EITHER, SCALAR, 2, half_fma, opcode         \
+    }
+#define HALF_FMAS(name, opcode)                                                                    \
+    HALF_FMA(name, "132", opcode), HALF_FMA(name, "213", opcode + 0x10),                           \
         HALF_FMA(name, "231", opcode + 0x20)
 
 /* Rows of one opcode differ in what stands before `rm`, or in `rm`. */

@@ -31,7 +31,8 @@ typedef struct {
     uint64_t rip;
     uint64_t rflags;
     uint32_t changed, masks_changed; /* one bit for each of zmm, k that was written */
-    uint32_t no_tile_data; /* the frame has no place for it: zeros until the CPU itself loads some */
+    uint32_t
+        no_tile_data; /* the frame has no place for it: zeros until the CPU itself loads some */
 } machine;
 
 /* The tiles of a thread. On a CPU that has them they come from the signal's frame and go back there;
@@ -52,26 +53,26 @@ typedef struct row row;
 
 typedef struct {
     const row *row;
-    int vl;                  /* bytes of a vector */
-    int reg, vvvv, rm;       /* ModRM.reg, (E)VEX.vvvv, ModRM.rm if that is a register */
-    int memory;              /* whether ModRM.rm is memory, at: */
-    uint64_t address;        /* base + displacement */
-    uint64_t index;          /* index << scale; the stride, where rows of a tile lie */
-    int has_index_byte;      /* whether the address has a SIB byte */
-    int k, zeroing;          /* the mask's register (0: none), and what becomes of other elements */
-    int broadcast;           /* one element of memory stands for all */
+    int vl;             /* bytes of a vector */
+    int reg, vvvv, rm;  /* ModRM.reg, (E)VEX.vvvv, ModRM.rm if that is a register */
+    int memory;         /* whether ModRM.rm is memory, at: */
+    uint64_t address;   /* base + displacement */
+    uint64_t index;     /* index << scale; the stride, where rows of a tile lie */
+    int has_index_byte; /* whether the address has a SIB byte */
+    int k, zeroing;     /* the mask's register (0: none), and what becomes of other elements */
+    int broadcast;      /* one element of memory stands for all */
     int imm;
-    uint64_t next;           /* address of the instruction after it */
+    uint64_t next; /* address of the instruction after it */
 } instruction;
 
 /* Carry out an instruction; 0 if the CPU would refuse it. */
 typedef int operation(machine *, const instruction *);
 
 enum { VEX, EVEX };
-enum { NONE, P66, PF3, PF2 };                 /* the mandatory prefix, as encoded in pp */
-enum { W0, W1, WIG };                         /* WIG: W is ignored */
+enum { NONE, P66, PF3, PF2 };                  /* the mandatory prefix, as encoded in pp */
+enum { W0, W1, WIG };                          /* WIG: W is ignored */
 enum { REGISTER = 1, MEMORY = 2, EITHER = 3 }; /* what ModRM.rm may be */
-enum { FULL, HALF, QUARTER, SCALAR };         /* how much of a vector's length memory has */
+enum { FULL, HALF, QUARTER, SCALAR };          /* how much of a vector's length memory has */
 
 /* One row of the table of instructions. */
 struct row {
@@ -81,7 +82,7 @@ struct row {
     uint8_t amount;  /* FULL, HALF, QUARTER, SCALAR: of memory */
     uint8_t element; /* bytes of one element there */
     operation *run;
-    int variant;     /* what `run` makes of it */
+    int variant; /* what `run` makes of it */
 };
 
 /* All else is hidden: the library comes before all others of a program. */

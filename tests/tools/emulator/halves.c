@@ -102,22 +102,22 @@ static int relation(uint16_t a, uint16_t b)
 int half_compare(machine *m, const instruction *i)
 {
     static const uint8_t holds[16] = {
-        EQUAL,                                /* eq */
-        LESS,                                 /* lt */
-        LESS | EQUAL,                         /* le */
-        UNORDERED,                            /* unord */
-        LESS | GREATER | UNORDERED,           /* neq */
-        EQUAL | GREATER | UNORDERED,          /* nlt */
-        GREATER | UNORDERED,                  /* nle */
-        LESS | EQUAL | GREATER,               /* ord */
-        EQUAL | UNORDERED,                    /* eq_uq */
-        LESS | UNORDERED,                     /* nge */
-        LESS | EQUAL | UNORDERED,             /* ngt */
-        0,                                    /* false */
-        LESS | GREATER,                       /* neq_oq */
-        EQUAL | GREATER,                      /* ge */
-        GREATER,                              /* gt */
-        LESS | EQUAL | GREATER | UNORDERED,   /* true */
+        EQUAL,                              /* eq */
+        LESS,                               /* lt */
+        LESS | EQUAL,                       /* le */
+        UNORDERED,                          /* unord */
+        LESS | GREATER | UNORDERED,         /* neq */
+        EQUAL | GREATER | UNORDERED,        /* nlt */
+        GREATER | UNORDERED,                /* nle */
+        LESS | EQUAL | GREATER,             /* ord */
+        EQUAL | UNORDERED,                  /* eq_uq */
+        LESS | UNORDERED,                   /* nge */
+        LESS | EQUAL | UNORDERED,           /* ngt */
+        0,                                  /* false */
+        LESS | GREATER,                     /* neq_oq */
+        EQUAL | GREATER,                    /* ge */
+        GREATER,                            /* gt */
+        LESS | EQUAL | GREATER | UNORDERED, /* true */
     };
     if (i->reg > 7 || i->imm > 31)
         return 0;

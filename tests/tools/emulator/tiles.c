@@ -87,7 +87,7 @@ int load_tile(machine *m, const instruction *i)
 {
     if (!can_move(i) || m->no_tile_data)
         return 0;
-    uint8_t(*to)[TILE_BYTES] = tiles.data[i->reg];
+    uint8_t (*to)[TILE_BYTES] = tiles.data[i->reg];
     memset(to[start()], 0, sizeof *to * (size_t)(TILE_ROWS - start()));
     for (int r = start(); r < rows(i->reg); r++)
         memcpy(to[r], row_in_memory(i, r), (size_t)bytes(i->reg));
