@@ -171,7 +171,7 @@ def test_bits_of_every_schedule(of_a: str, of_b: str, of_c: str, dtype: str) -> 
     assert len(schedules) >= 2
     results = set()
     for schedule in schedules:
-        made = plan.make(problem, nkblas.cpu, schedule)
+        made = plan.make_plan(problem, nkblas.cpu, schedule)
         with planning_lock():
             c_plan = abi.plan_to_c(made, kernels.load(made.kernels))
         c_plan.nanoseconds = 1e9
