@@ -34,6 +34,7 @@ class BitField(NamedTuple):
 
     @property
     def mask(self) -> int:
+        """These bits, set."""
         return ((1 << self.width) - 1) << self.shift
 
     def encode(self, value: int) -> int:
@@ -49,6 +50,7 @@ class BitField(NamedTuple):
         return value << self.shift
 
     def decode(self, code: int) -> int:
+        """The value that `code` has in these bits."""
         return (code & self.mask) >> self.shift
 
 

@@ -1,57 +1,63 @@
-"""`Problem`: what the user asked, as far as it decides how to multiply."""
+"""`Problem`: a matrix product, as far as the selection of a plan depends on it."""
 
 import re
-from typing import NamedTuple
+from typing import Literal, NamedTuple, cast
 
 from . import epilogues
 from .dtypes import ITEMSIZE, PRODUCTS, QUANTIZED, Types, short
 
-LAYOUTS = ("row", "col", "strided", "packed")  # of nk_layout
+Layout = Literal["row", "col", "strided", "packed"]
+
+LAYOUTS: tuple[Layout, ...] = ("row", "col", "strided", "packed")
+"""Unit stride along the second dimension, the first, neither; B's panels. In the order of the
+engine's ``nk_layout``."""
 
 NATIVE_DTYPES = ("float32", "float64", "complex64", "complex128", "int32", "int64")
+"""Products whose elements are multiplied as they are, and accumulated in their own type."""
 
-PATTERN = re.compile(r"(\d+)x(\d+)x(\d+):(\w+?)(?::([rcs])([rcsp])([rs]))?(?::([a-z_+]+))?")
+_BATCH_REDUCE = "sum_of_"
 
-SUM = "sum_of_"
+_PATTERN = re.compile(r"(\d+)x(\d+)x(\d+):(\w+?)(?::([rcs])([rcsp])([rs]))?(?::([a-z_+]+))?")
 
 
 class Problem(NamedTuple):
     """``C[m, n] = A[m, k] @ B[k, n]``.
 
-    As text, ``128x768x3072:f32`` is m, n, k and the dtype; ``:crr`` after it says that A has
-    columns (B and C rows), ``s`` stands for an operand without unit stride, and ``p`` for a B that
-    was packed before; ``:add``, ``:scale`` and ``:columns+relu`` are epilogues. ``sum_of_`` before
-    it all says that it reduces.
+    Its text is m, n, k and the dtype: ``128x768x3072:f32``. A suffix such as ``:crr`` has the
+    layouts of A, B and C where they are not all row-major: ``c`` for column-major, ``s`` for an
+    operand without unit stride, ``p`` for a packed B. ``:add``, ``:scale`` and ``:columns+relu``
+    are epilogues. The prefix ``sum_of_`` marks a batch-reduce.
 
     Attributes
     ----------
     dtype : str
-        NumPy's name of the element type of all three matrices, or another name of
-        `nkblas.base.dtypes.PRODUCTS`.
+        A name of `nkblas.base.dtypes.PRODUCTS`: NumPy's name of the element type of all three
+        matrices, or a combination of types.
     m, n, k : int
     a, b, c : {"row", "col", "strided"}
-        Which dimension of the matrix has unit stride: the second, the first, neither. `b` may also
-        be "packed": its panels are there (see `nkblas.pack`).
+        Layout of the matrix: unit stride along its second dimension, its first, or neither. `b` may
+        also be "packed": the caller has packed its panels (see `nkblas.pack`).
     epilogue : str
-        What becomes of the product on its way into C, as `nkblas.base.epilogues` has it: nothing,
-        "add" for ``C += A @ B``, "scale" for ``C = alpha * A @ B + beta * C``, "columns+relu", …
+        What is applied when the product is stored to C, as in `nkblas.base.epilogues`: "" for
+        nothing, "add" for ``C += A @ B``, "scale" for ``C = alpha * A @ B + beta * C``,
+        "columns+relu", …
     batch_reduce : bool
-        Whether it is a sum of such products, of any number of blocks A and B ("batch-reduce").
+        Whether C is the sum of the products of any number of blocks A and B.
     """
 
     dtype: str
     m: int
     n: int
     k: int
-    a: str = "row"
-    b: str = "row"
-    c: str = "row"
+    a: Layout = "row"
+    b: Layout = "row"
+    c: Layout = "row"
     epilogue: str = ""
     batch_reduce: bool = False
 
     @property
     def types(self) -> Types:
-        """The element types."""
+        """The element types of A, B and C."""
         return PRODUCTS[self.dtype]
 
     @property
@@ -61,51 +67,50 @@ class Problem(NamedTuple):
 
     @property
     def is_native(self) -> bool:
-        """Whether an element is multiplied as it is, and summed up in its own type."""
+        """Whether elements are multiplied as they are, and accumulated in their own type."""
         return self.dtype in NATIVE_DTYPES
 
     @property
     def flops(self) -> int:
-        """Multiplies and adds: one of each for each of m * n * k; of complex numbers, four."""
+        """Multiplications and additions of real numbers."""
         return (8 if "complex" in self.dtype else 2) * self.m * self.n * self.k
 
     def __str__(self) -> str:
         layouts = "".join(layout[0] for layout in (self.a, self.b, self.c))
-        text = f"{self.m}x{self.n}x{self.k}:{short(self.dtype)}"
-        parts = [text, layouts if layouts != "rrr" else "", self.epilogue]
-        return self.batch_reduce * SUM + ":".join(filter(None, parts))
+        sizes = f"{self.m}x{self.n}x{self.k}:{short(self.dtype)}"
+        parts = [sizes, layouts if layouts != "rrr" else "", self.epilogue]
+        return self.batch_reduce * _BATCH_REDUCE + ":".join(filter(None, parts))
 
 
 def parse(text: str) -> Problem:
-    """The problem that a text like ``128x768x3072:f32`` or ``64x64x64:float64:crr`` names.
+    """The problem that a text such as ``128x768x3072:f32`` or ``64x64x64:float64:crr`` describes.
 
     Raises
     ------
     ValueError
-        It names none.
+        It describes none.
     """
-    found = PATTERN.fullmatch(text.removeprefix(SUM))
-    dtypes = {name: dtype for dtype in PRODUCTS for name in (dtype, short(dtype))}
+    match = _PATTERN.fullmatch(text.removeprefix(_BATCH_REDUCE))
+    names = {name: dtype for dtype in PRODUCTS for name in (dtype, short(dtype))}
     for bits in (8, 16, 32, 64):
-        dtypes[f"uint{bits}"] = dtypes[f"u{bits}"] = f"int{bits}"
-    good = found is not None and found[4] in dtypes and 0 not in map(int, found.group(1, 2, 3))
-    ending = epilogues.Epilogue()
-    if found is not None and good:
+        names[f"uint{bits}"] = names[f"u{bits}"] = f"int{bits}"
+    epilogue = None
+    if match is not None and match[4] in names and 0 not in map(int, match.group(1, 2, 3)):
         try:
-            ending = epilogues.parse(found[8] or "")
+            epilogue = epilogues.parse(match[8] or "")
         except ValueError:
-            good = False
-    if found is None or not good:
+            epilogue = None
+    if match is None or epilogue is None:
         raise ValueError(
             f"problem: got {text!r}, expected MxNxK:DTYPE such as 128x768x3072:f32 with a dtype "
             f"of {', '.join(PRODUCTS)}"
         )
-    letters = {layout[0]: layout for layout in LAYOUTS}
-    a, b, c = (letters[letter or "r"] for letter in found.group(5, 6, 7))
-    m, n, k = map(int, found.group(1, 2, 3))
-    dtype = dtypes[found[4]]
-    if ending.scales != (dtype in QUANTIZED):
+    layout_of = {layout[0]: layout for layout in LAYOUTS}
+    a, b, c = (layout_of[letter or "r"] for letter in match.group(5, 6, 7))
+    m, n, k = map(int, match.group(1, 2, 3))
+    dtype = names[cast(str, match[4])]
+    if epilogue.scales != (dtype in QUANTIZED):
         wanted = "with" if dtype in QUANTIZED else "without"
         raise ValueError(f"problem: got {text!r}, expected {dtype} {wanted} scales")
-    epilogue = str(ending)
-    return Problem(dtypes[found[4]], m, n, k, a, b, c, epilogue, text.startswith(SUM))
+    batch_reduce = text.startswith(_BATCH_REDUCE)
+    return Problem(dtype, m, n, k, a, b, c, str(epilogue), batch_reduce)

@@ -1,0 +1,1 @@
+"""Compiled kernels on disk, and the maintenance of the cache folder."""

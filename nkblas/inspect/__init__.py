@@ -1,0 +1,1 @@
+"""What nkblas tells and measures: explain, record, report, tune. Imported at first use."""

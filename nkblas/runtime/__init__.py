@@ -1,0 +1,1 @@
+"""What happens when a program multiplies: plans for the engine, kernels, threads."""

@@ -1,0 +1,1 @@
+"""From a `KernelSpec` to machine code: MLIR passes, LLVM, the linker, verification."""
