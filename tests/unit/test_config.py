@@ -1,0 +1,75 @@
+"""Environment variables: one module reads them, empty means unset, wrong values are errors."""
+
+import re
+from pathlib import Path
+
+import pytest
+from support import ROOT, failure, run
+
+from nkblas.system import config
+
+CONFIG = ROOT / "nkblas" / "system" / "config.py"
+PASSES_ON = "compiler"
+"""Begins the name of the module that hands the environment on to the compiler's process."""
+
+NAMES = sorted(set(re.findall(r"NKBLAS_[A-Z]+(?:_[A-Z]+)*", CONFIG.read_text("utf-8"))))
+
+
+def test_one_module_reads_the_environment() -> None:
+    for path in sorted((ROOT / "nkblas").rglob("*.py")):
+        if path != CONFIG and not path.name.startswith(PASSES_ON):
+            assert not re.search(r"\b(environ|getenv)\b", path.read_text("utf-8")), path
+    for path in sorted((ROOT / "nkblas").rglob("*.c")):
+        assert not re.search(r"\bgetenv\b", path.read_text("utf-8")), path
+
+
+def test_readme_lists_them() -> None:
+    rows = re.findall(r"^\| `(NKBLAS_[A-Z_]+)`", (ROOT / "README.md").read_text("utf-8"), re.M)
+    assert sorted(rows) == NAMES
+
+
+def test_empty_means_unset() -> None:
+    empty = dict.fromkeys([*NAMES, "OMP_NUM_THREADS"], "")
+    assert config.isa_name(empty) == config.isa_name({})
+    assert config.cache_size(empty) == config.cache_size({})
+    assert config.jit_mode(empty) == config.jit_mode({})
+    assert config.log_level(empty) == config.log_level({})
+    assert config.num_threads(5, empty) == config.num_threads(5, {}) == 5
+    assert config.cache_folder({**empty, "HOME": "/nowhere"}) == config.cache_folder({})
+
+
+def test_empty_variables_of_a_process(tmp_path: Path) -> None:
+    empty = {name: "" for name in NAMES if name != "NKBLAS_CACHE_DIR"}
+    report, errors = run("multiply((5, 6, 7)); report()", **empty, NKBLAS_CACHE_DIR=tmp_path)
+    assert (report["fallbacks"], errors) == (0, "")
+
+
+@pytest.mark.parametrize("mode", config.JIT_MODES)
+def test_jit_modes(mode: str) -> None:
+    assert config.jit_mode({"NKBLAS_JIT": mode}) == mode
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NKBLAS_JIT", "sometimes"),
+        ("NKBLAS_CACHE_SIZE", "-1"),
+        ("NKBLAS_NUM_THREADS", "0"),
+        ("NKBLAS_ISA", "mmx"),
+    ],
+)
+def test_wrong_values(name: str, value: str) -> None:
+    """The import fails, and says what was got and what was expected."""
+    error = failure("", **{name: value})
+    assert error.startswith(f"ValueError: {name}: got {value!r}, expected")
+
+
+def test_cache_size_is_in_mebibytes() -> None:
+    assert config.cache_size({"NKBLAS_CACHE_SIZE": "3"}) == 3 << 20
+    assert config.cache_size({}) == 1 << 30
+
+
+def test_openmp_threads() -> None:
+    assert config.num_threads(7, {"OMP_NUM_THREADS": "3,2"}) == 3
+    assert config.num_threads(7, {"OMP_NUM_THREADS": "3", "NKBLAS_NUM_THREADS": "2"}) == 2
+    assert config.num_threads(7, {"OMP_NUM_THREADS": "many"}) == 7
