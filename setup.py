@@ -15,6 +15,7 @@ setup(
         "nkblas.engine": ["*.h"],
         "nkblas.kernels_cache": ["*"],
     },
+    include_package_data=False,  # of C, wheels have the headers alone
     cffi_modules=["nkblas/engine/build.py:ffi"],
     ext_modules=[
         Extension(
