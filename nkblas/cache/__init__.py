@@ -1,0 +1,1 @@
+"""Kernels on disk: the store, and the maintenance of the cache folder."""

@@ -1,0 +1,1 @@
+"""The command line: a module for the parser, and one for each group of commands."""

@@ -1,0 +1,1 @@
+"""The machine and the environment: CPU, settings, files, locks, log, toolchain."""
