@@ -31,7 +31,7 @@ PROBLEMS_HELP = "a problem such as 128x768x3072:f32, or a file that run --record
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose error messages are one line."""
+    """A parser with error messages of one line."""
 
     def error(self, message: str) -> NoReturn:
         """Print the message without the usage, and exit."""
@@ -151,7 +151,8 @@ def _add_inspect(commands: "Commands") -> None:
 
 
 def _add_cache(commands: "Commands") -> None:
-    cache = commands.add_parser("cache", help="manage the files on disk: kernels and tuned plans")
+    text = "manage the files on disk: kernels and tuned plans"
+    cache = commands.add_parser("cache", help=text, description=text)
     actions = cache.add_subparsers(metavar="ACTION", required=True, parser_class=Parser)
 
     def add_action(name: str, function: str, text: str) -> Parser:

@@ -25,7 +25,7 @@ AVX512_STATE = AVX_STATE | 0b1110_0000
 """Bits of XCR0: also mask and ZMM registers."""
 
 AMX_STATE = 0b11 << 17
-"""Bits of XCR0: the system saves the tile registers, to those who have asked for permission."""
+"""Bits of XCR0: the system saves the tile registers, of a process that it has granted their use."""
 
 AMD = "AuthenticAMD"
 """AMD's vendor string."""
@@ -225,7 +225,7 @@ def _to_text(characters: "CData") -> str:
 
 
 def _select_isa(features: frozenset[str], name: str) -> ISA:
-    """The most capable instruction set whose features are there, or the one of that name."""
+    """The instruction set `name`, or if that is empty the most capable one that can run."""
     supported = {isa.name: isa for isa in ISAS.values() if features.issuperset(isa.requires)}
     if not supported:
         raise RuntimeError(f"nkblas needs a CPU with one of {', '.join(ISAS)}; this one has none")

@@ -8,16 +8,16 @@ LINKERS = ("ld", "ld.lld", "cc")
 
 MLIR_PACKAGE = "mlir"
 LLVM_PACKAGE = "llvm"
-"""Import packages: MLIR's Python bindings, and the libLLVM beside them that their wheel loads."""
+"""Import packages: MLIR's Python bindings, and the package with the libLLVM that they load."""
 
 
 def toolchain() -> str:
     """Identify the compiler: names and versions of the two distributions that it consists of.
 
-    They are known by the ``top_level.txt`` in their metadata folders beside ``mlir``. (The function
-    `importlib.metadata.packages_distributions` gives the same, but takes longer than loading the
-    kernels.) If ``mlir`` does not come from such a distribution, the names, sizes and modification
-    times of its libraries identify it.
+    The metadata folders beside the package ``mlir`` are searched for those whose ``top_level.txt``
+    lists ``mlir`` or ``llvm``. (`importlib.metadata` can do the same, but takes longer than loading
+    the kernels.) If there is none for ``mlir``, the names, sizes and modification times of its
+    libraries identify it.
 
     Returns
     -------

@@ -152,20 +152,20 @@ def late():
 threading.Thread(target=late).start()
 def fail():
     return 1 / 0
-what = sys.argv[1:]
-if "raise" in what:
+words = sys.argv[1:]
+if "raise" in words:
     fail()
-if "import" in what:
+if "import" in words:
     import no_such_module
-if "caught" in what:
+if "caught" in words:
     sys.excepthook = lambda kind, *_: print("hook", kind)
     fail()
-if "interrupt" in what:
+if "interrupt" in words:
     raise KeyboardInterrupt
-if "system" in what:
+if "system" in words:
     os._exit(9)
-if "exit" in what:
-    code = what[-1]
+if "exit" in words:
+    code = words[-1]
     sys.exit(int(code) if code.isdigit() else code)
 """
 
@@ -771,7 +771,7 @@ DAMAGES: dict[str, tuple[Callable[[Path, str], object], list[str], str]] = {
         [f".{MACHINE}.txt.a1b2_3c4", "temporary", "removed"],
         "nothing",
     ),
-    "torn plan": (
+    "incomplete plan": (
         lambda folder, key: write_plans(folder.parent, [], more="5x6x7:f32 kind=ti"),
         [f"plans/{MACHINE}.txt", "line 1", "removed"],
         "plans empty",
@@ -959,9 +959,9 @@ def test_plan_after_incomplete_comment(tmp_path: Path) -> None:
     """`compact` moves comments to the top, so that an incomplete one hides no plan."""
     good = list(map(measured_plans.to_line, some_plans("5x6x7:f32", "9x9x9:f64")))
     path = tmp_path / f"{MACHINE}.txt"
-    path.write_text("# whole\n" + "".join(good) + "# torn")
+    path.write_text("# complete\n" + "".join(good) + "# incomplete")
     assert measured_plans.compact(str(path), CPU) == 1
-    assert path.read_text() == "# whole\n" + "".join(good)
+    assert path.read_text() == "# complete\n" + "".join(good)
 
 
 def test_lines_appended_during_compact(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def words_with(**values: int) -> list[int]:
 
 @pytest.mark.parametrize("name", [name for name in FEATURES if not name.startswith("avx10_")])
 def test_feature_bit(name: str) -> None:
-    """Each feature has a bit of its own, and needs the register state that its registers are in."""
+    """Each feature has its own bit, and needs its registers to be saved by the system."""
     feature = FEATURES[name]
     bit, width = feature.field
     assert width == 1

@@ -67,7 +67,7 @@ def test_explain_numpy(dtype: str) -> None:
 
 
 def test_explain_agrees_with_matmul() -> None:
-    """In who does a product, whatever the pair of dtypes."""
+    """On the backend of a product, for each pair of dtypes."""
     for x in "?bBHifdDegG":
         for y in "?bBHifdDegG":
             a, b = ones(3, 4, dtype=x), ones(4, 5, dtype=y)
@@ -77,7 +77,7 @@ def test_explain_agrees_with_matmul() -> None:
             assert nkblas.stats()["fallbacks"] - before == (backend == "numpy"), x + y
 
 
-def test_explain_takes_what_matmul_takes() -> None:
+def test_explain_accepts_operands_of_matmul() -> None:
     assert nkblas.explain([[1.0, 2.0]], [[3.0], [4.0]]).backend == "nkblas"
     assert nkblas.explain([[1, 2]], [[3], [4]]).backend == "nkblas"
 
@@ -86,7 +86,7 @@ def test_explain_takes_what_matmul_takes() -> None:
     ("a", "b"),
     [(ones(2, 3), ones(2, 3)), (ones(2), ones(3)), (1.0, ones(2, 2)), (ones(2, 2), 1.0)],
 )
-def test_explain_refuses_what_matmul_refuses(a: Any, b: Any) -> None:
+def test_explain_refuses_operands_like_matmul(a: Any, b: Any) -> None:
     for function in (nkblas.matmul, nkblas.explain):
         with pytest.raises(ValueError, match="dimension"):
             function(a, b)

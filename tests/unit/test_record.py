@@ -175,7 +175,7 @@ def test_fork_while_other_threads_read_counters() -> None:
 
     failures = 0
     threads = [threading.Thread(target=work) for _ in range(2)]
-    with nkblas.record() as whole:
+    with nkblas.record() as outer:
         multiply(*((m, 1, 1) for m in range(2, 600)))
         [thread.start() for thread in threads]
         for _ in range(50):
@@ -187,7 +187,7 @@ def test_fork_while_other_threads_read_counters() -> None:
             failures += os.waitpid(child, 0)[1]
         stop = True
         [thread.join() for thread in threads]
-    report(failures=failures, problems=len(whole))
+    report(failures=failures, problems=len(outer))
     """
     report, _ = run(program)
     assert report["failures"] == 0
