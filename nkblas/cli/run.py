@@ -1,6 +1,6 @@
 """``nkblas run``: run a program as python does, with nkblas under NumPy.
 
-It must not be noticed: output, traceback and exit status are the program's own.
+The program's output, tracebacks and exit status are those that it has under python.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
 def _set_argv_and_path(program: list[str], is_module: bool) -> None:
     """Set ``sys.argv`` and the first entry of ``sys.path`` as python does."""
     sys.argv = program
-    # with a safe path, the first entry is not that of this command
+    # with a safe path (python -P), python adds no such entry
     if not getattr(sys.flags, "safe_path", sys.flags.isolated):
         script_folder = os.path.dirname(os.path.realpath(program[0]))
         sys.path[0] = os.getcwd() if is_module else script_folder
