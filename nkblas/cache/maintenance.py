@@ -1,6 +1,6 @@
-"""Housekeeping in the cache folder: what is there, what is wrong with it, and what can go.
+"""Maintenance of the cache folder: list, verify, prune, clear, and exchange tuned plans.
 
-Only files that nkblas makes are looked at, and they are known by their names.
+Only files that nkblas writes are touched; they are recognised by their names.
 """
 
 import contextlib
@@ -18,15 +18,21 @@ from nkblas.planning.plan import Plan
 from nkblas.system import config
 from nkblas.system.config import cache_folder
 from nkblas.system.cpu import CPU
-from nkblas.system.folder import LOCK, Folder, remove
+from nkblas.system.folder import LOCK_FILE, Folder, remove_entry
 
-from .store import FILE, Store, byte_of
+from .store import KERNEL_FILE, Store, lock_byte
 
-PLANS = re.compile(r".+-[0-9a-f]+-[0-9a-f]+-([a-z0-9_]+)\.txt")
-TEMPORARY = re.compile(r"\.(([0-9a-f]{40})\.(so|json)|.+-[0-9a-f]+-[0-9a-f]+-\w+\.txt)\.\w{8}")
-"""Names of files: a machine's plans; a file of a kernel, or with plans, while it is written."""
+PLAN_FILE = re.compile(r".+-[0-9a-f]+-[0-9a-f]+-([a-z0-9_]+)\.txt")
+"""Names of files with a machine's plans; the group is the instruction set."""
 
-HEADER = "# nkblas plans for "
+TEMPORARY_FILE = re.compile(r"\.(([0-9a-f]{40})\.(so|json)|.+-[0-9a-f]+-[0-9a-f]+-\w+\.txt)\.\w{8}")
+"""Names of files that are being written, with a kernel (group 2 is its key) or with plans."""
+
+EXPORT_HEADER = "# nkblas plans for "
+"""Start of the first line of exported plans; the name of their machine follows."""
+
+PLAN_FILE_LOCK_BYTE = 0
+"""The byte of the lock file that is locked while plans are written."""
 
 
 class Kernel(NamedTuple):
@@ -36,222 +42,281 @@ class Kernel(NamedTuple):
     ----------
     key : str
     symbol : str
-        The generated function; empty if the record can't be read.
+        Name of the generated function; empty if the record can't be read.
     size : int
-        Bytes, of all its files.
-    used : float
-        About when it was used last, in seconds since the epoch.
+        Bytes of all its files.
+    last_used : float
+        When it was used last, to the hour, in seconds since the epoch.
     files : tuple of str
-    fault : str
-        What is wrong with it; empty if it is whole.
-    current : bool
-        Whether this version of nkblas and its compiler can use it.
+        Paths.
+    damage : str
+        A description; empty if the kernel is intact.
+    is_current : bool
+        Whether this version of nkblas and of its compiler can use it.
     """
 
     key: str
     symbol: str
     size: int
-    used: float
+    last_used: float
     files: tuple[str, ...]
-    fault: str
-    current: bool
+    damage: str
+    is_current: bool
 
 
 class Fault(NamedTuple):
-    """What should not be there: files, why, and what was done about it."""
+    """Something wrong in the cache folder.
+
+    Attributes
+    ----------
+    files : tuple of str
+        Paths.
+    reason : str
+        What is wrong with them.
+    action : str
+        What was done about it.
+    """
 
     files: tuple[str, ...]
-    why: str
-    done: str = "removed"
+    reason: str
+    action: str = "removed"
 
     def __str__(self) -> str:
         names = (os.path.relpath(path, cache_folder()) for path in self.files)
-        return f"{', '.join(names)}: {self.why}: {self.done}"
+        return f"{', '.join(names)}: {self.reason}: {self.action}"
 
 
 def kernels(store: Store) -> list[Kernel]:
-    """What is in a store, but for what is being made."""
-    files: dict[str, dict[str, os.stat_result]] = {}
-    for name, found in store.folder.stats().items():
-        if match := FILE.fullmatch(name):
-            files.setdefault(match[1], {})[name] = found
-    kernels = [_kernel(store, key, files[key]) for key in files if not store.is_locked(key)]
-    return sorted(kernels, key=lambda kernel: (kernel.symbol, kernel.key))
-
-
-def _kernel(store: Store, key: str, files: dict[str, os.stat_result]) -> Kernel:
-    symbol, fault, current = "", "", False
-    if len(files) < 2:
-        missing = "library has no record" if f"{key}.so" in files else "record has no library"
-        fault = f"the {missing}"
-    else:
-        try:
-            record, _ = store.read(key)
-            symbol = str(record.get("kernel", ""))
-            current = store.key(from_dict(record["spec"])) == key
-        except (AttributeError, KeyError, TypeError):
-            pass  # a spec of another version
-        except OSError as error:
-            fault = error.strerror or str(error)
-        except ValueError as error:
-            fault = str(error)
-    size = sum(found.st_size for found in files.values())
-    used = max(found.st_mtime for found in files.values())
-    paths = tuple(os.path.join(store.folder.path, name) for name in files)
-    return Kernel(key, symbol, size, used, paths, fault, current)
-
-
-def plan_files() -> dict[str, str]:
-    """The user's own plans: the ISA's name by the file's, for each machine and ISA."""
-    folder = _plans()
-    found = ((name, PLANS.fullmatch(name)) for name in folder.stats())
-    return {os.path.join(folder.path, name): match[1] for name, match in found if match}
-
-
-def _plans() -> Folder:
-    return Folder(os.path.join(cache_folder(), "plans"))
-
-
-def read_plans(path: str, isa: str, cpu: CPU) -> tuple[dict[Problem, Plan], list[str]]:
-    """The plans of one of `plan_files`, and what is wrong with its other lines.
+    """The kernels in a store, except those that are being made.
 
     Raises
     ------
     OSError
-        It can't be read.
+        The folder can't be used.
+    """
+    files: dict[str, dict[str, os.stat_result]] = {}
+    for name, status in store.folder.entries().items():
+        if match := KERNEL_FILE.fullmatch(name):
+            files.setdefault(match[1], {})[name] = status
+    found = [_read_kernel(store, key, files[key]) for key in files if not store.is_locked(key)]
+    return sorted(found, key=lambda kernel: (kernel.symbol, kernel.key))
+
+
+def _read_kernel(store: Store, key: str, files: dict[str, os.stat_result]) -> Kernel:
+    """The kernel of that key; `files` are the status of its files, by name."""
+    symbol, damage, is_current = "", "", False
+    if len(files) < 2:
+        has_library = f"{key}.so" in files
+        damage = "the library has no record" if has_library else "the record has no library"
+    else:
+        try:
+            record, _ = store.read(key)
+            symbol = str(record.get("kernel", ""))
+            is_current = store.key(from_dict(record["spec"])) == key
+        except (AttributeError, KeyError, TypeError):
+            pass  # the spec is of another version
+        except OSError as error:
+            damage = error.strerror or str(error)
+        except ValueError as error:
+            damage = str(error)
+    size = sum(status.st_size for status in files.values())
+    last_used = max(status.st_mtime for status in files.values())
+    paths = tuple(os.path.join(store.folder.path, name) for name in files)
+    return Kernel(key, symbol, size, last_used, paths, damage, is_current)
+
+
+def plan_files() -> dict[str, str]:
+    """The files with the user's tuned plans, one for each machine and instruction set.
+
+    Returns
+    -------
+    dict of str to str
+        The name of the instruction set by the path of the file.
+
+    Raises
+    ------
+    OSError
+        The folder can't be used.
+    """
+    folder = _plans_folder()
+    matches = ((name, PLAN_FILE.fullmatch(name)) for name in folder.entries())
+    return {os.path.join(folder.path, name): match[1] for name, match in matches if match}
+
+
+def _plans_folder() -> Folder:
+    return Folder(os.path.join(cache_folder(), "plans"))
+
+
+def read_plans(path: str, isa: str, cpu: CPU) -> tuple[dict[Problem, Plan], list[str]]:
+    """The plans in one of `plan_files`, and descriptions of the lines that hold none.
+
+    Both are empty if this version does not know the instruction set.
+
+    Raises
+    ------
+    OSError
+        The file can't be read.
     """
     lines = measured_plans.read_lines(path)
     return measured_plans.check(lines, cpu._replace(isa=ISAS[isa])) if isa in ISAS else ({}, [])
 
 
 def verify(store: Store, cpu: CPU) -> Iterator[Fault]:
-    """Find and mend what is damaged, half there, left over, or open to others; tells of each.
+    """Repair the cache: remove what is damaged, incomplete, left over or writable by others.
 
-    A kernel that is removed is made again when it is needed; of plans, the lines stay that hold.
+    A kernel that is removed is compiled again when it is needed. Of a file with plans, the valid
+    lines stay.
+
+    Yields
+    ------
+    Fault
+        Each one, after its repair.
 
     Raises
     ------
     OSError
-        It can't be mended.
+        A repair fails.
     """
-    folders = store.folder, _plans()
+    folders = store.folder, _plans_folder()
     for path in (cache_folder(), *(folder.path for folder in folders)):
-        yield from _close(path)
+        yield from _make_private(path)
     for folder in folders:
-        if infeasible_reason := folder.infeasible_reason():
-            done = "nothing there is used; NKBLAS_CACHE_DIR names another folder"
-            yield Fault((folder.path,), infeasible_reason, done)
+        if unusable_reason := folder.unusable_reason():
+            action = "no file in it is used; NKBLAS_CACHE_DIR can name another folder"
+            yield Fault((folder.path,), unusable_reason, action)
             return
     for kernel in kernels(store):
-        if kernel.fault:
-            yield _removed(Fault(kernel.files, kernel.fault))
+        if kernel.damage:
+            yield _remove_files(Fault(kernel.files, kernel.damage))
     for folder in folders:
-        yield from _leftovers(folder)
+        yield from _remove_abandoned_files(folder)
     for path, isa in plan_files().items():
         try:
-            faults = read_plans(path, isa, cpu)[1]
+            line_faults = read_plans(path, isa, cpu)[1]
         except OSError as error:
-            yield _removed(Fault((path,), error.strerror or str(error)))
+            yield _remove_files(Fault((path,), error.strerror or str(error)))
             continue
-        for why in faults:
-            yield Fault((path,), why)
-        if faults:
+        for reason in line_faults:
+            yield Fault((path,), reason)
+        if line_faults:
             measured_plans.compact(path, cpu._replace(isa=ISAS[isa]))
 
 
-def _close(path: str) -> Iterator[Fault]:
-    """Have a folder that nobody else can write to; what is in it now may be anybody's, and goes."""
+def _make_private(path: str) -> Iterator[Fault]:
+    """Deny others write access to a folder; remove its files, since others may have written them.
+
+    A symbolic link in the place of a folder inside the cache is removed.
+    """
     if os.path.islink(path) and path != cache_folder():
         os.unlink(path)
-        yield Fault((path,), "a link, which is not followed")
+        yield Fault((path,), "a symbolic link, which is not followed")
     try:
         descriptor = os.open(path, os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
-        return  # there is none; or nobody can mend that it is none
+        return  # it does not exist, or is no folder, or another user's
     try:
-        found = os.fstat(descriptor)
-        if found.st_uid == os.geteuid() and found.st_mode & 0o022:
+        status = os.fstat(descriptor)
+        if status.st_uid == os.geteuid() and status.st_mode & 0o022:
             os.fchmod(descriptor, 0o700)
-            names = [name for name in os.listdir(descriptor) if _is_ours(name)]
+            names = [name for name in os.listdir(descriptor) if _is_nkblas_file(name)]
             for name in names:
-                remove(name, descriptor)
-            why = f"others can write to it (mode {stat.S_IMODE(found.st_mode):04o})"
-            files = f", and removed {len(names)} files that may be anybody's" * bool(names)
-            yield Fault((path,), why, f"closed it{files}")
+                remove_entry(name, descriptor)
+            reason = f"others can write to it (mode {stat.S_IMODE(status.st_mode):04o})"
+            removed = (
+                f", and removed {len(names)} files that others may have written" if names else ""
+            )
+            yield Fault((path,), reason, f"denied others access{removed}")
     finally:
         os.close(descriptor)
 
 
-def _is_ours(name: str) -> bool:
-    return name == LOCK or any(known.fullmatch(name) for known in (FILE, PLANS, TEMPORARY))
+def _is_nkblas_file(name: str) -> bool:
+    """Whether a file has a name that nkblas gives."""
+    patterns = (KERNEL_FILE, PLAN_FILE, TEMPORARY_FILE)
+    return name == LOCK_FILE or any(pattern.fullmatch(name) for pattern in patterns)
 
 
-def _leftovers(folder: Folder) -> Iterator[Fault]:
-    """Temporary files of processes that died."""
-    for name in folder.stats():
-        found = TEMPORARY.fullmatch(name)
-        if found and not folder.is_locked(byte_of(found[2]) if found[2] else 0):
+def _remove_abandoned_files(folder: Folder) -> Iterator[Fault]:
+    """Remove temporary files of processes that have died."""
+    for name in folder.entries():
+        match = TEMPORARY_FILE.fullmatch(name)
+        if match is None:
+            continue
+        if not folder.is_locked(lock_byte(match[2]) if match[2] else PLAN_FILE_LOCK_BYTE):
             path = os.path.join(folder.path, name)
-            yield _removed(Fault((path,), "a temporary file that nobody writes"))
+            yield _remove_files(Fault((path,), "an abandoned temporary file"))
 
 
 def prune(store: Store, cpu: CPU) -> Iterator[Fault]:
-    """`verify`, and remove what this version can't use and what exceeds the limit; tells of each.
+    """Do as `verify`, and remove files that this version can't use or that exceed the size limit.
+
+    Yields
+    ------
+    Fault
+        Each one, and each removal.
 
     Raises
     ------
     OSError
-        It can't be removed.
+        A file can't be removed.
     """
     yield from verify(store, cpu)
     for kernel in kernels(store):
-        if not kernel.current:
-            yield _removed(Fault(kernel.files, f"{kernel.symbol} of another version"))
+        if not kernel.is_current:
+            yield _remove_files(Fault(kernel.files, f"{kernel.symbol} of another version"))
     before = {kernel.key: kernel for kernel in kernels(store)}
     store.shrink(config.CACHE_SIZE)
     for key in before.keys() - {kernel.key for kernel in kernels(store)}:
-        why = f"{before[key].symbol}, one of those used least, above NKBLAS_CACHE_SIZE"
-        yield Fault(before[key].files, why)
+        reason = f"{before[key].symbol}, among the least recently used, above NKBLAS_CACHE_SIZE"
+        yield Fault(before[key].files, reason)
     for path, isa in plan_files().items():
         if isa in ISAS:
             lines = measured_plans.compact(path, cpu._replace(isa=ISAS[isa]))
             if lines:
-                yield Fault((path,), f"{lines} of its lines, replaced by later ones or of no use")
+                yield Fault((path,), f"{lines} of its lines, superseded or unusable")
 
 
 def clear(store: Store) -> list[str]:
-    """Remove all that nkblas has made; the files.
+    """Remove all files that nkblas has written to the cache folder.
+
+    Returns
+    -------
+    list of str
+        Their paths.
 
     Raises
     ------
     OSError
-        One can't be removed.
+        A file can't be removed.
     """
     removed: list[str] = []
-    for folder in (store.folder, _plans()):
-        names = [name for name in folder.stats() if _is_ours(name)]
-        removed += _removed(Fault(tuple(os.path.join(folder.path, n) for n in names), "")).files
-        with contextlib.suppress(OSError):  # there is none, or something else is in it
+    for folder in (store.folder, _plans_folder()):
+        names = filter(_is_nkblas_file, folder.entries())
+        paths = tuple(os.path.join(folder.path, name) for name in names)
+        removed += _remove_files(Fault(paths, "")).files
+        with contextlib.suppress(OSError):  # the folder does not exist, or has other files
             os.rmdir(folder.path)
     return removed
 
 
-def _removed(fault: Fault) -> Fault:
+def _remove_files(fault: Fault) -> Fault:
+    """Remove the files of a fault, and return the fault."""
     for path in fault.files:
         folder, name = os.path.split(path)
         Folder(folder).remove(name)
     return fault
 
 
-def to_text(found: Iterable[Plan], cpu: CPU) -> str:
-    """Plans as a file that says which machine they are for."""
-    lines = [measured_plans.to_line(plan) for plan in sorted(found, key=lambda plan: plan.problem)]
-    return "".join([f"{HEADER}{measured_plans.machine(cpu)} ({cpu.brand}): {len(lines)}\n", *lines])
+def export_text(plans: Iterable[Plan], cpu: CPU) -> str:
+    """The text of a file with plans, whose first line names their machine."""
+    lines = [measured_plans.to_line(plan) for plan in sorted(plans, key=lambda plan: plan.problem)]
+    header = f"{EXPORT_HEADER}{measured_plans.machine(cpu)} ({cpu.brand}): {len(lines)}\n"
+    return "".join([header, *lines])
 
 
-def machine_of(lines: Iterable[str]) -> str:
-    """The machine that a file of plans says it is for; empty if it does not."""
+def exported_machine(lines: Iterable[str]) -> str:
+    """The machine that exported plans are for; empty if no line names it."""
     for line in lines:
-        if line.startswith(HEADER):
-            return line.removeprefix(HEADER).split(" ")[0].strip()
+        if line.startswith(EXPORT_HEADER):
+            return line.removeprefix(EXPORT_HEADER).split(" ")[0].strip()
     return ""

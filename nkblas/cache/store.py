@@ -1,7 +1,8 @@
-"""The store: compiled kernels on disk, by the hash of all that they were made from.
+"""The kernel store: compiled kernels on disk, addressed by a hash of their inputs.
 
-A kernel is two files, ``<key>.so`` and ``<key>.json``. The second is written last, and holds the
-digest of the first: what is torn, swapped or damaged reads as absent, and is made again.
+A kernel is two files, ``<key>.so`` and ``<key>.json``. The second one, its record, is written last
+and holds the digest of the first: a kernel that is incomplete, swapped or damaged counts as absent,
+and is compiled again.
 """
 
 import contextlib
@@ -13,26 +14,29 @@ from typing import Any
 
 from nkblas.codegen.spec import KernelSpec, to_dict
 from nkblas.system import config
-from nkblas.system.folder import LARGEST, Folder
+from nkblas.system.folder import MAX_FILE_BYTES, Folder
 from nkblas.system.log import log
 from nkblas.system.toolchain import toolchain
 
-FILE = re.compile(r"([0-9a-f]{40})\.(so|json)")
-"""Names of a kernel's files."""
+KERNEL_FILE = re.compile(r"([0-9a-f]{40})\.(so|json)")
+"""Names of a kernel's files: the key, and the suffix."""
 
-GENERATOR = ("base", "codegen", "engine")
-"""The folders that a kernel's code depends on: tables, generator, and the engine's header, which
-has the layout of what kernels read."""
+GENERATOR_FOLDERS = ("base", "codegen", "engine")
+"""The package's folders that a kernel's code depends on: the tables, the code generator, and the
+engine's header, which defines the layout of the structs that kernels read."""
+
+MAX_CACHED_KEYS = 1 << 14
+"""Number of specs whose keys a process remembers."""
 
 
-def generation() -> str:
-    """A hash of the generator's own sources and of the toolchain's version.
+def generator_hash() -> str:
+    """A hash of the code generator's sources and of the toolchain's version.
 
-    It is part of every key: after an upgrade of either, no old kernel is found.
+    It is part of each key: after an upgrade of either, no kernel of before is found.
     """
     digest = hashlib.sha256()
     package = os.path.dirname(os.path.dirname(__file__))
-    for folder in GENERATOR:
+    for folder in GENERATOR_FOLDERS:
         for path, folders, names in os.walk(os.path.join(package, folder)):
             folders.sort()
             for name in sorted(names):
@@ -43,20 +47,21 @@ def generation() -> str:
     return digest.hexdigest()
 
 
-def byte_of(key: str) -> int:
-    """The byte of the folder's lock that is a kernel's."""
+def lock_byte(key: str) -> int:
+    """The byte of the folder's lock file that is locked while a kernel is being made."""
     return int(key[:15], 16)
 
 
-KEYS = 1 << 14
-"""Keys that are remembered."""
-
-
 class Store:
-    """Kernels in ``folder/kernels``.
+    """The kernels in ``folder/kernels``.
 
-    Every method may fail as a disk may fail; none of them raises for it. A kernel that can't be
-    read is absent, one that can't be written is kept by its process alone.
+    No method but `read`, `shrink` and `remove` raises an exception for a failure of the disk: a
+    kernel that can't be read is absent, and one that can't be written stays in its process.
+
+    Parameters
+    ----------
+    folder : path_like
+        The cache folder.
 
     Attributes
     ----------
@@ -65,65 +70,71 @@ class Store:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Folder(os.path.join(folder, "kernels"))
-        self._generation: str | None = None
+        self._generator_hash: str | None = None
         self._keys: dict[KernelSpec, str] = {}
-        self._room = 0  # bytes that may be written until somebody has to look at the limit
+        self._write_allowance = 0  # bytes to write until the size limit is checked again
 
     def key(self, spec: KernelSpec) -> str:
-        """The name of a kernel: a hash of its spec and of the `generation`."""
+        """The key of a kernel: a hash of its spec and of `generator_hash`."""
         if spec not in self._keys:
-            if self._generation is None:
-                self._generation = generation()
-            if len(self._keys) >= KEYS:
+            if self._generator_hash is None:
+                self._generator_hash = generator_hash()
+            if len(self._keys) >= MAX_CACHED_KEYS:
                 self._keys.clear()
-            text = json.dumps([to_dict(spec), self._generation], sort_keys=True)
+            text = json.dumps([to_dict(spec), self._generator_hash], sort_keys=True)
             self._keys[spec] = hashlib.sha256(text.encode()).hexdigest()[:40]
         return self._keys[spec]
 
     def has(self, spec: KernelSpec) -> bool:
-        """Whether a kernel is there, whole or damaged."""
+        """Whether the store has a kernel, intact or damaged."""
         path = os.path.join(self.folder.path, f"{self.key(spec)}.json")
-        return os.path.exists(path) and not self.folder.infeasible_reason()
+        return os.path.exists(path) and not self.folder.unusable_reason()
 
     def get(self, key: str) -> bytes | None:
-        """The shared library stored under `key`, if it is whole and its digest is right."""
+        """The shared library that is stored under `key`; None if it is absent or damaged."""
         try:
-            return self.read(key, used=True)[1]
+            return self.read(key, mark_used=True)[1]
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
-            infeasible_reason = self.folder.infeasible_reason()
-            if infeasible_reason:
-                self._alone(infeasible_reason)
+            unusable_reason = self.folder.unusable_reason()
+            if unusable_reason:
+                self._warn_not_stored(unusable_reason)
             else:
-                how = getattr(error, "strerror", None) or error
-                what = f"damaged kernel {key} in {self.folder.path} ({how})"
-                log("warning", f"{what}: it is made again", once=True)
+                reason = getattr(error, "strerror", None) or error
+                damage = f"kernel {key} in {self.folder.path} is damaged ({reason})"
+                log("warning", f"{damage}: it is compiled again", once=True)
         return None
 
-    def read(self, key: str, used: bool = False) -> tuple[dict[str, Any], bytes]:
-        """The record and the shared library stored under `key`; whether that is a use of it.
+    def read(self, key: str, mark_used: bool = False) -> tuple[dict[str, Any], bytes]:
+        """The record and the shared library that are stored under `key`.
+
+        Parameters
+        ----------
+        key : str
+        mark_used : bool
+            Whether `shrink` is to count this as a use of the kernel.
 
         Raises
         ------
         OSError
-            One of them is not there, or can't be read.
+            One of the files is absent, or can't be read.
         ValueError
-            They are not what was stored.
+            The files are not those that were stored.
         """
-        text, library = self.folder.read(f"{key}.json", f"{key}.so", used=used)
+        text, library = self.folder.read(f"{key}.json", f"{key}.so", mark_used=mark_used)
         try:
             record = json.loads(text)
         except RecursionError:
-            raise ValueError("the record is no record") from None
+            raise ValueError("the record is nested too deeply") from None
         if not isinstance(record, dict) or record.get("key") != key:
             raise ValueError("the record is not this kernel's")
         if record.get("sha256") != hashlib.sha256(library).hexdigest():
-            raise ValueError("the library has not the digest that its record says")
+            raise ValueError("the library does not match the digest in its record")
         return record, library
 
     def put(self, key: str, library: bytes, spec: KernelSpec) -> None:
-        """Store a library under `key`; each file appears whole or not at all."""
+        """Store a shared library under `key`, each file atomically; apply the size limit."""
         record: dict[str, Any] = {
             "key": key,
             "kernel": spec.symbol,
@@ -134,29 +145,34 @@ class Store:
         try:
             self.folder.write(f"{key}.so", library)
             self.folder.write(f"{key}.json", json.dumps(record, indent=1).encode() + b"\n")
-            self._room -= len(library)
+            self._write_allowance -= len(library)
         except OSError as error:
-            self._alone(error.strerror or str(error))
+            self._warn_not_stored(error.strerror or str(error))
             return
-        if self._room < 0:
+        if self._write_allowance < 0:
             with contextlib.suppress(OSError):
-                self._room = min(
-                    config.CACHE_SIZE - self.shrink(config.CACHE_SIZE), config.CACHE_SIZE // 16
-                )
+                unused = config.CACHE_SIZE - self.shrink(config.CACHE_SIZE)
+                self._write_allowance = min(unused, config.CACHE_SIZE // 16)
 
-    def _alone(self, why: str) -> None:
+    def _warn_not_stored(self, reason: str) -> None:
         log(
             "warning",
-            f"kernels can't be kept in {self.folder.path} ({why}): each process compiles its own; "
-            "NKBLAS_CACHE_DIR names another folder",
+            f"kernels can't be kept in {self.folder.path} ({reason}): each process compiles its "
+            "own; NKBLAS_CACHE_DIR can name another folder",
             once=True,
         )
 
     def shrink(self, limit: int) -> int:
-        """Remove kernels if they take up more than `limit` bytes; how many they take up then.
+        """Remove kernels if they occupy more than `limit` bytes.
 
-        Those go that were not used for longest, until there is some room; what is too large for a
-        kernel goes first. Those being made stay, and who runs a kernel has it in memory.
+        The least recently used ones are removed until an eighth of the limit is free; files too
+        large to be kernels come first. Kernels that are being made stay. A process that runs a
+        kernel has it in memory.
+
+        Returns
+        -------
+        int
+            The bytes that the remaining kernels occupy.
 
         Raises
         ------
@@ -164,16 +180,18 @@ class Store:
             A file can't be removed.
         """
         sizes: dict[str, int] = {}
-        used: dict[str, float] = {}
-        for name, found in self.folder.stats().items():
-            kernel = FILE.fullmatch(name)
-            if kernel:
-                key = kernel[1]
-                sizes[key] = sizes.get(key, 0) + found.st_size
-                used[key] = max(used.get(key, 0.0), found.st_mtime)
+        last_used: dict[str, float] = {}
+        for name, status in self.folder.entries().items():
+            match = KERNEL_FILE.fullmatch(name)
+            if match:
+                key = match[1]
+                sizes[key] = sizes.get(key, 0) + status.st_size
+                last_used[key] = max(last_used.get(key, 0.0), status.st_mtime)
         total = sum(sizes.values())
         if total > limit:
-            for key in sorted(used, key=lambda key: (sizes[key] <= LARGEST, used[key])):
+            for key in sorted(
+                sizes, key=lambda key: (sizes[key] <= MAX_FILE_BYTES, last_used[key])
+            ):
                 if total <= limit * 7 // 8:
                     break
                 if not self.is_locked(key):
@@ -187,15 +205,15 @@ class Store:
         Raises
         ------
         OSError
-            That can't be.
+            A file can't be removed.
         """
         for suffix in ("json", "so"):
             self.folder.remove(f"{key}.{suffix}")
 
     def lock(self, key: str) -> contextlib.AbstractContextManager[None]:
-        """Be the one process of all that makes this kernel; without a disk, do not wait."""
-        return self.folder.lock(byte_of(key))
+        """Hold the lock for making this kernel, against all processes; see `Folder.lock`."""
+        return self.folder.lock(lock_byte(key))
 
     def is_locked(self, key: str) -> bool:
         """Whether a process is making this kernel."""
-        return self.folder.is_locked(byte_of(key))
+        return self.folder.is_locked(lock_byte(key))

@@ -165,7 +165,7 @@ void *nk_load(const void *library, size_t size, const char *name, const char *sy
 typedef struct {
     char vendor[13], brand[49];
     int32_t family, model, stepping;
-    uint32_t words[12]; /* feature words, in the order of system/cpu.py's FEATURES */
+    uint32_t words[12]; /* feature words, indexed by Word in system/cpu.py */
     uint64_t xcr0;
     int64_t l1d, l2, l3; /* bytes of one cache; 0: unknown */
     int32_t l1d_ways, l2_ways, l3_ways;

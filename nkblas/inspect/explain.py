@@ -1,8 +1,8 @@
-"""What nkblas tells about itself: `explain`, `stats`, `show_config`."""
+"""`nkblas.explain`: the plan of a product, the alternatives, and where its kernels are."""
 
 import math
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -25,37 +25,46 @@ from nkblas.system.cpu import CPU, cpu
 if TYPE_CHECKING:
     from nkblas._engine import nk_matrix
 
-REJECTED = 3
-"""Plans that `explain` shows beside the chosen one."""
+MAX_REJECTED = 3
+"""Number of rejected plans in an explanation."""
 
 
 class Explanation(NamedTuple):
-    """How nkblas does one product; `explain` makes it.
+    """How nkblas does a product; `explain` returns it.
 
     Attributes
     ----------
     backend : {"nkblas", "numpy"}
-        Who does it.
+        The library that does the product.
     reason : str
-        Why NumPy does it, or why there is no plan; empty otherwise.
+        Why NumPy does the product, or why there is no plan for it; else empty.
     problem : Problem or None
-        The product of one pair of matrices (of a stack).
+        The product of one pair of matrices of the stacks. None if nkblas has no kernels for the
+        dtypes.
     plan : Plan or None
-        ``plan.origin`` says who chose it: the "model", or a measurement, "tuned" on this machine
-        or "shipped" with nkblas.
+        The plan that a call uses now. ``plan.origin`` is "model" for a plan that the cost model
+        selected, "tuned" for one that was measured on this machine, and "shipped" for one that was
+        measured for the package.
     kernels : tuple of str
-        The generated functions that it runs, the main tile's first.
-    cache : tuple of str
-        Where each of them is now: "process", "store", or "nowhere" (the first call compiles it).
+        Names of the generated functions that the plan calls, the main tile's first.
+    cache : tuple of {"process", "store", "nowhere"}
+        Where each of `kernels` is now: loaded by this process, in the store on disk, or still to
+        be compiled.
     threads : int
-        How many threads do it, where none of them is needed elsewhere.
+        The number of threads that do the product, if no other product runs at the same time.
     awaited : Plan or None
-        The better plan for which `plan` only stands by, until its kernels are compiled.
+        The plan that replaces `plan`, an interim plan, once its kernels are compiled. None if
+        `plan` is final.
     rejected : tuple of Plan
-        What the model would take next, each with its modelled time on one thread.
+        The cheapest other plans by the cost model, in the order of their modelled times on one
+        thread (``plan.nanoseconds``).
+
+    See Also
+    --------
+    nkblas.explain
     """
 
-    backend: str
+    backend: Literal["nkblas", "numpy"]
     reason: str
     problem: Problem | None = None
     plan: Plan | None = None
@@ -67,7 +76,7 @@ class Explanation(NamedTuple):
 
     @property
     def tile(self) -> tuple[int, int] | None:
-        """The register tile (mr, nr)."""
+        """The register tile (mr, nr) of `plan`, in elements; None if there is no plan."""
         return self.plan.tile if self.plan else None
 
     def __str__(self) -> str:
@@ -75,22 +84,23 @@ class Explanation(NamedTuple):
             return f"{self.backend}: {self.reason}"
         lines = [f"{self.backend}: {self.problem}, {self.threads} thread{'s' * (self.threads > 1)}"]
         plans = [("plan", self.plan), ("awaited", self.awaited)]
-        for word, plan in [*plans, *(("rejected", other) for other in self.rejected)]:
+        for label, plan in [*plans, *(("rejected", other) for other in self.rejected)]:
             if plan is not None:
                 origin = f"{plan.origin}{', interim' * plan.interim}"
-                lines.append(f"  {word:8} {duration(plan.nanoseconds):>8}  {plan} ({origin})")
+                lines.append(f"  {label:8} {format_time(plan.nanoseconds):>8}  {plan} ({origin})")
         width = max(map(len, self.kernels))
-        places = zip(self.kernels, self.cache, strict=True)
-        return "\n".join([*lines, *(f"  {name:{width}}  {where}" for name, where in places)])
+        for name, location in zip(self.kernels, self.cache, strict=True):
+            lines.append(f"  {name:{width}}  {location}")
+        return "\n".join(lines)
 
 
 def explain(a: Any, b: Any) -> Explanation:
-    """Tell how ``nkblas.matmul(a, b)`` is done. Nothing is multiplied or compiled.
+    """Explain how ``nkblas.matmul(a, b)`` would be done. Nothing is multiplied or compiled.
 
     Parameters
     ----------
     a, b : array_like
-        As for `matmul`: `b` may be a `PackedMatrix`.
+        Operands as for `matmul`; `b` may be a `PackedMatrix`. Their elements are not read.
 
     Returns
     -------
@@ -98,61 +108,80 @@ def explain(a: Any, b: Any) -> Explanation:
 
     Raises
     ------
-    ValueError, TypeError
-        `matmul` would not take `a` and `b` either.
-    """
+    ValueError
+        The shapes of `a` and `b` do not match, or one of them is a scalar.
+    TypeError
+        There is no product of their dtypes.
 
+    See Also
+    --------
+    nkblas.record : the problems that a program calls.
+    nkblas.stats : how many products NumPy did.
+    """
     a, b = np.asanyarray(a), b if isinstance(b, PackedMatrix) else np.asanyarray(b)
     if 0 in (a.ndim, b.ndim):
         raise ValueError("explain: expected arrays of at least one dimension, got a scalar")
     register_user_dtypes()
     if isinstance(b, PackedMatrix):
         b.check(a)
-        types: tuple[np.dtype, ...] = b.a_dtype, b.dtype, b.result_dtype
+        dtypes: tuple[np.dtype, ...] = b.a_dtype, b.dtype, b.result_dtype
     else:
-        types = matmul.resolve_dtypes((a.dtype, b.dtype, None))
-    name = product(*(dtype.name for dtype in types))
+        dtypes = matmul.resolve_dtypes((a.dtype, b.dtype, None))
+    name = product(*(dtype.name for dtype in dtypes))
     if name is None:
-        return Explanation("numpy", f"dtype {types[2].name} has no generated kernels")
-    problem = _problem(name, types, a, b)
+        return Explanation("numpy", f"dtype {dtypes[2].name} has no generated kernels")
+    problem = _problem_of(name, dtypes, a, b)
     if 0 in (problem.m, problem.n, problem.k):
         return Explanation("nkblas", "nothing to multiply", problem)
     plan = plans_in_table.get(problem) or available_plan(problem)
     awaited = best_known_plan(problem, cpu) if plan.interim else None
-    packed = isinstance(b, PackedMatrix)  # then a stack is one product
-    count = 1 if packed else math.prod(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]))
-    found = describe(plan, cpu, awaited, count)
-    lost = fallback_reasons.get(problem, "")
-    if not lost and "nowhere" in found.cache and config.JIT_MODE != "first-call":
-        missing = found.kernels[found.cache.index("nowhere")]
-        lost = f"{missing}: not in the store, and NKBLAS_JIT={config.JIT_MODE}"
-    return Explanation("numpy", lost, problem) if lost else found
+    is_packed = isinstance(b, PackedMatrix)  # the engine sees a stack as one product then
+    count = 1 if is_packed else math.prod(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]))
+    explanation = describe(plan, cpu, awaited, count)
+    fallback_reason = fallback_reasons.get(problem, "")
+    if not fallback_reason and "nowhere" in explanation.cache and config.JIT_MODE != "first-call":
+        missing = explanation.kernels[explanation.cache.index("nowhere")]
+        fallback_reason = f"{missing}: not in the store, and NKBLAS_JIT={config.JIT_MODE}"
+    if fallback_reason:
+        return Explanation("numpy", fallback_reason, problem)
+    return explanation
 
 
 def describe(plan: Plan, cpu: CPU, awaited: Plan | None = None, count: int = 1) -> Explanation:
-    """The explanation of a plan, for a stack of `count` products."""
+    """The explanation of a plan.
 
-    most = min(get_num_threads(), len(os.sched_getaffinity(0)))
-    # several schedules may come to the same
+    Parameters
+    ----------
+    plan : Plan
+    cpu : CPU
+        The CPU that the rejected plans are ranked for.
+    awaited : Plan, optional
+        The plan that will replace `plan`.
+    count : int
+        Number of products in the stack.
+    """
+    max_threads = min(get_num_threads(), len(os.sched_getaffinity(0)))
+    # Schedules that differ only where the problem does not reach make plans with the same text.
     ranked_plans = {
-        str(other): other for other in cost_model.ranked_plans(plan.problem, cpu, 8 * REJECTED)
+        str(other): other for other in cost_model.ranked_plans(plan.problem, cpu, 8 * MAX_REJECTED)
     }
-    chosen = {str(plan), str(awaited)}
+    selected = {str(plan), str(awaited)}
+    rejected = [other for text, other in ranked_plans.items() if text not in selected]
     return Explanation(
-        "nkblas",
-        "",
-        plan.problem,
-        plan,
-        tuple(spec.symbol for spec in plan.kernels),
-        tuple(map(kernels.where, plan.kernels)),
-        lib.nk_threads_for(plan.nanoseconds * count, most),
-        awaited,
-        tuple(other for text, other in ranked_plans.items() if text not in chosen)[:REJECTED],
+        backend="nkblas",
+        reason="",
+        problem=plan.problem,
+        plan=plan,
+        kernels=tuple(spec.symbol for spec in plan.kernels),
+        cache=tuple(map(kernels.where, plan.kernels)),
+        threads=lib.nk_threads_for(plan.nanoseconds * count, max_threads),
+        awaited=awaited,
+        rejected=tuple(rejected[:MAX_REJECTED]),
     )
 
 
-def duration(nanoseconds: float) -> str:
-    """A time to read, in three digits."""
+def format_time(nanoseconds: float) -> str:
+    """A time as text: three digits and a unit."""
     for unit in ("ns", "us", "ms"):
         if nanoseconds < 999.5:
             return f"{nanoseconds:.3g} {unit}"
@@ -160,11 +189,19 @@ def duration(nanoseconds: float) -> str:
     return f"{nanoseconds:.3g} s"
 
 
-def _problem(
-    name: str, types: tuple[np.dtype, ...], a: np.ndarray, b: np.ndarray | PackedMatrix
+def _problem_of(
+    name: str, dtypes: tuple[np.dtype, ...], a: np.ndarray, b: np.ndarray | PackedMatrix
 ) -> Problem:
-    """The problem of one pair of matrices, as the engine will see it."""
+    """The problem that the engine will find for the product of one pair of matrices.
 
+    Parameters
+    ----------
+    name : str
+        The product's key in `nkblas.base.dtypes.PRODUCTS`.
+    dtypes : tuple of np.dtype
+        Of the operands and of the result, after casting.
+    a, b : np.ndarray or PackedMatrix
+    """
     a = a[(None,) * (a.ndim == 1)]
     if isinstance(b, PackedMatrix):
         a = a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
@@ -173,18 +210,34 @@ def _problem(
     (m, k), (k_of_b, n) = a.shape[-2:], b.shape[-2:]
     if k != k_of_b:
         raise ValueError(f"explain: expected inner dimensions that agree, got {k} and {k_of_b}")
-    np.broadcast_shapes(a.shape[:-2], b.shape[:-2])  # raises as matmul does
+    np.broadcast_shapes(a.shape[:-2], b.shape[:-2])  # raises ValueError like matmul
 
-    def matrix(columns: int, strides: tuple[int, ...] | None, dtype: np.dtype) -> "nk_matrix":
-        size = dtype.itemsize
-        rs, cs = strides[-2:] if strides else (columns * size, size)
-        return ffi.new("nk_matrix *", (ffi.NULL, rs // size, cs // size))
-
-    # What NumPy casts, it casts to row-major copies.
-    left = matrix(k, a.strides if a.dtype == types[0] else None, types[0])
+    # NumPy casts operands to row-major copies.
+    a_strides = a.strides if a.dtype == dtypes[0] else None
+    a_matrix = _matrix_to_c(k, a_strides, dtypes[0].itemsize)
     if isinstance(b, PackedMatrix):
-        right = ffi.new("nk_matrix *", {"is_packed": 1})
+        b_matrix = ffi.new("nk_matrix *", {"is_packed": 1})
     else:
-        right = matrix(n, b.strides if b.dtype == types[1] else None, types[1])
-    c, strides = matrix(n, None, types[2]), ffi.new("nk_batch_strides *")
-    return problem_from_c(lib.nk_describe(product_code(name), m, n, k, left, right, c, strides))
+        b_strides = b.strides if b.dtype == dtypes[1] else None
+        b_matrix = _matrix_to_c(n, b_strides, dtypes[1].itemsize)
+    c_matrix = _matrix_to_c(n, None, dtypes[2].itemsize)
+    batch_strides = ffi.new("nk_batch_strides *")
+    c_problem = lib.nk_describe(
+        product_code(name), m, n, k, a_matrix, b_matrix, c_matrix, batch_strides
+    )
+    return problem_from_c(c_problem)
+
+
+def _matrix_to_c(columns: int, strides: tuple[int, ...] | None, itemsize: int) -> "nk_matrix":
+    """The engine's struct for a matrix, without data.
+
+    Parameters
+    ----------
+    columns : int
+    strides : tuple of int or None
+        In bytes; None for a contiguous row-major matrix.
+    itemsize : int
+        Bytes of an element.
+    """
+    row_stride, column_stride = strides[-2:] if strides else (columns * itemsize, itemsize)
+    return ffi.new("nk_matrix *", (ffi.NULL, row_stride // itemsize, column_stride // itemsize))

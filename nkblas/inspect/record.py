@@ -1,4 +1,4 @@
-"""`record`: which problems a workload calls, and how often."""
+"""`nkblas.record`: count the products of a program by their problems."""
 
 import contextlib
 import os
@@ -10,10 +10,10 @@ from nkblas.runtime.abi import problem_from_c
 
 
 class Recording(Mapping[Problem, int]):
-    """Problems, and how many products of each were done; `record` makes it.
+    """Number of products by problem; `record` returns it.
 
-    A mapping from `Problem` to int, those with the most arithmetic first. As text, and in a file,
-    it has a line for each: ``128x768x3072:f32 123``.
+    A mapping from `Problem` to int, in descending order of arithmetic (product of count and
+    flops). Its text, which `save` writes, has a line for each problem: ``128x768x3072:f32 123``.
 
     Parameters
     ----------
@@ -22,20 +22,26 @@ class Recording(Mapping[Problem, int]):
     Attributes
     ----------
     seconds : dict of Problem to float
-        How long all products of a problem took, on the clock; empty if it was read from a file.
+        Wall-clock time of all products of a problem, in seconds. Empty if the recording was read
+        from a file.
+
+    See Also
+    --------
+    nkblas.record
+    nkblas.warmup : tune and compile for the problems of a recording.
     """
 
     def __init__(self, counts: Mapping[Problem, int] | None = None) -> None:
         self._counts: dict[Problem, int] = {}
         self.seconds: dict[Problem, float] = {}
-        self._set(counts or {})
+        self._set_counts(counts or {})
 
-    def _set(self, counts: Mapping[Problem, int]) -> None:
-        def order(item: tuple[Problem, int]) -> tuple[object, ...]:
+    def _set_counts(self, counts: Mapping[Problem, int]) -> None:
+        def descending_flops(item: tuple[Problem, int]) -> tuple[object, ...]:
             problem, count = item
             return -count * problem.flops, problem
 
-        self._counts = dict(sorted(counts.items(), key=order))
+        self._counts = dict(sorted(counts.items(), key=descending_flops))
 
     def __getitem__(self, problem: Problem) -> int:
         return self._counts[problem]
@@ -53,7 +59,7 @@ class Recording(Mapping[Problem, int]):
         return f"<Recording: {len(self)} problems, {sum(self.values())} products>"
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a file that `load` reads.
+        """Write the recording to a text file, for `load`.
 
         Parameters
         ----------
@@ -62,17 +68,21 @@ class Recording(Mapping[Problem, int]):
         Raises
         ------
         OSError
-            It can't be written.
+            The file can't be written.
+
+        See Also
+        --------
+        load
         """
         with open(path, "w", encoding="ascii") as file:
             file.write(str(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Recording":
-        """Read a file that `save` wrote.
+        """Read a recording from a text file.
 
-        A problem may have several lines, and lines that begin with ``#`` count for nothing: files
-        can be put together and edited.
+        Files can be concatenated and edited: the counts of a problem with several lines are added
+        up, and lines that begin with ``#`` are comments.
 
         Parameters
         ----------
@@ -85,11 +95,15 @@ class Recording(Mapping[Problem, int]):
         Raises
         ------
         ValueError
-            A line is damaged; the message names the file and the line.
+            A line is neither a comment nor a problem with a count; the message names the file and
+            the line.
         OSError
             The file can't be read.
-        """
 
+        See Also
+        --------
+        save
+        """
         counts: dict[Problem, int] = {}
         with open(path, encoding="ascii", errors="replace") as file:
             for number, line in enumerate(file, 1):
@@ -111,18 +125,23 @@ class Recording(Mapping[Problem, int]):
 
 @contextlib.contextmanager
 def record() -> Iterator[Recording]:
-    """Collect the problems that this process calls, in all threads, and how often it does.
+    """Count the products that this process calls in a block, in all threads, by their problems.
 
-    Every product that nkblas does meanwhile counts, each matrix of a stack by itself; what NumPy
-    does, also on behalf of nkblas, does not. A problem is what the engine makes of a call: a
-    stack of matrices times a single one is one product with more rows, and ``C.T = B.T @ A.T``
-    stands for a C with columns. Recordings may be nested, and may run in several threads at a
-    time.
+    Each product that nkblas does is counted, each matrix of a stack by itself. Products that NumPy
+    does are not counted, even if nkblas calls NumPy. A problem describes a product as the engine
+    sees it: a stack of matrices times a single matrix is one product with more rows, and a product
+    whose result is column-major is recorded as its transpose, ``C.T = B.T @ A.T``. Recordings may
+    be nested, and may run in several threads at a time.
 
     Returns
     -------
     context manager of Recording
-        It is filled when the block ends.
+        The recording is filled at the end of the block.
+
+    See Also
+    --------
+    nkblas.warmup : tune and compile for the problems of a recording.
+    nkblas.explain : the plan of one product.
 
     Examples
     --------
@@ -134,30 +153,28 @@ def record() -> Iterator[Recording]:
     <BLANKLINE>
     """
     recording = Recording()
-    news: dict[Problem, int] = {}
+    counts: dict[Problem, int] = {}
     lib.nk_start_recording()
     try:
-        before = _recorded()
+        before = _read_counters()
         try:
             yield recording
         finally:
-            after = _recorded()
-            for problem, (count, nanoseconds) in after.items():
+            for problem, (count, nanoseconds) in _read_counters().items():
                 count_before, nanoseconds_before = before.get(problem, (0, 0))
                 if count > count_before:
-                    news[problem] = count - count_before
+                    counts[problem] = count - count_before
                     recording.seconds[problem] = 1e-9 * (nanoseconds - nanoseconds_before)
-            recording._set(news)
+            recording._set_counts(counts)
     finally:
         lib.nk_stop_recording()
 
 
-def _recorded() -> dict[Problem, tuple[int, int]]:
-    """All that the engine has counted: products, and the nanoseconds that they took."""
-
-    there = room = 0
-    while there >= room:  # others may be counting
-        room = there + 64
-        records = ffi.new("nk_record[]", room)
-        there = lib.nk_recorded(records, room)
-    return {problem_from_c(r.problem): (r.products, r.nanoseconds) for r in records[0:there]}
+def _read_counters() -> dict[Problem, tuple[int, int]]:
+    """The engine's counters by problem: the number of products, and their nanoseconds."""
+    count = capacity = 0
+    while count >= capacity:  # other threads may add problems between two calls
+        capacity = count + 64
+        records = ffi.new("nk_record[]", capacity)
+        count = lib.nk_recorded(records, capacity)
+    return {problem_from_c(r.problem): (r.products, r.nanoseconds) for r in records[0:count]}

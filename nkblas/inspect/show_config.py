@@ -1,7 +1,8 @@
-"""What nkblas finds on this machine, and what it lacks: `nkblas.show_config`, ``nkblas info``."""
+"""What nkblas found on this machine, and what is missing: `nkblas.show_config`, ``nkblas info``."""
 
 import resource
 import tempfile
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -11,15 +12,23 @@ from nkblas.codegen.compiler import CompileError, python
 from nkblas.runtime.kernels import kernels
 from nkblas.runtime.threads import get_num_threads
 from nkblas.system import config
-from nkblas.system.cpu import cpu, quota
+from nkblas.system.cpu import cgroup_cpu_quota, cpu
 from nkblas.system.toolchain import LINKERS, find_linker, toolchain
+
+START_TIME, KERNEL_TIME = "0.5 s", "0.1 s"
+"""How long the start of the compiler takes, and the compilation of a kernel."""
+
+COMPILER_MEMORY = "250 MB"
+"""Memory of a process that has the compiler in itself."""
+
+COMPILER_ADDRESS_SPACE = 400 << 20
+"""Bytes of address space that the compiler and its libraries take."""
 
 
 def show_config() -> None:
-    """Print what nkblas found, the CPU, the toolchain, the store, and what it lacks."""
-
+    """Print the configuration: CPU, threads, toolchain and store; and what the machine lacks."""
     linker = find_linker()
-    lines = {
+    rows = {
         "version": __version__,
         "cpu": str(cpu),
         "isa": f"{cpu.isa.name} of {', '.join(ISAS)} (NKBLAS_ISA lowers it)",
@@ -30,50 +39,49 @@ def show_config() -> None:
         "jit": f"{config.JIT_MODE} (NKBLAS_JIT)",
         "numpy": np.__version__,
     }
-    print("\n".join(f"{name:9}  {value}" for name, value in lines.items()))
-    for lack in lacks():
-        print(f"{'lacking':9}  {lack}")
+    print("\n".join(f"{name:9}  {value}" for name, value in rows.items()))
+    for limitation in limitations():
+        print(f"{'lacking':9}  {limitation}")
 
 
-FIRST, EACH, MEMORY = "0.5 s", "0.1 s", "250 MB"
-"""To start the compiler, to compile a kernel; and what it takes up in the process itself."""
+def limitations() -> Iterator[str]:
+    """What this machine or this environment lacks, each with its cost."""
+    yield from _compiler_limitations()
+    yield from _storage_limitations()
+    quota = cgroup_cpu_quota()
+    if quota is not None and quota < 1:
+        cost = f"one thread, and everything, compilation too, takes {1 / quota:.2g} times as long"
+        yield f"a whole CPU (the control group grants {quota:.2g}): {cost}"
 
-ADDRESSES = 400 << 20
-"""Bytes of addresses that the compiler takes up, with its libraries."""
 
-
-def lacks() -> list[str]:
-    """What this machine or this environment lacks, and what each of that costs."""
-
-    found = []
-    by_numpy = "what the store has no kernels for, NumPy does"
+def _compiler_limitations() -> Iterator[str]:
+    """Why no kernel can be compiled."""
+    cost = "NumPy does the products for which the store has no kernels"
     if config.JIT_MODE == "never":
-        found.append(f"leave to compile (NKBLAS_JIT=never): {by_numpy}")
+        yield f"permission to compile (NKBLAS_JIT=never): {cost}"
     if not toolchain():
-        found.append(f"MLIR (python -m pip install nkblas brings it): {by_numpy}")
+        yield f"MLIR (python -m pip install nkblas installs it): {cost}"
     try:
         python()
     except CompileError as error:
-        found.append(f"{error}: {by_numpy}")
+        yield f"{error}: {cost}"
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit != resource.RLIM_INFINITY and limit < ADDRESSES:
-        have, need = limit >> 20, ADDRESSES >> 20
-        found.append(f"memory (ulimit -v: {have} MiB; the compiler needs {need}): {by_numpy}")
+    if limit != resource.RLIM_INFINITY and limit < COMPILER_ADDRESS_SPACE:
+        sizes = f"{limit >> 20} MiB; the compiler needs {COMPILER_ADDRESS_SPACE >> 20}"
+        yield f"memory (ulimit -v: {sizes}): {cost}"
 
-    in_memory = f"each process compiles its own kernels: {FIRST}, then {EACH} for each"
-    infeasible_reason = kernels.store.folder.unwritable_reason()
-    if infeasible_reason:
-        where = f"{kernels.store.folder.path}: {infeasible_reason}; NKBLAS_CACHE_DIR names another"
-        found.append(f"a folder to keep kernels in ({where}): {in_memory}; no plan is kept")
+
+def _storage_limitations() -> Iterator[str]:
+    """Why no kernel can be stored."""
+    cost = f"each process compiles its own kernels: {START_TIME}, then {KERNEL_TIME} for each"
+    folder = kernels.store.folder
+    unwritable_reason = folder.unwritable_reason()
+    if unwritable_reason:
+        detail = f"{folder.path}: {unwritable_reason}; NKBLAS_CACHE_DIR can name another"
+        yield f"a folder to keep kernels in ({detail}): {cost}; no tuned plan is kept"
     if not find_linker():
-        found.append(f"a linker ({', '.join(LINKERS)} in PATH): {in_memory}, and {MEMORY}")
+        yield f"a linker ({', '.join(LINKERS)} in PATH): {cost}, and {COMPILER_MEMORY}"
     try:
         tempfile.gettempdir()
     except OSError:
-        found.append(f"a folder for temporary files (TMPDIR): {in_memory}, and {MEMORY}")
-
-    granted = quota()
-    if granted is not None and granted < 1:
-        slower = f"one thread, and all takes {1 / granted:.2g} times as long, compiling too"
-        found.append(f"a whole CPU (the control group grants {granted:.2g}): {slower}")
-    return found
+        yield f"a folder for temporary files (TMPDIR): {cost}, and {COMPILER_MEMORY}"

@@ -5,19 +5,23 @@ from nkblas.runtime.kernels import kernels
 
 
 def stats() -> dict[str, int]:
-    """Counts since the process started.
+    """Return what nkblas has done since the process started.
 
     Returns
     -------
-    dict
-        ``calls``: products asked of nkblas, each matrix of a stack by itself. ``fallbacks``:
-        those that NumPy did. ``kernels_compiled``: kernels compiled for this process.
-        ``kernels_loaded``: kernels that it found in the store.
+    dict of str to int
+        ``calls``: products that nkblas was called for, where each matrix of a stack counts.
+        ``fallbacks``: those that NumPy did. ``kernels_compiled``: kernels that were compiled for
+        this process. ``kernels_loaded``: kernels that were loaded from the store.
+
+    See Also
+    --------
+    nkblas.record : the problems of these products.
     """
-    counts = lib.nk_get_counters()
+    counters = lib.nk_get_counters()
     return {
-        "calls": counts.calls,
-        "fallbacks": counts.fallbacks,
+        "calls": counters.calls,
+        "fallbacks": counters.fallbacks,
         "kernels_compiled": kernels.compiled,
         "kernels_loaded": kernels.loaded,
     }

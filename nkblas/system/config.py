@@ -1,8 +1,8 @@
 """Environment variables: the one module that reads them.
 
-Each function reads its variable when it is called, and takes an empty one for unset. What shapes
-the whole process (instruction set, threads, JIT mode, cache size) is read once, at the import of
-nkblas; the cache folder and the log level are read each time they are needed.
+Each function reads its variable when it is called; an empty variable counts as unset. The settings
+of the whole process (instruction set, threads, JIT mode, cache size) are read once, when nkblas is
+imported; the cache folder and the log level are read each time they are needed.
 """
 
 import os
@@ -13,10 +13,11 @@ Environment = Mapping[str, str]
 
 JITMode = Literal["first-call", "background", "never"]
 JIT_MODES: tuple[JITMode, ...] = get_args(JITMode)
+"""The default is the first."""
 
 
 def isa_name(environment: Environment = os.environ) -> str:
-    """``NKBLAS_ISA``: the instruction set to run as; empty for the best that the CPU has."""
+    """``NKBLAS_ISA``: the instruction set to use; empty for the most capable that the CPU has."""
     return environment.get("NKBLAS_ISA", "")
 
 
@@ -30,13 +31,14 @@ def num_threads(cpus: int, environment: Environment = os.environ) -> int:
     """
     if environment.get("NKBLAS_NUM_THREADS"):
         return _positive_integer("NKBLAS_NUM_THREADS", environment)
-    # OpenMP's may be a list, one for each nesting level; what OpenMP ignores is ignored here too.
+    # OpenMP's may be a list with a number for each nesting level. Values that OpenMP ignores are
+    # ignored here too.
     openmp = environment.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(openmp) if openmp.isdecimal() and int(openmp) > 0 else cpus
 
 
 def cache_folder(environment: Environment = os.environ) -> str:
-    """``NKBLAS_CACHE_DIR``, else the user's cache folder: where kernels and plans are kept."""
+    """``NKBLAS_CACHE_DIR``, else in the user's cache folder: where kernels and plans are stored."""
     chosen = environment.get("NKBLAS_CACHE_DIR")
     if chosen:
         return os.path.abspath(chosen)
@@ -46,12 +48,12 @@ def cache_folder(environment: Environment = os.environ) -> str:
 
 
 def cache_size(environment: Environment = os.environ) -> int:
-    """``NKBLAS_CACHE_SIZE``, in MiB: the bytes that all kernels in the cache may take.
+    """``NKBLAS_CACHE_SIZE`` (in MiB): the limit for all kernels in the cache, in bytes.
 
     Raises
     ------
     ValueError
-        It is not an integer above 0.
+        The value is not an integer above 0.
     """
     if not environment.get("NKBLAS_CACHE_SIZE"):
         return 1 << 30
@@ -64,7 +66,7 @@ def jit_mode(environment: Environment = os.environ) -> JITMode:
     Raises
     ------
     ValueError
-        It is none of `JIT_MODES`.
+        The value is none of `JIT_MODES`.
     """
     mode = environment.get("NKBLAS_JIT") or JIT_MODES[0]
     if mode not in JIT_MODES:
@@ -78,6 +80,13 @@ def log_level(environment: Environment = os.environ) -> str:
 
 
 def _positive_integer(name: str, environment: Environment, unit: str = "") -> int:
+    """The value of a variable that is set.
+
+    Raises
+    ------
+    ValueError
+        It is not an integer above 0.
+    """
     text = environment[name]
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(f"{name}: got {text!r}, expected an integer above 0{unit}")
@@ -85,4 +94,7 @@ def _positive_integer(name: str, environment: Environment, unit: str = "") -> in
 
 
 JIT_MODE = jit_mode()
+"""`jit_mode` at import."""
+
 CACHE_SIZE = cache_size()
+"""`cache_size` at import, in bytes."""

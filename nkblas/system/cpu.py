@@ -1,10 +1,13 @@
-"""What the machine is: `nkblas.cpu`.
+"""The CPU that this process runs on: `nkblas.cpu`.
 
-The CPU's word comes from cpuid (engine/cpuid.c), the system's from XCR0, the affinity mask and the
-control group. It costs well under a millisecond and starts nothing.
+Features and caches come from cpuid (engine/cpuid.c), the register state that the system saves from
+XCR0, and the number of CPUs from the affinity mask and the control groups. Detection takes well
+under a millisecond and starts no process.
 """
 
 import os
+from collections.abc import Sequence
+from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from nkblas._engine import ffi, lib
@@ -15,37 +18,104 @@ from . import config
 if TYPE_CHECKING:
     from nkblas._engine import CData
 
-AVX = 0b110  # XCR0: the system saves XMM and YMM,
-AVX512 = AVX | 0b1110_0000  # and mask and ZMM registers,
-AMX = 0b11 << 17  # and tiles
+AVX_STATE = 0b110
+"""Bits of XCR0: the system saves the XMM and YMM registers."""
 
-# name: (feature word, bit, state that the system must save)
+AVX512_STATE = AVX_STATE | 0b1110_0000
+"""Bits of XCR0: also mask and ZMM registers."""
+
+AMX_STATE = 0b11 << 17
+"""Bits of XCR0: the system saves the tile registers, of a process that it has granted their use."""
+
+AMD = "AuthenticAMD"
+"""AMD's vendor string."""
+
+DOUBLE_PUMPED_FAMILY = 0x19
+"""AMD's family of Zen 3, which has no AVX-512, and Zen 4, whose vector units have 256 bits."""
+
+
+class Word(IntEnum):
+    """Feature words: indices into ``nk_cpu.words``, named by leaf, sub-leaf and register."""
+
+    LEAF_1_ECX = 0
+    LEAF_7_0_EBX = 2
+    LEAF_7_0_ECX = 3
+    LEAF_7_0_EDX = 4
+    LEAF_7_1_EAX = 5
+    LEAF_7_1_EDX = 6
+    LEAF_24_0_EBX = 7  # leaf 0x24
+    LEAF_EXTENDED_1_ECX = 8  # leaf 0x80000001
+
+
+class Feature(NamedTuple):
+    """How cpuid reports a feature: a bit, or a bit field with a version number.
+
+    Attributes
+    ----------
+    word : Word
+    field : (int, int)
+        The lowest bit of the field, and its width in bits.
+    at_least : int
+        The least value of the field with which the CPU has the feature.
+    state : int
+        Bits of XCR0: the register state that the system must save.
+    """
+
+    word: Word
+    field: tuple[int, int]
+    at_least: int = 1
+    state: int = 0
+
+    def is_usable(self, words: Sequence[int], saved_state: int) -> bool:
+        """Whether the CPU has the feature and the system saves its registers.
+
+        Parameters
+        ----------
+        words : sequence of int
+            Feature words, indexed by `Word`.
+        saved_state : int
+            XCR0.
+        """
+        lowest_bit, width = self.field
+        value = words[self.word] >> lowest_bit & (1 << width) - 1
+        return value >= self.at_least and saved_state & self.state == self.state
+
+
+def _bit(word: Word, bit: int, state: int = 0) -> Feature:
+    """A feature that one bit reports."""
+    return Feature(word, field=(bit, 1), state=state)
+
+
 FEATURES = {
-    "sse4_2": (0, 20, 0),
-    "fma": (0, 12, AVX),
-    "movbe": (0, 22, 0),
-    "avx": (0, 28, AVX),
-    "f16c": (0, 29, AVX),
-    "bmi1": (2, 3, 0),
-    "avx2": (2, 5, AVX),
-    "bmi2": (2, 8, 0),
-    "avx512f": (2, 16, AVX512),
-    "avx512dq": (2, 17, AVX512),
-    "avx512cd": (2, 28, AVX512),
-    "avx512bw": (2, 30, AVX512),
-    "avx512vl": (2, 31, AVX512),
-    "avx512_vnni": (3, 11, AVX512),
-    "amx_bf16": (4, 22, AMX),
-    "avx512_fp16": (4, 23, AVX512),
-    "amx_tile": (4, 24, AMX),
-    "amx_int8": (4, 25, AMX),
-    "avx_vnni": (5, 4, AVX),
-    "avx512_bf16": (5, 5, AVX512),
-    "amx_fp16": (5, 21, AMX),
-    "avx_vnni_int8": (6, 4, AVX),
-    "avx_ne_convert": (6, 5, AVX),
-    "abm": (8, 5, 0),
+    "sse4_2": _bit(Word.LEAF_1_ECX, 20),
+    "fma": _bit(Word.LEAF_1_ECX, 12, AVX_STATE),
+    "movbe": _bit(Word.LEAF_1_ECX, 22),
+    "avx": _bit(Word.LEAF_1_ECX, 28, AVX_STATE),
+    "f16c": _bit(Word.LEAF_1_ECX, 29, AVX_STATE),
+    "bmi1": _bit(Word.LEAF_7_0_EBX, 3),
+    "avx2": _bit(Word.LEAF_7_0_EBX, 5, AVX_STATE),
+    "bmi2": _bit(Word.LEAF_7_0_EBX, 8),
+    "avx512f": _bit(Word.LEAF_7_0_EBX, 16, AVX512_STATE),
+    "avx512dq": _bit(Word.LEAF_7_0_EBX, 17, AVX512_STATE),
+    "avx512cd": _bit(Word.LEAF_7_0_EBX, 28, AVX512_STATE),
+    "avx512bw": _bit(Word.LEAF_7_0_EBX, 30, AVX512_STATE),
+    "avx512vl": _bit(Word.LEAF_7_0_EBX, 31, AVX512_STATE),
+    "avx512_vnni": _bit(Word.LEAF_7_0_ECX, 11, AVX512_STATE),
+    "amx_bf16": _bit(Word.LEAF_7_0_EDX, 22, AMX_STATE),
+    "avx512_fp16": _bit(Word.LEAF_7_0_EDX, 23, AVX512_STATE),
+    "amx_tile": _bit(Word.LEAF_7_0_EDX, 24, AMX_STATE),
+    "amx_int8": _bit(Word.LEAF_7_0_EDX, 25, AMX_STATE),
+    "avx_vnni": _bit(Word.LEAF_7_1_EAX, 4, AVX_STATE),
+    "avx512_bf16": _bit(Word.LEAF_7_1_EAX, 5, AVX512_STATE),
+    "amx_fp16": _bit(Word.LEAF_7_1_EAX, 21, AMX_STATE),
+    "avx_vnni_int8": _bit(Word.LEAF_7_1_EDX, 4, AVX_STATE),
+    "avx_ne_convert": _bit(Word.LEAF_7_1_EDX, 5, AVX_STATE),
+    # A CPU without AVX10 reads 0; one with version 2 has all of version 1, at 512 bits too.
+    "avx10_1": Feature(Word.LEAF_24_0_EBX, field=(0, 8), at_least=1, state=AVX512_STATE),
+    "avx10_2": Feature(Word.LEAF_24_0_EBX, field=(0, 8), at_least=2, state=AVX512_STATE),
+    "abm": _bit(Word.LEAF_EXTENDED_1_ECX, 5),
 }
+"""The features that a row of `nkblas.base.isa` may require, by the names that Linux gives them."""
 
 
 class CPU(NamedTuple):
@@ -54,18 +124,19 @@ class CPU(NamedTuple):
     Attributes
     ----------
     vendor, brand : str
-        As cpuid gives them.
+        As cpuid reports them.
     family, model, stepping : int
     features : frozenset of str
-        Instruction-set extensions that the CPU has and the system supports.
+        Those of `FEATURES` that the CPU has and the system supports.
     isa : ISA
-        The instruction set that kernels are generated for: the best there is, or ``NKBLAS_ISA``.
+        The instruction set that kernels are generated for: the most capable that the CPU has, or
+        the value of ``NKBLAS_ISA``.
     l1d, l2, l3 : int
         Bytes of one cache of each level (0: there is none).
     l1d_ways : int
         Associativity of the first level.
     double_pumped : bool
-        Whether a 512-bit multiply-add takes both of the 256-bit units (AMD's Zen 4).
+        Whether a 512-bit multiply-add occupies both of the 256-bit units (AMD's Zen 4).
     cpus : int
         CPUs that this process may use, by affinity and control-group quota.
     """
@@ -93,67 +164,86 @@ class CPU(NamedTuple):
 
 
 def detect(isa_name: str = "") -> CPU:
-    """Detect the CPU; `isa_name` (``NKBLAS_ISA``) lowers the instruction set.
+    """Detect the CPU.
+
+    Parameters
+    ----------
+    isa_name : str
+        The instruction set to use (``NKBLAS_ISA``); empty for the most capable one.
 
     Raises
     ------
     ValueError
-        ``NKBLAS_ISA`` names no instruction set, or one that the CPU lacks.
+        `isa_name` is no instruction set, or one that the CPU lacks.
     RuntimeError
         The CPU has none of the instruction sets that nkblas knows.
     """
     raw = ffi.new("nk_cpu *")
     lib.nk_detect(raw)
-    features = frozenset(
-        name
-        for name, (word, bit, state) in FEATURES.items()
-        if raw.words[word] >> bit & 1
-        and raw.xcr0 & state == state
-        and (state != AMX or raw.amx_permitted)
-    )
-    sizes = [raw.l1d, raw.l2, raw.l3]
-    if not sizes[0]:  # some virtual machines hide them from cpuid
-        sizes = _cache_sizes_of_the_system()
+    vendor = _to_text(raw.vendor)
+    features = usable_features(raw.words, raw.xcr0, bool(raw.amx_permitted))
+    l1d, l2, l3 = raw.l1d, raw.l2, raw.l3
+    if not l1d:  # some virtual machines hide the caches from cpuid
+        l1d, l2, l3 = _cache_sizes_from_sysfs()
     return CPU(
-        vendor=_text(raw.vendor),
-        brand=_text(raw.brand).strip(),
+        vendor=vendor,
+        brand=_to_text(raw.brand).strip(),
         family=raw.family,
         model=raw.model,
         stepping=raw.stepping,
         features=features,
-        isa=_choose_isa(features, isa_name),
-        l1d=sizes[0] or 32 << 10,
-        l2=sizes[1] or 256 << 10,
-        l3=sizes[2],
+        isa=_select_isa(features, isa_name),
+        l1d=l1d or 32 << 10,
+        l2=l2 or 256 << 10,
+        l3=l3,
         l1d_ways=raw.l1d_ways or 8,
-        double_pumped=(raw.family, _text(raw.vendor)) == (0x19, "AuthenticAMD"),
+        double_pumped=vendor == AMD and raw.family == DOUBLE_PUMPED_FAMILY,
         cpus=usable_cpus(),
     )
 
 
-def _text(characters: "CData") -> str:
+def usable_features(words: Sequence[int], xcr0: int, amx_permitted: bool) -> frozenset[str]:
+    """Names of the `FEATURES` that the CPU has and whose register state the system saves.
+
+    Parameters
+    ----------
+    words : sequence of int
+        Feature words, indexed by `Word`.
+    xcr0 : int
+        Register state that the system saves.
+    amx_permitted : bool
+        Whether the system has granted this process the use of the tile registers.
+    """
+    saved_state = xcr0 if amx_permitted else xcr0 & ~AMX_STATE
+    return frozenset(
+        name for name, feature in FEATURES.items() if feature.is_usable(words, saved_state)
+    )
+
+
+def _to_text(characters: "CData") -> str:
     return ffi.string(characters).decode("ascii", "replace")
 
 
-def _choose_isa(features: frozenset[str], wanted: str) -> ISA:
-    possible = {name: isa for name, isa in ISAS.items() if features.issuperset(isa.requires)}
-    if not possible:
+def _select_isa(features: frozenset[str], name: str) -> ISA:
+    """The instruction set `name`, or if that is empty the most capable one that can run."""
+    supported = {isa.name: isa for isa in ISAS.values() if features.issuperset(isa.requires)}
+    if not supported:
         raise RuntimeError(f"nkblas needs a CPU with one of {', '.join(ISAS)}; this one has none")
-    if not wanted:
-        return list(possible.values())[-1]
-    if wanted not in ISAS:
-        raise ValueError(f"NKBLAS_ISA: got {wanted!r}, expected one of {', '.join(ISAS)}")
-    if wanted not in possible:
-        missing = ", ".join(sorted(set(ISAS[wanted].requires) - features))
+    if not name:
+        return list(supported.values())[-1]
+    if name not in ISAS:
+        raise ValueError(f"NKBLAS_ISA: got {name!r}, expected one of {', '.join(ISAS)}")
+    if name not in supported:
+        missing = ", ".join(sorted(set(ISAS[name].requires) - features))
         raise ValueError(
-            f"NKBLAS_ISA: got {wanted!r}, but this CPU lacks {missing}; "
-            f"it can run {', '.join(possible)}"
+            f"NKBLAS_ISA: got {name!r}, but this CPU lacks {missing}; "
+            f"it can run {', '.join(supported)}"
         )
-    return possible[wanted]
+    return supported[name]
 
 
-def _read(*path: str) -> str:
-    """A small file of the system's; empty if it is not there."""
+def _read_text(*path: str) -> str:
+    """Contents of a file of procfs, sysfs or cgroupfs; empty if it can't be read."""
     try:
         with open(os.path.join(*path)) as file:
             return file.read().strip()
@@ -161,42 +251,50 @@ def _read(*path: str) -> str:
         return ""
 
 
-def _cache_sizes_of_the_system() -> list[int]:
-    """L1d, L2 and L3 sizes in bytes from sysfs; 0 where it says nothing."""
+def _cache_sizes_from_sysfs() -> tuple[int, int, int]:
+    """L1d, L2 and L3 sizes in bytes from sysfs; 0 for a level that it does not list."""
     sizes = {"1": 0, "2": 0, "3": 0}
     for index in range(8):
         cache = f"/sys/devices/system/cpu/cpu0/cache/index{index}"
-        size = _read(cache, "size").removesuffix("K")
-        if _read(cache, "type") in ("Data", "Unified") and size.isdigit():
-            sizes[_read(cache, "level")] = int(size) << 10
-    return [sizes["1"], sizes["2"], sizes["3"]]
+        size = _read_text(cache, "size").removesuffix("K")
+        if _read_text(cache, "type") in ("Data", "Unified") and size.isdigit():
+            sizes[_read_text(cache, "level")] = int(size) << 10
+    return sizes["1"], sizes["2"], sizes["3"]
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may use: its affinity mask, within its control group's quota."""
-    allowed = len(os.sched_getaffinity(0))
-    granted = quota()
-    return allowed if granted is None else max(1, min(allowed, int(-(-granted // 1))))
+    """Number of CPUs that this process may use: its affinity mask, within `cgroup_cpu_quota`."""
+    cpus = len(os.sched_getaffinity(0))
+    quota = cgroup_cpu_quota()
+    return cpus if quota is None else max(1, min(cpus, int(-(-quota // 1))))
 
 
-def quota() -> float | None:
-    """CPUs granted by the tightest quota of the control groups (version 2, then 1)."""
+def cgroup_cpu_quota() -> float | None:
+    """CPUs that the tightest quota of the control groups (version 2, then 1) grants.
+
+    Returns
+    -------
+    float or None
+        None if there is no quota.
+    """
     quotas = []
-    for line in _read("/proc/self/cgroup").splitlines():
+    for line in _read_text("/proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        is_version_1 = controllers != ""
+        if is_version_1 and "cpu" not in controllers.split(","):
             continue
         root = f"/sys/fs/cgroup/{controllers}".rstrip("/")
         names = path.strip("/").split("/")
         for depth in range(len(names) + 1):
             folder = os.path.join(root, *names[:depth])
-            if controllers:
-                limit = [_read(folder, "cpu.cfs_quota_us"), _read(folder, "cpu.cfs_period_us")]
+            if is_version_1:
+                limit = [_read_text(folder, f"cpu.cfs_{name}_us") for name in ("quota", "period")]
             else:
-                limit = _read(folder, "cpu.max").split()
+                limit = _read_text(folder, "cpu.max").split()
             if len(limit) == 2 and all(number.isdigit() for number in limit):  # not "max", "-1"
                 quotas.append(int(limit[0]) / int(limit[1]))
     return min(quotas, default=None)
 
 
 cpu = detect(config.isa_name())
+"""Detected when nkblas is imported."""

@@ -1,4 +1,4 @@
-"""One thread at a time plans, loads kernels and fills the engine's table."""
+"""The planning lock: one thread at a time plans, loads kernels and writes the plan table."""
 
 import contextlib
 import os
@@ -6,15 +6,15 @@ import threading
 from collections.abc import Callable, Iterator
 
 _lock = threading.Lock()
-_owner = 0  # the thread that holds it
-_afterwards: list[Callable[[], None]] = []
+_owner = 0  # identifier of the thread that holds the lock; 0: none does
+_deferred_calls: list[Callable[[], None]] = []
 
 
 @contextlib.contextmanager
 def planning_lock() -> Iterator[None]:
-    """Be that thread."""
+    """Hold the lock; it is not reentrant. Calls that were deferred meanwhile follow its release."""
     global _owner
-    todo: list[Callable[[], None]] = []
+    calls: list[Callable[[], None]] = []
     try:
         with _lock:
             _owner = threading.get_ident()
@@ -22,32 +22,32 @@ def planning_lock() -> Iterator[None]:
                 yield
             finally:
                 _owner = 0
-                todo += _afterwards
-                _afterwards.clear()
+                calls += _deferred_calls
+                _deferred_calls.clear()
     finally:
-        for function in todo:
+        for function in calls:
             function()
 
 
 def call_after_unlock(function: Callable[[], None]) -> None:
-    """Call `function` once this thread is outside of `planning_lock`, now if it is.
+    """Call `function` when this thread does not hold `planning_lock`: at once, or at its release.
 
-    For what may wait for a lock that another thread holds while it waits for this one.
+    This prevents a deadlock where `function` needs a lock whose holder may wait for this one.
     """
     if holds_planning_lock():
-        _afterwards.append(function)
+        _deferred_calls.append(function)
     else:
         function()
 
 
 def holds_planning_lock() -> bool:
-    """Whether this thread is inside of `planning_lock`."""
+    """Whether this thread holds `planning_lock`."""
     return _owner == threading.get_ident()
 
 
 def _before_fork() -> None:
-    # A child would wait for ever for a module that another thread is importing, for a lock, for
-    # the answer of a helper: a fork waits until there is none of that.
+    # A fork waits until no thread imports a module, holds a lock or talks to the compiler under
+    # the planning lock: none of these threads exists in the child, which would wait forever.
     if not holds_planning_lock():
         _lock.acquire()
 

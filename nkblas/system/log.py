@@ -1,41 +1,52 @@
-"""What nkblas has to say: the logger ``nkblas``, shown from the level that ``NKBLAS_LOG`` names."""
+"""The logger ``nkblas``; ``NKBLAS_LOG`` has its messages printed from a level on."""
 
 import sys
+from typing import Literal
 
 from . import config
 from .lock import call_after_unlock, planning_lock
 
-TOLD = 1000
-"""Messages that are told once; beyond, there is something wrong that has been told."""
+Level = Literal["debug", "info", "warning", "error"]
 
-_told: set[str] = set()
+MAX_ONCE_MESSAGES = 1000
+"""Different messages that are logged with ``once=True``; the rest are dropped."""
+
+_logged_once: set[str] = set()
 
 
-def log(level: str, message: str, *, once: bool = False) -> None:
-    """Log `message` at `level` ("debug", "info", "warning", "error").
+def log(level: Level, message: str, *, once: bool = False) -> None:
+    """Log a message.
 
-    ``logging`` is imported when there is something to say, and not at nkblas's import.
+    ``logging`` is imported by the first message and not with nkblas: its import takes long.
+
+    Parameters
+    ----------
+    level : {"debug", "info", "warning", "error"}
+    message : str
+    once : bool
+        Whether to drop it if it has been logged before.
     """
-    wanted = config.log_level()
-    if level in ("debug", "info") and not wanted and "logging" not in sys.modules:
-        return  # nobody has asked for it
+    threshold = config.log_level()
+    if level in ("debug", "info") and not threshold and "logging" not in sys.modules:
+        return  # neither the user nor the program has asked for such messages
     if once:
-        if message in _told or len(_told) >= TOLD:
+        if message in _logged_once or len(_logged_once) >= MAX_ONCE_MESSAGES:
             return
-        _told.add(message)
-    call_after_unlock(lambda: _say(level, message, wanted))  # logging has locks of its own
+        _logged_once.add(message)
+    call_after_unlock(lambda: _emit(level, message, threshold))  # logging has locks of its own
 
 
-def _say(level: str, message: str, wanted: str) -> None:
-    with planning_lock():  # no fork comes into the import
+def _emit(level: Level, message: str, threshold: str) -> None:
+    with planning_lock():
+        # imported under the lock: a fork during the import would leave it incomplete in the child
         import logging
 
     logger = logging.getLogger("nkblas")
-    if wanted and not logger.handlers:
+    if threshold and not logger.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("nkblas: %(levelname)s: %(message)s"))
         logger.addHandler(handler)
         logger.propagate = False
-        value = logging.getLevelName(wanted)
+        value = logging.getLevelName(threshold)
         logger.setLevel(value if isinstance(value, int) else logging.WARNING)
     logger.log(logging.getLevelName(level.upper()), "%s", message)

@@ -96,7 +96,7 @@ STORE = {
         """
         import hashlib, json
         from nkblas.cache.store import Store
-        def broken(self, key, used=False):
+        def broken(self, key, mark_used=False):
             text, library = self.folder.read(f"{key}.json", f"{key}.so")
             return json.loads(text), library
         Store.read = broken
@@ -132,7 +132,7 @@ STORE = {
     "verify that leaves what it finds": (
         """
         from nkblas.cache import maintenance
-        maintenance._removed = lambda fault: fault
+        maintenance._remove_files = lambda fault: fault
         """,
         "and again",
     ),

@@ -1,4 +1,4 @@
-"""The command line, as its users run it: other processes, exit statuses, what they print."""
+"""The command line as users run it, in processes of its own: exit statuses and output."""
 
 import json
 import os
@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -21,8 +20,9 @@ import nkblas
 from nkblas.base.isa import ISAS
 from nkblas.base.problem import parse
 from nkblas.cache import maintenance
-from nkblas.cache.store import FILE, Store
-from nkblas.cli import command_line
+from nkblas.cache.store import KERNEL_FILE, Store
+from nkblas.cli import command_line, inspect_command
+from nkblas.inspect import tune as tuner
 from nkblas.planning import cost_model, measured_plans
 from nkblas.planning.plan import Plan
 
@@ -30,10 +30,11 @@ CPU = nkblas.cpu
 MACHINE = measured_plans.machine(CPU)
 NKBLAS = [sys.executable, "-m", "nkblas"]
 
-Done = subprocess.CompletedProcess[str]
+Completed = subprocess.CompletedProcess[str]
 
 
-def do(*command: Any, cwd: Path | None = None, **changes: Any) -> Done:
+def run_command(*command: Any, cwd: Path | None = None, **changes: Any) -> Completed:
+    """Run a program with changes to the environment."""
     return subprocess.run(
         list(map(str, command)),
         cwd=cwd,
@@ -45,12 +46,12 @@ def do(*command: Any, cwd: Path | None = None, **changes: Any) -> Done:
     )
 
 
-def nkblas_command(*arguments: Any, **options: Any) -> Done:
-    return do(*NKBLAS, *arguments, **options)
+def run_nkblas(*arguments: Any, **options: Any) -> Completed:
+    return run_command(*NKBLAS, *arguments, **options)
 
 
-def assert_refused(done: Done, status: int, *words: str) -> None:
-    """One line that says what is wrong, and no traceback."""
+def assert_refused(done: Completed, status: int, *words: str) -> None:
+    """The command prints one line of explanation, and no traceback."""
     assert done.returncode == status, done.stderr
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1, done.stderr
@@ -60,7 +61,7 @@ def assert_refused(done: Done, status: int, *words: str) -> None:
 def test_entry_point() -> None:
     project = (ROOT / "pyproject.toml").read_text()
     assert '[project.scripts]\nnkblas = "nkblas.cli.command_line:main"\n' in project
-    assert nkblas_command("--version").stdout == f"nkblas {nkblas.__version__}\n"
+    assert run_nkblas("--version").stdout == f"nkblas {nkblas.__version__}\n"
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_entry_point() -> None:
         ("run --record", ["--record"]),
         ("run --nonsense script.py", ["--nonsense"]),
         ("run nothing.py", ["nothing.py"]),
-        ("warmup", ["WHAT"]),
+        ("warmup", ["PROBLEM"]),
         ("warmup 5x5:f32", ["5x5:f32", "128x768x3072:f32", "file"]),
         ("warmup 5x5x5:f128", ["5x5x5:f128", "float64"]),
         ("warmup 5x5x5:f32 nothing.txt", ["nothing.txt", "file"]),
@@ -101,25 +102,25 @@ def test_bad_usage(arguments: str, words: list[str], capsys: pytest.CaptureFixtu
         status = command_line.main(command[1:])
     except SystemExit as end:
         status = int(end.code or 0)
-    assert_refused(Done(command, status, *capsys.readouterr()), 2, *words)
+    assert_refused(Completed(command, status, *capsys.readouterr()), 2, *words)
 
 
 @pytest.mark.parametrize("command", ["", "run", "tune", "cache", "cache list"])
 def test_help(command: str) -> None:
-    done = nkblas_command(*command.split(), "--help")
+    done = run_nkblas(*command.split(), "--help")
     assert done.returncode == 0
     assert done.stdout.startswith(f"usage: nkblas {command}".strip())
     assert done.stderr == ""
 
 
 def test_info(tmp_path: Path) -> None:
-    done = nkblas_command("info", NKBLAS_CACHE_DIR=tmp_path)
+    done = run_nkblas("info", NKBLAS_CACHE_DIR=tmp_path)
     assert done.returncode == 0
     words = [nkblas.__version__, str(CPU), MACHINE, str(tmp_path), *CPU.features]
     assert all(word in done.stdout for word in words), done.stdout
 
 
-LACKS: dict[str, tuple[dict[str, str], list[str]]] = {
+LIMITATIONS: dict[str, tuple[dict[str, str], list[str]]] = {
     "nothing": ({}, []),
     "compiling": ({"NKBLAS_JIT": "never"}, ["NKBLAS_JIT=never", "NumPy"]),
     "linker": ({"PATH": "/nowhere"}, ["a linker", "ld.lld", "each process", "MB"]),
@@ -127,15 +128,15 @@ LACKS: dict[str, tuple[dict[str, str], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("lack", LACKS)
-def test_info_of_what_is_lacking(lack: str, tmp_path: Path) -> None:
-    """What is missing and what it costs; nothing else."""
-    changes, words = LACKS[lack]
-    done = nkblas_command("info", **{"NKBLAS_CACHE_DIR": tmp_path / "cache", **changes})
+@pytest.mark.parametrize("limitation", LIMITATIONS)
+def test_info_lists_limitations(limitation: str, tmp_path: Path) -> None:
+    """What is missing, with its cost, and nothing else."""
+    changes, words = LIMITATIONS[limitation]
+    done = run_nkblas("info", **{"NKBLAS_CACHE_DIR": tmp_path / "cache", **changes})
     assert done.returncode == 0
-    told = [line for line in done.stdout.splitlines() if line.startswith("lacking")]
-    assert len(told) == bool(words), done.stdout
-    assert all(word in told[0] for word in words), told
+    lines = [line for line in done.stdout.splitlines() if line.startswith("lacking")]
+    assert len(lines) == bool(words), done.stdout
+    assert all(word in lines[0] for word in words), lines
 
 
 # run ----------------------------------------------------------------------------------------------
@@ -151,20 +152,20 @@ def late():
 threading.Thread(target=late).start()
 def fail():
     return 1 / 0
-what = sys.argv[1:]
-if "raise" in what:
+words = sys.argv[1:]
+if "raise" in words:
     fail()
-if "import" in what:
+if "import" in words:
     import no_such_module
-if "caught" in what:
+if "caught" in words:
     sys.excepthook = lambda kind, *_: print("hook", kind)
     fail()
-if "interrupt" in what:
+if "interrupt" in words:
     raise KeyboardInterrupt
-if "system" in what:
+if "system" in words:
     os._exit(9)
-if "exit" in what:
-    code = what[-1]
+if "exit" in words:
+    code = words[-1]
     sys.exit(int(code) if code.isdigit() else code)
 """
 
@@ -208,8 +209,8 @@ def folder(tmp_path: Path) -> Path:
 )
 def test_run_as_python(program: str, folder: Path) -> None:
     """The same output, the same traceback, the same exit status."""
-    expected = do(sys.executable, *program.split(), cwd=folder)
-    done = nkblas_command("run", *program.split(), cwd=folder)
+    expected = run_command(sys.executable, *program.split(), cwd=folder)
+    done = run_nkblas("run", *program.split(), cwd=folder)
     assert done.returncode == expected.returncode
     if program.startswith("package"):  # its folder is on the path under another name
         done.stdout, expected.stdout = (re.sub(r"\S+ True", "", x.stdout) for x in (done, expected))
@@ -219,26 +220,26 @@ def test_run_as_python(program: str, folder: Path) -> None:
 
 
 def test_run_interrupted(folder: Path) -> None:
-    expected = do(sys.executable, "below/script.py", "interrupt", cwd=folder)
-    done = nkblas_command("run", "below/script.py", "interrupt", cwd=folder)
+    expected = run_command(sys.executable, "below/script.py", "interrupt", cwd=folder)
+    done = run_nkblas("run", "below/script.py", "interrupt", cwd=folder)
     assert (done.returncode, done.stdout) == (expected.returncode, expected.stdout)
     assert done.stderr.endswith("KeyboardInterrupt\n")
 
 
 @pytest.mark.parametrize("module", ["nothing", "nothing.below", "package.nothing"])
 def test_run_no_module(module: str, folder: Path) -> None:
-    done = nkblas_command("run", "-m", module, cwd=folder)
+    done = run_nkblas("run", "-m", module, cwd=folder)
     assert done.returncode == 1
     assert "nothing" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
 def test_run_with_safe_path(folder: Path) -> None:
-    """Nothing of the script's is put on the path."""
+    """The script's folder is not added to the path."""
     (folder / "path.py").write_text("import sys\nprint(sys.path)\n")
     (expected, done) = (
-        do(sys.executable, *way, "path.py", cwd=folder, PYTHONSAFEPATH="1")
-        for way in ([], ["-m", "nkblas", "run"])
+        run_command(sys.executable, *prefix, "path.py", cwd=folder, PYTHONSAFEPATH="1")
+        for prefix in ([], ["-m", "nkblas", "run"])
     )
     if sys.version_info >= (3, 11):
         assert done.stdout == expected.stdout
@@ -275,11 +276,11 @@ if sys.argv[1:]:
 
 @pytest.mark.parametrize(("end", "status"), [("", 0), ("raise", 1), ("7", 7)])
 def test_run_record(end: str, status: int, tmp_path: Path) -> None:
-    """However the script ends: what all its threads called, and not what its children did."""
+    """However the script ends: the products of all its threads, and not of its children."""
     (tmp_path / "workload.py").write_text(WORKLOAD)
-    (tmp_path / "shapes.txt").write_text("of yesterday\n")
+    (tmp_path / "shapes.txt").write_text("an older recording\n")
     arguments = ["run", "--record", "shapes.txt", "workload.py", *end.split()]
-    done = nkblas_command(*arguments, cwd=tmp_path)
+    done = run_nkblas(*arguments, cwd=tmp_path)
     assert done.returncode == status, done.stderr
     recorded = (tmp_path / "shapes.txt").read_text()
     assert recorded == "9x9x9:f64 1\n5x6x7:f32 3\n3x4x5:f32 1\n2x3x4:f32 1\n"
@@ -289,16 +290,16 @@ def test_run_record(end: str, status: int, tmp_path: Path) -> None:
 
 def test_run_record_module(tmp_path: Path) -> None:
     (tmp_path / "workload.py").write_text(WORKLOAD)
-    done = nkblas_command("run", "--record=x", "-m", "workload", "7", cwd=tmp_path)
+    done = run_nkblas("run", "--record=x", "-m", "workload", "7", cwd=tmp_path)
     assert done.returncode == 7
     assert len((tmp_path / "x").read_text().splitlines()) == 4
 
 
 @pytest.mark.parametrize(("end", "status"), [("", 0), ("raise", 1), ("7", 7)])
 def test_run_report(end: str, status: int, tmp_path: Path) -> None:
-    """Each problem with its count and its times, those that took longest first."""
+    """Each problem with its count and its times, in descending order of time."""
     (tmp_path / "workload.py").write_text(WORKLOAD)
-    done = nkblas_command("run", "--report", "workload.py", *end.split(), cwd=tmp_path)
+    done = run_nkblas("run", "--report", "workload.py", *end.split(), cwd=tmp_path)
     assert done.returncode == status, done.stderr
     assert done.stdout == ""
     if end == "raise":
@@ -318,15 +319,15 @@ def test_run_report(end: str, status: int, tmp_path: Path) -> None:
     assert len(times) == 4
 
 
-def test_run_report_of_nothing(tmp_path: Path) -> None:
+def test_run_report_without_products(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text("print('done')\n")
-    done = nkblas_command("run", "--report", "script.py", cwd=tmp_path)
+    done = run_nkblas("run", "--report", "script.py", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "done\n")
     assert "0 products on generated kernels" in done.stderr
 
 
 def test_run_is_patched(tmp_path: Path) -> None:
-    """NumPy's products run on nkblas in a program that does not know of it."""
+    """A program that does not import nkblas has its NumPy products done by it."""
     (tmp_path / "script.py").write_text(
         "from numpy import dot, einsum\n"
         "import numpy as np, sys\n"
@@ -334,22 +335,30 @@ def test_run_is_patched(tmp_path: Path) -> None:
         "a @ a; dot(a, a); einsum('ij,jk', a, a); np.tensordot(a, a)\n"
         "print(sys.modules['nkblas'].stats()['calls'])\n"
     )
-    assert nkblas_command("run", "script.py", cwd=tmp_path).stdout == "4\n"
+    assert run_nkblas("run", "script.py", cwd=tmp_path).stdout == "4\n"
 
 
-def test_run_record_where_nothing_can_be_written(tmp_path: Path) -> None:
-    """It is said before the script starts."""
+def test_run_starts_without_the_planner(tmp_path: Path) -> None:
+    """The first product imports it."""
+    (tmp_path / "script.py").write_text(
+        "import sys\nprint([name for name in sys.modules if 'nkblas.planning' in name])\n"
+    )
+    assert run_nkblas("run", "script.py", cwd=tmp_path).stdout == "[]\n"
+
+
+def test_run_record_to_unwritable_file(tmp_path: Path) -> None:
+    """The command is refused before the script starts."""
     (tmp_path / "script.py").write_text("print('started')\n")
-    done = nkblas_command("run", "--record", "no/where", "script.py", cwd=tmp_path)
+    done = run_nkblas("run", "--record", "no/where", "script.py", cwd=tmp_path)
     assert_refused(done, 1, "no/where")
 
 
-def test_run_compiles_where_nkblas_was_found_beside(tmp_path: Path) -> None:
-    """The folder that `python -m` found nkblas in is no longer on the path."""
+def test_run_compiles_with_nkblas_from_the_working_directory(tmp_path: Path) -> None:
+    """The working directory, where `python -m` found nkblas, is no longer on the path then."""
     (tmp_path / "workload.py").write_text("import nkblas\nnkblas.matmul([[1.0]], [[2.0]])\n")
     (tmp_path / "workload.py").open("a").write("print(nkblas.stats()['kernels_compiled'])\n")
     package = Path(nkblas.__file__).parents[1]
-    done = do(
+    done = run_command(
         *[*NKBLAS, "run", tmp_path / "workload.py"],
         cwd=package,
         PYTHONPATH="",
@@ -364,18 +373,16 @@ def test_run_compiles_where_nkblas_was_found_beside(tmp_path: Path) -> None:
 
 @pytest.fixture
 def warmups(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What reaches the tuner."""
-    seen: list[Any] = []
+    """Arguments of each call of the tuner, which does nothing; ``--seconds 13`` interrupts it."""
+    calls: list[Any] = []
 
-    class Tuner(ModuleType):
-        @staticmethod
-        def warmup(problems: list[str], **keywords: Any) -> None:
-            seen.append((list(problems), keywords))
-            if keywords.get("seconds") == 13:
-                raise KeyboardInterrupt
+    def warmup(problems: list[str], **keywords: Any) -> None:
+        calls.append((list(problems), keywords))
+        if keywords.get("seconds") == 13:
+            raise KeyboardInterrupt
 
-    monkeypatch.setitem(sys.modules, "nkblas.inspect.tune", Tuner("nkblas.inspect.tune"))
-    return seen
+    monkeypatch.setattr(tuner, "warmup", warmup)
+    return calls
 
 
 @pytest.mark.parametrize(
@@ -430,7 +437,7 @@ def test_tune_interrupted(warmups: list[Any], capsys: pytest.CaptureFixture[str]
 
 
 def test_warmup_and_tune(tmp_path: Path) -> None:
-    """What a workload recorded is compiled for the next one; what is tuned is exported."""
+    """Recorded problems are compiled for the next process; a tuned plan is exported."""
     workload = """
     import nkblas, numpy as np
     for dtype in "fd":
@@ -442,31 +449,31 @@ def test_warmup_and_tune(tmp_path: Path) -> None:
         ["run", "--record", "shapes.txt", "workload.py"],
         ["warmup", "--no-tune", "--quiet", "shapes.txt", "70x70x70:f32"],
     ):
-        assert nkblas_command(first, *more, cwd=tmp_path, NKBLAS_CACHE_DIR=tmp_path).returncode == 0
-    done = do(sys.executable, "workload.py", cwd=tmp_path, NKBLAS_CACHE_DIR=tmp_path)
+        assert run_nkblas(first, *more, cwd=tmp_path, NKBLAS_CACHE_DIR=tmp_path).returncode == 0
+    done = run_command(sys.executable, "workload.py", cwd=tmp_path, NKBLAS_CACHE_DIR=tmp_path)
     assert done.stdout == "0 0\n"
-    shown = nkblas_command("inspect", "30x50x40:f32", NKBLAS_CACHE_DIR=tmp_path).stdout
+    shown = run_nkblas("inspect", "30x50x40:f32", NKBLAS_CACHE_DIR=tmp_path).stdout
     assert "nowhere" not in shown
     assert "(model)" in shown
 
-    done = nkblas_command("tune", "--seconds", "0.1", "3x3x3:f32", NKBLAS_CACHE_DIR=tmp_path)
+    done = run_nkblas("tune", "--seconds", "0.1", "3x3x3:f32", NKBLAS_CACHE_DIR=tmp_path)
     assert done.returncode == 0
     assert "3x3x3:f32" in done.stderr
-    exported = nkblas_command("cache", "export", "-", NKBLAS_CACHE_DIR=tmp_path).stdout
+    exported = run_nkblas("cache", "export", "-", NKBLAS_CACHE_DIR=tmp_path).stdout
     assert re.search(r"^3x3x3:f32 kind=.* ns=\d", exported, re.MULTILINE)
     assert len(exported.splitlines()) == 2
 
 
 # inspect ------------------------------------------------------------------------------------------
 
-# What a form has in it, and what it has no more
-SIGNS = {
+# Text that each form contains, and text that it does not
+FORM_TEXTS = {
     "mlir": ("scf.for", "ret void"),
     "lowered": ("llvm.cond_br", "scf.for"),
     "llvm": ("define void @", "llvm.func"),
     "asm": ("\tret", "define"),
 }
-# and what each instruction set has in the products of a dtype
+# A dtype whose products contain an instruction that is specific to the instruction set
 INSTRUCTIONS = {
     "sse42": ("f32", r"\bmulps\b"),
     "avx2": ("f32", r"\bvfmadd\w+ps.*\bymm"),
@@ -486,21 +493,21 @@ INSTRUCTIONS = {
 def test_emit(
     form: str, isa: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For each instruction set, whether this CPU has it or not.
+    """For each instruction set, also if this CPU lacks it.
 
-    The model does not choose Intel's vdpbf16ps, which is slow: the CPU is one of another vendor.
+    The cost model does not select vdpbf16ps on Intel's CPUs, where it is slow: the CPU is AMD's.
     """
     dtype, instruction = INSTRUCTIONS[isa]
     problem = f"128x120x64:{dtype}:ccr"
     cpu = CPU._replace(isa=ISAS[isa], vendor="AuthenticAMD")
-    monkeypatch.setattr(command_line, "cpu", cpu)
+    monkeypatch.setattr(inspect_command, "cpu", cpu)
     plan = measured_plans.best_known_plan(parse(problem), cpu)
     assert len(plan.kernels) > 1
     assert command_line.main(["inspect", problem, "--emit", form, "--isa", isa]) == 0
     text = capsys.readouterr().out
-    sign, gone = SIGNS[form]
-    assert sign in text
-    assert gone not in text
+    expected, unexpected = FORM_TEXTS[form]
+    assert expected in text
+    assert unexpected not in text
     for spec in plan.kernels:
         defined = {"llvm": f"@{spec.symbol}(", "asm": f"<{spec.symbol}>:"}
         assert text.count(defined.get(form, f"llvm.func @{spec.symbol}(")) == 1
@@ -519,7 +526,7 @@ def test_emit(
 
 
 def test_emit_in_a_process() -> None:
-    done = nkblas_command("inspect", "5x5x5:f64", "--emit", "asm")
+    done = run_nkblas("inspect", "5x5x5:f64", "--emit", "asm")
     assert done.returncode == 0
     assert done.stdout.startswith(f"<microkernel_{CPU.isa.base.name}_float64_")
     assert done.stderr == ""
@@ -529,18 +536,18 @@ def test_emit_without_mlir(tmp_path: Path) -> None:
     (tmp_path / "mlir").mkdir()
     (tmp_path / "mlir" / "__init__.py").write_text("raise ImportError('no such luck')\n")
     path = os.pathsep.join([str(tmp_path), str(Path(nkblas.__file__).parents[1])])
-    done = nkblas_command("inspect", "5x5x5:f32", "--emit", "mlir", PYTHONPATH=path)
+    done = run_nkblas("inspect", "5x5x5:f32", "--emit", "mlir", PYTHONPATH=path)
     assert_refused(done, 1, "MLIR", "no such luck")
 
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_inspect_plan(isa: str, tmp_path: Path) -> None:
-    """As `explain` tells it, for any instruction set: the model's plan, or one that was tuned."""
+    """As `explain` describes it, for any instruction set: the model's plan, or a tuned one."""
     problem = parse("100x90x20:f32")
     cpu = CPU._replace(isa=ISAS[isa])
     plan, *others = cost_model.ranked_plans(problem, cpu, 30)
     command = ["inspect", str(problem), "--isa", isa]
-    done = nkblas_command(*command, NKBLAS_CACHE_DIR=tmp_path)
+    done = run_nkblas(*command, NKBLAS_CACHE_DIR=tmp_path)
     assert done.returncode == 0
     assert f"{plan} (model)" in done.stdout
     assert all(spec.symbol in done.stdout for spec in plan.kernels)
@@ -548,7 +555,7 @@ def test_inspect_plan(isa: str, tmp_path: Path) -> None:
 
     other = next(p for p in others if str(p) != str(plan))._replace(nanoseconds=123456.0)
     write_plans(tmp_path, [other], measured_plans.machine(cpu))
-    done = nkblas_command(*command, NKBLAS_CACHE_DIR=tmp_path)
+    done = run_nkblas(*command, NKBLAS_CACHE_DIR=tmp_path)
     assert f"123 us  {other} (tuned)" in done.stdout
     assert done.stdout.count("rejected") == 3
     assert f"{plan} (model)" in done.stdout
@@ -589,7 +596,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for problem in ("5x6x7:f32", "100x90x20:f32", "5x6x7:f64"):
         dispatch.tier_up(parse(problem))
     """
-    done = do(sys.executable, "-c", textwrap.dedent(program), NKBLAS_CACHE_DIR=folder)
+    done = run_command(sys.executable, "-c", textwrap.dedent(program), NKBLAS_CACHE_DIR=folder)
     assert done.returncode == 0, done.stderr
     write_plans(folder, some_plans("5x6x7:f32", "9x9x9:f64:crr"))
     return folder
@@ -608,8 +615,8 @@ def symbol(folder: Path, key: str) -> str:
     return str(json.loads((folder / "kernels" / f"{key}.json").read_text())["kernel"])
 
 
-def of_another_version(folder: Path) -> str:
-    """Make a kernel of the store one that this version can't find; its new key."""
+def make_obsolete(folder: Path) -> str:
+    """Give a kernel a key that this version does not derive from its spec; the new key."""
     old, new = keys(folder)[0], 40 * "a"
     (folder / "kernels" / f"{old}.so").rename(folder / "kernels" / f"{new}.so")
     record = json.loads((folder / "kernels" / f"{old}.json").read_text())
@@ -619,7 +626,7 @@ def of_another_version(folder: Path) -> str:
 
 
 def test_cache_list(copied: Path) -> None:
-    done = nkblas_command("cache", "list", NKBLAS_CACHE_DIR=copied)
+    done = run_nkblas("cache", "list", NKBLAS_CACHE_DIR=copied)
     assert done.returncode == 0
     lines = done.stdout.splitlines()
     assert f"{len(keys(copied))} kernels" in lines[0]
@@ -633,44 +640,44 @@ def test_cache_list(copied: Path) -> None:
         words = (str(plan.problem), str(plan))
         assert any(all(word in line for word in words) for line in lines), words
 
-    new = of_another_version(copied)
+    new = make_obsolete(copied)
     age = time.time() - 3 * 86400
     os.utime(copied / "kernels" / f"{new}.json", (age, age))
     os.utime(copied / "kernels" / f"{new}.so", (age, age))
-    lines = nkblas_command("cache", "list", NKBLAS_CACHE_DIR=copied).stdout.splitlines()
+    lines = run_nkblas("cache", "list", NKBLAS_CACHE_DIR=copied).stdout.splitlines()
     (line,) = (line for line in lines if "of another version" in line)
     assert symbol(copied, new) in line
     assert "3 days" in line
 
 
 @pytest.mark.parametrize("action", ["list", "verify", "prune", "clear"])
-def test_cache_of_nothing(action: str, tmp_path: Path) -> None:
-    done = nkblas_command("cache", action, NKBLAS_CACHE_DIR=tmp_path / "none")
+def test_cache_without_files(action: str, tmp_path: Path) -> None:
+    done = run_nkblas("cache", action, NKBLAS_CACHE_DIR=tmp_path / "none")
     assert done.returncode == 0
     assert done.stdout != ""
     assert done.stderr == ""
     assert not (tmp_path / "none").exists()
 
 
-def linked(path: Path) -> None:
-    """Move a file away, and have a link in its place."""
+def replace_by_link(path: Path) -> None:
+    """Move a file, and put a symbolic link to it in its place."""
     path.rename(path.with_suffix(".moved"))
     path.symlink_to(path.with_suffix(".moved"))
 
 
-def pipe(path: Path) -> None:
-    """A file that nobody writes: whoever reads it waits for ever."""
+def replace_by_pipe(path: Path) -> None:
+    """Put a pipe without a writer in a file's place: a process that reads it waits forever."""
     path.unlink()
     os.mkfifo(path)
 
 
-def emptied(path: Path) -> None:
+def replace_by_folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
 
 
-# What is done to a kernel, the words with which it is told, and what becomes of its files and of
-# those with plans: "gone", "empty", "first" line
+# Damage to the folder of kernels and one of its keys; words in the line that reports it; and the
+# effect of the repair on the kernel's files and on the file of plans
 DAMAGES: dict[str, tuple[Callable[[Path, str], object], list[str], str]] = {
     "library": (
         lambda folder, key: (folder / f"{key}.so").write_bytes(b"damaged"),
@@ -684,7 +691,7 @@ DAMAGES: dict[str, tuple[Callable[[Path, str], object], list[str], str]] = {
     ),
     "record without end": (
         lambda folder, key: (folder / f"{key}.json").write_text("[" * 100_000),
-        ["{key}.json", "no record"],
+        ["{key}.json", "nested"],
         "kernel gone",
     ),
     "record of another": (
@@ -705,28 +712,28 @@ DAMAGES: dict[str, tuple[Callable[[Path, str], object], list[str], str]] = {
         "kernel gone",
     ),
     "link to a library": (
-        lambda folder, key: linked(folder / f"{key}.so"),
+        lambda folder, key: replace_by_link(folder / f"{key}.so"),
         ["{key}.so", "symbolic link"],
         "kernel gone",
     ),
     "pipe for a library": (
-        lambda folder, key: pipe(folder / f"{key}.so"),
-        ["{key}.so", "no file"],
+        lambda folder, key: replace_by_pipe(folder / f"{key}.so"),
+        ["{key}.so", "not a file"],
         "kernel gone",
     ),
     "pipe for a record": (
-        lambda folder, key: pipe(folder / f"{key}.json"),
-        ["{key}.json", "no file"],
+        lambda folder, key: replace_by_pipe(folder / f"{key}.json"),
+        ["{key}.json", "not a file"],
         "kernel gone",
     ),
     "folder for a library": (
-        lambda folder, key: emptied(folder / f"{key}.so"),
-        ["{key}.so", "no file"],
+        lambda folder, key: replace_by_folder(folder / f"{key}.so"),
+        ["{key}.so", "not a file"],
         "kernel gone",
     ),
     "endless library": (
         lambda folder, key: os.truncate(folder / f"{key}.so", 1 << 30),
-        ["{key}.so", "no file"],
+        ["{key}.so", "not a file"],
         "kernel gone",
     ),
     "library that others can write": (
@@ -741,17 +748,17 @@ DAMAGES: dict[str, tuple[Callable[[Path, str], object], list[str], str]] = {
     ),
     "folder that others can write": (
         lambda folder, key: folder.chmod(0o1777),
-        ["kernels: ", "others can write", "1777", "closed it", "removed"],
+        ["kernels: ", "others can write", "1777", "denied others access", "removed"],
         "kernels gone",
     ),
     "cache that others can write": (
         lambda folder, key: folder.parent.chmod(0o775),
-        [".: ", "others can write", "0775", "closed it"],
+        [".: ", "others can write", "0775", "denied others access"],
         "nothing",
     ),
     "link to the kernels": (
-        lambda folder, key: linked(folder),
-        ["kernels: ", "a link", "removed"],
+        lambda folder, key: replace_by_link(folder),
+        ["kernels: ", "symbolic link", "removed"],
         "kernels gone",
     ),
     "temporary library": (
@@ -764,7 +771,7 @@ DAMAGES: dict[str, tuple[Callable[[Path, str], object], list[str], str]] = {
         [f".{MACHINE}.txt.a1b2_3c4", "temporary", "removed"],
         "nothing",
     ),
-    "torn plan": (
+    "incomplete plan": (
         lambda folder, key: write_plans(folder.parent, [], more="5x6x7:f32 kind=ti"),
         [f"plans/{MACHINE}.txt", "line 1", "removed"],
         "plans empty",
@@ -779,8 +786,8 @@ DAMAGES: dict[str, tuple[Callable[[Path, str], object], list[str], str]] = {
         "plans of line 1",
     ),
     "pipe for plans": (
-        lambda folder, key: pipe(folder.parent / "plans" / f"{MACHINE}.txt"),
-        [f"plans/{MACHINE}.txt", "no file", "removed"],
+        lambda folder, key: replace_by_pipe(folder.parent / "plans" / f"{MACHINE}.txt"),
+        [f"plans/{MACHINE}.txt", "not a file", "removed"],
         "plans gone",
     ),
     "plans that others can write": (
@@ -795,7 +802,7 @@ DAMAGES: dict[str, tuple[Callable[[Path, str], object], list[str], str]] = {
 def test_cache_verify(
     damage: str, copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It finds and mends what is damaged, and nothing else."""
+    """It finds and repairs the damage, and changes no other file."""
     monkeypatch.setenv("NKBLAS_CACHE_DIR", str(copied))
     assert command_line.main(["cache", "verify"]) == 0
     assert f"{len(keys(copied))} kernels and 2 tuned plans" in capsys.readouterr().out
@@ -829,7 +836,7 @@ def test_cache_verify(
 def test_cache_of_another_user(
     copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing there is read or written, mended or removed; it is said why."""
+    """Its files are not read, written, repaired or removed; the output says why."""
     monkeypatch.setenv("NKBLAS_CACHE_DIR", str(copied))
     before = contents(copied)
     if os.geteuid() == 0:
@@ -854,18 +861,18 @@ def test_cache_of_another_user(
 
 
 def test_cache_of_working_processes(copied: Path) -> None:
-    """What another process is making is neither a fault nor removed."""
+    """The files of a kernel that another process is making are neither faults nor removed."""
     key, other = keys(copied)[:2]
-    (copied / "kernels" / f"{key}.json").unlink()  # between the two files
+    (copied / "kernels" / f"{key}.json").unlink()  # as between the writes of the two files
     (copied / "kernels" / f".{other}.so.a1b2c3d4").write_text("half")
     store = Store(copied)
     with store.lock(key), store.lock(other):
         before = contents(copied)
         for action in ("verify", "prune"):
-            done = nkblas_command("cache", action, NKBLAS_CACHE_DIR=copied)
+            done = run_nkblas("cache", action, NKBLAS_CACHE_DIR=copied)
             assert done.returncode == 0, done.stdout
         assert contents(copied) == before
-    done = nkblas_command("cache", "verify", NKBLAS_CACHE_DIR=copied)
+    done = run_nkblas("cache", "verify", NKBLAS_CACHE_DIR=copied)
     assert "2 faults" in done.stdout
 
 
@@ -890,10 +897,10 @@ def test_modes(tmp_path: Path) -> None:
 
 
 def test_cache_prune(copied: Path) -> None:
-    new = of_another_version(copied)
+    new = make_obsolete(copied)
     path = write_plans(copied, some_plans("2x2x2:f32", "3x3x3:f32", "2x2x2:f32"))
     before = contents(copied)
-    done = nkblas_command("cache", "prune", NKBLAS_CACHE_DIR=copied)
+    done = run_nkblas("cache", "prune", NKBLAS_CACHE_DIR=copied)
     assert done.returncode == 0
     assert symbol(copied, keys(copied)[0]) != ""
     assert all(word in done.stdout for word in (new, "another version", "1 of its lines"))
@@ -903,29 +910,29 @@ def test_cache_prune(copied: Path) -> None:
     assert path.read_text() == measured_plans.to_line(c) + measured_plans.to_line(b)
     assert a.nanoseconds != c.nanoseconds
 
-    again = nkblas_command("cache", "prune", NKBLAS_CACHE_DIR=copied)
+    again = run_nkblas("cache", "prune", NKBLAS_CACHE_DIR=copied)
     assert "nothing" in again.stdout
     assert contents(copied) == after
 
 
 def test_pruned_store_still_serves(copied: Path) -> None:
-    assert nkblas_command("cache", "prune", NKBLAS_CACHE_DIR=copied).returncode == 0
+    assert run_nkblas("cache", "prune", NKBLAS_CACHE_DIR=copied).returncode == 0
     program = """
     import nkblas, numpy as np
     nkblas.matmul(np.ones((5, 7), "f"), np.ones((7, 6), "f"))
     print(nkblas.stats()["kernels_compiled"])
     """
-    done = do(sys.executable, "-c", textwrap.dedent(program), NKBLAS_CACHE_DIR=copied)
+    done = run_command(sys.executable, "-c", textwrap.dedent(program), NKBLAS_CACHE_DIR=copied)
     assert done.stdout == "0\n"
 
 
 def test_cache_clear(copied: Path) -> None:
-    """Only what nkblas made."""
+    """Only files that nkblas wrote are removed."""
     for name in ("mine.txt", "kernels/notes.json", "kernels/abc.so", "plans/notes.txt"):
         (copied / name).write_text("mine")
     (copied / "kernels" / f".{40 * 'b'}.so.abcdefgh").write_text("half")
     assert (copied / "kernels" / "lock").exists()
-    done = nkblas_command("cache", "clear", NKBLAS_CACHE_DIR=copied)
+    done = run_nkblas("cache", "clear", NKBLAS_CACHE_DIR=copied)
     assert done.returncode == 0
     assert contents(copied).keys() == {
         "mine.txt",
@@ -935,11 +942,11 @@ def test_cache_clear(copied: Path) -> None:
     }
     for name in contents(copied):
         (copied / name).unlink()
-    nkblas_command("cache", "clear", NKBLAS_CACHE_DIR=copied)
+    run_nkblas("cache", "clear", NKBLAS_CACHE_DIR=copied)
     assert list(copied.iterdir()) == []
 
 
-def test_cache_that_can_not_be_changed(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_only_cache(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied", str(copied))
 
@@ -948,17 +955,17 @@ def test_cache_that_can_not_be_changed(copied: Path, monkeypatch: pytest.MonkeyP
     assert command_line.main(["cache", "clear"]) == 1
 
 
-def test_a_torn_comment_hides_no_plan(tmp_path: Path) -> None:
-    """Comments go to the top."""
+def test_plan_after_incomplete_comment(tmp_path: Path) -> None:
+    """`compact` moves comments to the top, so that an incomplete one hides no plan."""
     good = list(map(measured_plans.to_line, some_plans("5x6x7:f32", "9x9x9:f64")))
     path = tmp_path / f"{MACHINE}.txt"
-    path.write_text("# whole\n" + "".join(good) + "# torn")
+    path.write_text("# complete\n" + "".join(good) + "# incomplete")
     assert measured_plans.compact(str(path), CPU) == 1
-    assert path.read_text() == "# whole\n" + "".join(good)
+    assert path.read_text() == "# complete\n" + "".join(good)
 
 
-def test_lines_appended_while_others_compact(tmp_path: Path) -> None:
-    """None is lost."""
+def test_lines_appended_during_compact(tmp_path: Path) -> None:
+    """No line is lost."""
     (plan,) = some_plans("2x2x2:f32")
     path = write_plans(tmp_path, [plan])
     running = True
@@ -981,14 +988,14 @@ def test_lines_appended_while_others_compact(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("nanoseconds", [0.3, 17.25, 1234.4, 7.3e8])
 def test_time_in_a_line(nanoseconds: float) -> None:
-    """It is never 0, which no plan has."""
+    """It is never rounded to 0, which is refused."""
     (plan,) = some_plans("2x2x2:f32")
     line = measured_plans.to_line(plan._replace(nanoseconds=nanoseconds))
     read = measured_plans.from_text(plan.problem, line.partition(" ")[2], CPU)
     assert read.nanoseconds == pytest.approx(nanoseconds, rel=0.01)
 
 
-def test_append_after_a_torn_line(tmp_path: Path) -> None:
+def test_append_after_incomplete_line(tmp_path: Path) -> None:
     path = write_plans(tmp_path, some_plans("2x2x2:f32"), more="3x3x3:f32 kind=til")
     measured_plans.append(str(path), map(measured_plans.to_line, some_plans("4x4x4:f32")))
     with open(path) as file:
@@ -998,31 +1005,31 @@ def test_append_after_a_torn_line(tmp_path: Path) -> None:
 
 
 def test_export_and_import(tmp_path: Path) -> None:
-    """To another folder, and to the same plans."""
+    """Plans that are exported and imported into another folder are the same."""
     here, there, file = tmp_path / "here", tmp_path / "there", tmp_path / "plans.txt"
     here.mkdir()
     tuned = some_plans("9x9x9:f64", "128x768x30:f32", "5x6x7:f32:crs", "9x9x9:f64")
     write_plans(here, tuned)
-    done = nkblas_command("cache", "export", file, NKBLAS_CACHE_DIR=here)
+    done = run_nkblas("cache", "export", file, NKBLAS_CACHE_DIR=here)
     assert done.returncode == 0
     assert "3 plans" in done.stdout
     header, *lines = file.read_text().splitlines(keepends=True)
     assert header.startswith(f"# nkblas plans for {MACHINE} ({CPU.brand})")
     assert lines == [measured_plans.to_line(tuned[i]) for i in (2, 1, 3)]
-    output = nkblas_command("cache", "export", "-", NKBLAS_CACHE_DIR=here).stdout
+    output = run_nkblas("cache", "export", "-", NKBLAS_CACHE_DIR=here).stdout
     assert output == file.read_text()
 
-    done = nkblas_command("cache", "import", file, NKBLAS_CACHE_DIR=there)
+    done = run_nkblas("cache", "import", file, NKBLAS_CACHE_DIR=there)
     assert done.returncode == 0
     assert "3 plans imported" in done.stdout
     assert done.stderr == ""
     assert (there / "plans" / f"{MACHINE}.txt").read_text() == "".join(lines)
-    shown = nkblas_command("inspect", "9x9x9:f64", NKBLAS_CACHE_DIR=there).stdout
+    shown = run_nkblas("inspect", "9x9x9:f64", NKBLAS_CACHE_DIR=there).stdout
     assert f"1 us  {tuned[3]} (tuned)" in shown
 
-    # what is imported replaces what was there
+    # imported plans replace older ones
     write_plans(there, [p._replace(nanoseconds=5.0) for p in tuned[:1]])
-    nkblas_command("cache", "import", file, NKBLAS_CACHE_DIR=there)
+    run_nkblas("cache", "import", file, NKBLAS_CACHE_DIR=there)
     assert measured_plans.read(str(there / "plans" / f"{MACHINE}.txt"))["9x9x9:f64"].endswith(
         "ns=1003\n"
     )
@@ -1031,18 +1038,18 @@ def test_export_and_import(tmp_path: Path) -> None:
 def test_export_of_another_isa(tmp_path: Path) -> None:
     cpu = CPU._replace(isa=ISAS["sse42"])
     write_plans(tmp_path, some_plans("9x9x9:f32", isa="sse42"), measured_plans.machine(cpu))
-    done = nkblas_command("cache", "export", "-", NKBLAS_CACHE_DIR=tmp_path, NKBLAS_ISA="sse42")
+    done = run_nkblas("cache", "export", "-", NKBLAS_CACHE_DIR=tmp_path, NKBLAS_ISA="sse42")
     assert measured_plans.machine(cpu) in done.stdout
 
 
-def test_export_of_nothing(tmp_path: Path) -> None:
-    done = nkblas_command("cache", "export", tmp_path / "x", NKBLAS_CACHE_DIR=tmp_path)
+def test_export_without_plans(tmp_path: Path) -> None:
+    done = run_nkblas("cache", "export", tmp_path / "x", NKBLAS_CACHE_DIR=tmp_path)
     assert_refused(done, 1, MACHINE)
     assert not (tmp_path / "x").exists()
 
 
 def test_import_refuses_lines(tmp_path: Path) -> None:
-    """The good lines are taken, each other one is told of with its reason."""
+    """Valid lines are imported, and each of the others is reported with the reason."""
     good, other = map(measured_plans.to_line, some_plans("5x6x7:f32", "9x9x9:f64"))
     lines = [
         f"# nkblas plans for {MACHINE} (some CPU): 9\n",
@@ -1061,12 +1068,12 @@ def test_import_refuses_lines(tmp_path: Path) -> None:
     ]
     file = tmp_path / "plans.txt"
     file.write_text("".join(lines))
-    done = nkblas_command("cache", "import", file, NKBLAS_CACHE_DIR=tmp_path)
+    done = run_nkblas("cache", "import", file, NKBLAS_CACHE_DIR=tmp_path)
     assert done.returncode == 1
     assert "2 plans imported" in done.stdout
     assert "10 refused" in done.stdout
-    told = [f"{file}, line {number}: " in done.stderr for number in range(1, 14)]
-    assert told == [False, False, *9 * [True], False, True]
+    reported = [f"{file}, line {number}: " in done.stderr for number in range(1, 14)]
+    assert reported == [False, False, *9 * [True], False, True]
     assert all(word in done.stderr for word in ("'nonsense", "magic", "999x", "above 0"))
     assert (tmp_path / "plans" / f"{MACHINE}.txt").read_text() == good + other
 
@@ -1075,16 +1082,16 @@ def test_import_refuses_lines(tmp_path: Path) -> None:
 def test_import_from_another_machine(header: str, tmp_path: Path) -> None:
     file = tmp_path / "plans.txt"
     file.write_text(header + measured_plans.to_line(*some_plans("5x6x7:f32")))
-    done = nkblas_command("cache", "import", file, NKBLAS_CACHE_DIR=tmp_path)
+    done = run_nkblas("cache", "import", file, NKBLAS_CACHE_DIR=tmp_path)
     assert_refused(done, 1, "plans.txt", MACHINE, "--force")
     assert not (tmp_path / "plans").exists()
-    done = nkblas_command("cache", "import", "--force", file, NKBLAS_CACHE_DIR=tmp_path)
+    done = run_nkblas("cache", "import", "--force", file, NKBLAS_CACHE_DIR=tmp_path)
     assert done.returncode == 0
     assert len((tmp_path / "plans" / f"{MACHINE}.txt").read_text().splitlines()) == 1
 
 
-def test_import_of_nothing(tmp_path: Path) -> None:
-    done = nkblas_command("cache", "import", tmp_path / "none", NKBLAS_CACHE_DIR=tmp_path)
+def test_import_of_missing_file(tmp_path: Path) -> None:
+    done = run_nkblas("cache", "import", tmp_path / "none", NKBLAS_CACHE_DIR=tmp_path)
     assert_refused(done, 1, f"{tmp_path}/none")
 
 
@@ -1093,7 +1100,7 @@ def test_import_of_nothing(tmp_path: Path) -> None:
     ["--help", "info", "cache list", "inspect 5x5x5:f32", "inspect 5x5x5:f32 --emit llvm"],
 )
 def test_closed_pipe(command: str) -> None:
-    """Nobody reads any more, as in `nkblas ... | head`: no error."""
+    """The reader ends first, as in `nkblas ... | head`: no error."""
     process = subprocess.Popen(
         [*NKBLAS, *command.split()],
         env=environment(),
@@ -1110,22 +1117,22 @@ def test_closed_pipe(command: str) -> None:
 
 
 def test_names_of_temporary_files(tmp_path: Path) -> None:
-    """Housekeeping knows what the store and the plans write."""
-    seen = []
+    """`maintenance` recognises the files that the store and the plans write."""
+    names = []
     replace = os.replace
 
-    def watch(source: str, target: str, **folders: int) -> None:
-        seen.append(source)
+    def record_replace(source: str, target: str, **folders: int) -> None:
+        names.append(source)
         replace(source, target, **folders)
 
     store = Store(tmp_path)
     spec = some_plans("5x6x7:f32")[0].kernels[0]
     path = write_plans(tmp_path, some_plans("2x2x2:f32", "2x2x2:f32"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "replace", watch)
+        patch.setattr(os, "replace", record_replace)
         store.put(store.key(spec), b"library", spec)
         measured_plans.compact(str(path), CPU)
-    assert len(seen) == 3
-    assert all(maintenance.TEMPORARY.fullmatch(name) for name in seen), seen
-    assert FILE.fullmatch(f"{store.key(spec)}.so")
-    assert maintenance.PLANS.fullmatch(f"{MACHINE}.txt")
+    assert len(names) == 3
+    assert all(maintenance.TEMPORARY_FILE.fullmatch(name) for name in names), names
+    assert KERNEL_FILE.fullmatch(f"{store.key(spec)}.so")
+    assert maintenance.PLAN_FILE.fullmatch(f"{MACHINE}.txt")

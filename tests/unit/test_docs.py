@@ -1,4 +1,4 @@
-"""The examples in the docstrings run, and so do README and the other pages."""
+"""The examples in docstrings, in README and in the other pages run."""
 
 import doctest
 import importlib
@@ -33,13 +33,13 @@ MODULES = [
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name: str) -> None:
     module = importlib.import_module(name)
-    # doctest looks past gufuncs and other functions in C
-    others = {x.__name__: x.__doc__ for x in vars(module).values() if isinstance(x, np.ufunc)}
+    # doctest does not find gufuncs
+    ufuncs = {x.__name__: x.__doc__ for x in vars(module).values() if isinstance(x, np.ufunc)}
     found = doctest.DocTestFinder().find(module, globs={})
     parser = doctest.DocTestParser()
     found += [
         parser.get_doctest(text, {}, f"{name}.{function}", None, 0)
-        for function, text in others.items()
+        for function, text in ufuncs.items()
         if text
     ]
     runner = doctest.DocTestRunner(optionflags=doctest.IGNORE_EXCEPTION_DETAIL)
@@ -50,26 +50,26 @@ def test_examples(name: str) -> None:
 
 def test_public_functions_have_examples() -> None:
     for name in nkblas.__all__:
-        thing = getattr(nkblas, name)
-        assert isinstance(thing, ModuleType) or thing.__doc__, name
-    family = ["dot", "einsum", "inner", "matmul", "matrix_power", "multi_dot", "patch", "patched"]
-    for name in (*family, "tensordot", "vdot", "vecdot", "record"):
+        value = getattr(nkblas, name)
+        assert isinstance(value, ModuleType) or value.__doc__, name
+    products = ["dot", "einsum", "inner", "matmul", "matrix_power", "multi_dot", "patch", "patched"]
+    for name in (*products, "tensordot", "vdot", "vecdot", "record"):
         assert ">>>" in getattr(nkblas, name).__doc__, name
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One for the pages alone: they tune plans, which other tests would meet."""
-    return tmp_path_factory.mktemp("store")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder for the pages: other tests must not use the plans that these tune."""
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_pages(page: Path, store: Path, tmp_path: Path) -> None:
-    """The Python of a page is a program."""
+def test_pages(page: Path, cache: Path, tmp_path: Path) -> None:
+    """The code blocks of a page, one after the other, are a program."""
     blocks = BLOCK.findall(page.read_text("utf-8"))
     program = tmp_path / "page.py"
     program.write_text("\n".join(blocks), "utf-8")
     command = [sys.executable, os.fspath(program)]
-    changed = environment(NKBLAS_CACHE_DIR=store)
+    changed = environment(NKBLAS_CACHE_DIR=cache)
     done = subprocess.run(command, cwd=tmp_path, env=changed, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,7 +1,7 @@
-"""The examples do what they say.
+"""The examples work as documented.
 
-Those that know nothing of nkblas run on it unchanged, with the same results; those whose layers it
-does are as accurate as they document.
+Those that do not import nkblas have the same results under `nkblas run`; those that call it are as
+accurate as they document.
 """
 
 import os
@@ -15,8 +15,8 @@ from support import ROOT, environment, start
 EXAMPLES = ROOT / "examples"
 
 
-def lines(*command: str) -> tuple[dict[str, list[float]], str]:
-    """What a program prints, a name and numbers in each line; and its standard error."""
+def run_example(*command: str) -> tuple[dict[str, list[float]], str]:
+    """The output of a program, a name and numbers in each line; and its standard error."""
     done = subprocess.run(
         [sys.executable, *command], env=environment(), capture_output=True, text=True, timeout=300
     )
@@ -30,11 +30,11 @@ def test_example(name: str) -> None:
     if name != "gaussian_process":
         pytest.importorskip("sklearn")
     program = os.fspath(EXAMPLES / f"{name}.py")
-    expected, _ = lines(program)
-    results, errors = lines("-m", "nkblas", "run", "--report", program)
+    expected, _ = run_example(program)
+    results, errors = run_example("-m", "nkblas", "run", "--report", program)
     assert results.keys() == expected.keys()
     for key, values in expected.items():
-        # rounding sets the training off on another path to as good a network
+        # rounding leads the training to another network of the same quality
         tolerance = 0.01 if name == "network" else 1e-6
         assert results[key] == pytest.approx(values, rel=tolerance), key
     summary = re.search(
@@ -45,12 +45,12 @@ def test_example(name: str) -> None:
     assert int(summary[2]) < 0.01 * int(summary[1])
 
 
-SMALL = ("2", "32", "4", "64", "256")
-"""Of an encoder block: sequences, tokens in each, heads, width, hidden width."""
+SMALL_BLOCK = ("2", "32", "4", "64", "256")
+"""An encoder block: number of sequences, tokens in each, heads, width, hidden width."""
 
 
-def compared(*command: str) -> dict[str, list[str]]:
-    """The rows of the table that a program prints, each by its library and type."""
+def read_table(*command: str) -> dict[str, list[str]]:
+    """The rows of the table that a program prints, by library and dtype."""
     done = subprocess.run(
         [sys.executable, *command], env=environment(), capture_output=True, text=True, timeout=300
     )
@@ -61,19 +61,19 @@ def compared(*command: str) -> dict[str, list[str]]:
 
 
 def test_encoder() -> None:
-    table = compared(os.fspath(EXAMPLES / "encoder.py"), *SMALL)
+    table = read_table(os.fspath(EXAMPLES / "encoder.py"), *SMALL_BLOCK)
     errors = {}
     for name in ("numpy float32", "nkblas float32", "nkblas bfloat16", "nkblas int8"):
-        error, allowed, largest, most = map(float, table[name][-4:])
-        assert 0 < error <= allowed < 0.05, name
-        assert error < largest <= most, name
+        error, bound, largest_error, largest_bound = map(float, table[name][-4:])
+        assert 0 < error <= bound < 0.05, name
+        assert error < largest_error <= largest_bound, name
         errors[name] = error
-    # it is these types that were multiplied
+    # the errors show that the products have these dtypes
     assert 10 * errors["nkblas float32"] < errors["nkblas bfloat16"] < errors["nkblas int8"]
 
 
-def test_encoder_tells_of_errors() -> None:
-    """A scale that is wrong by a tenth ends it with status 1."""
+def test_encoder_detects_errors() -> None:
+    """With a scale that is wrong by a tenth it ends with status 1."""
     program = f"""
         import sys
         sys.path.insert(0, {os.fspath(EXAMPLES)!r})
@@ -83,7 +83,7 @@ def test_encoder_tells_of_errors() -> None:
             right(self, *args)
             self.scale *= 1.1
         encoder.Int8Linear.__init__ = wrong
-        sys.argv[1:] = {SMALL!r}
+        sys.argv[1:] = {SMALL_BLOCK!r}
         sys.exit(encoder.main())
     """
     process = start(program, prelude="")
@@ -94,11 +94,11 @@ def test_encoder_tells_of_errors() -> None:
 
 def test_inference() -> None:
     pytest.importorskip("sklearn")
-    table = compared(os.fspath(EXAMPLES / "inference.py"))
+    table = read_table(os.fspath(EXAMPLES / "inference.py"))
     for name in ("numpy float32", "nkblas float32", "nkblas bfloat16", "nkblas int8"):
-        accuracy, others, allowed = (float(x.rstrip("%")) for x in table[name][-4:-1])
+        accuracy, changed, bound = (float(x.rstrip("%")) for x in table[name][-4:-1])
         assert accuracy > 95, name
-        assert others <= allowed <= 1, name
+        assert changed <= bound <= 1, name
     errors = [float(table[f"nkblas {dtype}"][-1]) for dtype in ("float32", "bfloat16", "int8")]
     assert errors == sorted(errors)
     assert errors[0] < 1e-5

@@ -1,4 +1,4 @@
-"""What nkblas says of itself: `explain`, `stats`, `show_config`."""
+"""`nkblas.explain`, `nkblas.stats` and `nkblas.show_config`."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 from support import DTYPES, Array, integers, run
 
 import nkblas
-from nkblas.inspect.explain import duration
+from nkblas.inspect.explain import format_time
 
 
 def ones(*shape: int, dtype: Any = "float32") -> Array:
@@ -21,7 +21,7 @@ def ones(*shape: int, dtype: Any = "float32") -> Array:
         ((5, 6), (6, 7), (5, 7, 6)),
         ((3, 5, 6), (6, 7), (5, 7, 6)),
         ((6,), (6, 7), (1, 7, 6)),
-        ((5, 6), (6,), (1, 5, 6)),  # a vector is a row to the engine
+        ((5, 6), (6,), (1, 5, 6)),  # the engine takes a vector for a row
         ((6,), (6,), (1, 1, 6)),
         ((300, 200), (200, 100), (300, 100, 200)),
     ],
@@ -43,9 +43,8 @@ def test_explain(
     assert found.plan.family.fits(nkblas.cpu.isa, mr, vectors)
 
     text = str(found)
-    said = [found.backend, dtype, f"{mr}x{nr}", *found.kernels]
-    said.append("x".join(map(str, problem)))
-    assert all(word in text for word in said), text
+    words = [found.backend, dtype, f"{mr}x{nr}", *found.kernels, "x".join(map(str, problem))]
+    assert all(word in text for word in words), text
 
 
 def test_explain_sees_layouts() -> None:
@@ -68,7 +67,7 @@ def test_explain_numpy(dtype: str) -> None:
 
 
 def test_explain_agrees_with_matmul() -> None:
-    """In who does a product, whatever the pair of dtypes."""
+    """On the backend of a product, for each pair of dtypes."""
     for x in "?bBHifdDegG":
         for y in "?bBHifdDegG":
             a, b = ones(3, 4, dtype=x), ones(4, 5, dtype=y)
@@ -78,7 +77,7 @@ def test_explain_agrees_with_matmul() -> None:
             assert nkblas.stats()["fallbacks"] - before == (backend == "numpy"), x + y
 
 
-def test_explain_takes_what_matmul_takes() -> None:
+def test_explain_accepts_operands_of_matmul() -> None:
     assert nkblas.explain([[1.0, 2.0]], [[3.0], [4.0]]).backend == "nkblas"
     assert nkblas.explain([[1, 2]], [[3], [4]]).backend == "nkblas"
 
@@ -87,39 +86,39 @@ def test_explain_takes_what_matmul_takes() -> None:
     ("a", "b"),
     [(ones(2, 3), ones(2, 3)), (ones(2), ones(3)), (1.0, ones(2, 2)), (ones(2, 2), 1.0)],
 )
-def test_explain_refuses_what_matmul_refuses(a: Any, b: Any) -> None:
+def test_explain_refuses_operands_like_matmul(a: Any, b: Any) -> None:
     for function in (nkblas.matmul, nkblas.explain):
         with pytest.raises(ValueError, match="dimension"):
             function(a, b)
 
 
-def test_explain_stacks_that_do_not_fit() -> None:
+def test_explain_refuses_stacks_that_do_not_broadcast() -> None:
     for function in (nkblas.matmul, nkblas.explain):
         with pytest.raises(ValueError, match="broadcast"):
             function(ones(2, 2, 2), ones(3, 2, 2))
 
 
-def test_explain_nothing() -> None:
+def test_explain_empty_operands() -> None:
     for shape_a, shape_b in (((0, 3), (3, 4)), ((3, 0), (0, 4)), ((3, 4), (4, 0))):
         found = nkblas.explain(ones(*shape_a), ones(*shape_b))
         assert found.backend == "nkblas"
         assert str(found)
 
 
-def test_explain_does_nothing(tmp_path: Any) -> None:
-    """No compilation, no product; and it tells where kernels are before and after."""
+def test_explain_has_no_effect(tmp_path: Any) -> None:
+    """It compiles and multiplies nothing; it says where the kernels are before and after."""
     program = """
     a = np.ones((5, 6), "float32")
     b = np.ones((6, 7), "float32")
     before = str(nkblas.explain(a, b))
-    untouched = nkblas.stats()
+    stats = nkblas.stats()
     mlir = "mlir" in sys.modules
     nkblas.matmul(a, b)
-    report(before=before, untouched=list(untouched.values()), mlir=mlir,
+    report(before=before, stats=list(stats.values()), mlir=mlir,
            after=str(nkblas.explain(a, b)))
     """
     report, _ = run(program, NKBLAS_CACHE_DIR=tmp_path)
-    assert report["untouched"] == [0, 0, 0, 0]
+    assert report["stats"] == [0, 0, 0, 0]
     assert not report["mlir"]
     assert report["before"] != report["after"]
     assert "nowhere" in report["before"]
@@ -129,7 +128,7 @@ def test_explain_does_nothing(tmp_path: Any) -> None:
 
 
 def test_explain_rejected() -> None:
-    """What the model would take next: other plans, the cheapest first."""
+    """Other plans, the cheapest first."""
     found = nkblas.explain(ones(300, 200), ones(200, 100))
     assert found.plan is not None
     best = found.awaited or found.plan
@@ -144,8 +143,8 @@ def test_explain_rejected() -> None:
     assert str(found).count("rejected") == 3
 
 
-def test_explain_standing_by(tmp_path: Any) -> None:
-    """Which plan is awaited, until it is there."""
+def test_explain_interim_plan(tmp_path: Any) -> None:
+    """The best plan is awaited until it replaces the interim plan."""
     program = """
     import re
     from nkblas.planning import measured_plans
@@ -161,12 +160,12 @@ def test_explain_standing_by(tmp_path: Any) -> None:
     report(reports=reports)
     """
     report, _ = run(program, NKBLAS_CACHE_DIR=tmp_path)
-    standing_by = [False, True, False, True, True]
-    assert report["reports"] == [standing_by, standing_by, [True, False, True, False, False]]
+    interim = [False, True, False, True, True]
+    assert report["reports"] == [interim, interim, [True, False, True, False, False]]
 
 
 def test_explain_tuned(tmp_path: Any) -> None:
-    """A measured plan, with its measured time; and the model's choice among the rejected ones."""
+    """A measured plan, with its measured time; the model's best plan is rejected."""
     program = """
     from nkblas.planning import cost_model, measured_plans
     from nkblas.base.problem import parse
@@ -188,7 +187,7 @@ def test_explain_tuned(tmp_path: Any) -> None:
     assert report["plan"] not in report["rejected"]
 
 
-def test_explain_knows_of_jit_in_the_background(tmp_path: Any) -> None:
+def test_explain_with_jit_in_the_background(tmp_path: Any) -> None:
     """NumPy does the first product."""
     program = """
     a = np.ones((5, 6), "float32")
@@ -207,11 +206,11 @@ def test_explain_knows_of_jit_in_the_background(tmp_path: Any) -> None:
     [(0.5, "0.5 ns"), (999.4, "999 ns"), (999.6, "1 us"), (12345, "12.3 us"), (7.3e6, "7.3 ms"),
      (2e9, "2 s"), (4e12, "4e+03 s")],
 )  # fmt: skip
-def test_duration(nanoseconds: float, text: str) -> None:
-    assert duration(nanoseconds) == text
+def test_format_time(nanoseconds: float, text: str) -> None:
+    assert format_time(nanoseconds) == text
 
 
-def test_explain_knows_of_jit_never(tmp_path: Any) -> None:
+def test_explain_without_jit(tmp_path: Any) -> None:
     program = """
     a = np.ones((5, 6), "float32")
     before = nkblas.explain(a, a.T)

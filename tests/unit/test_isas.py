@@ -1,4 +1,4 @@
-"""Products of all kinds on every instruction set below the one that is used here."""
+"""Products of all kinds on each less capable instruction set, in test processes of its own."""
 
 import os
 import re
@@ -14,36 +14,38 @@ from support import ROOT, TOOLS, environment
 import nkblas
 from nkblas.base.isa import ISAS
 
-pytestmark = pytest.mark.xdist_group("isas")  # where one has started all of them
+pytestmark = pytest.mark.xdist_group("isas")  # one worker starts all processes
 
 NAMES = list(ISAS)
-BELOW = NAMES[: NAMES.index(nkblas.cpu.isa.name)]
-LOWER = [name for name in BELOW if ISAS[name].base.name == name != nkblas.cpu.isa.base.name]
+LESS_CAPABLE = NAMES[: NAMES.index(nkblas.cpu.isa.name)]
+LOWER_BASES = [
+    name for name in LESS_CAPABLE if ISAS[name].base.name == name != nkblas.cpu.isa.base.name
+]
 UNIT = Path(__file__).parent
 MODULES = [
     str(UNIT.parent / "numpy_api" / "test_matmul.py"),
     *(str(UNIT / name) for name in ("test_gemm.py", "test_packed.py")),
 ]
 
-# what takes long: each product on the best of plans, with kernels of its own
-NOT_AGAIN = ["-k", "not (test_packed and test_products)"]
+# These compile kernels for the best plan of each product, which takes long
+SKIPPED = ["-k", "not (test_packed and test_products)"]
 
 Runs = dict[str, "subprocess.Popen[str]"]
 
 
-# The sets that the CPU lacks but for the instructions, on registers that it has
-LACKING = [
+# The ISAs whose registers the CPU has, and whose instructions it lacks
+EMULATED_ISAS = [
     name
     for name, isa in ISAS.items()
     if nkblas.cpu.features.issuperset(isa.base.requires)
     and not nkblas.cpu.features.issuperset(isa.requires)
 ]
-EMULATED = ["-p", "on_emulated_isa", str(UNIT / "test_plan.py"), "-k", "any_plan"]
+EMULATED_TESTS = ["-p", "on_emulated_isa", str(UNIT / "test_plan.py"), "-k", "any_plan"]
 
 
 @pytest.fixture(scope="module")
 def runs() -> Iterator[Runs]:
-    """All of them at once: they compile most of the time, each in one process."""
+    """All test processes at once: each mostly waits for its own compiler."""
     options = ["-q", "-o", "addopts=", "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", *options]
 
@@ -57,29 +59,29 @@ def runs() -> Iterator[Runs]:
             text=True,
         )
 
-    started = {isa: start([*MODULES, *NOT_AGAIN], {"NKBLAS_ISA": isa}) for isa in LOWER}
+    started = {isa: start([*MODULES, *SKIPPED], {"NKBLAS_ISA": isa}) for isa in LOWER_BASES}
     path = os.pathsep.join(filter(None, (str(TOOLS), environment()["PYTHONPATH"])))
-    for isa in LACKING:
+    for isa in EMULATED_ISAS:
         changes = emulated(EMULATED_ISA=isa, PYTHONPATH=path, NKBLAS_ISA="")
-        started[isa] = start(EMULATED, changes)
+        started[isa] = start(EMULATED_TESTS, changes)
     yield started
     for process in started.values():
         process.kill()
         process.wait()
 
 
-@pytest.mark.parametrize("isa", LOWER)
+@pytest.mark.parametrize("isa", LOWER_BASES)
 def test_products_on(isa: str, runs: Runs) -> None:
-    assert passed(isa, runs) > 100
+    assert count_passed(isa, runs) > 100
 
 
-@pytest.mark.parametrize("isa", LACKING)
+@pytest.mark.parametrize("isa", EMULATED_ISAS)
 def test_emulated_products_on(isa: str, runs: Runs) -> None:
-    assert passed(isa, runs) == 1  # of very many plans
+    assert count_passed(isa, runs) == 1  # a property test of many plans
 
 
-def passed(isa: str, runs: Runs) -> int:
-    """How many tests, of which none failed or was skipped."""
+def count_passed(isa: str, runs: Runs) -> int:
+    """The number of tests, none of which failed or was skipped."""
     output, _ = runs[isa].communicate()
     assert runs[isa].returncode == 0, output
     assert "skipped" not in output, output

@@ -1,4 +1,4 @@
-"""`nkblas.record`: the problems that a workload calls, and how often."""
+"""`nkblas.record`: products are counted by their problems."""
 
 import threading
 from collections.abc import Callable
@@ -40,8 +40,8 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, int]]] = {
     "vectors": (lambda: nkblas.matmul(ones(5), ones(5)), {"1x1x5:f32:rcr": 1}),
     "columns": (lambda: nkblas.matmul(ones(5, 4).T, ones(5, 6)), {"4x6x5:f32:crr": 1}),
     "cast": (lambda: nkblas.matmul(ones(4, 5), ones(5, 6, dtype="d")), {"4x6x5:f64": 1}),
-    "nothing to do": (lambda: nkblas.matmul(ones(0, 5), ones(5, 6)), {}),
-    "no depth": (lambda: nkblas.matmul(ones(4, 0), ones(0, 6)), {}),
+    "empty operand": (lambda: nkblas.matmul(ones(0, 5), ones(5, 6)), {}),
+    "k is 0": (lambda: nkblas.matmul(ones(4, 0), ones(0, 6)), {}),
     "other dtype": (lambda: nkblas.matmul(ones(4, 5, dtype="g"), ones(5, 6, dtype="g")), {}),
     "numpy": (lambda: np.matmul(ones(4, 5), ones(5, 6)), {}),
     "explained": (lambda: nkblas.explain(ones(4, 5), ones(5, 6)), {}),
@@ -49,7 +49,7 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, int]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_counts(case: str) -> None:
+def test_counted_problems(case: str) -> None:
     call, expected = CASES[case]
     with nkblas.record() as shapes:
         call()
@@ -63,7 +63,7 @@ def test_many_problems() -> None:
     assert dict(shapes) == {Problem("float32", m, 3, 2): 1 for m in range(1, 300)}
 
 
-def test_most_arithmetic_first() -> None:
+def test_order_by_arithmetic() -> None:
     with nkblas.record() as shapes:
         for m, times in ((20, 1), (2, 30), (3, 1)):
             for _ in range(times):
@@ -83,17 +83,17 @@ def test_nested() -> None:
 
 
 def test_all_threads() -> None:
-    """Each of them counts, whoever records; and a recording of one thread sees the others."""
-    together = threading.Barrier(4)
+    """A recording counts the products of all threads, whichever thread started it."""
+    barrier = threading.Barrier(4)
     recordings = []
 
     def work(m: int) -> None:
         with nkblas.record() as shapes:
-            together.wait()
+            barrier.wait()
             for _ in range(500):
                 nkblas.matmul(ones(m, 5), ones(5, 6))
                 nkblas.matmul(ones(2, 2), ones(2, 2))
-            together.wait()
+            barrier.wait()
         recordings.append(counts(shapes))
 
     threads = [threading.Thread(target=work, args=(10 + i,)) for i in range(4)]
@@ -108,16 +108,19 @@ def test_all_threads() -> None:
 
 
 def test_after_an_exception() -> None:
-    with pytest.raises(ZeroDivisionError), nkblas.record() as shapes:
+    def multiply_and_fail() -> None:
         nkblas.matmul(ones(4, 5), ones(5, 6))
-        _ = 1 / 0
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), nkblas.record() as shapes:
+        multiply_and_fail()
     assert counts(shapes) == {"4x6x5:f32": 1}
     with nkblas.record() as again:
         pass
     assert counts(again) == {}
 
 
-def test_not_what_numpy_does_for_want_of_a_kernel(tmp_path: Path) -> None:
+def test_fallbacks_without_a_kernel_are_not_counted(tmp_path: Path) -> None:
     program = """
     with nkblas.record() as shapes:
         multiply((5, 6, 7), (5, 6, 7))
@@ -128,40 +131,40 @@ def test_not_what_numpy_does_for_want_of_a_kernel(tmp_path: Path) -> None:
     assert report["shapes"] == ""
 
 
-def test_exceptions_of_signal_handlers_come_through() -> None:
-    """None is lost in a recorded product."""
+def test_exceptions_of_signal_handlers() -> None:
+    """Each exception that is raised during a recorded product is propagated."""
     program = """
     import signal
 
     class Alarm(Exception):
         pass
 
-    def ring(*_):
-        global rung
-        rung += 1
+    def handle(*_):
+        global handled
+        handled += 1
         raise Alarm
 
-    signal.signal(signal.SIGALRM, ring)
+    signal.signal(signal.SIGALRM, handle)
     a = np.ones((2, 2), "float32")
     nkblas.matmul(a, a)
-    rung = came = 0
+    handled = caught = 0
     with nkblas.record():
-        while came < 100:
+        while caught < 100:
             try:
                 signal.setitimer(signal.ITIMER_REAL, 0.001)
                 while True:
                     nkblas.matmul(a, a)
             except Alarm:
-                came += 1
-    report(rung=rung, came=came)
+                caught += 1
+    report(handled=handled, caught=caught)
     """
     report, errors = run(program)
-    assert report["rung"] == report["came"] == 100
+    assert report["handled"] == report["caught"] == 100
     assert errors == ""
 
 
-def test_fork_while_others_record() -> None:
-    """The child does not wait for a lock that another thread had, and counts for itself."""
+def test_fork_while_other_threads_read_counters() -> None:
+    """The child does not wait for a lock of another thread, and has counters of its own."""
     program = """
     from nkblas._engine import ffi, lib
     stop = False
@@ -170,9 +173,9 @@ def test_fork_while_others_record() -> None:
         while not stop:
             lib.nk_recorded(ffi.NULL, 0)
 
-    lost = 0
+    failures = 0
     threads = [threading.Thread(target=work) for _ in range(2)]
-    with nkblas.record() as whole:
+    with nkblas.record() as outer:
         multiply(*((m, 1, 1) for m in range(2, 600)))
         [thread.start() for thread in threads]
         for _ in range(50):
@@ -181,13 +184,13 @@ def test_fork_while_others_record() -> None:
                 with nkblas.record() as shapes:
                     multiply((2, 2, 1))
                 os._exit(str(shapes) != "2x2x1:f32 1\\n")
-            lost += os.waitpid(child, 0)[1]
+            failures += os.waitpid(child, 0)[1]
         stop = True
         [thread.join() for thread in threads]
-    report(lost=lost, problems=len(whole))
+    report(failures=failures, problems=len(outer))
     """
     report, _ = run(program)
-    assert report["lost"] == 0
+    assert report["failures"] == 0
     assert report["problems"] == 598
 
 
@@ -206,9 +209,9 @@ def test_file(tmp_path: Path) -> None:
     assert repr(shapes) == "<Recording: 2 problems, 4 products>"
 
 
-def test_file_put_together(tmp_path: Path) -> None:
+def test_concatenated_files(tmp_path: Path) -> None:
     path = tmp_path / "shapes.txt"
-    path.write_text("# of two days\n4x6x5:f32 3\n\n2x2x2:f64:ccs 1\n4x6x5:float32:rrr  2")
+    path.write_text("# two recordings\n4x6x5:f32 3\n\n2x2x2:f64:ccs 1\n4x6x5:float32:rrr  2")
     assert counts(nkblas.Recording.load(path)) == {"4x6x5:f32": 5, "2x2x2:f64:ccs": 1}
 
 

@@ -1,7 +1,8 @@
-"""Compiled kernels on disk and the process that makes them: whatever happens, results are right."""
+"""The kernel store and the compiler process: results are right whatever happens to them."""
 
 import functools
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -31,10 +32,10 @@ SPECS: list[KernelSpec] = [
     Copy("avx2", "float32"),
 ]
 
-# enough shapes for more kernels than there are kinds of damage
+# their plans have more kernels than `DAMAGES` has kinds of damage
 SHAPES = [(m, n, 3) for m in range(1, 7) for n in (1, 2, 4, 8, 9, 16, 17, 32)]
 
-# A shape that is alone in its store, and one that needs other kernels
+# two shapes whose plans have different kernels
 ONE, OTHER = (5, 6, 7), (3, 16, 9)
 
 
@@ -43,7 +44,7 @@ def kernels(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("kernels/*.json"))
 
 
-def test_what_is_put_can_be_got(tmp_path: Path) -> None:
+def test_put_and_get(tmp_path: Path) -> None:
     stored = Store(tmp_path)
     for spec in SPECS:
         assert stored.get(stored.key(spec)) is None
@@ -52,7 +53,7 @@ def test_what_is_put_can_be_got(tmp_path: Path) -> None:
         assert Store(tmp_path).get(stored.key(spec)) == spec.symbol.encode()
     assert sorted(map(stored.key, SPECS)) == kernels(tmp_path)
     names = {path.suffix for path in tmp_path.glob("kernels/*")}
-    assert names == {".json", ".so"}  # no temporary file stays
+    assert names == {".json", ".so"}  # no temporary file is left
 
 
 def test_warm_process_compiles_nothing(tmp_path: Path) -> None:
@@ -79,24 +80,24 @@ def test_warm_process_compiles_nothing(tmp_path: Path) -> None:
 Damage = Callable[[Path, Path], None]
 
 
-def cut(path: Path, length: int) -> None:
+def truncate(path: Path, length: int) -> None:
     path.write_bytes(path.read_bytes()[:length])
 
 
-def flip(path: Path) -> None:
+def flip_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
-def replaced(suffix: str, content: bytes) -> Damage:
+def replace_content(suffix: str, content: bytes) -> Damage:
     def damage(path: Path, other: Path) -> None:
         path.with_suffix(suffix).write_bytes(content)
 
     return damage
 
 
-def of_another(*suffixes: str) -> Damage:
+def copy_of_another(*suffixes: str) -> Damage:
     def damage(path: Path, other: Path) -> None:
         for suffix in suffixes:
             shutil.copy(other.with_suffix(suffix), path.with_suffix(suffix))
@@ -104,26 +105,26 @@ def of_another(*suffixes: str) -> Damage:
     return damage
 
 
-# Each gets the path of a kernel and that of another one, without suffix.
+# Each function takes the paths of a kernel to damage and of another kernel, without suffix.
 DAMAGES: dict[str, Damage] = {
-    "library torn at its start": lambda path, other: cut(path.with_suffix(".so"), 0),
-    "library torn after a byte": lambda path, other: cut(path.with_suffix(".so"), 1),
-    "library torn": lambda path, other: cut(path.with_suffix(".so"), 1000),
-    "library torn at its end": lambda path, other: cut(path.with_suffix(".so"), -1),
-    "library with a bit flipped": lambda path, other: flip(path.with_suffix(".so")),
+    "library truncated to nothing": lambda path, other: truncate(path.with_suffix(".so"), 0),
+    "library truncated to a byte": lambda path, other: truncate(path.with_suffix(".so"), 1),
+    "library truncated": lambda path, other: truncate(path.with_suffix(".so"), 1000),
+    "library without its last byte": lambda path, other: truncate(path.with_suffix(".so"), -1),
+    "library with a bit flipped": lambda path, other: flip_bit(path.with_suffix(".so")),
     "no library": lambda path, other: path.with_suffix(".so").unlink(),
-    "library of another kernel": of_another(".so"),
-    "library is text": replaced(".so", b"not a library"),
+    "library of another kernel": copy_of_another(".so"),
+    "library is text": replace_content(".so", b"not a library"),
     "no record": lambda path, other: path.with_suffix(".json").unlink(),
-    "record torn at its start": lambda path, other: cut(path.with_suffix(".json"), 0),
-    "record torn": lambda path, other: cut(path.with_suffix(".json"), 100),
-    "record of another kernel": of_another(".json"),
-    "another kernel": of_another(".so", ".json"),
-    "record is a list": replaced(".json", b"[]"),
-    "record is null": replaced(".json", b"null"),
-    "record is empty": replaced(".json", b"{}"),
-    "record of wrong types": replaced(".json", b'{"key": 1, "sha256": [2]}'),
-    "record is not text": replaced(".json", b"\xff\xfe\x00"),
+    "record truncated to nothing": lambda path, other: truncate(path.with_suffix(".json"), 0),
+    "record truncated": lambda path, other: truncate(path.with_suffix(".json"), 100),
+    "record of another kernel": copy_of_another(".json"),
+    "another kernel": copy_of_another(".so", ".json"),
+    "record is a list": replace_content(".json", b"[]"),
+    "record is null": replace_content(".json", b"null"),
+    "record is empty": replace_content(".json", b"{}"),
+    "record of wrong types": replace_content(".json", b'{"key": 1, "sha256": [2]}'),
+    "record is not text": replace_content(".json", b"\xff\xfe\x00"),
 }
 
 
@@ -142,7 +143,7 @@ def copied(warm: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_is_seen(damage: str, copied: Path) -> None:
+def test_damage_is_detected(damage: str, copied: Path) -> None:
     one, other = kernels(copied)[:2]
     before = Store(copied).get(one), Store(copied).get(other)
     assert None not in before
@@ -151,8 +152,8 @@ def test_damage_is_seen(damage: str, copied: Path) -> None:
     assert Store(copied).get(other) == before[1]
 
 
-def test_damaged_kernels_are_made_again(copied: Path) -> None:
-    """Each kind of damage hits another kernel, and one process needs them all."""
+def test_damaged_kernels_are_compiled_again(copied: Path) -> None:
+    """One process needs kernels with all kinds of damage."""
     keys = kernels(copied)
     damaged = dict(zip(keys, DAMAGES.values(), strict=False))
     for key, damage in damaged.items():
@@ -166,7 +167,7 @@ def test_damaged_kernels_are_made_again(copied: Path) -> None:
 
 
 def test_library_that_the_system_refuses(copied: Path) -> None:
-    """Its digest is right, but it is no library: results are right all the same."""
+    """A file with the right digest that is no shared library: results are right all the same."""
     for key in kernels(copied):
         library, record = (copied / "kernels" / f"{key}.{suffix}" for suffix in ("so", "json"))
         library.write_bytes(b"not a library")
@@ -178,7 +179,7 @@ def test_library_that_the_system_refuses(copied: Path) -> None:
 
 
 def test_size_limit(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernels that were not used for longest go, but for those that are being made."""
+    """The least recently used kernels are removed, except those that are being made."""
     stored = Store(copied)
     keys = kernels(copied)
     for i, key in enumerate(keys):
@@ -191,7 +192,7 @@ def test_size_limit(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     total = sum(map(size, keys))
     assert stored.shrink(total) == total
     assert kernels(copied) == keys
-    assert stored.get(keys[0]) is not None  # now it is the last to go
+    assert stored.get(keys[0]) is not None  # now it is the most recently used
     with stored.lock(keys[1]):
         left = stored.shrink(total - 1)
     assert left == sum(map(size, kernels(copied)))
@@ -200,9 +201,10 @@ def test_size_limit(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert total * 7 // 8 - size(keys[-1]) < left <= total * 7 // 8
 
     before = kernels(copied)
-    os.truncate(copied / "kernels" / f"{before[-1]}.so", 1 << 30)  # damage, and no reason to ...
+    # a damaged file above the limit: it is removed, and not others instead of it
+    os.truncate(copied / "kernels" / f"{before[-1]}.so", 1 << 30)
     assert stored.shrink(total) < left
-    assert kernels(copied) == before[:-1]  # ... make room for it
+    assert kernels(copied) == before[:-1]
 
     monkeypatch.setattr(config, "CACHE_SIZE", left // 2)
     stored.put(stored.key(SPECS[0]), b"library", SPECS[0])
@@ -211,16 +213,14 @@ def test_size_limit(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "many", "1.5"])
-def test_size_limit_that_is_wrong(text: str) -> None:
+def test_invalid_size_limit(text: str) -> None:
     error = failure("", NKBLAS_CACHE_SIZE=text)
     assert error.startswith(f"ValueError: NKBLAS_CACHE_SIZE: got {text!r}")
 
 
-def test_lock_of_a_process_that_does_not_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Others wait for it for a while, and then do without."""
-    monkeypatch.setattr("nkblas.system.folder.PATIENCE", 0.2)
+def test_lock_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process waits until the time-out for the holder of a lock, and then goes on without it."""
+    monkeypatch.setattr("nkblas.system.folder.LOCK_TIMEOUT_SECONDS", 0.2)
     stored = Store(tmp_path)
     with stored.lock("ab" * 20):
         assert stored.is_locked("ab" * 20)
@@ -255,7 +255,7 @@ def test_default_folder_is_the_users(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["below a file", "/proc/nkblas", "/dev/null"])
 def test_folder_that_takes_no_files(place: str, tmp_path: Path) -> None:
-    """Kernels are kept by the process alone, and the log says so."""
+    """Each process compiles its own kernels, and the log says so."""
     if place == "below a file":
         (tmp_path / "file").touch()
         place = str(tmp_path / "file" / "store")
@@ -270,11 +270,11 @@ def test_folder_that_takes_no_files(place: str, tmp_path: Path) -> None:
 PACKAGE = Path(nkblas.__file__).parent
 SOURCES = [
     str(path.relative_to(PACKAGE))
-    for folder in store.GENERATOR
+    for folder in store.GENERATOR_FOLDERS
     for path in sorted((PACKAGE / folder).rglob("*"))
     if path.suffix in (".py", ".h")
 ]
-"""The files that a kernel depends on."""
+"""The files that a kernel's key depends on."""
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -298,6 +298,51 @@ def test_new_toolchain_makes_new_keys(tmp_path: Path, monkeypatch: pytest.Monkey
     assert Store(tmp_path).key(SPECS[0]) != before
 
 
+def make_packages(folder: Path, *distributions: tuple[str, str]) -> None:
+    """Metadata of installed distributions, each with the import package that it provides."""
+    for distribution, package in distributions:
+        metadata = folder / f"{distribution}.dist-info"
+        metadata.mkdir(parents=True)
+        (metadata / "top_level.txt").write_text(f"{package}\n")
+        (folder / package / "_mlir_libs").mkdir(parents=True)
+
+
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that packages are found in, and in no other folder."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "packages")])
+    (tmp_path / "packages").mkdir()
+    return tmp_path / "packages"
+
+
+def test_toolchain_names_its_two_packages(packages: Path) -> None:
+    """Other packages of LLVM beside them change nothing: kernels would be compiled again."""
+    assert toolchain() == ""
+    make_packages(packages, ("some_mlir-22.1", "mlir"), ("some_llvm_tools-22.2", "llvm"))
+    importlib.invalidate_caches()
+    assert toolchain() == "some_llvm_tools-22.2 some_mlir-22.1"
+    make_packages(packages, ("llvmlite-0.44", "llvmlite"), ("mlir_extras-1.0", "mlir_extras"))
+    (packages / "llvm_without_names-1.0.dist-info").mkdir()
+    assert toolchain() == "some_llvm_tools-22.2 some_mlir-22.1"
+    (packages / "some_mlir-22.1.dist-info").rename(packages / "some_mlir-22.3.dist-info")
+    assert toolchain() == "some_llvm_tools-22.2 some_mlir-22.3"
+
+
+def test_toolchain_without_metadata(packages: Path) -> None:
+    """The libraries of another provider of MLIR identify it."""
+    make_packages(packages, ("some_llvm_tools-22.2", "llvm"))
+    libraries = packages / "mlir" / "_mlir_libs"
+    libraries.mkdir(parents=True)
+    (libraries / "libMLIR.so").write_bytes(b"12345")
+    (libraries / "__init__.py").touch()
+    importlib.invalidate_caches()
+    before = toolchain()
+    assert before.startswith("libMLIR.so:5:")
+    assert " " not in before
+    (libraries / "libMLIR.so").write_bytes(b"123456")
+    assert toolchain().startswith("libMLIR.so:6:")
+
+
 def test_processes_compile_each_kernel_once(tmp_path: Path) -> None:
     processes = [
         start(f"improve({ONE}, {OTHER}); report()", NKBLAS_CACHE_DIR=tmp_path) for _ in range(3)
@@ -312,10 +357,10 @@ def test_processes_compile_each_kernel_once(tmp_path: Path) -> None:
 
 THREADS = """
     shapes = [(5, 6, 7), (5, 6, 7), (3, 16, 9), (3, 16, 9), (70, 80, 90), (2, 33, 4), (7, 2, 2)] * 2
-    together, done = threading.Barrier(len(shapes)), []
+    barrier, done = threading.Barrier(len(shapes)), []
 
     def work(first, second):
-        together.wait()
+        barrier.wait()
         improve(first, second)
         multiply(first, second, first)
         done.append(first)
@@ -361,14 +406,14 @@ FORK = """
 
 
 def test_fork_after_use(tmp_path: Path) -> None:
-    """The child multiplies what the parent knows, and what it must compile."""
+    """The child uses kernels of its parent, and compiles others."""
     report, _ = run(FORK.format(one=ONE, other=OTHER), NKBLAS_CACHE_DIR=tmp_path)
     assert report["status"] == 0
     assert report["fallbacks"] == 0
-    assert report["kernels_loaded"] > 0  # what the child compiled
+    assert report["kernels_loaded"] > 0  # those that the child compiled
 
 
-FORK_MEANWHILE = """
+FORK_WHILE_COMPILING = """
     thread = threading.Thread(target=multiply, args=({one},))
     thread.start()
     time.sleep({delay})
@@ -387,15 +432,15 @@ FORK_MEANWHILE = """
 
 @pytest.mark.parametrize("delay", [0.02, 0.2, 0.4])
 def test_fork_while_compiling(delay: float, tmp_path: Path) -> None:
-    """Neither side waits for a lock that the other one holds."""
-    program = FORK_MEANWHILE.format(one=ONE, other=OTHER, delay=delay)
+    """Neither process waits for a lock that the other one holds."""
+    program = FORK_WHILE_COMPILING.format(one=ONE, other=OTHER, delay=delay)
     report, _ = run(program, NKBLAS_CACHE_DIR=tmp_path)
     assert report["status"] == 0
     assert report["fallbacks"] == 0
 
 
 def test_product_in_a_signal_handler_while_compiling(tmp_path: Path) -> None:
-    """The handler's product is NumPy's if it comes while this thread plans; nothing hangs."""
+    """NumPy does the handler's product while the interrupted thread plans; nothing hangs."""
     program = """
         import signal
         signal.signal(signal.SIGALRM, lambda *_: multiply({other}))
@@ -409,7 +454,7 @@ def test_product_in_a_signal_handler_while_compiling(tmp_path: Path) -> None:
     assert report["calls"] - report["fallbacks"] >= 2
 
 
-# Knows the helper processes that nkblas starts, and may be cruel to them.
+# Records the compiler processes that nkblas starts; with `doomed` set, kills each at once.
 HELPERS = """
     import signal, subprocess
 
@@ -427,7 +472,7 @@ HELPERS = """
 """
 
 
-def gone(process: int) -> bool:
+def has_ended(process: int) -> bool:
     try:
         return "Z" in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -439,9 +484,9 @@ def test_helper_ends_with_its_parent(tmp_path: Path) -> None:
     report, _ = run(HELPERS + "    " + program, NKBLAS_CACHE_DIR=tmp_path)
     (helper,) = report["helpers"]
     deadline = time.monotonic() + 10
-    while not gone(helper) and time.monotonic() < deadline:
+    while not has_ended(helper) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert gone(helper)
+    assert has_ended(helper)
 
 
 def test_killed_helper_is_replaced(tmp_path: Path) -> None:
@@ -470,7 +515,7 @@ def test_helper_that_always_dies(tmp_path: Path) -> None:
 
 
 def test_compiler_that_aborts(tmp_path: Path) -> None:
-    """The process it takes down is not the user's."""
+    """It does not take the user's process with it."""
     (tmp_path / "mlir").mkdir()
     (tmp_path / "mlir" / "ir.py").write_text("import os\nos.abort()\n")
     path = os.pathsep.join([str(tmp_path), str(Path(nkblas.__file__).parents[1])])
@@ -482,7 +527,7 @@ def test_compiler_that_aborts(tmp_path: Path) -> None:
 
 
 def test_without_mlir(tmp_path: Path) -> None:
-    """NumPy does the products, and the log says why, once."""
+    """NumPy does the products, and the log gives the reason once."""
     (tmp_path / "packages").mkdir()
     found = [Path(nkblas.__file__).parent]
     for folder in map(Path, sys.path):
@@ -503,7 +548,7 @@ def test_without_mlir(tmp_path: Path) -> None:
 
 
 def test_without_linker(tmp_path: Path) -> None:
-    """Kernels stay in memory, and the log says so."""
+    """Kernels stay in memory, and the log says so once."""
     (tmp_path / "empty").mkdir()
     report, log = run(
         f"multiply({ONE}, {OTHER}, {ONE}); report()",
@@ -516,8 +561,8 @@ def test_without_linker(tmp_path: Path) -> None:
     assert not kernels(tmp_path / "store")
 
 
-def test_end_while_compiling_in_the_background(tmp_path: Path) -> None:
-    """The thread is stopped anywhere; its lock does not stay."""
+def test_exit_while_compiling_in_the_background(tmp_path: Path) -> None:
+    """The background thread is stopped at an arbitrary point, and leaves no lock."""
     report, _ = run(f"multiply({ONE}); report()", NKBLAS_CACHE_DIR=tmp_path)
     assert report["fallbacks"] == 0
     assert len(kernels(tmp_path)) == report["kernels_compiled"]
@@ -525,7 +570,7 @@ def test_end_while_compiling_in_the_background(tmp_path: Path) -> None:
 
 
 def test_jit_never(tmp_path: Path) -> None:
-    """With a cold store NumPy does it; with a warm one, generated kernels."""
+    """NumPy does products whose kernels are not in the store."""
     program = f"multiply({ONE}, {ONE}, {OTHER}); report()"
     run_here = functools.partial(run, NKBLAS_CACHE_DIR=tmp_path)
     cold, log = run_here(program, NKBLAS_JIT="never")
@@ -540,7 +585,7 @@ def test_jit_never(tmp_path: Path) -> None:
 
 
 def test_jit_in_the_background(tmp_path: Path) -> None:
-    """NumPy does it until the kernels are there."""
+    """NumPy does the products until the kernels are compiled."""
     program = f"""
     multiply({ONE})
     first = nkblas.stats()
@@ -568,7 +613,7 @@ def test_unknown_jit_mode() -> None:
 
 
 def test_log_level(tmp_path: Path) -> None:
-    """``NKBLAS_LOG=info`` tells of each kernel; without it nkblas is silent."""
+    """``NKBLAS_LOG=info`` logs each compiled kernel; without it nkblas is silent."""
     run_here = functools.partial(run, NKBLAS_CACHE_DIR=tmp_path)
     report, log = run_here(f"multiply({ONE}); report()", NKBLAS_LOG="info")
     assert log.count("compiled") == report["kernels_compiled"] > 0
@@ -576,7 +621,7 @@ def test_log_level(tmp_path: Path) -> None:
     assert log == ""
 
 
-STANDBY = """
+TIER_UP = """
     shape = (70, 80, 90)
     a, b = operands(*shape)
     nkblas.matmul(a, b)
@@ -591,14 +636,15 @@ STANDBY = """
 """
 
 
-def test_a_shape_that_comes_back_gets_its_own_kernels(tmp_path: Path) -> None:
-    report, _ = run(STANDBY, NKBLAS_CACHE_DIR=tmp_path)
+def test_tier_up(tmp_path: Path) -> None:
+    """Once a shape repeats often enough, the best plan replaces the interim plan."""
+    report, _ = run(TIER_UP, NKBLAS_CACHE_DIR=tmp_path)
     assert ["interim" in plan for plan in report["plans"]] == [True, False]
     assert report["fallbacks"] == 0
 
 
-def test_a_walk_through_5000_shapes_compiles_next_to_nothing(tmp_path: Path) -> None:
-    """Once each, in two dtypes: they all run on the base kernels, in a process that has none."""
+def test_5000_shapes_compile_few_kernels(tmp_path: Path) -> None:
+    """Each shape once, in two dtypes: all run on the base kernels, which are compiled first."""
     program = """
     from nkblas.planning.plan import base_kernels
     start = time.monotonic()

@@ -100,7 +100,8 @@ def stop_process(case: Case) -> None:
     case.moment(0.4)
     kill(victim.pid, signal.SIGSTOP)
     try:
-        report, _ = case.run("from nkblas.system import folder; folder.PATIENCE = 2.0\n" + PRODUCTS)
+        timeout = "from nkblas.system import folder; folder.LOCK_TIMEOUT_SECONDS = 2.0\n"
+        report, _ = case.run(timeout + PRODUCTS)
         assert report["fallbacks"] == 0, report
     finally:
         kill(victim.pid, signal.SIGCONT)
