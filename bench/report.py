@@ -145,7 +145,7 @@ def print_table_head(first: Result, fewest_threads: dict[str, Result]) -> list[C
     if suite.may_be_memory_bound:
         limit += " or of the memory bandwidth, whichever is larger"
     print(f"\n{title(first)}")
-    print(f"{unit}; after nkblas's, its fraction of {limit}; after a peer's, nkblas's speed-up")
+    print(f"{unit}; then, for nkblas, the fraction of {limit}; for peers, nkblas's speed-up")
     if suite.note:
         print(suite.note)
     columns = [Column("nkblas", "nkblas", partial(roofline_fraction, "nkblas"), "6.1%")]

@@ -53,8 +53,8 @@ float32
     2019), which is 2**-18 for k = 3072.
 bfloat16
     Rounding to 8 bits changes a number by at most 2**-8 of it, and by 0.4 * 2**-8 in the root mean
-    square. Both operands of a product are rounded: 0.6 * 2**-8 for each of the products in a chain,
-    of which the float32 additions between them leave less. The bound is 2 * 2**-8.
+    square. Both operands of a product are rounded, which is 0.6 * 2**-8 for each of the successive
+    products; the float32 residuals that are added between them reduce it. The bound is 2 * 2**-8.
 int8
     Rounding changes a number by at most half a step, and by 0.29 steps in the root mean square. The
     largest number is 127 steps. Among a million normally distributed numbers the largest is 5 times
