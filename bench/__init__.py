@@ -1,1 +1,1 @@
-"""How fast `nkblas.matmul` is beside its peers: ``python -m bench --help``."""
+"""Benchmark of nkblas against NumPy, MKL, PyTorch and JAX: see ``python -m bench --help``."""

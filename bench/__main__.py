@@ -1,7 +1,7 @@
-"""The command line of the benchmark.
+"""Command line of the benchmark.
 
-Nothing here imports NumPy before `main` has cleared the environment: OpenBLAS reads it when it is
-loaded, and never again.
+This module does not import NumPy before the environment is prepared: OpenBLAS reads its environment
+variables only when it is loaded.
 """
 
 import argparse
@@ -10,53 +10,69 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from itertools import chain, product
+from typing import TYPE_CHECKING
 
-from .record import Record, Result
-from .report import print_header, print_tiles, show, tables
-from .suites import ACTIVATIONS, DTYPES, PEERS, REAL_PART, SUITES, Case
+from .report import print_header, print_run, print_tables, print_tiles
+from .results import BenchmarkRun, Result
+from .suites import ACTIVATIONS, DTYPES, PEER_NAMES, REAL_DTYPES, SUITES, Case
 
-OVERRIDES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-"""Settings that make OpenBLAS run other kernels or block sizes than those for this CPU."""
+if TYPE_CHECKING:
+    from .peers import Contender
 
-SHORT_WAITS = {
+OPENBLAS_OVERRIDES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+"""Variables that make OpenBLAS use kernels or block sizes that are not those for this CPU."""
+
+BUSY_WAIT_LIMITS = {
     "KMP_BLOCKTIME": "1",
     "OPENBLAS_THREAD_TIMEOUT": "22",
     "GOMP_SPINCOUNT": "30000",
 }
-"""How long idle workers wait busily: 1 ms (MKL; else 200), 2**22 clock ticks (OpenBLAS; else 2**26)
-and so many turns, about 1 ms (PyTorch; else 10 ms). Longer than between two calls of a sample,
-shorter than `bench.measure.REST`."""
+"""How long idle worker threads busy-wait, about 1 ms for each library.
 
-ML_DTYPES = find_spec("ml_dtypes") is not None
+MKL: 1 ms (default 200). OpenBLAS: 2**22 clock ticks (default 2**26). PyTorch: 30,000 iterations,
+about 1 ms (default 10 ms). That is longer than the time between two calls of a sample, and shorter
+than `bench.timing.PAUSE_SECONDS`.
+"""
+
+HAS_ML_DTYPES = find_spec("ml_dtypes") is not None
 
 TILES = "tiles"
-"""The register tiles by themselves, beside the suites of products."""
+"""The name, beside those of the suites, of the measurement of microkernels."""
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("python -m bench", description="nkblas beside its peers.")
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    """Parse the command line; exit with an error message if it is wrong."""
+    parser = argparse.ArgumentParser(
+        "python -m bench", description="Measure nkblas and its peers on the same operands."
+    )
     add = parser.add_argument
     yes_no = argparse.BooleanOptionalAction
     names = (*SUITES, TILES)
     add("suites", nargs="*", metavar="SUITE", help=f"{', '.join(names)} (default: all)")
-    add("--only", default="", metavar="TEXT", help="cases whose label has it, as 768x3072 or a.T")
-    add("--dtype", nargs="+", choices=DTYPES, metavar="D", help="(default: each suite's own)")
+    add("--only", default="", metavar="TEXT", help="cases whose label contains it: 768x3072, a.T")
+    add("--dtype", nargs="+", choices=DTYPES, metavar="D", help="(default: those of each suite)")
     add(
         "--activation",
         nargs="+",
         choices=ACTIVATIONS,
         default=ACTIVATIONS[:2],
         metavar="F",
-        help="of layers (default: relu gelu; or gelu_tanh)",
+        help=f"of layers: {', '.join(ACTIVATIONS)} (default: {' '.join(ACTIVATIONS[:2])})",
     )
     add("--threads", nargs="+", type=int, default=[1], metavar="N", help="(default: 1)")
-    add("--peers", nargs="*", choices=PEERS, metavar="P", help="(default: each suite's own)")
+    add(
+        "--peers",
+        nargs="*",
+        choices=PEER_NAMES,
+        metavar="P",
+        help=f"{', '.join(PEER_NAMES)} (default: those of each suite)",
+    )
     add("--seconds", type=float, default=0.5, metavar="S", help="for each case (default: 0.5)")
-    add("--out", action=yes_no, help="write to a given array (default: all suites but small do)")
-    add("--tune", action=yes_no, default=True, help="measure plans before a case is timed")
-    add("--json", metavar="FILE", help="write everything there, each round's times included")
-    add("--plot", metavar="FOLDER", help="draw figures there, a PNG for each table")
-    add("--from-json", metavar="FILE", help="measure nothing: show what --json wrote")
+    add("--out", action=yes_no, help="write to an existing array (default: all suites but small)")
+    add("--tune", action=yes_no, default=True, help="tune the plan of a case before it is timed")
+    add("--json", metavar="FILE", help="write all results to it, with the times of each round")
+    add("--plot", metavar="FOLDER", help="draw a figure for each table into it, as PNG")
+    add("--from-json", metavar="FILE", help="report what --json wrote, instead of measuring")
     options = parser.parse_args(arguments)
     unknown = set(options.suites) - set(names)
     if unknown:
@@ -69,31 +85,40 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def clear_overrides() -> list[str]:
-    """Unset `OVERRIDES` before NumPy loads OpenBLAS; start over if it is loaded already."""
-    found = [name for name in OVERRIDES if os.environ.pop(name, None) is not None]
+def unset_openblas_overrides() -> list[str]:
+    """Unset `OPENBLAS_OVERRIDES` before NumPy loads OpenBLAS, and return those that were set.
+
+    If NumPy is loaded already, the process is restarted.
+    """
+    found = [name for name in OPENBLAS_OVERRIDES if os.environ.pop(name, None) is not None]
     if found and "numpy" in sys.modules:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     return found
 
 
 def prepare_environment() -> list[str]:
-    """Make every library run as it does for its users, but with short waits; say what was unset."""
-    cleared = clear_overrides()
-    for name, value in SHORT_WAITS.items():
+    """Have each library run with its defaults, except for shorter busy-waiting.
+
+    Returns
+    -------
+    list of str
+        The variables that were unset.
+    """
+    unset = unset_openblas_overrides()
+    for name, value in BUSY_WAIT_LIMITS.items():
         os.environ.setdefault(name, value)
-    return cleared
+    return unset
 
 
-def runs(options: argparse.Namespace) -> Iterator[tuple[str, Case, str, int]]:
-    """What is measured, table by table: suite, case, dtype and number of threads."""
+def selected_cases(options: argparse.Namespace) -> Iterator[tuple[str, Case, str, int]]:
+    """Suite, case, dtype and threads of each selected measurement, ordered by table."""
     for name, suite in SUITES.items():
         if name not in options.suites:
             continue
         activations = ("", *options.activation)
         cases = [x for x in suite.cases if x.activation in activations and options.only in str(x)]
-        dtypes = [x for x in options.dtype or suite.dtypes if "bfloat16" not in x or ML_DTYPES]
-        if suite.by_dtype:
+        dtypes = [x for x in options.dtype or suite.dtypes if "bfloat16" not in x or HAS_ML_DTYPES]
+        if suite.rows_are_dtypes:
             for case, threads, dtype in product(cases, options.threads, dtypes):
                 yield name, case, dtype, threads
         else:
@@ -101,81 +126,118 @@ def runs(options: argparse.Namespace) -> Iterator[tuple[str, Case, str, int]]:
                 yield name, case, dtype, threads
 
 
-def run(options: argparse.Namespace, record: Record) -> None:
-    """Measure into `record`, and print everything as soon as it is there."""
-    cleared = prepare_environment()
+def selected_peers(options: argparse.Namespace) -> dict[str, list[str]]:
+    """Names of the peers to measure in each selected suite."""
+    return {
+        name: list(suite.peers if options.peers is None else options.peers)
+        for name, suite in SUITES.items()
+        if name in options.suites
+    }
 
+
+def create_peers(
+    names: set[str], max_threads: int
+) -> tuple[list["Contender"], list["Contender"], dict[str, str]]:
+    """Create the peers with the given names.
+
+    Returns
+    -------
+    measured : list of Contender
+    unmeasured : list of Contender
+        NumPy, if it is not measured: `bench.roofline.MemoryRead` uses its threads.
+    versions : dict of str to str
+        For each peer, its version or the reason why it is absent.
+    """
+    from .peers import PEERS, AbsentError  # imports NumPy
+
+    measured: list[Contender] = []
+    unmeasured: list[Contender] = []
+    versions: dict[str, str] = {}
+    for name, peer in PEERS.items():
+        try:
+            if name in names:
+                measured.append(peer(max_threads))
+                versions[name] = measured[-1].version
+            elif name == "numpy":
+                unmeasured.append(peer(max_threads))
+        except AbsentError as error:
+            versions[name] = f"absent: {error}"
+    return measured, unmeasured, versions
+
+
+def run_benchmark(options: argparse.Namespace, run: BenchmarkRun) -> None:
+    """Measure, print each result at once, and append it to `run`."""
+    unset = prepare_environment()
+
+    # These modules import NumPy.
     import nkblas
 
-    from . import peers
     from .measure import measure
-    from .tiles import measure_small, measure_tiles
+    from .peers import NKBLAS
 
-    most = max(options.threads)
-    contenders: list[peers.Contender] = [peers.NKBLAS(most, options.tune)]
-    header = record.header
+    max_threads = max(options.threads)
+    peers_of_suite = selected_peers(options)
+    library = NKBLAS(max_threads, options.tune)
+    peers, unmeasured, versions = create_peers(set().union(*peers_of_suite.values()), max_threads)
+    contenders: list[Contender] = [library, *peers]
+    header = run.header
     header["cpu"] = nkblas.cpu.brand
     header["isa"] = nkblas.cpu.isa.name
     header["threads"] = " ".join(map(str, options.threads))
     header["load"] = f"{os.getloadavg()[0]:.1f} before the run"
-    header["nkblas"] = contenders[0].version
-    chosen = {
-        name: suite.peers if options.peers is None else options.peers
-        for name, suite in SUITES.items()
-        if name in options.suites
-    }
-    unmeasured: list[peers.Contender] = []
-    for name, peer in peers.PEERS.items():
-        try:
-            if any(name in names for names in chosen.values()):
-                contenders.append(peer(most))
-                header[name] = contenders[-1].version
-            elif name == "numpy":
-                unmeasured.append(peer(most))  # its threads read memory for `measure.Read`
-        except peers.AbsentError as why:
-            header[name] = f"absent: {why}"
-    if not ML_DTYPES:
+    header["nkblas"] = library.version
+    header.update(versions)
+    if not HAS_ML_DTYPES:
         header["bfloat16"] = "absent: the package ml_dtypes is not installed"
-    if cleared:
-        header["unset"] = f"{', '.join(cleared)}, for this run"
+    if unset:
+        header["unset"] = f"{', '.join(unset)}, for this run"
     print_header(header)
 
     def results() -> Iterator[Result]:
-        in_use = 0
-        for suite, case, dtype, threads in runs(options):
-            if threads != in_use:
+        current_threads = 0
+        for suite, case, dtype, threads in selected_cases(options):
+            if threads != current_threads:
                 for contender in contenders + unmeasured:
-                    contender.use(threads)
-                in_use = threads
-            measured = [c for c in contenders if c.name in ("nkblas", *chosen[suite])]
+                    contender.set_num_threads(threads)
+                current_threads = threads
+            measured = [c for c in contenders if c.name in ("nkblas", *peers_of_suite[suite])]
             yield measure(suite, case, dtype, threads, measured, options.seconds, options.out)
 
-    for result in tables(results()):
-        record.results.append(result)
+    for result in print_tables(results()):
+        run.results.append(result)
     if TILES in options.suites:
-        for dtype in [x for x in options.dtype or REAL_PART if x in REAL_PART]:
-            for tile in print_tiles(
-                chain(measure_tiles(dtype, options.seconds), measure_small(dtype, options.seconds))
-            ):
-                record.tiles.append(tile)
+        run_tiles(options, run)
+
+
+def run_tiles(options: argparse.Namespace, run: BenchmarkRun) -> None:
+    """Measure microkernels and small-product kernels, with one thread."""
+    from .microkernels import measure_small_kernels, measure_tiles  # imports NumPy
+
+    for dtype in options.dtype or REAL_DTYPES:
+        if dtype in REAL_DTYPES:
+            seconds = options.seconds
+            tiles = chain(measure_tiles(dtype, seconds), measure_small_kernels(dtype, seconds))
+            for tile in print_tiles(tiles):
+                run.tiles.append(tile)
 
 
 def main() -> None:
-    options = parse(sys.argv[1:])
+    """Run ``python -m bench``."""
+    options = parse_arguments(sys.argv[1:])
     if options.from_json:
-        record = Record.load(options.from_json)
-        show(record)
+        run = BenchmarkRun.load(options.from_json)
+        print_run(run)
     else:
-        record = Record({}, [], [])
+        run = BenchmarkRun({}, [], [])
         try:
-            run(options, record)
-        finally:  # what there is of an interrupted run is kept as well
+            run_benchmark(options, run)
+        finally:  # also writes the results of an interrupted run
             if options.json:
-                record.save(options.json)
+                run.save(options.json)
     if options.plot:
-        from .plots import plot
+        from .plots import plot  # imports matplotlib, which is optional
 
-        for path in plot(record, options.plot):
+        for path in plot(run, options.plot):
             print(path)
 
 

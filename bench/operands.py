@@ -1,4 +1,4 @@
-"""The operands of a case, laid out as its label says."""
+"""The arrays that a case multiplies, in the layouts that it names."""
 
 import math
 from collections.abc import Callable
@@ -7,31 +7,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .suites import Case, types
+from .suites import Case, Layout, parse_dtypes
 
 Array = np.ndarray[Any, Any]
 
-LAYOUTS: dict[str, Callable[[Array], Array]] = {
+LAYOUTS: dict[Layout, Callable[[Array], Array]] = {
     "": lambda x: x,
     ".T": lambda x: np.ascontiguousarray(x.mT).mT,
     "[::2]": lambda x: np.repeat(x, 2, axis=-2)[..., ::2, :],
     "[:, ::2]": lambda x: np.repeat(x, 2, axis=-1)[..., ::2],
 }
-"""From a contiguous array in C order to the same values in another layout."""
+"""Functions that convert a C-contiguous array to a layout with the same values."""
 
 
 class Operands(NamedTuple):
-    """A case in arrays.
+    """The arrays of a case.
 
     Attributes
     ----------
     a, b : ndarray
     out : ndarray
-        For the result, whose type it has.
+        An array of the shape and dtype of the result.
     bias : ndarray or None
-        Of a layer: a number for each column.
+        The bias of a layer: a number for each column.
     case : Case
-        What is to be made of them.
     """
 
     a: Array
@@ -40,33 +39,35 @@ class Operands(NamedTuple):
     bias: Array | None
     case: Case
 
-    def with_own_weights(self) -> "Operands":
-        """The same with another B that lies as this one does."""
+    def with_copy_of_b(self) -> "Operands":
+        """The same operands with a copy of B in the same layout."""
         return self._replace(b=LAYOUTS[self.case.b](self.b.copy()))
 
 
-def operands(case: Case, dtype: str) -> Operands:
-    """Arrays for a case.
+def make_operands(case: Case, dtype: str) -> Operands:
+    """Allocate and fill the arrays of a case; the same values on each call.
 
     Raises
     ------
     ImportError
-        NumPy has no such type, and the package ml_dtypes is not installed.
+        NumPy lacks the dtype, and the package ml_dtypes is not installed.
     """
-    of_a, of_b, of_c = map(element, types(dtype))
+    dtype_a, dtype_b, dtype_c = map(numpy_dtype, parse_dtypes(dtype))
     generator = np.random.default_rng(case.elements)
-    stack = (case.batch,) if case.batch else ()
+    batch_shape = (case.batch,) if case.batch else ()
 
-    def matrix(dtype: np.dtype, rows: int, columns: int, layout: str) -> Array:
-        return LAYOUTS[layout](draw(generator, dtype, (*stack, rows, columns), case.k))
+    def matrix(dtype: np.dtype, rows: int, columns: int, layout: Layout) -> Array:
+        shape = (*batch_shape, rows, columns)
+        return LAYOUTS[layout](random_array(generator, dtype, shape, case.k))
 
-    a, b = matrix(of_a, case.m, case.k, case.a), matrix(of_b, case.k, case.n, case.b)
-    out = np.empty((case.m, case.n) if case.batch_reduce else (*stack, case.m, case.n), of_c)
+    a, b = matrix(dtype_a, case.m, case.k, case.a), matrix(dtype_b, case.k, case.n, case.b)
+    shape_c = (case.m, case.n) if case.batch_reduce else (*batch_shape, case.m, case.n)
+    out = np.empty(shape_c, dtype_c)
     bias = None
     if case.activation:
-        bias = draw(generator, of_c, (case.n,), case.k)
-        if of_b.kind not in "iub":  # sums around 1, as those of layers are
-            b *= of_b.type(3 / math.sqrt(case.k))
+        bias = random_array(generator, dtype_c, (case.n,), case.k)
+        if dtype_b.kind not in "iub":  # sums of about 1, as in trained layers
+            b *= dtype_b.type(3 / math.sqrt(case.k))
     if case.m == 1:
         a, out = a[..., 0, :], out[..., 0, :]
     if case.n == 1:
@@ -74,23 +75,39 @@ def operands(case: Case, dtype: str) -> Operands:
     return Operands(a, b, out, bias, case)
 
 
-def element(name: str) -> np.dtype:
-    """The type of that name, NumPy's or one of ml_dtypes."""
+def numpy_dtype(name: str) -> np.dtype:
+    """The dtype with this name, of NumPy or else of ml_dtypes."""
     try:
         return np.dtype(name)
     except TypeError:
-        return np.dtype(getattr(import_module("ml_dtypes"), name))
+        dtype: np.dtype = np.dtype(getattr(import_module("ml_dtypes"), name))
+        return dtype
 
 
-def draw(generator: np.random.Generator, dtype: np.dtype, shape: tuple[int, ...], k: int) -> Array:
-    """Values from -1 to 1, of both parts if complex; all integers; as many True as leave a product
-    over `k` half False."""
+def random_array(
+    generator: np.random.Generator, dtype: np.dtype, shape: tuple[int, ...], k: int
+) -> Array:
+    """Random values of a dtype.
+
+    Floats, and the parts of complex numbers, are from -1 to 1; integers have their full range; for
+    bool, the fraction of True is such that half of the elements of a product over `k` are True.
+    """
     if dtype.kind == "b":
         return generator.random(shape) < math.sqrt(math.log(2) / k)
     if dtype.kind in "iu":
-        ends = np.iinfo(dtype)
-        return generator.integers(ends.min, ends.max, shape, dtype, endpoint=True)
+        limits = np.iinfo(dtype)
+        return generator.integers(limits.min, limits.max, shape, dtype, endpoint=True)
     values = generator.uniform(-1, 1, shape)
     if dtype.kind == "c":
         return (values + 1j * generator.uniform(-1, 1, shape)).astype(dtype)
     return values.astype(dtype, copy=False)
+
+
+def same_dtype(*arrays: Array) -> bool:
+    """Whether all arrays have the same dtype."""
+    return len({x.dtype for x in arrays}) == 1
+
+
+def concatenate_blocks(a: Array, b: Array) -> tuple[Array, Array]:
+    """Two matrices whose product is the sum of the products of two batches."""
+    return np.concatenate(a, axis=1), np.concatenate(b)

@@ -1,4 +1,4 @@
-"""Figures: for each suite, dtype and number of threads, one PNG that reads well in a README."""
+"""Figures: a PNG for each suite, dtype and number of threads, sized for a README."""
 
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -14,30 +14,30 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
-from .record import Record, Result
 from .report import (
     geometric_mean,
-    of_roof,
-    over_product,
-    peers,
-    ratio,
-    row,
-    speed,
-    table,
+    gflops,
+    peers_of,
+    roofline_fraction,
+    row_label,
+    speedup,
+    speedup_over_plain_product,
+    table_key,
     title,
 )
-from .suites import PEERS, SUITES, Case
+from .results import BenchmarkRun, Result
+from .suites import PEER_NAMES, SUITES, Case
 
-NAMES = {
+DISPLAY_NAMES = {
     "nkblas": "nkblas",
     "numpy": "NumPy",
     "mkl": "MKL",
     "torch": "PyTorch",
     "jax": "JAX",
-    "product": "its own product",
+    "product": "nkblas's a @ b",
 }
 
-LINE: dict[str, Any] = {
+BASE_STYLE: dict[str, Any] = {
     "linewidth": 1,
     "markersize": 5,
     "markeredgecolor": "white",
@@ -46,105 +46,54 @@ LINE: dict[str, Any] = {
     "clip_on": False,
 }
 
-LINES: dict[str, dict[str, Any]] = {
-    "nkblas": LINE | {"color": "#d55e00", "marker": "o", "markersize": 6, "zorder": 4},
-    "numpy": LINE | {"color": "#0072b2", "marker": "s"},
-    "mkl": LINE | {"color": "#009e73", "marker": "^"},
-    "torch": LINE | {"color": "#9467bd", "marker": "D", "markersize": 4},
-    "jax": LINE | {"color": "#56b4e9", "marker": "v"},
-    "product": LINE | {"color": "#999999", "marker": "P"},
+LINE_STYLES: dict[str, dict[str, Any]] = {
+    "nkblas": BASE_STYLE | {"color": "#d55e00", "marker": "o", "markersize": 6, "zorder": 4},
+    "numpy": BASE_STYLE | {"color": "#0072b2", "marker": "s"},
+    "mkl": BASE_STYLE | {"color": "#009e73", "marker": "^"},
+    "torch": BASE_STYLE | {"color": "#9467bd", "marker": "D", "markersize": 4},
+    "jax": BASE_STYLE | {"color": "#56b4e9", "marker": "v"},
+    "product": BASE_STYLE | {"color": "#999999", "marker": "P"},
 }
-"""Colours that the colour-blind can tell apart, and markers for print in grey."""
+"""Colours that remain distinct with colour blindness, and markers that do in greyscale print."""
 
-GREY: dict[str, Any] = {"fontsize": 8.5, "color": "#555555"}
+LABEL_STYLE: dict[str, Any] = {"fontsize": 8.5, "color": "#555555"}
 
-TICKS = (
+LOG_TICKS = (
     (2.5, (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.5, 1.7, 2, 2.5)),
     (12, (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10)),
     (120, (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)),
     (float("inf"), tuple(x * 10.0**exponent for exponent in range(-6, 5) for x in (1, 3))),
 )
-"""On a logarithmic axis: up to which ratio of its ends, which ticks."""
+"""Ticks of a logarithmic axis, by the largest ratio of its ends that they are used for."""
+
+GROUP_LABEL_POINTS = 7
+"""Distance in points between the axes and the names of groups above them."""
+
+POINTS_PER_INCH = 72
 
 
-def plot(record: Record, folder: str) -> Iterator[Path]:
-    """Draw every table of `record` into `folder`; yields the files as they are written."""
+def plot(run: BenchmarkRun, folder: str) -> Iterator[Path]:
+    """Draw a figure for each table of a run; yield each file when it is written."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    for parts, results in groupby(record.results, key=table):
-        path = Path(folder, "-".join(map(str, parts)).replace(" ", "-") + ".png")
-        figure = draw(list(results), record.header)
+    for key, results in groupby(run.results, key=table_key):
+        path = Path(folder, "-".join(map(str, key)).replace(" ", "-") + ".png")
+        figure = draw(list(results), run.header)
         figure.savefig(path, dpi=180, bbox_inches="tight", pad_inches=0.1)
         yield path
 
 
-def draw(results: Sequence[Result], header: dict[str, str]) -> Figure:
-    """One table: above, shares of what bounds the cases, or speeds; below, speed-ups."""
-    figure = Figure(figsize=(9, 5.4))
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(6, 5))
-    figure.subplots_adjust(hspace=0.26)
-    first, groups = results[0], in_groups(results)
-    names = ["nkblas", *peers(first)]
-    for axes in (above, below):
-        plain_axes(axes)
-
-    suite = SUITES[first.suite]
-    value = speed if suite.by_dtype else of_roof
-    for name in names:
-        _lines(above, name, NAMES[name], groups, partial(value, name))
-    values = [value(name, result) for result in results for name in names if name in result.gflops]
-    if suite.by_dtype or median(values) < 0.1:
-        _logarithmic(above, values)
-    else:
-        above.set_ylim(0, max(1, *values) if max(values) > 0.6 else max(values))
-    if suite.by_dtype:
-        above.set_ylabel("$10^9$ operations a second", **GREY)
-    else:
-        above.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
-        roof = "of FMA peak or bandwidth" if suite.in_memory else "of the FMA peak"
-        above.set_ylabel(roof, **GREY)
-
-    below.axhline(1, color="black", linewidth=1, zorder=2)
-    speed_ups: dict[str, Callable[[Result], float]] = {x: partial(ratio, x) for x in names[1:]}
-    if first.over_product:
-        speed_ups["product"] = over_product
-    shown: list[float] = [1]
-    for name, speed_up in speed_ups.items():
-        found = [x for x in map(speed_up, results) if not isnan(x)]
-        _lines(below, name, f"over {NAMES[name]}: {geometric_mean(found):.2f}", groups, speed_up)
-        shown += found
-    _logarithmic(below, shown)
-    below.set_ylabel("speed-up of nkblas", **GREY)
-    text_above(below, "geometric means", 20, x=1, ha="right", style="italic", **GREY)
-
-    places = [place for group in groups for place in group.places]
-    labels = [label for group in groups for label in group.labels]
-    below.set_xlim(-0.5, places[-1] + 0.5)
-    below.set_xticks(places, labels, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
-    for group in groups:
-        middle = (group.places[0] + group.places[-1] + 1) / (2 * (places[-1] + 1))
-        text_above(above, group.name, 7, x=middle, ha="center", **GREY)
-
-    top = 24 if any(group.name for group in groups) else 8
-    machine = _machine(first, header)
-    legend(below, 4)
-    legend(above, top)
-    text_above(above, "\n".join(machine), top + 22, linespacing=1.25, **GREY)
-    text_above(above, title(first), top + 26 + 12 * len(machine), fontsize=12, weight="bold")
-    return figure
-
-
 class Group(NamedTuple):
-    """Cases of a suite that have something in common, and their places on the x axis."""
+    """Results of one group of a suite, and their positions on the x axis."""
 
     name: str
     results: list[Result]
-    places: list[int]
+    positions: list[int]
 
     @property
     def labels(self) -> list[str]:
-        """For each case what tells it from the others of the group, and a bit more."""
-        if SUITES[self.results[0].suite].by_dtype:
-            return [row(result) for result in self.results]
+        """Tick labels, without what the title or the name of the group says."""
+        if SUITES[self.results[0].suite].rows_are_dtypes:
+            return [row_label(result) for result in self.results]
         cases = [result.case for result in self.results]
         if all(case == Case(case.m, case.m, case.m) for case in cases):
             return [str(case.m) for case in cases]
@@ -153,72 +102,161 @@ class Group(NamedTuple):
         return [str(case) for case in cases]
 
 
-def in_groups(results: Sequence[Result]) -> list[Group]:
+def group_results(results: Sequence[Result]) -> list[Group]:
     """Results by the groups of their suite, with a gap between two groups."""
     names = {
         case: name for name, cases in SUITES[results[0].suite].groups.items() for case in cases
     }
-    found: list[Group] = []
-    place = 0
+    groups: list[Group] = []
+    position = 0
     for name, members in groupby(results, key=lambda result: names.get(result.case, "")):
         group = list(members)
-        found.append(Group(name, group, list(range(place, place + len(group)))))
-        place += len(group) + 1
-    return found
+        groups.append(Group(name, group, list(range(position, position + len(group)))))
+        position += len(group) + 1
+    return groups
 
 
-def _lines(
+def draw(results: Sequence[Result], header: dict[str, str]) -> Figure:
+    """Draw one table.
+
+    The upper panel has fractions of the roofline, or speeds; the lower panel has speed-ups.
+    """
+    figure = Figure(figsize=(9, 5.4))
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(6, 5))
+    figure.subplots_adjust(hspace=0.26)
+    for axes in (upper, lower):
+        style_axes(axes)
+    groups = group_results(results)
+    _draw_speeds(upper, groups)
+    _draw_speedups(lower, groups)
+    _label_cases(upper, lower, groups)
+
+    legend_points = 24 if any(group.name for group in groups) else 8
+    machine = _describe_machine(results[0], header)
+    add_legend(lower, 4)
+    add_legend(upper, legend_points)
+    text_above(upper, "\n".join(machine), legend_points + 22, linespacing=1.25, **LABEL_STYLE)
+    title_points = legend_points + 26 + 12 * len(machine)
+    text_above(upper, title(results[0]), title_points, fontsize=12, weight="bold")
+    return figure
+
+
+def _draw_speeds(axes: Axes, groups: Sequence[Group]) -> None:
+    """Fractions of the roofline of each contender; speeds, if rows are dtypes."""
+    results = [result for group in groups for result in group.results]
+    suite = SUITES[results[0].suite]
+    names = ["nkblas", *peers_of(results[0])]
+    value = gflops if suite.rows_are_dtypes else roofline_fraction
+    for name in names:
+        _draw_lines(axes, name, DISPLAY_NAMES[name], groups, partial(value, name))
+    values = [value(name, result) for result in results for name in names if name in result.gflops]
+    if suite.rows_are_dtypes or median(values) < 0.1:
+        _set_logarithmic(axes, values)
+    else:
+        axes.set_ylim(0, max(1, *values) if max(values) > 0.6 else max(values))
+    if suite.rows_are_dtypes:
+        axes.set_ylabel("$10^9$ operations per second", **LABEL_STYLE)
+    else:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda fraction, _: f"{100 * fraction:g} %"))
+        limit = "of FMA peak or bandwidth" if suite.may_be_memory_bound else "of the FMA peak"
+        axes.set_ylabel(limit, **LABEL_STYLE)
+
+
+def _draw_speedups(axes: Axes, groups: Sequence[Group]) -> None:
+    """Speed-ups of nkblas over each peer, and over its plain product."""
+    results = [result for group in groups for result in group.results]
+    axes.axhline(1, color="black", linewidth=1, zorder=2)
+    functions: dict[str, Callable[[Result], float]] = {
+        peer: partial(speedup, peer) for peer in peers_of(results[0])
+    }
+    if results[0].over_product:
+        functions["product"] = speedup_over_plain_product
+    drawn: list[float] = [1]
+    for name, function in functions.items():
+        values = [x for x in map(function, results) if not isnan(x)]
+        label = f"over {DISPLAY_NAMES[name]}: {geometric_mean(values):.2f}"
+        _draw_lines(axes, name, label, groups, function)
+        drawn += values
+    _set_logarithmic(axes, drawn)
+    axes.set_ylabel("speed-up of nkblas", **LABEL_STYLE)
+    text_above(axes, "geometric means", 20, x=1, ha="right", style="italic", **LABEL_STYLE)
+
+
+def _label_cases(upper: Axes, lower: Axes, groups: Sequence[Group]) -> None:
+    """Labels of the cases below both panels, and names of the groups above them."""
+    positions = [position for group in groups for position in group.positions]
+    labels = [label for group in groups for label in group.labels]
+    lower.set_xlim(-0.5, positions[-1] + 0.5)
+    lower.set_xticks(positions, labels, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
+    for group in groups:
+        middle = (group.positions[0] + group.positions[-1] + 1) / (2 * (positions[-1] + 1))
+        text_above(upper, group.name, GROUP_LABEL_POINTS, x=middle, ha="center", **LABEL_STYLE)
+
+
+def _draw_lines(
     axes: Axes,
     contender: str,
     label: str,
     groups: Sequence[Group],
     value: Callable[[Result], float],
 ) -> None:
-    look, shift = LINES[contender], 0.0
-    if SUITES[groups[0].results[0].suite].by_dtype:
-        look = look | {"linewidth": 0}  # nothing lies between two dtypes: room for side by side
-        shift = 0.14 * (list(LINES).index(contender) - len(PEERS) // 2)
+    """One line for each group."""
+    style, shift = LINE_STYLES[contender], 0.0
+    if SUITES[groups[0].results[0].suite].rows_are_dtypes:
+        style = style | {"linewidth": 0}  # dtypes are no sequence: markers side by side
+        shift = 0.14 * (list(LINE_STYLES).index(contender) - len(PEER_NAMES) // 2)
     for group in groups:
         values = [value(result) for result in group.results]
-        axes.plot([place + shift for place in group.places], values, label=label, **look)
-        label = ""  # in the legend once
+        axes.plot([x + shift for x in group.positions], values, label=label, **style)
+        label = ""  # once in the legend
 
 
-def _logarithmic(axes: Axes, values: Sequence[float]) -> None:
+def _set_logarithmic(axes: Axes, values: Sequence[float]) -> None:
+    """Make the y axis logarithmic, with limits and ticks for some values."""
     low, high = min(values), max(values)
     axes.set_yscale("log")
     axes.set_ylim(low / 1.05, high * 1.05)
-    ticks = next(ticks for span, ticks in TICKS if high <= span * low)
+    ticks = next(ticks for max_ratio, ticks in LOG_TICKS if high <= max_ratio * low)
     axes.yaxis.set_major_locator(FixedLocator(ticks))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def plain_axes(axes: Axes) -> None:
-    """Lines across, and no frame."""
+def style_axes(axes: Axes) -> None:
+    """Draw horizontal grid lines, and no frame."""
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-    axes.tick_params(length=0, labelsize=8.5, colors=GREY["color"])
+    axes.tick_params(length=0, labelsize=8.5, colors=LABEL_STYLE["color"])
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
 
 
-def text_above(axes: Axes, text: str, points: float, x: float = 0, **look: Any) -> None:
-    """A text that many points above the axes."""
-    axes.annotate(text, (x, 1), (0, points), "axes fraction", "offset points", **look)
+def text_above(axes: Axes, text: str, points: float, x: float = 0, **style: Any) -> None:
+    """Write text above the axes, at a distance in points and at a fraction `x` of their width."""
+    axes.annotate(text, (x, 1), (0, points), "axes fraction", "offset points", **style)
 
 
-def legend(axes: Axes, points: float, of: Sequence[Axes] = (), columns: int = 5) -> None:
-    """What is in some axes, in these alone if there are none, in a row that many points above."""
-    found: dict[str, Any] = {}
-    for each in of or (axes,):
-        for handle, label in zip(*each.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    if not found:
+def add_legend(axes: Axes, points: float, sources: Sequence[Axes] = (), columns: int = 5) -> None:
+    """Add a legend in rows above the axes.
+
+    Parameters
+    ----------
+    axes : Axes
+    points : float
+        Distance between the axes and the legend.
+    sources : sequence of Axes
+        The axes whose lines are in the legend; by default `axes`.
+    columns : int
+    """
+    handles: dict[str, Any] = {}
+    for source in sources or (axes,):
+        for handle, label in zip(*source.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if not handles:
         return
-    shift = ScaledTranslation(0, points / 72, axes.figure.dpi_scale_trans)
+    shift = ScaledTranslation(0, points / POINTS_PER_INCH, axes.figure.dpi_scale_trans)
     axes.legend(
-        found.values(),
-        found.keys(),
+        handles.values(),
+        handles.keys(),
         loc="lower left",
         bbox_to_anchor=(0, 1),
         bbox_transform=axes.transAxes + shift,
@@ -230,8 +268,8 @@ def legend(axes: Axes, points: float, of: Sequence[Axes] = (), columns: int = 5)
     )
 
 
-def _machine(first: Result, header: dict[str, str]) -> list[str]:
-    """The machine and the versions, in lines that fit."""
+def _describe_machine(first: Result, header: dict[str, str]) -> list[str]:
+    """The machine and the versions of the contenders, in lines that fit the figure."""
     threads = f"{first.threads} thread" + "s" * (first.threads > 1)
-    versions = [f"{NAMES[name]} {header[name]}" for name in ("nkblas", *peers(first))]
+    versions = [f"{DISPLAY_NAMES[name]} {header[name]}" for name in ("nkblas", *peers_of(first))]
     return textwrap.wrap(" · ".join([header["cpu"], header["isa"], threads, *versions]), 120)

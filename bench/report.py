@@ -1,4 +1,4 @@
-"""What is printed: a table for each suite, dtype and number of threads, while it is measured."""
+"""Text report: a table for each suite, dtype and number of threads, printed row by row."""
 
 import math
 from collections import Counter
@@ -7,8 +7,8 @@ from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
-from .record import Record, Result, Tile
-from .suites import PEERS, SUITES, types
+from .results import BenchmarkRun, Result, TileResult
+from .suites import PEER_NAMES, SUITES, parse_dtypes
 
 
 class Column(NamedTuple):
@@ -18,97 +18,102 @@ class Column(NamedTuple):
     ----------
     heading : str
     contender : str
-        Whose GFLOP/s stand in front; empty for none.
+        The contender whose GFLOP/s precede the value; empty for none.
     value : callable
-        The number of a result, whose mean and minimum stand below.
-    form : str
-        Its format.
+        Function from a result to a number; its mean and minimum are below the rows.
+    number_format : str
+        Format specification of the value.
     """
 
     heading: str
     contender: str
     value: Callable[[Result], float]
-    form: str = "6.2f"
+    number_format: str = "6.2f"
 
     def cell(self, result: Result) -> str:
+        """The text for one result."""
         if self.contender in result.absent:
             return "-"
-        speed = f"{result.gflops[self.contender]:.4g} " if self.contender else ""
-        return speed + self.number(self.value(result))
+        gflops = f"{result.gflops[self.contender]:.4g} " if self.contender else ""
+        return gflops + self.format(self.value(result))
 
-    def number(self, value: float) -> str:
-        return "-" if math.isnan(value) else f"{value:{self.form}}"
+    def format(self, value: float) -> str:
+        """A value as text, "-" for NaN."""
+        return "-" if math.isnan(value) else f"{value:{self.number_format}}"
 
 
-def show(record: Record) -> None:
-    """Print a run that was saved."""
-    print_header(record.header)
-    for _ in tables(record.results):
+def print_run(run: BenchmarkRun) -> None:
+    """Print the results of a run that is complete."""
+    print_header(run.header)
+    for _ in print_tables(run.results):
         pass
-    for _ in print_tiles(record.tiles):
+    for _ in print_tiles(run.tiles):
         pass
 
 
 def print_header(header: dict[str, str]) -> None:
+    """Print the description of the machine and of the contenders."""
     for key, value in header.items():
         print(f"{key:9} {value}")
 
 
-def tables(results: Iterable[Result]) -> Iterator[Result]:
-    """Print results as they come, and hand them on."""
-    fewest: dict[tuple[str, str], dict[str, Result]] = {}
-    for (suite, constant, _), group in groupby(results, key=table):
-        seen: list[Result] = []
+def print_tables(results: Iterable[Result]) -> Iterator[Result]:
+    """Print each result as soon as `results` yields it, and yield it."""
+    fewest_threads: dict[tuple[str, str], dict[str, Result]] = {}
+    for (suite, constant, _), group in groupby(results, key=table_key):
+        finished: list[Result] = []
         for result in group:
-            if not seen:
-                columns = begin(result, fewest.get((suite, constant), {}))
-            seen.append(result)
-            note = "  a fallback: done by NumPy" if result.fallback else ""
-            _line(row(result), (column.cell(result) for column in columns), note)
+            if not finished:
+                columns = print_table_head(result, fewest_threads.get((suite, constant), {}))
+            finished.append(result)
+            note = "  fallback to NumPy" if result.fallback else ""
+            _print_row(row_label(result), (column.cell(result) for column in columns), note)
             yield result
         for name, summarize in (("geometric mean", geometric_mean), ("minimum", minimum)):
-            numbers = (c.number(summarize([c.value(r) for r in seen])) for c in columns)
-            _line(name, numbers)
-        for line in (*reasons(seen), *forms(seen)):
+            cells = (c.format(summarize([c.value(result) for result in finished])) for c in columns)
+            _print_row(name, cells)
+        for line in (*absence_notes(finished), *form_notes(finished)):
             print(line)
-        fewest.setdefault((suite, constant), {row(result): result for result in seen})
+        fewest_threads.setdefault(
+            (suite, constant), {row_label(result): result for result in finished}
+        )
 
 
-def table(result: Result) -> tuple[str, str, int]:
-    """What the results of one table, or one figure, have in common."""
-    if SUITES[result.suite].by_dtype:
+def table_key(result: Result) -> tuple[str, str, int]:
+    """Suite, dtype (or size of the case) and threads: equal for the results of one table."""
+    if SUITES[result.suite].rows_are_dtypes:
         constant = result.case.size
     else:
         constant = f"{result.dtype} {result.case.activation}".rstrip()
     return result.suite, constant, result.threads
 
 
-def row(result: Result) -> str:
-    """What tells a result from the others of its table."""
-    if SUITES[result.suite].by_dtype:
-        return str(types(result.dtype))
+def row_label(result: Result) -> str:
+    """The label of a result in its table."""
+    if SUITES[result.suite].rows_are_dtypes:
+        return str(parse_dtypes(result.dtype))
     return result.case.size if result.case.activation else str(result.case)
 
 
-def peers(result: Result) -> list[str]:
-    """Who was to be compared with nkblas, the absent ones as well."""
-    return [peer for peer in PEERS if peer in result.ratios or peer in result.absent]
+def peers_of(result: Result) -> list[str]:
+    """The peers that were selected for a result, including absent ones."""
+    return [peer for peer in PEER_NAMES if peer in result.ratios or peer in result.absent]
 
 
-def reasons(results: Sequence[Result]) -> list[str]:
-    """For each dash in a table, why."""
-    found: dict[str, list[str]] = {}
+def absence_notes(results: Sequence[Result]) -> list[str]:
+    """For each reason why a peer is absent: the peer, the reason, and the rows."""
+    rows: dict[str, list[str]] = {}
     for result in results:
-        for name, why in result.absent.items():
-            found.setdefault(f"{name}: {why}", []).append(row(result))
+        for name, reason in result.absent.items():
+            rows.setdefault(f"{name}: {reason}", []).append(row_label(result))
     return [
-        f"{reason} ({'; '.join(rows) if len(rows) < len(results) else 'all'})"
-        for reason, rows in found.items()
+        f"{note} ({'; '.join(labels) if len(labels) < len(results) else 'all'})"
+        for note, labels in rows.items()
     ]
 
 
-def forms(results: Sequence[Result]) -> list[str]:
-    """For each contender that has several ways to do it: which was how often the fastest."""
+def form_notes(results: Sequence[Result]) -> list[str]:
+    """For each contender with alternative calls: how often each of them was the fastest."""
     counts = Counter(
         (name, min(times, key=times.__getitem__))
         for result in results
@@ -120,79 +125,85 @@ def forms(results: Sequence[Result]) -> list[str]:
     ]
 
 
-def begin(first: Result, fewest: dict[str, Result]) -> list[Column]:
-    """Print the head of a table, and return its columns.
+def print_table_head(first: Result, fewest_threads: dict[str, Result]) -> list[Column]:
+    """Print the head of a table.
 
     Parameters
     ----------
     first : Result
-        Says what the table is about.
-    fewest : dict of str to Result
-        The same rows on the fewest threads, if that was before.
+        The first result of the table.
+    fewest_threads : dict of str to Result
+        The rows of the same table with the fewest threads, if that table was printed before.
+
+    Returns
+    -------
+    list of Column
     """
-    share = "its share of the peak of its instruction"
-    if SUITES[first.suite].in_memory:
-        share += ", or of the bandwidth where it is more of that"
-    unit = "10^9 operations a second" if SUITES[first.suite].by_dtype else "GFLOP/s"
-    print(f"\n{title(first)}\n{unit} of each; for nkblas, {share}; for peers, its speed-up")
-    if SUITES[first.suite].note:
-        print(SUITES[first.suite].note)
-    columns = [Column("nkblas", "nkblas", partial(of_roof, "nkblas"), "6.1%")]
-    columns += (Column(peer, peer, partial(ratio, peer)) for peer in peers(first))
-    columns.append(Column("best peer", "", best))
+    suite = SUITES[first.suite]
+    unit = "10^9 operations per second" if suite.rows_are_dtypes else "GFLOP/s"
+    limit = "its instructions' peak"
+    if suite.may_be_memory_bound:
+        limit += " or of the memory bandwidth, whichever is larger"
+    print(f"\n{title(first)}")
+    print(f"{unit}; then, for nkblas, the fraction of {limit}; for peers, nkblas's speed-up")
+    if suite.note:
+        print(suite.note)
+    columns = [Column("nkblas", "nkblas", partial(roofline_fraction, "nkblas"), "6.1%")]
+    columns += (Column(peer, peer, partial(speedup, peer)) for peer in peers_of(first))
+    columns.append(Column("best peer", "", speedup_over_best_peer))
     if first.over_product:
-        columns.append(Column("own product", "", over_product, "6.3f"))
-    if fewest:
-        one = next(iter(fewest.values())).threads
-        heading = f"{one} thread{'s' * (one > 1)}"
-        columns.append(Column(heading, "", partial(scaling, fewest)))
-    _line(
-        "" if SUITES[first.suite].by_dtype else "m x n x k", (column.heading for column in columns)
-    )
+        columns.append(Column("nkblas's a @ b", "", speedup_over_plain_product, "6.3f"))
+    if fewest_threads:
+        threads = next(iter(fewest_threads.values())).threads
+        heading = f"{threads} thread{'s' * (threads > 1)}"
+        columns.append(Column(heading, "", partial(thread_scaling, fewest_threads)))
+    _print_row("" if suite.rows_are_dtypes else "m x n x k", (column.heading for column in columns))
     return columns
 
 
 def title(result: Result) -> str:
-    """What a table or a figure is about."""
+    """The title of a result's table or figure."""
     suite = SUITES[result.suite]
-    words = f"{result.suite}: {suite.about}, {table(result)[1]}, {result.threads} thread"
-    words += "s" * (result.threads > 1)
-    return words if result.out else f"{words}, without out="
+    text = f"{result.suite}: {suite.description}, {table_key(result)[1]}, {result.threads} thread"
+    text += "s" * (result.threads > 1)
+    return text if result.out else f"{text}, without out="
 
 
-def of_roof(contender: str, result: Result) -> float:
-    """Fraction that a contender reaches of what bounds the case: arithmetic or memory.
+def roofline_fraction(contender: str, result: Result) -> float:
+    """A contender's fraction of the arithmetic peak or of the bandwidth, whichever is larger.
 
-    NaN if it is absent, or nothing that bounds the case was measured.
+    NaN if the contender is absent.
     """
     fractions = (result.of_peak, result.of_bandwidth)
     return max((x[contender] for x in fractions if contender in x), default=math.nan)
 
 
-def speed(contender: str, result: Result) -> float:
-    """Billions of operations a second; NaN if the contender is absent."""
+def gflops(contender: str, result: Result) -> float:
+    """A contender's 10^9 operations per second; NaN if it is absent."""
     return result.gflops.get(contender, math.nan)
 
 
-def ratio(peer: str, result: Result) -> float:
-    """nkblas's speed-up over a peer; NaN if that is absent."""
+def speedup(peer: str, result: Result) -> float:
+    """Speed-up of nkblas over a peer; NaN if the peer is absent."""
     return result.ratios.get(peer, math.nan)
 
 
-def best(result: Result) -> float:
-    """nkblas's speed-up over the fastest peer; NaN if there is none."""
+def speedup_over_best_peer(result: Result) -> float:
+    """Speed-up of nkblas over the fastest peer; NaN if there is none."""
     return min(result.ratios.values(), default=math.nan)
 
 
-def over_product(result: Result) -> float:
-    """nkblas's speed-up over its own product, without what is done to it or for it; NaN if it is
-    that."""
+def speedup_over_plain_product(result: Result) -> float:
+    """Speed-up of a layer, or of a packed B, over nkblas's ``a @ b``; NaN for other cases."""
     return result.over_product or math.nan
 
 
-def scaling(fewest: dict[str, Result], result: Result) -> float:
-    """nkblas's speed-up over fewer threads, each related to the peak at its time, if known."""
-    before = fewest.get(row(result))
+def thread_scaling(fewest_threads: dict[str, Result], result: Result) -> float:
+    """Speed-up of nkblas over its result with fewer threads.
+
+    Both are related to the peak that was measured with them, if there is one.
+    """
+    before = fewest_threads.get(row_label(result))
     if before is None:
         return math.nan
     if not result.of_peak:
@@ -201,25 +212,25 @@ def scaling(fewest: dict[str, Result], result: Result) -> float:
     return now / then
 
 
-def print_tiles(tiles: Iterable[Tile]) -> Iterator[Tile]:
-    """Print tiles as they come, and hand them on."""
+def print_tiles(tiles: Iterable[TileResult]) -> Iterator[TileResult]:
+    """Print each result as soon as `tiles` yields it, and yield it."""
     for dtype, group in groupby(tiles, key=lambda tile: tile.dtype):
-        print(f"\ntiles, {dtype}: share of the FMA peak (operands in L2; small sizes in L1)")
+        print(f"\ntiles, {dtype}: fraction of the FMA peak (tiles: panels in L2; cubes: L1)")
         for tile in group:
             print(f"{tile.mr:>4} x {tile.nr:<4} k {tile.k:<5} {tile.of_peak:6.1%}", flush=True)
             yield tile
 
 
 def geometric_mean(values: Sequence[float]) -> float:
-    """Of those that are numbers; NaN if none is."""
+    """Geometric mean of the values that are not NaN; NaN if there are none."""
     logs = [math.log(value) for value in values if not math.isnan(value)]
     return math.exp(sum(logs) / len(logs)) if logs else math.nan
 
 
 def minimum(values: Sequence[float]) -> float:
-    """Of those that are numbers; NaN if none is."""
+    """Minimum of the values that are not NaN; NaN if there are none."""
     return min((value for value in values if not math.isnan(value)), default=math.nan)
 
 
-def _line(head: str, cells: Iterable[str], note: str = "") -> None:
-    print(f"{head:>30}" + "".join(f"{cell:>16}" for cell in cells) + note, flush=True)
+def _print_row(label: str, cells: Iterable[str], note: str = "") -> None:
+    print(f"{label:>30}" + "".join(f"{cell:>16}" for cell in cells) + note, flush=True)

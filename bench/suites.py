@@ -1,27 +1,32 @@
-"""The products that are measured, by suite. Plain data: nothing here needs NumPy."""
+"""The benchmark's cases, by suite. This module is data: it does not import NumPy."""
 
 from itertools import chain
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
-PEERS = ("numpy", "mkl", "torch", "jax")
-"""In the order in which they are shown."""
+PEER_NAMES = ("numpy", "mkl", "torch", "jax")
+"""The libraries that nkblas is compared with, in the order of the columns and legends."""
 
-REAL_PART = ("float32", "float64")
+REAL_DTYPES = ("float32", "float64")
 
 DTYPES = (
-    *REAL_PART,
+    *REAL_DTYPES,
     *("complex64", "complex128"),
     *("float16", "bfloat16", "float16_float32", "bfloat16_float32"),
     *("int8", "uint8", "int8_int32", "uint8_int8_int32"),
     *("int16", "int32", "int64", "bool"),
 )
-"""What `types` takes apart, as far as it is measured."""
+"""The combinations of element types that the suites measure; `parse_dtypes` reads them."""
 
-ACTIVATIONS = ("relu", "gelu", "gelu_tanh")
-"""Of layers: gelu is the one with erf."""
+Layout: TypeAlias = Literal["", ".T", "[::2]", "[:, ::2]"]
+"""Memory layout of an operand: the expression that turns a C-contiguous array into it."""
+
+Activation: TypeAlias = Literal["", "relu", "gelu", "gelu_tanh"]
+"""Activation function of a layer; "gelu" is the definition with erf."""
+
+ACTIVATIONS: tuple[Activation, ...] = ("relu", "gelu", "gelu_tanh")
 
 
-class Types(NamedTuple):
+class OperandDtypes(NamedTuple):
     """The element types of A, B and C."""
 
     a: str
@@ -33,69 +38,77 @@ class Types(NamedTuple):
         return operands if self.a == self.b == self.c else f"{operands} -> {self.c}"
 
 
-def types(dtype: str) -> Types:
-    """The types that a text names: "int8", "int8_int32" (C's last), "uint8_int8_int32"."""
+def parse_dtypes(dtype: str) -> OperandDtypes:
+    """Element types from their abbreviation.
+
+    The abbreviation is one type ("int8"), the type of A and B and that of C ("int8_int32"), or all
+    three ("uint8_int8_int32").
+    """
     names = dtype.split("_")
-    return Types(names[0], names[1] if len(names) == 3 else names[0], names[-1])
+    return OperandDtypes(names[0], names[1] if len(names) == 3 else names[0], names[-1])
 
 
 class Case(NamedTuple):
-    """One product ``C[m, n] = A[m, k] @ B[k, n]``, or a stack of them; or what is made of it.
+    """One product ``C[m, n] = A[m, k] @ B[k, n]``, a batch of products, or a fused layer.
 
-    Where m (n) is 1, the left (right) operand is a vector: it has one dimension.
+    If m is 1 the left operand is a vector (one dimension); if n is 1 the right operand is.
 
     Attributes
     ----------
     m, n, k : int
     batch : int
-        Items of a stack, whose operands are arrays of three dimensions; 0 for a single product.
-    a, b : str
-        What is written behind the operand's name, a contiguous array in C order: nothing, or one
-        of ".T" (of a stack: ".mT"), "[::2]" and "[:, ::2]".
-    activation : str
-        Of a layer, ``activation(A @ B + bias)`` of matrices: of `ACTIVATIONS`.
+        Number of products in a batch, whose operands are arrays of three dimensions; 0 for a
+        single product.
+    a, b : {"", ".T", "[::2]", "[:, ::2]"}
+        Layout of the operand. (In a batch, ".T" is printed as ".mT".)
+    activation : {"", "relu", "gelu", "gelu_tanh"}
+        If not empty, the case is the layer ``activation(A @ B + bias)``.
     packed : bool
-        Whether B is packed before, by a contender that is measured with it.
+        Whether nkblas packs B in advance, outside the measured call.
     batch_reduce : bool
-        Whether the products of the stack are added up: C is one matrix ("batch-reduce").
+        Whether the products of the batch are summed, so that C is a single matrix.
     """
 
     m: int
     n: int
     k: int
     batch: int = 0
-    a: str = ""
-    b: str = ""
-    activation: str = ""
+    a: Layout = ""
+    b: Layout = ""
+    activation: Activation = ""
     packed: bool = False
     batch_reduce: bool = False
 
     def flops(self, dtype: str) -> int:
-        """Operations of the products: a multiply and an add for each of m * n * k; four of each if
-        complex."""
-        each = 8 if dtype.startswith("complex") else 2
-        return each * (self.batch or 1) * self.m * self.n * self.k
+        """Number of arithmetic operations of the products.
+
+        A multiplication and an addition for each of the m * n * k terms; four of each for complex
+        numbers.
+        """
+        flops_per_term = 8 if dtype.startswith("complex") else 2
+        return flops_per_term * (self.batch or 1) * self.m * self.n * self.k
 
     @property
     def elements(self) -> int:
-        """Elements of A, B and C: the least that has to go through memory."""
+        """Number of elements of A, B and C: the minimum of the memory traffic."""
         items = self.batch or 1
         results = 1 if self.batch_reduce else items
         return items * (self.m * self.k + self.k * self.n) + results * self.m * self.n
 
     @property
-    def product(self) -> "Case":
-        """The product of a layer, or the one whose B is not packed; else the case itself."""
+    def plain_product(self) -> "Case":
+        """The same product without activation and with an unpacked B."""
         return self._replace(activation="", packed=False)
 
     @property
     def size(self) -> str:
+        """The sizes as a label: "7x9x8", or "5 of 7x9x8" for a batch."""
         size = f"{self.m}x{self.n}x{self.k}"
         return f"{self.batch} of {size}" if self.batch else size
 
     @property
     def expression(self) -> str:
-        """What is made, as a user writes it; empty if it is the plain product."""
+        """The case as a Python expression; empty for ``a @ b``."""
         b = f"pack(b{self.b})" if self.packed else f"b{self.b}"
         text = f"a{self.a} @ {b}"
         if self.batch:
@@ -114,73 +127,76 @@ Cases: TypeAlias = tuple[Case, ...]
 
 
 class Suite(NamedTuple):
-    """Cases that are shown together.
+    """Cases that are reported together.
 
     Attributes
     ----------
-    about : str
-        What they are, in a few words.
+    description : str
+        The cases in a few words, for titles.
     groups : dict of str to tuple of Case
-        The cases, by what else they have in common; no name where there is one group.
-    out : bool
-        Whether the result goes into a given array (``out=``), or into a new one: ``a @ b``.
-    in_memory : bool
-        Whether memory may be what bounds the cases: its bandwidth is measured as well.
+        The cases, by the heading that they share in a figure; an empty heading for a single group.
+    uses_out : bool
+        Whether results are written to an existing array (``out=``) or to a new one (``a @ b``).
+    may_be_memory_bound : bool
+        Whether memory bandwidth may limit the cases; if so, it is measured as well.
     note : str
-        What one has to know to read the figures.
+        A remark that is printed below the title.
     dtypes : tuple of str
-        As for `types`.
+        Abbreviations that `parse_dtypes` reads.
     peers : tuple of str
-        Of `PEERS`.
-    by_dtype : bool
-        Whether a table has a row for each dtype of one case, rather than for each case of one
+        The peers that are measured by default, of `PEER_NAMES`.
+    rows_are_dtypes : bool
+        Whether a table has a row for each dtype of one case, instead of a row for each case of one
         dtype.
     """
 
-    about: str
+    description: str
     groups: dict[str, Cases]
-    out: bool = True
-    in_memory: bool = False
+    uses_out: bool = True
+    may_be_memory_bound: bool = False
     note: str = ""
-    dtypes: tuple[str, ...] = REAL_PART
+    dtypes: tuple[str, ...] = REAL_DTYPES
     peers: tuple[str, ...] = ("numpy", "mkl", "torch")
-    by_dtype: bool = False
+    rows_are_dtypes: bool = False
 
     @property
     def cases(self) -> Cases:
+        """The cases of all groups."""
         return tuple(chain.from_iterable(self.groups.values()))
 
 
-def cases(*sizes: tuple[int, int, int], **others: Any) -> Cases:
-    """Cases that differ in size alone."""
-    return tuple(Case(*size, **others) for size in sizes)
+def make_cases(*sizes: tuple[int, int, int], **options: Any) -> Cases:
+    """Cases of several sizes (m, n, k) that share all other options of `Case`."""
+    return tuple(Case(*size, **options) for size in sizes)
 
 
-def squares(*sides: int) -> Cases:
-    return cases(*((side, side, side) for side in sides))
+def square_cases(*sides: int) -> Cases:
+    """Products of square matrices."""
+    return make_cases(*((side, side, side) for side in sides))
 
 
-def stack(case: Case) -> Case:
-    """As many as fill 256 KB in float32: more than L1, and still in L2 in float64."""
+def batch_of_256_kb(case: Case) -> Case:
+    """A batch of as many products as fit 256 KB in float32: beyond L1, in L2 even in float64."""
     return case._replace(batch=(256 << 10) // 4 // case.elements)
 
 
-LARGE = ((1024, 1024), (2048, 4096))
-"""The two large dimensions of a skinny product: an operand that fits L3, and one beyond."""
+LARGE_DIMENSIONS = ((1024, 1024), (2048, 4096))
+"""The two large dimensions of a skinny product: an operand that fits L3, and one beyond L3."""
 
-FEW = (2, 3, 4, 8, 16)
+SMALL_DIMENSIONS = (2, 3, 4, 8, 16)
+"""The small dimension of a skinny product."""
 
-MATRICES = (
+GEMV_SHAPES = (
     *((side, side) for side in (256, 512, 1024, 2048, 4096, 8192)),
     (512, 8192),
     (8192, 512),
 )
-"""Rows and columns of what a vector is multiplied by."""
+"""Rows and columns of the matrix in a matrix-vector product."""
 
-SIZES = ((256, 256, 256), (1024, 1024, 1024), (128, 768, 3072))
-"""Of products that are the same in several layouts."""
+LAYOUT_SIZES = ((256, 256, 256), (1024, 1024, 1024), (128, 768, 3072))
+"""(m, n, k) of the products that are measured with several layouts."""
 
-LAYERS = (
+PAPER_SIZES = (
     (1024, 1024, 512),
     (1024, 2560, 1024),
     (1024, 352, 512),
@@ -199,22 +215,22 @@ LAYERS = (
     (256, 768, 3072),
     (256, 768, 768),
 )
-"""From the evaluation in "Library Liberation" (arXiv 2511.13764)."""
+"""(m, n, k) of the layers in the evaluation of "Library Liberation" (arXiv 2511.13764)."""
 
-WEIGHTS = ((768, 3072), (3072, 768), (1024, 1024), (1024, 4096))
-"""Rows and columns of a matrix that is packed once, for few rows at a time."""
+PACKED_SHAPES = ((768, 3072), (3072, 768), (1024, 1024), (1024, 4096))
+"""Rows and columns of a weight matrix that is packed once and multiplied by few rows at a time."""
 
 SUITES = {
     "square": Suite(
         "square matrices",
-        {"": squares(8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)},
+        {"": square_cases(8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)},
     ),
-    "paper": Suite("layers of neural networks", {"": cases(*LAYERS)}),
+    "paper": Suite("layers of neural networks", {"": make_cases(*PAPER_SIZES)}),
     "small": Suite(
         "sides of 2 to 64",
         {
-            "square": squares(2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 56, 64),
-            "uneven": cases(
+            "square": square_cases(2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 56, 64),
+            "uneven": make_cases(
                 (3, 3, 8),
                 (2, 2, 64),
                 (7, 5, 11),
@@ -226,18 +242,20 @@ SUITES = {
                 (64, 8, 64),
             ),
         },
-        out=False,
-        note="Whole calls, with the new array for the result, unless --out gives one. MKL makes "
-        "none: it is called by its bare address, with arguments that are prepared once.",
+        uses_out=False,
+        note="Times include the allocation of the result, unless --out is given. MKL allocates "
+        "no result: its C function is called directly, with arguments that were converted once.",
     ),
     "batched": Suite(
-        "stacks of matrices",
+        "batches of matrices",
         {
-            "256 KB in float32": tuple(map(stack, squares(4, 5, 6, 8, 12, 16, 24, 32))),
+            "256 KB in float32": tuple(
+                map(batch_of_256_kb, square_cases(4, 5, 6, 8, 12, 16, 24, 32))
+            ),
             "attention, 96 heads": (
-                *cases((64, 64, 32), (128, 128, 64), batch=96, b=".T"),
-                *cases((64, 32, 64), (128, 64, 128), batch=96),
-                *cases((64, 64, 32), (128, 128, 64), batch=96),
+                *make_cases((64, 64, 32), (128, 128, 64), batch=96, b=".T"),
+                *make_cases((64, 32, 64), (128, 64, 128), batch=96),
+                *make_cases((64, 64, 32), (128, 128, 64), batch=96),
             ),
         },
         note="MKL: gemm_batch_strided. PyTorch: bmm.",
@@ -245,72 +263,89 @@ SUITES = {
     "skinny": Suite(
         "one dimension small, two large",
         {
-            **{f"m x {n} x {k}": cases(*((m, n, k) for m in FEW)) for k, n in LARGE},
-            **{f"{m} x n x {k}": cases(*((m, n, k) for n in FEW)) for m, k in LARGE},
-            **{f"{m} x {n} x k": cases(*((m, n, k) for k in (1, *FEW))) for m, n in LARGE},
+            **{
+                f"m x {n} x {k}": make_cases(*((m, n, k) for m in SMALL_DIMENSIONS))
+                for k, n in LARGE_DIMENSIONS
+            },
+            **{
+                f"{m} x n x {k}": make_cases(*((m, n, k) for n in SMALL_DIMENSIONS))
+                for m, k in LARGE_DIMENSIONS
+            },
+            **{
+                f"{m} x {n} x k": make_cases(*((m, n, k) for k in (1, *SMALL_DIMENSIONS)))
+                for m, n in LARGE_DIMENSIONS
+            },
         },
-        in_memory=True,
+        may_be_memory_bound=True,
     ),
     "gemv": Suite(
         "matrix times vector and vector times matrix",
         {
-            "a @ vector": cases(*((rows, 1, columns) for rows, columns in MATRICES)),
-            "a.T @ vector": cases(*((columns, 1, rows) for rows, columns in MATRICES), a=".T"),
-            "vector @ b": cases(*((1, columns, rows) for rows, columns in MATRICES)),
-            "vector @ b.T": cases(*((1, rows, columns) for rows, columns in MATRICES), b=".T"),
+            "a @ vector": make_cases(*((rows, 1, columns) for rows, columns in GEMV_SHAPES)),
+            "a.T @ vector": make_cases(
+                *((columns, 1, rows) for rows, columns in GEMV_SHAPES), a=".T"
+            ),
+            "vector @ b": make_cases(*((1, columns, rows) for rows, columns in GEMV_SHAPES)),
+            "vector @ b.T": make_cases(
+                *((1, rows, columns) for rows, columns in GEMV_SHAPES), b=".T"
+            ),
         },
-        in_memory=True,
+        may_be_memory_bound=True,
         note="MKL: gemv. PyTorch: mv.",
     ),
     "transposed": Suite(
         "transposed and strided operands",
         {
-            "a.T @ b": cases(*SIZES, a=".T"),
-            "a @ b.T": cases(*SIZES, b=".T"),
-            "a.T @ b.T": cases(*SIZES, a=".T", b=".T"),
-            "a[::2] @ b": cases(*SIZES, a="[::2]"),
-            "a[:, ::2] @ b": cases(*SIZES, a="[:, ::2]"),
+            "a.T @ b": make_cases(*LAYOUT_SIZES, a=".T"),
+            "a @ b.T": make_cases(*LAYOUT_SIZES, b=".T"),
+            "a.T @ b.T": make_cases(*LAYOUT_SIZES, a=".T", b=".T"),
+            "a[::2] @ b": make_cases(*LAYOUT_SIZES, a="[::2]"),
+            "a[:, ::2] @ b": make_cases(*LAYOUT_SIZES, a="[:, ::2]"),
         },
-        note="No call of MKL takes a[:, ::2]: it is copied inside of the timed call, into a buffer "
-        "that is there. NumPy and PyTorch copy by themselves.",
+        note="MKL has no function for a[:, ::2]: the timed call copies it into an existing "
+        "buffer first. NumPy and PyTorch copy internally.",
     ),
     "dtypes": Suite(
-        "every type of element",
+        "all element types",
         {
             "": (
-                *squares(128, 256, 512, 1024),
-                *cases((128, 768, 768), (1, 4096, 4096)),
+                *square_cases(128, 256, 512, 1024),
+                *make_cases((128, 768, 768), (1, 4096, 4096)),
             )
         },
-        note="MKL has int8 only as uint8 x int8: where A is int8, the call shifts it. JAX has "
-        "arrays of its own, and makes a new one for each result.",
+        note="MKL multiplies 8-bit integers only as uint8 x int8: an int8 A is shifted in the "
+        "timed call. JAX has its own array type, and allocates each result.",
         dtypes=DTYPES,
-        peers=PEERS,
-        by_dtype=True,
+        peers=PEER_NAMES,
+        rows_are_dtypes=True,
     ),
     "layers": Suite(
         "activation(a @ b + bias)",
-        {name: cases(*LAYERS, activation=name) for name in ACTIVATIONS},
-        note="Operations are those of the product. NumPy: matmul, add, and maximum or what gelu is "
-        "made of, in place. PyTorch: the fastest of some forms, weights that it packed among them. "
-        "nkblas: gemm with the weights as they are, or packed.",
+        {name: make_cases(*PAPER_SIZES, activation=name) for name in ACTIVATIONS},
+        note="Only the operations of the product are counted. NumPy: matmul, add, and the ufuncs "
+        "of the activation, in place. PyTorch: the fastest of several calls, some of which use "
+        "packed weights. nkblas: gemm with packed or unpacked weights, whichever is faster.",
         dtypes=("float32",),
         peers=("numpy", "torch"),
     ),
     "packed": Suite(
-        "weights that nkblas packed before",
+        "weights that nkblas packs in advance",
         {
-            f"m x {n} x {k}": cases(*((m, n, k) for m in (1, 2, 4, 8, 16, 32)), packed=True)
-            for k, n in WEIGHTS
+            f"m x {n} x {k}": make_cases(*((m, n, k) for m in (1, 2, 4, 8, 16, 32)), packed=True)
+            for k, n in PACKED_SHAPES
         },
-        in_memory=True,
-        note="The others, and nkblas's own product, have the weights as they are.",
+        may_be_memory_bound=True,
+        note="The peers, and nkblas's a @ b, multiply by the unpacked weights.",
         dtypes=("float32", "bfloat16_float32", "bfloat16", "int8_int32"),
     ),
     "brgemm": Suite(
-        "sums over a stack of products",
-        {"16 blocks": tuple(x._replace(batch=16, batch_reduce=True) for x in squares(32, 64, 128))},
-        note="NumPy: matmul of the blocks side by side, put there before. MKL, PyTorch: that, or "
-        "one by one, or what adds up a stack: the fastest.",
+        "batch-reduce: the sum of a batch of products",
+        {
+            "16 blocks": tuple(
+                x._replace(batch=16, batch_reduce=True) for x in square_cases(32, 64, 128)
+            )
+        },
+        note="NumPy: matmul of the blocks, which are concatenated in advance. MKL, PyTorch: the "
+        "fastest of that, one call for each block, and (PyTorch) functions that sum a batch.",
     ),
 }

@@ -1,4 +1,4 @@
-"""What the examples that compare libraries share: times taken in turns, errors, tables."""
+"""Shared by the examples that compare libraries: interleaved timing, errors and tables."""
 
 import statistics
 from collections.abc import Callable, Mapping
@@ -13,84 +13,87 @@ Array = np.ndarray[Any, Any]
 
 ROUNDS = 25
 
+TIME_HEADINGS = "", "time", "over numpy", "over nkblas float32"
+"""Headings of the cells that `time_cells` returns."""
+
 
 class Times(NamedTuple):
-    """Of a call, in seconds, for each round.
+    """Seconds that a call took in each round.
 
     Attributes
     ----------
-    all : list of float
+    total : list of float
     products : list of float
-        What of it nkblas was multiplying.
+        The part of it that nkblas spent on matrix products.
     """
 
-    all: list[float]
+    total: list[float]
     products: list[float]
 
-    def over(self, other: "Times") -> str:
-        """How many times as fast as another call: the median over the rounds."""
-        return f"{statistics.median(y / x for x, y in zip(self.all, other.all, strict=True)):.2f}"
+    def speedup_over(self, other: "Times") -> float:
+        """Speed-up over another call: the median over the rounds."""
+        return statistics.median(y / x for x, y in zip(self.total, other.total, strict=True))
 
 
-def in_turns(calls: Mapping[str, Callable[[], Array]]) -> dict[str, Times]:
-    """Time calls in rounds, in which what slows the machine down for a while slows down all.
+def time_interleaved(calls: Mapping[str, Callable[[], Array]]) -> dict[str, Times]:
+    """Time several calls in rounds, so that a slow phase of the machine affects all of them.
 
-    Before, all kernels are compiled, as it happens in the background in a program that goes on.
+    All kernels are compiled first. (A program that runs longer has them compiled in the
+    background.)
     """
-    with nkblas.record() as products:
+    with nkblas.record() as problems:
         for call in calls.values():
             call()
-    nkblas.warmup(products, tune=False, progress=False)
+    nkblas.warmup(problems, tune=False, progress=False)
     times = {name: Times([], []) for name in calls}
     names = list(calls)
     for _ in range(ROUNDS):
         for name in names:
-            with nkblas.record() as products:
+            with nkblas.record() as problems:
                 start = perf_counter()
                 calls[name]()
-                times[name].all.append(perf_counter() - start)
-            times[name].products.append(sum(products.seconds.values()))
+                times[name].total.append(perf_counter() - start)
+            times[name].products.append(sum(problems.seconds.values()))
         names.reverse()
     return times
 
 
-COLUMNS = "", "time", "over numpy", "over nkblas float32"
-
-
-def columns(name: str, times: Mapping[str, Times]) -> tuple[str, ...]:
-    """What `COLUMNS` are the names of; calls have names such as "numpy float32"."""
-    over = (times[name].over(times[f"{other} float32"]) for other in ("numpy", "nkblas"))
-    return name, milliseconds(times[name].all), *over
+def time_cells(name: str, times: Mapping[str, Times]) -> tuple[str, ...]:
+    """Cells below `TIME_HEADINGS`, for a call with a name such as "numpy float32"."""
+    own = times[name]
+    speedups = (own.speedup_over(times[f"{other} float32"]) for other in ("numpy", "nkblas"))
+    return name, milliseconds(own.total), *(f"{speedup:.2f}" for speedup in speedups)
 
 
 def milliseconds(seconds: list[float]) -> str:
-    """Their median."""
+    """The median as text."""
     return f"{1e3 * statistics.median(seconds):.2f} ms"
 
 
 class Error(NamedTuple):
-    """How far a result is from what it should be.
+    """The error of a result.
 
     Attributes
     ----------
     relative : float
-        The Frobenius norm of what is wrong, over that of the result.
+        Frobenius norm of the error, divided by that of the exact result.
     largest : float
-        What is wrong with one element at most, over the root mean square of all elements.
+        Largest error of an element, divided by the root mean square of the exact elements.
     """
 
     relative: float
     largest: float
 
     @classmethod
-    def of(cls, result: Array, expected: Array) -> "Error":
-        wrong = abs(result.astype(np.float64) - expected)
-        size = np.square(expected).mean() ** 0.5
-        return cls(float(np.square(wrong).mean() ** 0.5 / size), float(wrong.max() / size))
+    def of(cls, result: Array, exact: Array) -> "Error":
+        """The error of a result, given the exact one."""
+        error = abs(result.astype(np.float64) - exact)
+        rms = np.square(exact).mean() ** 0.5
+        return cls(float(np.square(error).mean() ** 0.5 / rms), float(error.max() / rms))
 
 
-def table(*rows: tuple[str, ...]) -> None:
-    """Print rows as aligned columns, the first row underlined."""
+def print_table(*rows: tuple[str, ...]) -> None:
+    """Print rows as aligned columns; the first row is the heading."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in (rows[0], tuple("-" * width for width in widths), *rows[1:]):
         print("  ".join(map(str.ljust, row, widths)).rstrip())

@@ -1,14 +1,14 @@
-"""An encoder block of a transformer in NumPy, its layers by nkblas: float32, bfloat16 and int8.
+"""An encoder block of a transformer, with layers of nkblas in float32, bfloat16 and int8.
 
-The block is BERT's: attention, then two layers with a GELU between them; the input of either is
-added to its result, and the sum is normalized. `Block` is plain NumPy but for what it is given: the
-layers (see layers.py), and the function that multiplies stacks of matrices. Weights are random, of
-the size that trained ones have.
+The block is that of BERT: attention, then two layers with a GELU between them. The input of each
+half is added to its output, and the sum is normalized. `Block` is written in NumPy and takes the
+layers (see layers.py) and the function that multiplies batches of matrices as arguments. The
+weights are random, with the magnitude of trained ones.
 
-Run it with ``python examples/encoder.py``, on one thread, or with ``OMP_NUM_THREADS=2`` before it
-on two; five numbers behind it are other `Sizes`. It needs ml_dtypes, and compares with PyTorch if
-that is installed. It ends with status 1 if a result is not as accurate as `ACCURACY` says, or if
-nkblas has left a product to NumPy.
+Run it with ``python examples/encoder.py``, on one thread, or with ``OMP_NUM_THREADS=2`` on two.
+Five numbers as arguments replace the `Sizes`. It requires ml_dtypes, and also runs PyTorch if that
+is installed. The exit status is 1 if a result is less accurate than `ACCURACY` documents, or if
+nkblas left a product to NumPy.
 """
 
 import os
@@ -18,17 +18,25 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-# For nkblas, NumPy's BLAS and PyTorch. (Before NumPy is imported.)
+# One thread, for nkblas, NumPy's BLAS and PyTorch. (It must be set before NumPy is imported.)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from compare import COLUMNS, Array, Error, columns, in_turns, milliseconds, table
+from compare import (
+    TIME_HEADINGS,
+    Array,
+    Error,
+    milliseconds,
+    print_table,
+    time_cells,
+    time_interleaved,
+)
 from layers import (
     BFloat16Linear,
+    CalibrationLinear,
     Int8Linear,
     Linear,
     NumPyLinear,
-    WatchedLinear,
     layer_norm,
     softmax,
 )
@@ -37,30 +45,32 @@ from ml_dtypes import bfloat16
 import nkblas
 
 ACCURACY = {"float32": 2**-18, "bfloat16": 2**-7, "int8": 2**-5}
-"""The error that a block may have, relative to its result, both in the Frobenius norm.
+"""The largest relative error of a block, in the Frobenius norm, for each dtype.
 
 float32
-    A number is rounded by 2**-24 of it at most, and errors of a sum of k products grow like the
-    square root of k (Higham and Mary, A new approach to probabilistic rounding error analysis,
-    2019). For k = 3072 that makes 2**-18.
+    Rounding changes a number by at most 2**-24 of it. The error of a sum of k products grows with
+    the square root of k (Higham and Mary, A new approach to probabilistic rounding error analysis,
+    2019), which is 2**-18 for k = 3072.
 bfloat16
-    A number of 8 bits is rounded by 2**-8 of it at most, and by 0.4 * 2**-8 in the root mean
-    square. Both operands of a product are: 0.6 * 2**-8 for each of the products on the way, of
-    which what is added in float32 leaves less. The bound is 2 * 2**-8.
+    Rounding to 8 bits changes a number by at most 2**-8 of it, and by 0.4 * 2**-8 in the root mean
+    square. Both operands of a product are rounded, which is 0.6 * 2**-8 for each of the successive
+    products; the float32 residuals that are added between them reduce it. The bound is 2 * 2**-8.
 int8
-    A number is rounded by half a step at most, and by 0.29 steps in the root mean square, where the
-    largest number is 127 steps. In a million of normally distributed numbers that one is 5 times
-    their root mean square: an error of 1.1 %, and 0.7 % in a column of weights; 1.3 % in the
-    product, and more behind a GELU, where large numbers are rarer. The bound is 3.1 %.
+    Rounding changes a number by at most half a step, and by 0.29 steps in the root mean square. The
+    largest number is 127 steps. Among a million normally distributed numbers the largest is 5 times
+    their root mean square: an error of 1.1 %, and 0.7 % in a column of the weights. That is 1.3 %
+    in the product, and more after a GELU, where large numbers are rarer. The bound is 3.1 %.
 """
 
-LARGEST = 10
-"""Times that, of a result's root mean square, any single element may be wrong. In a million of
-normally distributed errors the largest is 5 times their root mean square."""
+LARGEST_ERROR_FACTOR = 10
+"""The largest error of an element, relative to the root mean square of the result, in `ACCURACY`.
+
+Among a million normally distributed errors, the largest is 5 times their root mean square.
+"""
 
 
 class Sizes(NamedTuple):
-    """BERT-base's."""
+    """The sizes of a block; the defaults are those of BERT-base."""
 
     batch: int = 4
     length: int = 128
@@ -70,15 +80,17 @@ class Sizes(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """Of each layer the matrix and the bias, of each normalization the gain and the shift.
+    """The parameters of a block.
 
     Attributes
     ----------
     qkv, out : (ndarray, ndarray)
-        Attention's: what makes q, k and v in one product, q divided by the square root of a head's
-        width; and what comes behind the heads.
+        Weights and bias of the layers of attention: the layer that computes q, k and v in one
+        product, with q divided by the square root of the width of a head; and the output layer.
     up, down : (ndarray, ndarray)
+        Weights and bias of the two other layers.
     norms : list of (ndarray, ndarray)
+        Gain and shift of both normalizations.
     """
 
     qkv: tuple[Array, Array]
@@ -89,7 +101,7 @@ class Weights(NamedTuple):
 
     @classmethod
     def draw(cls, sizes: Sizes) -> "Weights":
-        """The same for the same sizes."""
+        """Random parameters; equal sizes give equal parameters."""
         random = np.random.default_rng(0)
 
         def normal(deviation: float, *shape: int) -> Array:
@@ -112,26 +124,27 @@ class Block:
     Parameters
     ----------
     sizes : Sizes
-    layers : sequence of four layers
-        For q, k and v; behind the heads; up; down.
+    layers : iterable of four layers
+        In the order of `Weights`: qkv, out, up, down.
     norms : list of (ndarray, ndarray)
+        Gain and shift of both normalizations.
     matmul : callable
-        ``numpy.matmul``, or what does the same.
+        ``numpy.matmul``, or a function with its arguments.
     """
 
     def __init__(self, sizes: Sizes, layers: Any, norms: Any, matmul: Any) -> None:
         self.sizes, self.norms, self.matmul = sizes, norms, matmul
-        self.qkv, self.out, self.up, self.down = self.layers = list(layers)
+        self.qkv, self.out, self.up, self.down = layers
 
     def __call__(self, x: Array) -> Array:
-        """From and to a row for each token of each sequence."""
+        """Apply the block. Input and output have a row for each token of each sequence."""
         x = layer_norm(self.out(self.attention(self.qkv(x)), residual=x), *self.norms[0])
         hidden = self.up(x, activation="gelu_tanh")
         return layer_norm(self.down(hidden, residual=x), *self.norms[1])
 
     def attention(self, qkv: Array) -> Array:
         batch, length, heads, width, _ = self.sizes
-        # views, with one matrix of tokens for each sequence and head
+        # views: a batch of matrices, one for each sequence and head
         q, k, v = qkv.reshape(batch, length, 3, heads, -1).transpose(2, 0, 3, 1, 4)
         scores = self.matmul(q, k.swapaxes(-1, -2))
         weights = softmax(scores).astype(v.dtype, copy=False)
@@ -141,7 +154,7 @@ class Block:
 
 
 def numpy_block(sizes: Sizes, dtype: Any) -> Block:
-    """By NumPy alone; in float64 the reference."""
+    """A block computed by NumPy; in float64 it is the reference."""
     *layers, norms = Weights.draw(sizes)
 
     def cast(pairs: Any) -> list[list[Array]]:
@@ -156,31 +169,35 @@ def float32_block(sizes: Sizes) -> Block:
 
 
 def bfloat16_block(sizes: Sizes) -> Block:
-    """Every product is one of bfloat16 matrices, attention's two as well.
+    """A block with all products in bfloat16, including the two products of attention.
 
-    All sums are float32, and so are the scores until softmax is done, both normalizations, and what
-    is added to the layers' results: x itself is never rounded.
+    Sums, the scores up to the result of softmax, normalizations and residuals are float32: x itself
+    is never rounded.
     """
     *layers, norms = Weights.draw(sizes)
-    types = bfloat16, np.float32, bfloat16, np.float32  # of the results
-    chain = (BFloat16Linear(*layer, dtype) for layer, dtype in zip(layers, types, strict=True))
-    return Block(sizes, chain, norms, nkblas.matmul)
+    out_dtypes = bfloat16, np.float32, bfloat16, np.float32
+    linears = (BFloat16Linear(*layer, out) for layer, out in zip(layers, out_dtypes, strict=True))
+    return Block(sizes, linears, norms, nkblas.matmul)
 
 
 def int8_block(sizes: Sizes) -> Block:
-    """The four layers are products of int8 matrices; all else is float32, attention's products too.
+    """A block with the four layers in int8; all else is float32, also the products of attention.
 
-    How large the inputs of each layer are is seen in a sample (calibration).
+    The ranges of the layers' inputs are measured on a sample (calibration).
     """
     *layers, norms = Weights.draw(sizes)
-    watched = [WatchedLinear(*layer) for layer in layers]
-    Block(sizes, watched, norms, nkblas.matmul)(tokens(sizes, seed=2))
-    both = zip(layers, watched, strict=True)
-    return Block(sizes, (Int8Linear(*x, seen.largest) for x, seen in both), norms, nkblas.matmul)
+    calibrated = [CalibrationLinear(*layer) for layer in layers]
+    Block(sizes, calibrated, norms, nkblas.matmul)(tokens(sizes, seed=2))
+    linears = (
+        Int8Linear(*layer, calibration.largest)
+        for layer, calibration in zip(layers, calibrated, strict=True)
+    )
+    return Block(sizes, linears, norms, nkblas.matmul)
 
 
 def torch_block(sizes: Sizes, dtype: str) -> Callable[[Array], Array]:
-    """By PyTorch: in bfloat16, everything is that, as with ``model.to(torch.bfloat16)``."""
+    """A block computed by PyTorch; all of it in one dtype, as with ``model.to(torch.bfloat16)``."""
+    # PyTorch is optional
     import torch
     from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention
 
@@ -197,8 +214,8 @@ def torch_block(sizes: Sizes, dtype: str) -> Callable[[Array], Array]:
     def block(rows: Array) -> Array:
         x = tensor(rows)
         q, k, v = linear(x, *qkv).view(batch, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
-        heads_done = scaled_dot_product_attention(q, k, v, scale=1)
-        attended = linear(heads_done.transpose(1, 2).reshape(-1, width), *out)
+        heads_out = scaled_dot_product_attention(q, k, v, scale=1)
+        attended = linear(heads_out.transpose(1, 2).reshape(-1, width), *out)
         x = layer_norm(x + attended, (width,), gain, shift)
         hidden = gelu(linear(x, *up), approximate="tanh")
         x = layer_norm(x + linear(hidden, *down), (width,), gain2, shift2)
@@ -208,13 +225,13 @@ def torch_block(sizes: Sizes, dtype: str) -> Callable[[Array], Array]:
 
 
 def tokens(sizes: Sizes, seed: int = 1) -> Array:
-    """What a block is given: normalized rows."""
+    """Random input of a block: normally distributed rows."""
     shape = sizes.batch * sizes.length, sizes.width
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def documented_blocks(sizes: Sizes) -> dict[str, Block]:
-    """Those that have to be as accurate as `ACCURACY` says, by library and type."""
+    """The blocks whose accuracy is documented, by library and dtype."""
     return {
         "numpy float32": numpy_block(sizes, np.float32),
         "nkblas float32": float32_block(sizes),
@@ -224,9 +241,9 @@ def documented_blocks(sizes: Sizes) -> dict[str, Block]:
 
 
 def is_accurate(name: str, error: Error) -> bool:
-    """Whether it is what `ACCURACY` allows."""
+    """Whether an error is within `ACCURACY`."""
     allowed = ACCURACY[name.split()[1]]
-    return error.relative <= allowed and error.largest <= LARGEST * allowed
+    return error.relative <= allowed and error.largest <= LARGEST_ERROR_FACTOR * allowed
 
 
 def main() -> int:
@@ -239,33 +256,33 @@ def main() -> int:
     if find_spec("torch"):
         for dtype in ("float32", "bfloat16"):
             calls[f"torch {dtype}"] = partial(torch_block(sizes, dtype), x)
-    expected = numpy_block(sizes, np.float64)(x.astype(np.float64))
+    exact = numpy_block(sizes, np.float64)(x.astype(np.float64))
 
     print(f"{nkblas.cpu.brand}, {nkblas.cpu.isa.name}, threads: {nkblas.get_num_threads()}")
     print(f"An encoder block of a transformer, {sizes}\n")
-    times = in_turns(calls)
-    errors = {name: Error.of(call(), expected) for name, call in calls.items()}
+    times = time_interleaved(calls)
+    errors = {name: Error.of(call(), exact) for name, call in calls.items()}
     rows: list[tuple[str, ...]] = [
-        (*COLUMNS, "in products", "error", "allowed", "largest", "allowed")
+        (*TIME_HEADINGS, "in products", "error", "allowed", "largest", "allowed")
     ]
     for name, error in errors.items():
         allowed = ACCURACY[name.split()[1]]
         rows.append(
             (
-                *columns(name, times),
+                *time_cells(name, times),
                 milliseconds(times[name].products) if "nkblas" in name else "",
                 f"{error.relative:.1e}",
                 f"{allowed:.1e}" if name in documented else "",
                 f"{error.largest:.1e}",
-                f"{LARGEST * allowed:.1e}" if name in documented else "",
+                f"{LARGEST_ERROR_FACTOR * allowed:.1e}" if name in documented else "",
             )
         )
-    table(*rows)
-    wrong = [name for name in documented if not is_accurate(name, errors[name])]
-    print(f"Not as accurate as documented: {', '.join(wrong) or 'none'}")
+    print_table(*rows)
+    inaccurate = [name for name in documented if not is_accurate(name, errors[name])]
+    print(f"Not as accurate as documented: {', '.join(inaccurate) or 'none'}")
     fallbacks = nkblas.stats()["fallbacks"]
     print(f"Products that nkblas left to NumPy: {fallbacks} of {nkblas.stats()['calls']}\n")
-    return 1 if wrong or fallbacks else 0
+    return 1 if inaccurate or fallbacks else 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Layers of neural networks for inference, in NumPy and nkblas: float32, bfloat16 and int8.
+"""Layers of neural networks for inference, with NumPy and nkblas: float32, bfloat16 and int8.
 
-Each class is a fully connected layer. It is made of the float32 weights and bias that training has
-left, and called with x, a row for each sample: ``activation(x @ weights + bias) + residual``.
+Each class is a fully connected layer. It is created from the float32 weights and bias of a trained
+network, and is called with x, which has a row for each sample. It returns ``activation(x @ weights
++ bias) + residual``.
 """
 
 from typing import Any
@@ -15,7 +16,7 @@ Array = np.ndarray[Any, Any]
 
 
 class NumPyLinear:
-    """In the type of its weights, by NumPy."""
+    """A layer computed by NumPy, in the dtype of its weights."""
 
     def __init__(self, weights: Array, bias: Array) -> None:
         self.weights, self.bias = weights, bias
@@ -33,7 +34,7 @@ class NumPyLinear:
 
 
 class Linear:
-    """In float32, by nkblas: weights are packed once, and a layer is one pass."""
+    """A float32 layer of nkblas: the weights are packed once, and each call is a single pass."""
 
     def __init__(self, weights: Array, bias: Array) -> None:
         self.weights, self.bias = nkblas.pack(weights), bias
@@ -46,13 +47,13 @@ class Linear:
         )
 
 
-class WatchedLinear(Linear):
-    """One that looks at what comes in, for `Int8Linear` (calibration).
+class CalibrationLinear(Linear):
+    """A float32 layer that measures the range of its input, to calibrate an `Int8Linear`.
 
     Attributes
     ----------
     largest : float
-        The largest absolute value so far.
+        The largest absolute value of any input so far.
     """
 
     largest = 0.0
@@ -65,10 +66,10 @@ class WatchedLinear(Linear):
 
 
 class BFloat16Linear:
-    """Of x and weights in bfloat16.
+    """A layer that multiplies x and weights in bfloat16.
 
-    Sums, bias, activation and residual are float32; the result is that, or rounded once to
-    bfloat16, for a next layer that takes it as it is.
+    Sums, bias, activation and residual are float32. The result is float32, or bfloat16 for a next
+    layer that takes it without conversion; then it is rounded once.
     """
 
     def __init__(self, weights: Array, bias: Array, out_dtype: Any = np.float32) -> None:
@@ -84,35 +85,35 @@ class BFloat16Linear:
 
 
 class Int8Linear:
-    """Of x and weights in int8: each column of the weights has a scale, and x has one.
+    """A layer that multiplies x and weights in int8, with a scale for x and one for each column.
 
-    Sums are exact; bias, activation and residual are float32, and so is the result; or it is int8,
-    for a next layer that takes it as it is.
+    Sums are exact; bias, activation and residual are float32. The result is float32, or int8 for a
+    next layer that takes it without conversion.
 
     Parameters
     ----------
     weights, bias : ndarray
     largest : float
-        The largest absolute value in x: beyond, it saturates.
+        The largest absolute value of x; larger values saturate.
     largest_result : float, optional
-        That of the result, which is int8 then. The activation is none or "relu", for which
-        ``relu(x) / scale`` is ``relu(x / scale)``.
+        The largest absolute value of the result, if it is to be int8. The activation must then be
+        None or "relu", since ``relu(x) / scale`` equals ``relu(x / scale)``.
     """
 
     def __init__(
         self, weights: Array, bias: Array, largest: float, largest_result: float | None = None
     ) -> None:
         scales, self.x_scale = scale_for(abs(weights).max(axis=0)), scale_for(largest)
-        self.weights = nkblas.pack(quantized(weights, scales))
+        self.weights = nkblas.pack(quantize(weights, scales))
         self.out_dtype: Any = np.float32 if largest_result is None else np.int8
-        result = 1 if largest_result is None else scale_for(largest_result)
-        self.scale, self.bias = scales * self.x_scale / result, bias / result
+        result_scale = 1 if largest_result is None else scale_for(largest_result)
+        self.scale, self.bias = scales * self.x_scale / result_scale, bias / result_scale
 
     def __call__(
         self, x: Array, activation: str | None = None, residual: Array | None = None
     ) -> Array:
         return nkblas.gemm(
-            x if x.dtype == np.int8 else quantized(x, self.x_scale),
+            x if x.dtype == np.int8 else quantize(x, self.x_scale),
             self.weights,
             scale=self.scale,
             bias=self.bias,
@@ -123,12 +124,12 @@ class Int8Linear:
 
 
 def scale_for(largest: Any) -> Any:
-    """What 1 stands for in int8, if the largest absolute value is to be 127."""
+    """The scale with which the largest absolute value becomes 127 in int8."""
     return np.where(largest > 0, largest, 1).astype(np.float32) / 127
 
 
-def quantized(x: Array, scale: Any) -> Array:
-    """Floats in int8: divided by `scale`, rounded, saturated."""
+def quantize(x: Array, scale: Any) -> Array:
+    """Convert floats to int8: divide by `scale`, round, and saturate."""
     y = x * (1 / scale)
     np.rint(y, out=y)
     np.clip(y, -127, 127, out=y)
@@ -140,7 +141,7 @@ def relu(x: Array) -> Array:
 
 
 def gelu_tanh(x: Array) -> Array:
-    """GELU as BERT and GPT-2 have it, with tanh for erf."""
+    """GELU as in BERT and GPT-2, approximated with tanh."""
     return 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x * x * x)))
 
 

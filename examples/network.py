@@ -1,7 +1,8 @@
-"""A neural network that learns to read handwritten digits, in plain NumPy.
+"""A neural network that learns to read handwritten digits, in NumPy.
 
-Run it with ``python examples/network.py``, or on nkblas, unchanged, with ``nkblas run --report
-examples/network.py``. It needs scikit-learn, which brings the pictures (1797 digits of 8x8 pixels).
+Run it with ``python examples/network.py``, or unchanged on nkblas with ``nkblas run --report
+examples/network.py``. It requires scikit-learn, which contains the images: 1797 digits of 8x8
+pixels.
 """
 
 import operator
@@ -36,12 +37,12 @@ class Network:
         self.velocities = [(np.zeros_like(w), np.zeros_like(bias)) for w, bias in self.layers]
 
     def forward(self, x: Array) -> list[Array]:
-        """The input of each layer, and at the end the scores that the last one gives."""
+        """The input of each layer, followed by the scores: the output of the last layer."""
         values = [x]
         for w, bias in self.layers:
-            hidden = len(values) < len(self.layers)
+            is_hidden = len(values) < len(self.layers)
             x = self.matmul(x, w) + bias
-            x = np.maximum(x, 0) if hidden else x
+            x = np.maximum(x, 0) if is_hidden else x
             values.append(x)
         return values
 
@@ -52,7 +53,7 @@ class Network:
             self.step(x[batch], labels[batch])
 
     def step(self, x: Array, labels: Array) -> None:
-        """One minibatch, forwards and backwards."""
+        """One update with a minibatch: forward pass, backward pass, and descent."""
         *inputs, scores = self.forward(x)
         g = np.exp(scores - scores.max(axis=1, keepdims=True))
         g /= g.sum(axis=1, keepdims=True)
@@ -60,7 +61,7 @@ class Network:
         g /= len(g)  # now the gradient of the loss with respect to the scores
         for layer in reversed(range(len(self.layers))):
             x, (w, _) = inputs[layer], self.layers[layer]
-            gradients = self.matmul(x.T, g), g.sum(axis=0)  # x.T is a view: no copy is needed
+            gradients = self.matmul(x.T, g), g.sum(axis=0)  # x.T is a view, not a copy
             if layer:
                 g = self.matmul(g, w.T) * (x > 0)
             for parameter, velocity, gradient in zip(
@@ -71,14 +72,14 @@ class Network:
                 parameter += velocity
 
     def accuracy(self, x: Array, labels: Array) -> float:
-        """Fraction of the pictures that are recognized."""
+        """Fraction of the images that are recognized."""
         return float(np.mean(self.forward(x)[-1].argmax(axis=1) == labels))
 
 
 def load() -> tuple[Array, Array, Array, Array]:
-    """Training pictures and labels, test pictures and labels."""
-    pictures, labels = load_digits(return_X_y=True)
-    x = (pictures / 16).astype(np.float32)
+    """Training images and labels, test images and labels."""
+    images, labels = load_digits(return_X_y=True)
+    x = (images / 16).astype(np.float32)
     order = np.random.default_rng(0).permutation(len(x))
     train, test = order[TEST:], order[:TEST]
     return x[train], labels[train], x[test], labels[test]

@@ -1,6 +1,6 @@
-"""A scikit-learn pipeline: principal components, then ridge regression, chosen by cross-validation.
+"""A scikit-learn pipeline: principal components and ridge regression, with cross-validation.
 
-Run it with ``python examples/pca_ridge.py``, or on nkblas, unchanged, with ``nkblas run --report
+Run it with ``python examples/pca_ridge.py``, or unchanged on nkblas with ``nkblas run --report
 examples/pca_ridge.py``.
 """
 

@@ -1,6 +1,6 @@
-"""Reproducibility: what leaves the bits of a result as they are (docs/numerics.md has the promise).
+"""Reproducibility: changes that leave the bits of a result equal, as docs/numerics.md promises.
 
-Numbers of threads are `test_threads`'.
+The number of threads is tested in tests/reliability/test_threads.py.
 """
 
 import ctypes
@@ -27,7 +27,7 @@ SHAPES = [
     (64, 1, 500),
     (2, 40, 700),
     (40, 3, 700),
-    (8, 8, 8),  # functions of their own
+    (8, 8, 8),  # small-product kernels
     (33, 40, 64),
     (65, 66, 300),  # tiles
     (20, 70, 900),
@@ -45,7 +45,7 @@ def no_fallbacks() -> Iterator[None]:
 
 
 def random(*shape: int, dtype: str, seed: int = 0) -> Array:
-    """Numbers whose sums are rounded differently in every other order."""
+    """Numbers whose sums depend on the order of summation."""
     generator = np.random.default_rng(seed)
     values = generator.standard_normal(shape)
     if dtype in COMPLEX:
@@ -63,43 +63,42 @@ def plan_of(a: Array, b: Array) -> Plan:
     return found
 
 
-# What the order of a sum is.
+# Order of summation.
 
 libm = ctypes.CDLL("libm.so.6")
-FMA: dict[str, Any] = {"float32": libm.fmaf, "float64": libm.fma}
+LIBM_FMA: dict[str, Any] = {"float32": libm.fmaf, "float64": libm.fma}
 for _name, _type in (("float32", ctypes.c_float), ("float64", ctypes.c_double)):
-    FMA[_name].restype = _type
-    FMA[_name].argtypes = [_type] * 3
+    LIBM_FMA[_name].restype = _type
+    LIBM_FMA[_name].argtypes = [_type] * 3
 
 
-def chain(x: Array, y: Array) -> Any:
-    """A sum in the order of k: multiply-adds that are rounded once, or products and sums where the
-    instruction set has these alone."""
-    fma, scalar = FMA[x.dtype.name], x.dtype.type
+def dot_in_order(x: Array, y: Array) -> Any:
+    """Dot product in the order of k, by fused multiply-adds if the instruction set has them."""
+    fma, scalar = LIBM_FMA[x.dtype.name], x.dtype.type
     total = scalar(0)
     for p, q in zip(x, y, strict=True):
         total = scalar(fma(p, q, total)) if nkblas.cpu.isa.fused else scalar(p * q) + total
     return total
 
 
-def block(x: Array, y: Array) -> Any:
-    """Of complex numbers, the products with each part of A's elements are sums of their own."""
+def dot_of_block(x: Array, y: Array) -> Any:
+    """Dot product of one block of k; for complex numbers, a sum for each part of A's elements."""
     if x.dtype.kind != "c":
-        return chain(x, y)
-    real = chain(x.real, y.real) - chain(x.imag, y.imag)
-    return x.dtype.type(complex(real, chain(x.imag, y.real) + chain(x.real, y.imag)))
+        return dot_in_order(x, y)
+    real = dot_in_order(x.real, y.real) - dot_in_order(x.imag, y.imag)
+    return x.dtype.type(complex(real, dot_in_order(x.imag, y.real) + dot_in_order(x.real, y.imag)))
 
 
 def element(x: Array, y: Array, lengths: list[int]) -> Any:
-    """Of a row and a column: the blocks of k, in their order."""
+    """Element of a row and a column: the sum of its blocks of k, in their order."""
     ends = list(itertools.accumulate(lengths))
     assert ends[-1] == len(x)
-    first, *others = (block(x[p:q], y[p:q]) for p, q in zip([0, *ends], ends, strict=False))
+    first, *others = (dot_of_block(x[p:q], y[p:q]) for p, q in zip([0, *ends], ends, strict=False))
     return sum(others, first)
 
 
-def blocks(plan: Plan, i: int) -> list[int]:
-    """How k is cut for row `i`: by streams, into as many rows of B as they take at once."""
+def block_lengths(plan: Plan, i: int) -> list[int]:
+    """Lengths of the blocks of k for row `i`; a stream kernel takes several rows of B at once."""
     k, kc = plan.problem.k, plan.kc
     if plan.schedule.kind == "stream":
         rows = plan.m.tile if i < plan.m.main_tiles * plan.m.tile else plan.m.edge_tile
@@ -113,23 +112,23 @@ def blocks(plan: Plan, i: int) -> list[int]:
 @pytest.mark.parametrize(
     "shape", [(9, 33, 20), (40, 50, 130), (70, 45, 700), (3, 50, 900), (1, 300, 500)], ids=str
 )
-def test_elements_are_chains(
+def test_elements_are_sums_in_order_of_k(
     shape: tuple[int, int, int], order: tuple[Order, Order], dtype: str
 ) -> None:
-    """Whatever the vectors and the tile are, and whether operands are packed."""
+    """Independent of the vector length, the register tile and the packing."""
     a, b = operands(*shape, dtype)
     a, b = a.copy(order[0]), b.copy(order[1])
     plan = plan_of(a, b)
     if plan.schedule.kind == "dot":
-        assert min(shape) < 16  # sums along vectors
+        assert min(shape) < 16  # a sum in each lane
         return
     c = nkblas.matmul(a, b)
     m, n, _ = shape
     for i, j in ((0, 0), (m - 1, n - 1), (m // 2, n // 3)):
-        assert c[i, j].tobytes() == element(a[i], b[:, j], blocks(plan, i)).tobytes(), (i, j)
+        assert c[i, j].tobytes() == element(a[i], b[:, j], block_lengths(plan, i)).tobytes(), (i, j)
 
 
-ACROSS = """
+ISA_PROGRAM = """
     found = []
     for dtype, shape in {cases}:
         m, n, k = shape
@@ -140,42 +139,45 @@ ACROSS = """
         a, b = a[:, :k].astype(dtype), b[:k].astype(dtype)
         for a, b in ((a, b), (a.copy("F"), b.copy("F"))):
             plan = nkblas.explain(a, b).plan
-            chains = plan.schedule.kind not in ("dot", "stream")
-            found.append([plan.kc if chains else 0, nkblas.matmul(a, b).tobytes().hex()])
+            in_order = plan.schedule.kind not in ("dot", "stream")
+            found.append([plan.kc if in_order else 0, nkblas.matmul(a, b).tobytes().hex()])
     assert nkblas.stats()["fallbacks"] == 0
     print(json.dumps(found))
 """
-ALWAYS = [(20, 30, 7), (33, 65, 64), (70, 90, 128)]
-"""Shapes whose k no plan for tiles ever cuts."""
-OFTEN = [(60, 80, 300), (64, 64, 512), (20, 90, 1000), (1, 300, 500)]
+SINGLE_BLOCK_SHAPES = [(20, 30, 7), (33, 65, 64), (70, 90, 128)]
+"""Shapes whose k is a single block in every plan with register tiles."""
+BLOCKED_SHAPES = [(60, 80, 300), (64, 64, 512), (20, 90, 1000), (1, 300, 500)]
 
 
 @pytest.mark.skipif(
     not nkblas.cpu.features.issuperset(ISAS["avx512"].requires), reason="nkblas.cpu lacks AVX-512"
 )
-def test_vectors_of_any_length() -> None:
-    """Where k is cut alike. (Sums along vectors, those of dot products, depend on their length.)"""
-    cases = list(itertools.product((*DTYPES, *COMPLEX), ALWAYS + OFTEN))
-    program = ACROSS.format(cases=cases)
+def test_any_vector_length() -> None:
+    """AVX2 and AVX-512 give equal bits for equal blocks of k.
+
+    Dot-product kernels are left out: they have a sum in each lane of a vector.
+    """
+    cases = list(itertools.product((*DTYPES, *COMPLEX), SINGLE_BLOCK_SHAPES + BLOCKED_SHAPES))
+    program = ISA_PROGRAM.format(cases=cases)
     started = [start(program, NKBLAS_ISA=isa) for isa in ("avx2", "avx512")]
-    short, long = (finish(process)[0] for process in started)
-    same = 0
-    for (kc, of_short), (other, of_long), case in zip(
-        short, long, [case for case in cases for _ in range(2)], strict=True
+    avx2, avx512 = (finish(process)[0] for process in started)
+    compared = 0
+    for (kc, bits), (avx512_kc, avx512_bits), case in zip(
+        avx2, avx512, [case for case in cases for _ in range(2)], strict=True
     ):
-        if case[1] in ALWAYS:
-            assert kc == other == case[1][2], case
-        if kc and kc == other:
-            assert of_short == of_long, case
-            same += 1
-    assert same >= 2 * len(ALWAYS) * len((*DTYPES, *COMPLEX))
+        if case[1] in SINGLE_BLOCK_SHAPES:
+            assert kc == avx512_kc == case[1][2], case
+        if kc and kc == avx512_kc:
+            assert bits == avx512_bits, case
+            compared += 1
+    assert compared >= 2 * len(SINGLE_BLOCK_SHAPES) * len((*DTYPES, *COMPLEX))
 
 
-# Where operands lie.
+# Memory layout of operands.
 
 
-def at(values: Array, order: Order, offset: int) -> Array:
-    """A copy that begins so many bytes after the beginning of a cache line."""
+def copy_at(values: Array, order: Order, offset: int) -> Array:
+    """A copy that starts `offset` bytes after the start of a cache line."""
     raw = np.zeros(values.nbytes + 128, np.uint8)
     first = -raw.ctypes.data % 64 + offset
     copy = raw[first : first + values.nbytes].view(values.dtype).reshape(values.shape, order=order)
@@ -186,15 +188,15 @@ def at(values: Array, order: Order, offset: int) -> Array:
 @by_dtype
 @by_shape
 def test_any_alignment(shape: tuple[int, int, int], dtype: str) -> None:
-    """At every element of a cache line: one of the operands, both, and the result."""
+    """Operands and result at each element of a cache line, one of them or all."""
     a, b = operands(*shape, dtype)
     size = a.itemsize
     for orders in itertools.product(ORDERS, ORDERS):
         x, y = a.copy(orders[0]), b.copy(orders[1])
         bits = nkblas.matmul(x, y).tobytes()
         for offset in range(size, 64 + size, size):
-            out = at(np.zeros((shape[0], shape[1]), dtype), "C", offset)
-            left, right = at(a, orders[0], offset), at(b, orders[1], offset)
+            out = copy_at(np.zeros((shape[0], shape[1]), dtype), "C", offset)
+            left, right = copy_at(a, orders[0], offset), copy_at(b, orders[1], offset)
             assert nkblas.matmul(left, y).tobytes() == bits, (orders, offset)
             assert nkblas.matmul(x, right).tobytes() == bits, (orders, offset)
             assert nkblas.matmul(left, right, out=out).tobytes() == bits, (orders, offset)
@@ -203,16 +205,16 @@ def test_any_alignment(shape: tuple[int, int, int], dtype: str) -> None:
 @by_dtype
 @pytest.mark.parametrize("layout", ["unaligned", "swapped bytes"])
 @by_shape
-def test_what_numpy_copies(shape: tuple[int, int, int], layout: str, dtype: str) -> None:
-    """It comes as rows, however it lay."""
+def test_operands_that_numpy_copies(shape: tuple[int, int, int], layout: str, dtype: str) -> None:
+    """NumPy copies to C order, whatever the order of the operand."""
     rows = operands(*shape, dtype)
     bits = nkblas.matmul(*rows).tobytes()
     for orders in itertools.product(ORDERS, ORDERS):
-        laid = [
+        layouts = [
             Layout(order, shift=LAYOUTS[layout].shift, swapped=LAYOUTS[layout].swapped)
             for order in orders
         ]
-        a, b = (x.arrange(values, dtype) for x, values in zip(laid, rows, strict=True))
+        a, b = (x.arrange(values, dtype) for x, values in zip(layouts, rows, strict=True))
         assert nkblas.matmul(a, b).tobytes() == bits, orders
 
 
@@ -221,10 +223,10 @@ def test_what_numpy_copies(shape: tuple[int, int, int], layout: str, dtype: str)
     st.tuples(st.integers(1, 90), *2 * [st.integers(2, 90)]), st.sampled_from(FLOATS),
     st.tuples(*3 * [st.integers(0, 9)]), st.tuples(*2 * [st.sampled_from(ORDERS)]),
 )  # fmt: skip
-def test_any_distance_of_rows(
+def test_any_leading_dimension(
     shape: tuple[int, int, int], dtype: str, pads: tuple[int, int, int], orders: tuple[Order, Order]
 ) -> None:
-    """Rows, or columns, with a gap between them, those of the result too."""
+    """Gaps between rows or columns of the operands, and of the result."""
     m, n, _ = shape
     a, b = operands(*shape, dtype)
     bits = nkblas.matmul(a.copy(orders[0]), b.copy(orders[1])).tobytes()
@@ -238,7 +240,7 @@ def test_any_distance_of_rows(
 @by_dtype
 @by_shape
 def test_transposed(shape: tuple[int, int, int], dtype: str) -> None:
-    """A result with columns is the transposed product of the transposed operands."""
+    """A product into a Fortran-ordered `out` is the product of the transposed operands."""
     m, n, _ = shape
     for orders in itertools.product(ORDERS, ORDERS):
         a, b = (x.copy(order) for x, order in zip(operands(*shape, dtype), orders, strict=True))
@@ -247,13 +249,13 @@ def test_transposed(shape: tuple[int, int, int], dtype: str) -> None:
         assert nkblas.matmul(b.T, a.T).tobytes() == out.tobytes(), orders
 
 
-# Where an element or a product stands among others.
+# Position of an element in its matrix, and of a product in its batch.
 
 
 @by_dtype
 @by_shape
-def test_any_place_in_a_matrix(shape: tuple[int, int, int], dtype: str) -> None:
-    """An element depends on its row and its column, and not on which they are."""
+def test_any_position_in_a_matrix(shape: tuple[int, int, int], dtype: str) -> None:
+    """An element depends on the values of its row and its column, not on their indices."""
     m, n, k = shape
     for orders in itertools.product(ORDERS, ORDERS):
         a = np.broadcast_to(random(1, k, dtype=dtype), (m, k)).copy(orders[0])
@@ -267,17 +269,19 @@ def test_any_place_in_a_matrix(shape: tuple[int, int, int], dtype: str) -> None:
     st.integers(1, 9), st.tuples(*3 * [st.integers(1, 70)]), st.sampled_from(FLOATS),
     st.sampled_from(["", "a", "b"]), st.tuples(*2 * [st.booleans()]),
 )  # fmt: skip
-def test_any_place_in_a_stack(
-    count: int, shape: tuple[int, int, int], dtype: str, single: str, turned: tuple[bool, bool]
+def test_any_position_in_a_batch(
+    count: int, shape: tuple[int, int, int], dtype: str, single: str, transposed: tuple[bool, bool]
 ) -> None:
-    """It is the product alone; beside a single matrix, all have at least the same bits."""
+    """Each product equals the single product; with a shared matrix, equal products are equal."""
     m, n, k = shape
     a = random(count, m, k, dtype=dtype)
     b = random(count, k, n, dtype=dtype, seed=1)
-    a, b = (np.ascontiguousarray(x.mT).mT if t else x for x, t in zip((a, b), turned, strict=True))
+    a, b = (
+        np.ascontiguousarray(x.mT).mT if t else x for x, t in zip((a, b), transposed, strict=True)
+    )
     if single:
         a, b = np.broadcast_to(a[:1], a.shape), np.broadcast_to(b[:1], b.shape)
-        # one of them as it is, so that it is a single matrix; the other one in as many copies
+        # equal products: one operand is a single matrix, the other a batch of equal matrices
         a, b = (a[0], b.copy("K")) if single == "a" else (a.copy("K"), b[0])
     c = nkblas.matmul(a, b)
     if single:
@@ -290,47 +294,48 @@ def test_any_place_in_a_stack(
 
 @pytest.mark.parametrize("dtype", [*FLOATS, "bfloat16"])
 def test_any_number_of_rows_times_packed(dtype: str) -> None:
-    """A row has the same result beside any number of others."""
+    """A row of the result does not depend on the number of rows."""
     n, k = 130, 900
     a, b = operands(150, n, k, dtype)
     packed = nkblas.pack(b)
     c = nkblas.matmul(a, packed)
     for m in (1, 2, 3, 5, 8, 17, 33, 100):
         for first in (0, 150 - m):
-            some = nkblas.matmul(a[first : first + m], packed)
-            assert some.tobytes() == c[first : first + m].tobytes(), (m, first)
+            part = nkblas.matmul(a[first : first + m], packed)
+            assert part.tobytes() == c[first : first + m].tobytes(), (m, first)
     assert nkblas.matmul(a.reshape(5, 30, k), packed).tobytes() == c.tobytes()
 
 
-# Processes and plans that stand by.
+# Processes, and interim plans.
 
-CASES = [("float32", 60, 70, 900), ("float64", 65, 66, 130), ("float32", 1, 700, 500)]
-RUNS = """
+PROCESS_CASES = [("float32", 60, 70, 900), ("float64", 65, 66, 130), ("float32", 1, 700, 500)]
+PROCESS_PROGRAM = """
     from hashlib import sha256
     from nkblas.runtime import dispatch
-    found, standbys = [], 0
+    found, interim_plans = [], 0
     for dtype, m, n, k in {cases}:
         generator = np.random.default_rng(k)
         a = generator.standard_normal((m, k)).astype(dtype)
         b = generator.standard_normal((k, n)).astype(dtype)
         first = nkblas.matmul(a, b)
         plan = nkblas.explain(a, b).plan
-        standbys += plan.interim
+        interim_plans += plan.interim
         dispatch.tier_up(plan.problem)
         assert not nkblas.explain(a, b).plan.interim
         assert nkblas.matmul(a, b).tobytes() == first.tobytes(), (dtype, m, n, k)
         found.append(sha256(first.tobytes()).hexdigest())
-    report(found=found, standbys=standbys)
+    report(found=found, interim_plans=interim_plans)
 """
 
 
 def test_any_process(tmp_path: Path) -> None:
-    """The first product on a cold store, on what stands by; the best plan; one of its store."""
-    program = RUNS.format(cases=CASES)
+    """An interim plan with a cold cache, the best plan, and a plan with a warm cache."""
+    program = PROCESS_PROGRAM.format(cases=PROCESS_CASES)
     cold, _ = finish(start(program, NKBLAS_CACHE_DIR=tmp_path))
-    assert cold["standbys"] > 0 and cold["kernels_compiled"] > 0
+    assert cold["interim_plans"] > 0
+    assert cold["kernels_compiled"] > 0
     warm, _ = finish(start(program, NKBLAS_CACHE_DIR=tmp_path, NKBLAS_NUM_THREADS="2"))
-    assert warm["standbys"] == warm["kernels_compiled"] == 0
+    assert warm["interim_plans"] == warm["kernels_compiled"] == 0
     never, _ = finish(start(program, NKBLAS_CACHE_DIR=tmp_path, NKBLAS_JIT="never"))
     assert cold["found"] == warm["found"] == never["found"]
     assert cold["fallbacks"] == warm["fallbacks"] == never["fallbacks"] == 0

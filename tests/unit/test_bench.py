@@ -1,4 +1,4 @@
-"""The benchmark: its cases, its contenders, what it measures, and its figures."""
+"""The benchmark: cases, contenders, measurements, reports and figures."""
 
 import json
 import math
@@ -18,16 +18,14 @@ import pytest
 from support import ROOT, environment
 
 import nkblas
-
-sys.path.append(str(ROOT))  # bench is not installed
-
 from bench import __main__ as command
-from bench import measure, peers, record, report
-from bench.check import Expected, approximate, eps, exact
-from bench.operands import Operands, element, operands
-from bench.suites import ACTIVATIONS, DTYPES, REAL_PART, SUITES, Case, types
+from bench import measure, peers, report, roofline, timing
+from bench.operands import Operands, make_operands, numpy_dtype
+from bench.reference import Reference, eps, exact_product, product_and_bound
+from bench.results import BenchmarkRun, Result, TileResult
+from bench.suites import ACTIVATIONS, DTYPES, REAL_DTYPES, SUITES, Case, parse_dtypes
 
-KINDS = (
+REAL_CASES = (
     Case(7, 9, 8),
     Case(70, 90, 80),
     Case(70, 90, 80, a=".T"),
@@ -55,11 +53,11 @@ KINDS = (
     Case(7, 9, 8, batch=5, batch_reduce=True),
     Case(70, 90, 80, batch=5, a=".T", batch_reduce=True),
 )
-"""One small case of everything that a contender has to tell apart."""
+"""A small case of each kind that contenders treat differently."""
 
 
-def lacks(contender: str, case: Case) -> str:
-    """Why it must be absent; empty if it must not."""
+def reason_for_absence(contender: str, case: Case) -> str:
+    """Why a contender must not support a case; empty if it must."""
     if contender == "mkl" and case.activation:
         return "has no layers"
     if contender == "jax" and (case.activation or case.batch_reduce):
@@ -67,10 +65,10 @@ def lacks(contender: str, case: Case) -> str:
     return "has no strided arrays" if contender == "jax" and "::2" in str(case) else ""
 
 
-HERE = [x for x in DTYPES if "bfloat16" not in x or find_spec("ml_dtypes")]
-OTHERS = [x for x in HERE if x not in REAL_PART]
+AVAILABLE_DTYPES = [x for x in DTYPES if "bfloat16" not in x or find_spec("ml_dtypes")]
+OTHER_DTYPES = [x for x in AVAILABLE_DTYPES if x not in REAL_DTYPES]
 
-OTHER_KINDS = (
+OTHER_CASES = (
     Case(70, 90, 80),
     Case(7, 9, 8, a=".T", b=".T"),
     Case(70, 90, 80, a="[:, ::2]"),
@@ -78,16 +76,16 @@ OTHER_KINDS = (
     Case(70, 1, 80),
     Case(1, 90, 80, b=".T"),
 )
-"""The same for dtypes beyond float32 and float64."""
+"""The cases for dtypes other than float32 and float64."""
 
-HAVE = {
-    "nkblas": set(HERE),
-    "numpy": set(HERE),
+SUPPORTED_DTYPES = {
+    "nkblas": set(AVAILABLE_DTYPES),
+    "numpy": set(AVAILABLE_DTYPES),
     "mkl": {"complex64", "complex128", "float16", "float16_float32", "bfloat16_float32"},
     "torch": {"complex64", "complex128", "float16", "bfloat16", "int8_int32", "int16", "int64"},
-    "jax": set(HERE),
+    "jax": set(AVAILABLE_DTYPES),
 }
-"""By contender: dtypes of single products without strides for which it must not be absent."""
+"""Dtypes of single contiguous products that each contender must support."""
 
 
 @pytest.fixture(scope="module", params=["nkblas", *peers.PEERS])
@@ -95,21 +93,21 @@ def contender(request: pytest.FixtureRequest) -> Iterator[peers.Contender]:
     make = peers.NKBLAS if request.param == "nkblas" else peers.PEERS[request.param]
     try:
         found = make(1)
-    except peers.AbsentError as why:
-        pytest.skip(f"{request.param}: {why}")
+    except peers.AbsentError as error:
+        pytest.skip(f"{request.param}: {error}")
     threads = nkblas.get_num_threads() if hasattr(nkblas, "get_num_threads") else None
-    found.use(1)
+    found.set_num_threads(1)
     yield found
     if threads:
-        peers.NKBLAS(1).use(threads)
+        peers.NKBLAS(1).set_num_threads(threads)
 
 
-def shrunk(case: Case) -> Case:
-    """The same kind of case, with sides that differ, and are fast to make."""
+def shrink(case: Case) -> Case:
+    """A small case of the same kind, with three different sides."""
     return case._replace(m=min(case.m, 30), n=min(case.n, 40), k=min(case.k, 50))
 
 
-def strides_of(rows: int, columns: int, layout: str) -> tuple[int, int]:
+def expected_strides(rows: int, columns: int, layout: str) -> tuple[int, int]:
     return {
         "": (columns, 1),
         ".T": (1, rows),
@@ -118,44 +116,44 @@ def strides_of(rows: int, columns: int, layout: str) -> tuple[int, int]:
     }[layout]
 
 
-@pytest.mark.parametrize("dtype", HERE)
+@pytest.mark.parametrize("dtype", AVAILABLE_DTYPES)
 @pytest.mark.parametrize("suite", SUITES)
 def test_operands(suite: str, dtype: str) -> None:
     cases = SUITES[suite].cases
     assert len(set(cases)) == len(cases)
     assert len(set(map(str, cases))) == len(cases)
-    for case in set(map(shrunk, cases)):
+    for case in set(map(shrink, cases)):
         m, n, k, batch = case[:4]
-        a, b, out, bias, _ = operands(case, dtype)
-        assert tuple(x.dtype.name for x in (a, b, out)) == types(dtype)
+        a, b, out, bias, _ = make_operands(case, dtype)
+        assert tuple(x.dtype.name for x in (a, b, out)) == parse_dtypes(dtype)
         assert a.size + b.size + out.size == case.elements
         assert out.shape == (a @ b).shape[case.batch_reduce :]
         assert (bias is not None) == bool(case.activation)
         if bias is not None:
             assert (bias.dtype, bias.shape) == (out.dtype, (n,))
-        each = 8 if "complex" in dtype else 2  # real ones
-        assert case.flops(dtype) == each * m * n * k * max(1, batch)
-        stack = (batch,) if batch else ()
-        for x, rows, columns, layout, vector in (
+        flops_per_term = 8 if "complex" in dtype else 2
+        assert case.flops(dtype) == flops_per_term * m * n * k * max(1, batch)
+        batch_shape = (batch,) if batch else ()
+        for x, rows, columns, layout, is_vector in (
             (a, m, k, case.a, m == 1),
             (b, k, n, case.b, n == 1),
         ):
-            strides = strides_of(rows, columns, layout)
-            if vector:
+            strides = expected_strides(rows, columns, layout)
+            if is_vector:
                 assert x.shape == (max(rows, columns),)
                 assert x.flags.c_contiguous
             else:
-                assert x.shape == (*stack, rows, columns)
+                assert x.shape == (*batch_shape, rows, columns)
                 assert x.strides[-2:] == tuple(s * x.itemsize for s in strides)
                 if x.dtype.kind not in "iub" and not case.activation:
                     assert abs(x).max() <= 2**0.5
 
 
 def test_types() -> None:
-    assert types("int8") == ("int8", "int8", "int8")
-    assert types("int8_int32") == ("int8", "int8", "int32")
-    assert types("uint8_int8_int32") == ("uint8", "int8", "int32")
-    assert [str(types(x)) for x in ("int8", "int8_int32", "uint8_int8_int32")] == [
+    assert parse_dtypes("int8") == ("int8", "int8", "int8")
+    assert parse_dtypes("int8_int32") == ("int8", "int8", "int32")
+    assert parse_dtypes("uint8_int8_int32") == ("uint8", "int8", "int32")
+    assert [str(parse_dtypes(x)) for x in ("int8", "int8_int32", "uint8_int8_int32")] == [
         "int8",
         "int8 -> int32",
         "uint8, int8 -> int32",
@@ -163,14 +161,14 @@ def test_types() -> None:
     assert len(set(DTYPES)) == len(DTYPES)
 
 
-def test_integers_have_their_whole_range() -> None:
-    a, b, *_ = operands(Case(50, 60, 70), "uint8_int8_int32")
+def test_integers_have_their_full_range() -> None:
+    a, b, *_ = make_operands(Case(50, 60, 70), "uint8_int8_int32")
     assert (a.min(), a.max(), b.min(), b.max()) == (0, 255, -128, 127)
-    a, b, *_ = operands(Case(50, 60, 70), "bool")
+    a, b, *_ = make_operands(Case(50, 60, 70), "bool")
     assert 0.4 < (a @ b).mean() < 0.6
 
 
-def test_suites_cover_what_they_say() -> None:
+def test_suites_match_their_descriptions() -> None:
     assert all(2 <= side <= 64 for case in SUITES["small"].cases for side in case[:3])
     assert all(case.batch > 1 for case in SUITES["batched"].cases)
     filling = SUITES["batched"].groups["256 KB in float32"]
@@ -178,12 +176,12 @@ def test_suites_cover_what_they_say() -> None:
     assert all(min(case[:3]) <= 16 < 512 <= sorted(case[:3])[1] for case in SUITES["skinny"].cases)
     assert all((case.m == 1) != (case.n == 1) for case in SUITES["gemv"].cases)
     assert all(case.a or case.b for case in SUITES["transposed"].cases)
-    assert not SUITES["small"].out
-    in_memory = {name for name, suite in SUITES.items() if suite.in_memory}
-    assert in_memory == {"skinny", "gemv", "packed"}
+    assert not SUITES["small"].uses_out
+    may_be_memory_bound = {name for name, suite in SUITES.items() if suite.may_be_memory_bound}
+    assert may_be_memory_bound == {"skinny", "gemv", "packed"}
     for name in ACTIVATIONS:
         layers = [x for x in SUITES["layers"].cases if x.activation == name]
-        assert [x.product for x in layers] == list(SUITES["paper"].cases)
+        assert [x.plain_product for x in layers] == list(SUITES["paper"].cases)
     assert all(case.packed for case in SUITES["packed"].cases)
     assert all(case.batch_reduce and case.batch == 16 for case in SUITES["brgemm"].cases)
 
@@ -202,122 +200,122 @@ def test_expressions() -> None:
 
 
 @pytest.mark.parametrize("layout", ["", ".T", "[::2]", "[:, ::2]"])
-def test_own_weights(layout: str) -> None:
-    one = operands(Case(7, 9, 8, b=layout, packed=True), "float32")
-    other = one.with_own_weights()
-    assert np.array_equal(one.b, other.b)
-    assert one.b.strides == other.b.strides
-    assert not np.shares_memory(one.b, other.b)
-    assert all(x is y for x, y in zip(one[:1] + one[2:], other[:1] + other[2:], strict=True))
+def test_copy_of_b(layout: str) -> None:
+    original = make_operands(Case(7, 9, 8, b=layout, packed=True), "float32")
+    copy = original.with_copy_of_b()
+    assert np.array_equal(original.b, copy.b)
+    assert original.b.strides == copy.b.strides
+    assert not np.shares_memory(original.b, copy.b)
+    assert all(x is y for x, y in zip(original, copy._replace(b=original.b), strict=True))
 
 
 def test_layers_have_sums_around_1() -> None:
     for k in (50, 2000):
-        a, b, *_ = operands(Case(40, 50, k, activation="relu"), "float32")
+        a, b, *_ = make_operands(Case(40, 50, k, activation="relu"), "float32")
         assert 0.9 < (a @ b).std() < 1.1
 
 
-@pytest.mark.parametrize("into", [True, False])
-@pytest.mark.parametrize("dtype", REAL_PART)
-@pytest.mark.parametrize("case", KINDS, ids=str)
-def test_contender(contender: peers.Contender, case: Case, dtype: str, into: bool) -> None:
-    everything = operands(case, dtype)
-    a, b, out, bias, _ = everything
+@pytest.mark.parametrize("use_out", [True, False])
+@pytest.mark.parametrize("dtype", REAL_DTYPES)
+@pytest.mark.parametrize("case", REAL_CASES, ids=str)
+def test_contender(contender: peers.Contender, case: Case, dtype: str, use_out: bool) -> None:
+    operands = make_operands(case, dtype)
+    a, b, out, bias, _ = operands
     before = a.copy(), b.copy(), None if bias is None else bias.copy()
-    try:
-        forms = contender.bind(everything, into)
-    except peers.AbsentError as why:
-        assert str(why) == lacks(contender.name, case)
+    reason = reason_for_absence(contender.name, case)
+    if reason:
+        with pytest.raises(peers.AbsentError, match=f"^{reason}$"):
+            contender.bind(operands, use_out)
         return
-    assert not lacks(contender.name, case)
+    forms = contender.bind(operands, use_out)
     for name, call in forms.items():
-        verify(contender, call, everything)
+        verify(contender, call, operands)
         for x, y in zip((a, b, bias), before, strict=True):
             assert np.array_equal(x, y)
         out[...] = 77
         returned = call()
-        always_new = contender.name == "jax" or name.startswith("packed")
-        if contender.name == "mkl" or (into and not always_new):
+        ignores_out = contender.name == "jax" or name.startswith("packed by")
+        if contender.name == "mkl" or (use_out and not ignores_out):
             assert not (out == 77).any()
         else:
             assert (out == 77).all()
             assert not np.shares_memory(np.asarray(returned), out)
-    # it is the operands' values at the time of the call that count, but for copies
+    # the call uses the values at the time of the call, except where operands were copied
     a[...] = a[::-1].copy() / 2
     for name, call in forms.items():
-        side_by_side = case.batch_reduce and (contender.name == "numpy" or name.startswith("one"))
-        if contender.name == "jax" or side_by_side:
+        concatenates = case.batch_reduce and (contender.name == "numpy" or name.startswith("one"))
+        if contender.name == "jax" or concatenates:
             with pytest.raises(ArithmeticError):
-                verify(contender, call, everything)
+                verify(contender, call, operands)
         else:
-            verify(contender, call, everything)
+            verify(contender, call, operands)
 
 
 def test_torch_has_every_form() -> None:
-    """Those that are private as well, in the version that is measured."""
+    """The pinned version of PyTorch also has the private functions."""
     try:
         torch = peers.Torch(1)
-    except peers.AbsentError as why:
-        pytest.skip(str(why))
-    forms = torch.bind(operands(Case(70, 90, 80, activation="gelu"), "float32"), True)
+    except peers.AbsentError as error:
+        pytest.skip(str(error))
+    forms = torch.bind(make_operands(Case(70, 90, 80, activation="gelu"), "float32"), True)
     assert list(forms) == ["addmm", "linear", "packed by oneDNN", "packed by MKL"]
 
 
-# Calls of nkblas and NumPy are the same for every dtype: each has two of the cases, in turn.
-IN_TURN = [
+# nkblas and NumPy are called in the same way for every dtype: two of the cases for each dtype.
+ALTERNATING = [
     (case, dtype)
-    for i, case in enumerate(OTHER_KINDS)
-    for j, dtype in enumerate(OTHERS)
+    for i, case in enumerate(OTHER_CASES)
+    for j, dtype in enumerate(OTHER_DTYPES)
     if i % 3 == j % 3
 ]
 
 
-@pytest.mark.parametrize(("case", "dtype"), IN_TURN, ids=str)
+@pytest.mark.parametrize(("case", "dtype"), ALTERNATING, ids=str)
 @pytest.mark.parametrize("contender", ["nkblas", "numpy"], indirect=True)
 def test_any_dtype(contender: peers.Contender, case: Case, dtype: str) -> None:
     check_other_dtype(contender, case, dtype)
 
 
-@pytest.mark.parametrize("dtype", OTHERS)
-@pytest.mark.parametrize("case", OTHER_KINDS, ids=str)
+@pytest.mark.parametrize("dtype", OTHER_DTYPES)
+@pytest.mark.parametrize("case", OTHER_CASES, ids=str)
 @pytest.mark.parametrize("contender", ["mkl", "torch", "jax"], indirect=True)
 def test_contender_of_other_dtypes(contender: peers.Contender, case: Case, dtype: str) -> None:
     check_other_dtype(contender, case, dtype)
 
 
 def check_other_dtype(contender: peers.Contender, case: Case, dtype: str) -> None:
-    everything = operands(case, dtype)
-    a, _, out, *_ = everything
+    operands = make_operands(case, dtype)
+    a, _, out, *_ = operands
     try:
-        (call,) = contender.bind(everything, True).values()
+        (call,) = contender.bind(operands, True).values()
     except peers.AbsentError:
-        assert dtype not in HAVE[contender.name] or case.batch or "::2" in str(case)
+        assert dtype not in SUPPORTED_DTYPES[contender.name] or case.batch or "::2" in str(case)
         return
-    verify(contender, call, everything)
+    verify(contender, call, operands)
     if contender.name != "jax":
         a[...] = 0
         call()
         assert not out.any()
 
 
-def verify(contender: peers.Contender, call: peers.Call, everything: Operands) -> None:
-    out = everything.out
+def verify(contender: peers.Contender, call: peers.Call, operands: Operands) -> None:
+    out = operands.out
     try:
-        Expected(everything).verify(call)
+        Reference(operands).verify(call)
     except ArithmeticError:
         features = set(nkblas.cpu.features)
-        # where 16 bits are too few for sums of two products, MKL saturates
+        # without VNNI, MKL adds two products in 16 bits, and saturates
         saturates = out.dtype == np.int32 and not {"avx512_vnni", "avx_vnni"} & features
-        # where the CPU can, it adds up in float16
+        # with AVX512-FP16, MKL accumulates in float16
         rounds = out.dtype == np.float16 and "avx512_fp16" in features
         if contender.name != "mkl" or not (saturates or rounds):
             raise
 
 
 def test_wrong_results_are_found() -> None:
-    everything = operands(Case(20, 30, 40), "float32")
-    a, b, out, *_ = everything
-    expected = Expected(everything)
+    operands = make_operands(Case(20, 30, 40), "float32")
+    a, b, out, *_ = operands
+    expected = Reference(operands)
 
     def wrong() -> None:
         np.matmul(a, b, out=out)
@@ -330,19 +328,19 @@ def test_wrong_results_are_found() -> None:
         with pytest.raises(ArithmeticError, match="bound"):
             expected.verify(call)
     expected.verify(lambda: a @ b)
-    with pytest.raises(ArithmeticError, match="type float64, expected float32"):
+    with pytest.raises(ArithmeticError, match="dtype float64, expected float32"):
         expected.verify(lambda: (a @ b).astype(np.float64))
-    with pytest.raises(ArithmeticError):  # zero is what it would have to write
-        Expected(everything._replace(a=0 * a)).verify(lambda: None)
+    with pytest.raises(ArithmeticError):  # also where the correct result is zero
+        Reference(operands._replace(a=0 * a)).verify(lambda: None)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_wrong_layers_are_found(activation: str) -> None:
-    everything = operands(Case(20, 30, 40, activation=activation), "float32")
-    a, b, _, bias, _ = everything
-    functions = {name: ACTIVATION_OF[name] for name in ACTIVATIONS}
+    operands = make_operands(Case(20, 30, 40, activation=activation), "float32")
+    a, b, _, bias, _ = operands
+    functions = {name: ALTERNATIVE_ACTIVATIONS[name] for name in ACTIVATIONS}
     function = functions.pop(activation)
-    expected = Expected(everything)
+    expected = Reference(operands)
     expected.verify(lambda: function(a @ b + bias))
     wrong = [
         lambda: function(a @ b),
@@ -355,31 +353,29 @@ def test_wrong_layers_are_found(activation: str) -> None:
             expected.verify(call)
 
 
-ACTIVATION_OF: dict[str, Any] = {
+ALTERNATIVE_ACTIVATIONS: dict[str, Any] = {
     "relu": lambda x: x.clip(0),
     "gelu": lambda x: x * np.float32([[NormalDist().cdf(y) for y in row] for row in x.tolist()]),
     "gelu_tanh": lambda x: x / (1 + np.exp(-((8 / np.pi) ** 0.5) * (x + 0.044715 * x**3))),
 }
-"""Written in another way than where they are checked."""
+"""Implementations that are independent of `bench.reference`."""
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8_int32"])
 def test_wrong_sums_are_found(dtype: str) -> None:
-    everything = operands(Case(20, 30, 40, batch=3, batch_reduce=True), dtype)
-    a, b, out, *_ = everything
-    expected = Expected(everything)
+    operands = make_operands(Case(20, 30, 40, batch=3, batch_reduce=True), dtype)
+    a, b, out, *_ = operands
+    expected = Reference(operands)
     expected.verify(lambda: np.matmul(a, b, dtype=out.dtype).sum(0, dtype=out.dtype))
-    with pytest.raises(
-        ArithmeticError, match="exact product" if dtype == "int8_int32" else "bound"
-    ):
+    with pytest.raises(ArithmeticError, match="not exact" if dtype == "int8_int32" else "bound"):
         expected.verify(lambda: np.matmul(a, b, dtype=out.dtype)[:2].sum(0, dtype=out.dtype))
 
 
 @pytest.mark.parametrize("dtype", ["int8", "bool", "uint8_int8_int32", "int64"])
 def test_wrong_integers_are_found(dtype: str) -> None:
-    everything = operands(Case(20, 30, 40), dtype)
-    a, b, out, *_ = everything
-    expected = Expected(everything)
+    operands = make_operands(Case(20, 30, 40), dtype)
+    a, b, out, *_ = operands
+    expected = Reference(operands)
 
     def right() -> None:
         np.matmul(a, b, out=out, dtype=out.dtype)
@@ -397,11 +393,13 @@ def test_wrong_integers_are_found(dtype: str) -> None:
             expected.verify(call)
 
 
-@pytest.mark.parametrize("dtype", [x for x in HERE if "int" in x] + ["uint16", "uint32", "uint64"])
+@pytest.mark.parametrize(
+    "dtype", [x for x in AVAILABLE_DTYPES if "int" in x] + ["uint16", "uint32", "uint64"]
+)
 @pytest.mark.parametrize("values", ["random", "least", "greatest", "opposite"])
-def test_exact(dtype: str, values: str) -> None:
-    """Beside Python's own integers."""
-    a, b, out, *_ = operands(Case(5, 7, 3000), dtype)
+def test_exact_product(dtype: str, values: str) -> None:
+    """Compared with Python's integers."""
+    a, b, out, *_ = make_operands(Case(5, 7, 3000), dtype)
     if values != "random":
         a[...] = np.iinfo(a.dtype).max if values == "greatest" else np.iinfo(a.dtype).min
         b[...] = np.iinfo(b.dtype).min if values == "least" else np.iinfo(b.dtype).max
@@ -409,21 +407,21 @@ def test_exact(dtype: str, values: str) -> None:
     product = (a.astype(object) @ b.astype(object)) % 2**bits
     if out.dtype.kind == "i":
         product = (product + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1)
-    result = exact(a, b, out.dtype)
+    result = exact_product(a, b, out.dtype)
     assert result.dtype == out.dtype
     assert result.tolist() == product.tolist()
 
 
-def test_exact_truth() -> None:
-    a, b, out, *_ = operands(Case(50, 60, 70), "bool")
-    assert np.array_equal(exact(a, b, out.dtype), (a[:, :, None] & b).any(axis=1))
+def test_exact_product_of_bool() -> None:
+    a, b, out, *_ = make_operands(Case(50, 60, 70), "bool")
+    assert np.array_equal(exact_product(a, b, out.dtype), (a[:, :, None] & b).any(axis=1))
 
 
-@pytest.mark.parametrize("dtype", [x for x in HERE if "int" not in x and x != "bool"])
+@pytest.mark.parametrize("dtype", [x for x in AVAILABLE_DTYPES if "int" not in x and x != "bool"])
 def test_bound(dtype: str) -> None:
-    """A product that is rounded once passes; one that is rounded at each step does not."""
-    a, b, out, *_ = operands(Case(10, 20, 50), dtype)
-    product, bound = approximate(a, b, out.dtype)
+    """A product that is rounded once is within the bound; one rounded at each step is not."""
+    a, b, out, *_ = make_operands(Case(10, 20, 50), dtype)
+    product, bound = product_and_bound(a, b, out.dtype)
     is_complex = out.dtype.kind == "c"
     wide = np.clongdouble if is_complex else np.longdouble
     once = (a.astype(wide) @ b.astype(wide)).astype(out.dtype)
@@ -446,15 +444,15 @@ def test_bound(dtype: str) -> None:
 
 def test_eps() -> None:
     for name in ("float16", "float32", "float64"):
-        assert eps(element(name)) == np.finfo(name).eps
-    if "bfloat16" in HERE:
-        assert eps(element("bfloat16")) == 2**-7
+        assert eps(numpy_dtype(name)) == np.finfo(name).eps
+    if "bfloat16" in AVAILABLE_DTYPES:
+        assert eps(numpy_dtype("bfloat16")) == 2**-7
 
 
 @pytest.mark.parametrize("tune", [True, False])
 def test_warm_up(monkeypatch: pytest.MonkeyPatch, tune: bool) -> None:
-    """Each case is warmed up before it is timed, where nkblas knows how to."""
-    happened: list[Any] = []
+    """Each case is warmed up before it is timed, if the version of nkblas has `warmup`."""
+    calls: list[Any] = []
 
     class Recording:
         def __enter__(self) -> "Recording":
@@ -465,36 +463,37 @@ def test_warm_up(monkeypatch: pytest.MonkeyPatch, tune: bool) -> None:
             self.calls = nkblas.stats()["calls"] - self.calls
 
     def warmup(problems: Recording, *, tune: bool, progress: bool) -> None:
-        happened.append((problems.calls, tune, progress))
+        calls.append((problems.calls, tune, progress))
 
     monkeypatch.setattr(nkblas, "record", Recording, raising=False)
     monkeypatch.setattr(nkblas, "warmup", warmup, raising=False)
     found = peers.NKBLAS(1, tune)
     assert ("tuned" in found.version) == tune
-    found.bind(operands(Case(7, 9, 8), "float32"), True)
-    assert happened == [(1, tune, False)]
+    found.bind(make_operands(Case(7, 9, 8), "float32"), True)
+    assert calls == [(1, tune, False)]
 
 
-def test_read_reads_the_operand(monkeypatch: pytest.MonkeyPatch) -> None:
-    for part in (1 << 22, 100):
-        monkeypatch.setattr(measure.Read, "PART", part)
+def test_memory_read_covers_the_operand(monkeypatch: pytest.MonkeyPatch) -> None:
+    for chunk in (1 << 22, 100):
+        monkeypatch.setattr(roofline.MemoryRead, "MAX_CHUNK_ELEMENTS", chunk)
         for case in (Case(30, 1, 41, a=".T"), Case(31, 1, 41), Case(4, 50, 60), Case(50, 60, 4)):
-            largest = max(operands(case, "float64")[:3], key=np.size)
-            read = measure.Read(largest)
+            largest = max(make_operands(case, "float64")[:3], key=np.size)
+            read = roofline.MemoryRead(largest)
             read()
-            parts = [part for pair in read.pairs for part in pair]
-            assert read.bytes == sum(part.nbytes for part in parts)
-            assert largest.nbytes - 2 * 8 * part < read.bytes <= largest.nbytes
-            values = np.concatenate(parts)
-            assert all(np.shares_memory(part, largest) for part in parts)
+            chunks = [x for pair in read.pairs for x in pair]
+            assert read.bytes == sum(x.nbytes for x in chunks)
+            assert largest.nbytes - 2 * 8 * chunk < read.bytes <= largest.nbytes
+            values = np.concatenate(chunks)
+            assert all(np.shares_memory(x, largest) for x in chunks)
             assert np.array_equal(values, largest.ravel(order="K")[: values.size], equal_nan=True)
-    other = measure.Read(operands(Case(4, 500, 600), "int8").b)  # not BLAS's: others in its place
-    assert 500 * 600 - 2 * 4 * 100 < other.bytes <= 500 * 600
-    assert all(part.dtype == np.float32 for pair in other.pairs for part in pair)
+    # BLAS can't read int8: as many bytes of float32 are read instead
+    substitute = roofline.MemoryRead(make_operands(Case(4, 500, 600), "int8").b)
+    assert 500 * 600 - 2 * 4 * 100 < substitute.bytes <= 500 * 600
+    assert all(x.dtype == np.float32 for pair in substitute.pairs for x in pair)
 
 
-class Fake:
-    """A contender that does what the test says."""
+class FakeContender:
+    """A contender whose `bind` is defined by the test."""
 
     version = "1"
 
@@ -502,88 +501,96 @@ class Fake:
         self.name = name
         self.bind = bind
 
-    def use(self, threads: int) -> None:
+    def set_num_threads(self, threads: int) -> None:
         pass
 
 
-def unable(*_: object) -> peers.Call:
-    raise peers.AbsentError("has no such thing")
+def raise_absent(*_: object) -> peers.Call:
+    raise peers.AbsentError("has no such function")
 
 
-UNABLE = Fake("mkl", unable)
-WRONG = Fake("torch", lambda operands, into: {"": lambda: operands.out.fill(0)})
+ABSENT = FakeContender("mkl", raise_absent)
+WRONG_CONTENDER = FakeContender(
+    "torch", lambda operands, use_out: {"": lambda: operands.out.fill(0)}
+)
 
 
-def results(peers_too: bool = True) -> list[record.Result]:
-    """Short measurements of one case of each suite's first group and one of its last."""
+def measure_all_suites(with_numpy: bool = True) -> list[Result]:
+    """Short measurements of the first and the last case of each suite, both shrunk."""
     contenders: list[peers.Contender] = [peers.NKBLAS(1)]
-    if peers_too:
+    if with_numpy:
         try:
             contenders.append(peers.NumPy(1))
-        except peers.AbsentError as why:
-            pytest.skip(str(why))
+        except peers.AbsentError as error:
+            pytest.skip(str(error))
     found = []
     for name, suite in SUITES.items():
         for case in (suite.cases[0], suite.cases[-1]):
-            small = shrunk(case)
+            small = shrink(case)
             found.append(measure.measure(name, small, "float32", 1, contenders, seconds=0))
     return found
 
 
 def test_measure() -> None:
-    for result in results():
+    for result in measure_all_suites():
         is_plain = not (result.case.activation or result.case.packed or result.case.batch_reduce)
         assert bool(result.plan) == is_plain
-        assert bool(result.over_product) == (result.case.product != result.case)
+        assert bool(result.over_product) == (result.case.plain_product != result.case)
         assert not result.fallback
         assert not result.absent
-        assert result.out == SUITES[result.suite].out
+        assert result.out == SUITES[result.suite].uses_out
         assert set(result.gflops) == {"nkblas", "numpy"}
-        in_memory = SUITES[result.suite].in_memory
-        beside = {"peak", *["read"] * in_memory, *["product"] * bool(result.over_product)}
-        assert set(result.seconds) == {*result.gflops, *beside}
-        assert all(len(times) >= measure.ROUNDS for times in result.seconds.values())
+        may_be_memory_bound = SUITES[result.suite].may_be_memory_bound
+        yardsticks = {
+            "peak",
+            *["read"] * may_be_memory_bound,
+            *["product"] * bool(result.over_product),
+        }
+        assert set(result.seconds) == {*result.gflops, *yardsticks}
+        assert all(len(times) >= timing.MIN_ROUNDS for times in result.seconds.values())
         assert result.medians == {name: median(times) for name, times in result.seconds.items()}
-        assert report.best(result) == result.ratios["numpy"]
-        consistent(result)
+        assert report.speedup_over_best_peer(result) == result.ratios["numpy"]
+        check_consistency(result)
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "int8", "uint8_int8_int32", "bool"])
 def test_measure_dtypes(dtype: str) -> None:
-    contenders = [peers.NKBLAS(1), Fake("numpy", peers.NumPy.bind.__get__(peers.NumPy))]
+    contenders = [peers.NKBLAS(1), FakeContender("numpy", peers.NumPy.bind.__get__(peers.NumPy))]
     result = measure.measure("dtypes", Case(70, 90, 80), dtype, 1, contenders, seconds=0)
     assert set(result.ratios) == {"numpy"}
     assert "peak" in result.seconds
-    consistent(result)
+    check_consistency(result)
 
 
-def test_the_absent_are_dashes(capsys: pytest.CaptureFixture[str]) -> None:
-    contenders = [peers.NKBLAS(1), UNABLE, WRONG]
+def test_absent_peers_are_dashes(capsys: pytest.CaptureFixture[str]) -> None:
+    contenders = [peers.NKBLAS(1), ABSENT, WRONG_CONTENDER]
     case = Case(7, 9, 8)
     found = [measure.measure("dtypes", case, x, 1, contenders, seconds=0) for x in ("int8", "bool")]
     for result in found:
         assert result.absent == {
-            "mkl": "has no such thing",
-            "torch": "its product is not the exact product",
+            "mkl": "has no such function",
+            "torch": "its result is not exact",
         }
         assert set(result.gflops) == {"nkblas"}
-        assert math.isnan(report.ratio("mkl", result))
-        assert 0 < report.of_roof("nkblas", result) < 1
-    assert list(report.tables(found)) == found
+        assert math.isnan(report.speedup("mkl", result))
+        assert 0 < report.roofline_fraction("nkblas", result) < 1
+    assert list(report.print_tables(found)) == found
     printed = capsys.readouterr().out
-    assert "mkl: has no such thing (all)" in printed
-    assert report.reasons([*found, found[0]._replace(absent={})])[0].endswith("(int8; bool)")
+    assert "mkl: has no such function (all)" in printed
+    assert report.absence_notes([*found, found[0]._replace(absent={})])[0].endswith("(int8; bool)")
     (line,) = [line for line in printed.splitlines() if line.split()[:1] == ["int8"]]
-    assert line.split()[3:6] == ["-", "-", "-"]  # two peers, the best of them
+    assert line.split()[3:6] == ["-", "-", "-"]  # two peers, and the best peer
     with pytest.raises(ArithmeticError, match="exact"):
-        measure.measure("dtypes", case, "int8", 1, [Fake("nkblas", WRONG.bind)], seconds=0)
+        measure.measure(
+            "dtypes", case, "int8", 1, [FakeContender("nkblas", WRONG_CONTENDER.bind)], seconds=0
+        )
 
 
-@pytest.mark.parametrize("dtype", HERE)
-def test_numpy_has_its_limit(dtype: str) -> None:
-    """A product without a BLAS is not waited for if it is large."""
+@pytest.mark.parametrize("dtype", AVAILABLE_DTYPES)
+def test_numpy_skips_large_products_without_a_blas(dtype: str) -> None:
+    """A product that would take seconds in NumPy's own loops is not measured."""
     bind = peers.NumPy.bind.__get__(peers.NumPy)
-    small = operands(Case(1, 2, 1 << 19), dtype)
+    small = make_operands(Case(1, 2, 1 << 19), dtype)
     large = small._replace(out=np.broadcast_to(small.out[:1], (1 << 10,)))
     bind(small, False)
     if "float32" in dtype or dtype in ("float64", "complex64", "complex128", "bfloat16"):
@@ -593,79 +600,81 @@ def test_numpy_has_its_limit(dtype: str) -> None:
             bind(large, False)
 
 
-def test_who_takes_too_long_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    def bind(operands: Operands, into: bool) -> peers.Forms:
+def test_peers_that_take_too_long_are_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def bind(operands: Operands, use_out: bool) -> peers.Forms:
         a, b, out, *_ = operands
         return {"": lambda: (time.sleep(2e-2), np.matmul(a, b, out=out))}
 
-    everything = operands(Case(7, 9, 8), "int8")
-    for longest, absent in ((1e-2, {"mkl": "takes too long"}), (10, {})):
-        monkeypatch.setattr(measure, "LONGEST", longest)
-        contenders = [Fake("nkblas", bind), Fake("mkl", bind)]
-        calls, forms, found = measure.bind(contenders, everything, True, rest=0)
+    operands = make_operands(Case(7, 9, 8), "int8")
+    for max_seconds, absent in ((1e-2, {"mkl": "takes too long"}), (10, {})):
+        monkeypatch.setattr(measure, "MAX_PEER_SECONDS", max_seconds)
+        contenders = [FakeContender("nkblas", bind), FakeContender("mkl", bind)]
+        calls, forms, found = measure.bind_contenders(contenders, operands, True, pause=0)
         assert found == absent
         assert calls.keys() == {"nkblas", "mkl"} - absent.keys()
         assert not forms
 
 
 def test_the_fastest_form_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    wrong = False
+    has_wrong_form = False
 
-    def bind(operands: Operands, into: bool) -> peers.Forms:
+    def bind(operands: Operands, use_out: bool) -> peers.Forms:
         a, b, out, *_ = operands
         multiply = partial(np.matmul, a, b, out=out)
         slow: peers.Forms = {"slow": lambda: (time.sleep(1e-3), multiply())}
-        return slow | {"fast": multiply} | ({"wrong": lambda: out.fill(0)} if wrong else {})
+        return (
+            slow | {"fast": multiply} | ({"wrong": lambda: out.fill(0)} if has_wrong_form else {})
+        )
 
-    contenders = [peers.NKBLAS(1), Fake("mkl", bind)]
+    contenders = [peers.NKBLAS(1), FakeContender("mkl", bind)]
     case = Case(7, 9, 8)
     result = measure.measure("square", case, "float32", 1, contenders, seconds=0)
     assert set(result.forms) == {"mkl"}
     assert result.forms["mkl"]["fast"] < 1e-3 < result.forms["mkl"]["slow"]
     assert result.medians["mkl"] < 1e-3
-    assert report.forms([result, result]) == ["mkl: fast (2)"]
-    wrong = True
+    assert report.form_notes([result, result]) == ["mkl: fast (2)"]
+    has_wrong_form = True
     result = measure.measure("square", case, "float32", 1, contenders, seconds=0)
-    assert result.absent == {"mkl": "its product is outside of the error bound"}
+    assert result.absent == {"mkl": "its result is outside the error bound"}
     assert not result.forms
 
 
-def test_own_product_is_a_column(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_product_is_a_column(capsys: pytest.CaptureFixture[str]) -> None:
     contenders = [peers.NKBLAS(1)]
     found = [
         measure.measure("layers", Case(7, 9, 8, activation=name), "float32", 1, contenders, 0)
         for name in ("relu", "gelu")
     ]
-    assert list(report.tables(found)) == found
+    assert list(report.print_tables(found)) == found
     printed = capsys.readouterr().out
-    assert [report.table(x)[1] for x in found] == ["float32 relu", "float32 gelu"]
-    assert printed.count("own product\n") == 2
+    assert [report.table_key(x)[1] for x in found] == ["float32 relu", "float32 gelu"]
+    assert printed.count("nkblas's a @ b\n") == 2
     lines = [line for line in printed.splitlines() if line.split()[:1] == ["7x9x8"]]
     assert [line.split()[-1] for line in lines] == [f"{x.over_product:.3f}" for x in found]
 
 
 def test_slow_contenders_are_timed_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "SLOW", 5e-3)
+    monkeypatch.setattr(timing, "SLOW_SECONDS", 5e-3)
     calls = {"fast": 0, "slow": 0}
 
     def fast() -> None:
         calls["fast"] += 1
-        measure.pause(3e-4)
+        timing.busy_wait(3e-4)
 
     def slow() -> None:
         calls["slow"] += 1
         time.sleep(2e-2)
 
-    times = measure.interleave({"slow": slow, "fast": fast}, seconds=0, rest=0)
-    assert len(times["slow"]) == measure.FEWEST
-    assert calls["slow"] == measure.FEWEST + 1
-    assert len(times["fast"]) == measure.ROUNDS
-    assert measure.paired(times["slow"], times["fast"]) == median(
-        times["slow"][i] / times["fast"][i] for i in range(measure.FEWEST)
+    times = timing.time_interleaved({"slow": slow, "fast": fast}, seconds=0, pause=0)
+    assert len(times["slow"]) == timing.SLOW_ROUNDS
+    assert calls["slow"] == timing.SLOW_ROUNDS + 1
+    assert len(times["fast"]) == timing.MIN_ROUNDS
+    assert timing.median_ratio(times["slow"], times["fast"]) == median(
+        times["slow"][i] / times["fast"][i] for i in range(timing.SLOW_ROUNDS)
     )
-    # where all are slow, none is
-    times = measure.interleave({"slow": slow, "other": slow}, seconds=0, rest=0)
-    assert {len(values) for values in times.values()} == {measure.ROUNDS}
+    # the limit is relative to the fastest call
+    times = timing.time_interleaved({"slow": slow, "other": slow}, seconds=0, pause=0)
+    assert {len(values) for values in times.values()} == {timing.MIN_ROUNDS}
 
 
 @pytest.mark.parametrize(
@@ -676,23 +685,23 @@ def test_slow_contenders_are_timed_less(monkeypatch: pytest.MonkeyPatch) -> None
         ["--activation", "gelu_tanh", "--dtype", "int8", "float32"],
     ],
 )
-def test_runs_are_ordered_by_table(arguments: list[str]) -> None:
-    options = command.parse(arguments)
-    found = list(command.runs(options))
+def test_selected_cases_are_ordered_by_table(arguments: list[str]) -> None:
+    options = command.parse_arguments(arguments)
+    found = list(command.selected_cases(options))
     assert len(set(found)) == len(found)
     tables = [
         table
         for table, _ in groupby(
-            (suite, case.size if SUITES[suite].by_dtype else dtype, threads)
+            (suite, case.size if SUITES[suite].rows_are_dtypes else dtype, threads)
             for suite, case, dtype, threads in found
         )
     ]
     assert len(set(tables)) == len(tables)
     assert {suite for suite, *_ in found} == set(SUITES)
     dtypes = {dtype for suite, _, dtype, _ in found if suite == "square"}
-    assert dtypes == (set(REAL_PART) if not arguments else {"int8", "float32"})
+    assert dtypes == (set(REAL_DTYPES) if not arguments else {"int8", "float32"})
     if not arguments:
-        assert {dtype for suite, _, dtype, _ in found if suite == "dtypes"} == set(HERE)
+        assert {dtype for suite, _, dtype, _ in found if suite == "dtypes"} == set(AVAILABLE_DTYPES)
     activations = {case.activation for suite, case, *_ in found if suite == "layers"}
     assert activations == ({"gelu_tanh"} if "gelu_tanh" in arguments else {"relu", "gelu"})
 
@@ -702,42 +711,42 @@ def test_threads_share_the_peak() -> None:
     one, two = (
         measure.measure("square", case, "float32", n, [peers.NKBLAS(1)], seconds=0) for n in (1, 2)
     )
-    consistent(one)
-    consistent(two)
-    assert math.isnan(report.best(one))
+    check_consistency(one)
+    check_consistency(two)
+    assert math.isnan(report.speedup_over_best_peer(one))
     scaling = 2 * two.of_peak["nkblas"] / one.of_peak["nkblas"]
-    assert math.isclose(report.scaling({str(case): one}, two), scaling)
-    assert math.isnan(report.scaling({}, two))
+    assert math.isclose(report.thread_scaling({str(case): one}, two), scaling)
+    assert math.isnan(report.thread_scaling({}, two))
 
 
-def consistent(result: record.Result) -> None:
-    """Each figure follows from the seconds: fractions and ratios from those of the same rounds."""
+def check_consistency(result: Result) -> None:
+    """All figures follow from the seconds; fractions and ratios are taken within rounds."""
     seconds, medians = result.seconds, result.medians
     flops = result.case.flops(result.dtype)
 
-    def ratio(x: str, y: str) -> float:
+    def median_ratio(x: str, y: str) -> float:
         return median(p / q for p, q in zip(seconds[x], seconds[y], strict=False))
 
     for name, speed in result.gflops.items():
         assert math.isclose(speed, flops / medians[name] / 1e9)
         if "peak" in seconds:
             at_peak = result.peak * 1e9 * medians["peak"] * result.threads
-            assert math.isclose(result.of_peak[name], ratio("peak", name) * flops / at_peak)
+            assert math.isclose(result.of_peak[name], median_ratio("peak", name) * flops / at_peak)
         else:
             assert not result.peak
             assert not result.of_peak
         if "read" in seconds:
-            arrays = operands(result.case, result.dtype)[:3]
-            share = ratio("read", name) * sum(x.nbytes for x in arrays)
-            share /= result.bandwidth * 1e9 * medians["read"]
-            assert math.isclose(result.of_bandwidth[name], share)
+            arrays = make_operands(result.case, result.dtype)[:3]
+            fraction = median_ratio("read", name) * sum(x.nbytes for x in arrays)
+            fraction /= result.bandwidth * 1e9 * medians["read"]
+            assert math.isclose(result.of_bandwidth[name], fraction)
         else:
             assert not result.bandwidth
             assert not result.of_bandwidth
     if "product" in seconds:
-        assert result.over_product == ratio("product", "nkblas")
+        assert result.over_product == median_ratio("product", "nkblas")
     assert result.ratios == {
-        name: ratio(name, "nkblas") for name in result.gflops if name != "nkblas"
+        name: median_ratio(name, "nkblas") for name in result.gflops if name != "nkblas"
     }
 
 
@@ -747,17 +756,17 @@ def png_size(path: Path) -> tuple[int, int]:
     return int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
 
 
-@pytest.mark.parametrize("peers_too", [True, False])
-def test_record_and_plots(tmp_path: Path, peers_too: bool) -> None:
+@pytest.mark.parametrize("with_numpy", [True, False])
+def test_record_and_plots(tmp_path: Path, with_numpy: bool) -> None:
     pytest.importorskip("matplotlib")
     from bench.plots import draw, plot
 
     header = {"cpu": "a CPU", "isa": "avx2", "nkblas": "1.2", "numpy": "3.4", "mkl": "absent"}
-    tiles = [record.Tile("float32", 14, 32, 100, 0.5)]
-    kept = record.Record(header, results(peers_too), tiles)
-    kept.save(str(tmp_path / "new" / "run.json"))
-    loaded = record.Record.load(str(tmp_path / "new" / "run.json"))
-    assert loaded == kept
+    tiles = [TileResult("float32", 14, 32, 100, 0.5)]
+    saved = BenchmarkRun(header, measure_all_suites(with_numpy), tiles)
+    saved.save(str(tmp_path / "new" / "run.json"))
+    loaded = BenchmarkRun.load(str(tmp_path / "new" / "run.json"))
+    assert loaded == saved
 
     constants = {
         "dtypes": ["30x40x50", "1x40x50"],
@@ -778,9 +787,9 @@ def test_record_and_plots(tmp_path: Path, peers_too: bool) -> None:
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert any("transposed" in text and "float32" in text for text in texts)
     assert any("a CPU" in text and "avx2" in text and "nkblas 1.2" in text for text in texts)
-    assert any("NumPy 3.4" in text for text in texts) == peers_too
+    assert any("NumPy 3.4" in text for text in texts) == with_numpy
     names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert names == ["nkblas", "NumPy"][: 1 + peers_too]
+    assert names == ["nkblas", "NumPy"][: 1 + with_numpy]
 
 
 def test_plot_of_layers() -> None:
@@ -788,28 +797,28 @@ def test_plot_of_layers() -> None:
     from bench.plots import draw
 
     case = Case(7, 9, 8, activation="relu")
-    found = [measure.measure("layers", case, "float32", 1, [peers.NKBLAS(1), UNABLE], seconds=0)]
+    found = [measure.measure("layers", case, "float32", 1, [peers.NKBLAS(1), ABSENT], seconds=0)]
     figure = draw(found, {"cpu": "a CPU", "isa": "avx2", "nkblas": "1.2", "mkl": "3"})
-    (own,) = [x for x in figure.axes[1].get_lines() if "own product" in str(x.get_label())]
-    assert list(own.get_ydata()) == [found[0].over_product]
+    (line,) = [x for x in figure.axes[1].get_lines() if "nkblas's a @ b" in str(x.get_label())]
+    assert list(line.get_ydata()) == [found[0].over_product]
 
 
 def test_plot_of_dtypes() -> None:
     pytest.importorskip("matplotlib")
     from bench.plots import draw
 
-    contenders = [peers.NKBLAS(1), UNABLE]
+    contenders = [peers.NKBLAS(1), ABSENT]
     dtypes = ["float32", "int8_int32"]
     found = [measure.measure("dtypes", Case(7, 9, 8), x, 1, contenders, seconds=0) for x in dtypes]
     figure = draw(found, {"cpu": "a CPU", "isa": "avx2", "nkblas": "1.2", "mkl": "3"})
-    above, below = figure.axes
-    assert [text.get_text() for text in below.get_xticklabels()] == ["float32", "int8 -> int32"]
-    line = above.get_lines()[0]
+    upper, lower = figure.axes
+    assert [text.get_text() for text in lower.get_xticklabels()] == ["float32", "int8 -> int32"]
+    line = upper.get_lines()[0]
     assert line.get_label() == "nkblas"
     assert list(line.get_ydata()) == [result.gflops["nkblas"] for result in found]
 
 
-def bench(*arguments: str, **changes: str) -> "subprocess.CompletedProcess[str]":
+def run_bench(*arguments: str, **changes: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "bench", *arguments]
     return subprocess.run(
         command, cwd=ROOT, env=environment(**changes), capture_output=True, text=True, timeout=300
@@ -820,15 +829,15 @@ def test_command(tmp_path: Path) -> None:
     file = str(tmp_path / "run.json")
     arguments = ["small", "tiles", "--only", "4x4x", "--dtype", "float32", "--threads", "1", "2"]
     arguments += ["--seconds", "0.01", "--peers", "--json", file]
-    done = bench(*arguments, OPENBLAS_CORETYPE="Haswell")
+    done = run_bench(*arguments, OPENBLAS_CORETYPE="Haswell")
     assert done.returncode == 0, done.stderr
-    saved = record.Record.load(file)
+    saved = BenchmarkRun.load(file)
     assert [(r.case.size, r.threads) for r in saved.results] == [
         (size, threads) for threads in (1, 2) for size in ("4x4x4", "4x4x32")
     ]
     assert {tile.dtype for tile in saved.tiles} == {"float32"}
     assert "OPENBLAS_CORETYPE" in json.loads(Path(file).read_text())["header"]["unset"]
-    shown = bench("--from-json", file)
+    shown = run_bench("--from-json", file)
     assert shown.stdout == done.stdout
     assert "geometric mean" in shown.stdout
 
@@ -841,7 +850,7 @@ def test_command(tmp_path: Path) -> None:
         (["--dtype", "int7"], "invalid choice"),
     ],
 )
-def test_command_refuses(arguments: list[str], message: str) -> None:
-    done = bench(*arguments)
+def test_command_rejects_wrong_arguments(arguments: list[str], message: str) -> None:
+    done = run_bench(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
