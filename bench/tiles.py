@@ -9,7 +9,7 @@ import nkblas
 from nkblas import _engine
 from nkblas.base.families import family
 from nkblas.codegen import spec
-from nkblas.planning import plan
+from nkblas.planning.schedule import register_tiles
 from nkblas.runtime import kernels
 
 from .measure import Peak, interleave, paired
@@ -23,7 +23,7 @@ def measure_tiles(dtype: str, seconds: float) -> Iterator[Tile]:
     The k loop is as long as that, and what a call with k = 0 takes is subtracted: it is the loop
     that is measured, and not Python's way into it.
     """
-    for mr, nr in plan.tiles(nkblas.cpu.isa.base, family(dtype, "fma")):
+    for mr, nr in register_tiles(nkblas.cpu.isa.base, family(dtype, "fma")):
         k = nkblas.cpu.l2 // 2 // ((mr + nr) * np.dtype(dtype).itemsize)
         kernel = spec.Microkernel(nkblas.cpu.isa.base.name, dtype, mr, nr, "col")
         call = _engine.ffi.cast("nk_microkernel", kernels.load([kernel])[kernel])

@@ -25,7 +25,8 @@ from nkblas.base.families import families, row_of
 from nkblas.base.problem import Problem, parse
 from nkblas.planning import cost_model
 from nkblas.planning.measured_plans import best_known_plan, measured
-from nkblas.planning.plan import Plan, make_plan, tiles
+from nkblas.planning.plan import Plan, make_plan
+from nkblas.planning.schedule import register_tiles
 from nkblas.runtime.abi import canonical, plan_to_c
 from nkblas.runtime.dispatch import tier_up
 from nkblas.runtime.kernels import KernelUnavailableError, kernels
@@ -208,11 +209,11 @@ def neighbours(plan: Plan) -> Iterator[Plan]:
         for factor in (0.5, 2):
             changes += [{"mc": max(1, round(factor * plan.m.block_tiles * plan.m.tile))}]
             changes += [{"nc": max(1, round(factor * plan.n.block_tiles * plan.n.tile))}]
-        sizes = tiles(plan.isa, plan.family, problem.n)
+        sizes = register_tiles(plan.isa, plan.family, problem.n)
         changes += [{"mr": mr, "nr": nr} for mr, nr in sizes]
         others = [family for family in families(problem.dtype, cpu.isa) if family != plan.family]
         for family in others:
-            for mr, nr in tiles(row_of(family, cpu.isa), family, problem.n):
+            for mr, nr in register_tiles(row_of(family, cpu.isa), family, problem.n):
                 packed = {"pack_a": True, "pack_b": True}
                 changes += [{"family": family.name, "mr": mr, "nr": nr, **packed}]
     elif schedule.kind == "dot":
@@ -220,9 +221,10 @@ def neighbours(plan: Plan) -> Iterator[Plan]:
         changes += [{"mr": mr} for mr in (2, 4, 6, 8) if mr <= problem.m]
     else:
         changes += [{"mr": mr} for mr in (1, 2, 3, 4) if mr <= problem.m]
+    panels = cost_model.prepacked_panels(problem, cpu)
     for change in changes:
         other = schedule._replace(**change)
-        if not other.infeasible_reason(problem, cpu):
+        if not other.infeasible_reason(problem, cpu, panels):
             yield make_plan(problem, cpu, other)
 
 
@@ -326,7 +328,7 @@ def warmup(
         Kernels can't be had on this machine.
     """
     wanted = list(dict.fromkeys(map(to_problem, problems)))
-    fresh = [p for p in wanted if tune and (force or not measured.has_own(p, cpu))]
+    fresh = [p for p in wanted if tune and (force or not measured.is_tuned(p, cpu))]
     specs = [spec for p in wanted for spec in best_known_plan(p, cpu).kernels]
     specs += [spec for p in fresh for plan in field_of(p) for spec in plan.kernels]
     missing = [spec for spec in dict.fromkeys(specs) if not kernels.is_available(spec)]
@@ -339,7 +341,7 @@ def warmup(
             except MemoryError as error:
                 shown.step(f"{problem}: not tuned, {error or 'no memory for its operands'}")
                 continue
-            measured.keep(plan, cpu)
+            measured.save(plan, cpu)
             shown.step(f"{problem}: {problem.flops / plan.nanoseconds:.1f} GFLOP/s, {plan}")
     for problem in wanted:
         tier_up(problem)

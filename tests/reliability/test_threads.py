@@ -38,6 +38,7 @@ from nkblas._engine import ffi, lib
 from nkblas.base.families import family
 from nkblas.base.problem import Problem
 from nkblas.planning import plan
+from nkblas.planning.schedule import Schedule
 from nkblas.runtime import abi
 from nkblas.runtime.kernels import kernels
 from nkblas.system import config
@@ -164,7 +165,7 @@ def test_bits_of_every_schedule(of_a: str, of_b: str, of_c: str, dtype: str) -> 
     steps = ffi.new("nk_batch_strides *")
     problem = abi.problem_from_c(lib.nk_describe(DTYPES.index(dtype), m, n, k, *operands, steps))
     schedules = [
-        plan.Schedule("tiles", *tile, 30, 2 * tile[0], 2 * tile[1], *choices)
+        Schedule("tiles", *tile, 30, 2 * tile[0], 2 * tile[1], *choices)
         for choices in itertools.product((False, True), repeat=3)
     ]
     schedules = [s for s in schedules if not s.infeasible_reason(problem, nkblas.cpu)]

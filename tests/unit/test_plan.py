@@ -19,7 +19,8 @@ from nkblas.base.families import families
 from nkblas.base.problem import Problem
 from nkblas.base.tiling import split_evenly, split_with_edge
 from nkblas.planning.cost_model import cheapest_plan, ranked_plans
-from nkblas.planning.plan import Schedule, base_plan, base_tile, make_plan
+from nkblas.planning.plan import base_plan, base_tile, make_plan
+from nkblas.planning.schedule import Schedule
 from nkblas.runtime import abi
 from nkblas.runtime.kernels import kernels
 

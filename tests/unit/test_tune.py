@@ -205,7 +205,7 @@ def test_the_users_plans_come_before_the_shipped_ones(
     assert found is not None
     assert (found.origin, found.schedule) == ("shipped", one.schedule)
     plans = Plans()
-    plans.keep(two, nkblas.cpu)
+    plans.save(two, nkblas.cpu)
     for each in (plans, Plans()):
         found = each.find(problem, nkblas.cpu)
         assert found is not None
