@@ -144,7 +144,7 @@ def describe(plan: Plan, cpu: CPU, awaited: Plan | None = None, count: int = 1) 
         plan.problem,
         plan,
         tuple(spec.symbol for spec in plan.kernels),
-        tuple(map(kernels.where, plan.kernels)),
+        tuple(map(kernels.location, plan.kernels)),
         lib.nk_threads_for(plan.nanoseconds * count, most),
         awaited,
         tuple(other for text, other in ranked_plans.items() if text not in chosen)[:REJECTED],

@@ -300,7 +300,7 @@ def a_load_cycles(x: Blocks) -> Array:
     """Cycles to load the part of A that a k step needs for a row of C.
 
     With ir outside, the inner loop comes back to a row of tiles (mr rows of A); with jr outside, to
-    a block of A. A tile register takes a row of A as a whole, from where it would take one of B.
+    a block of A. Tile registers load whole rows of A: each costs as much as a vector of B.
     """
     space, costs, m = x.space, x.costs, x.problem.m
     rows = np.where(space.ir_outside == 1, x.mr, x.m_block * x.mr)
@@ -334,7 +334,9 @@ def c_conflicts(x: Blocks) -> Array:
     m, n, itemsize = x.problem.m, x.problem.n, x.problem.itemsize
     rows, columns = np.minimum(m, x.mr * x.m_tiles), np.minimum(n, x.nr * x.n_tiles)
     lines = rows * columns * itemsize / CACHE_LINE
-    return x.costs.c_conflict * lines * x.k_blocks * has_l1_conflicts(x.mr, n * itemsize, x.cpu)
+    conflicts = has_l1_conflicts(x.mr, n * itemsize, x.cpu)
+    cycles: Array = x.costs.c_conflict * lines * x.k_blocks * conflicts
+    return cycles
 
 
 def c_reloads(x: Blocks) -> Array | float:

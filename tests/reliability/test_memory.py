@@ -102,7 +102,7 @@ def test_plans_and_kernels_are_bounded() -> None:
     report, _ = run(
         """
         from nkblas.runtime import abi, kernels, plan_table
-        plan_table.MAX_PROBLEMS, kernels.MOST = 40, 12
+        plan_table.MAX_PROBLEMS, kernels.MAX_LOADED_KERNELS = 40, 12
         done, most, wrong = [], 0, []
 
         def others():

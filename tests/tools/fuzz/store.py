@@ -204,7 +204,7 @@ class Cases:
             self.store.is_locked(key)
             mine = Kernels()
             mine._store = self.store
-            loaded = mine._from_store(spec)
+            loaded = mine._load_from_store(spec)
             if loaded != (got is not None):
                 return f"kernel {key} is loaded, or not"
         if any(self.libraries[self.store.key(spec)] != library for spec, library in self._opened):
