@@ -31,8 +31,7 @@ MAX_STREAM_ROWS = 4
 MAX_REDUCED_K = 1024
 """Most k of the blocks of a batch-reduce product that are read in place."""
 
-
-DEPTHS = (128, 256, 512, 1024)
+KC_BOUNDS = (128, 256, 512, 1024)
 """Upper bounds for kc, in groups of k (`Family.k_group_b`)."""
 
 MIN_L3 = 8 << 20
@@ -109,7 +108,7 @@ class Schedule(NamedTuple):
         )
 
     def _field_reason(self, problem: Problem, cpu: CPU) -> str:
-        """Whether each field has a value that is legal by itself."""
+        """Why the value of a field is not legal by itself; or empty."""
         if self.kind not in SELECTABLE_KINDS:
             return f"kind: got {self.kind}, expected one of {', '.join(SELECTABLE_KINDS)}"
         if self.family not in [family.name for family in families(problem.dtype, cpu.isa)]:
@@ -119,7 +118,7 @@ class Schedule(NamedTuple):
         return ""
 
     def _operand_reason(self, problem: Problem, cpu: CPU, panels: Panels | None) -> str:
-        """Whether the kind of kernel serves the problem's operands and its epilogue."""
+        """Why this kind of kernel does not serve the operands or the epilogue; or empty."""
         if problem.b == "packed":
             own = Panels(self.family, self.nr, self.kc)
             if self.kind != "tiles" or not self.pack_b or own != panels:
@@ -138,7 +137,7 @@ class Schedule(NamedTuple):
         return ""
 
     def _kernel_reason(self, problem: Problem, cpu: CPU) -> str:
-        """Whether there is a kernel of this kind for the tile, with the operands packed or not."""
+        """Why there is no kernel of this kind for the tile and the operands; or empty."""
         family = family_of(problem.dtype, self.family)
         if self.kind == "stream":
             return self._stream_reason(problem)

@@ -17,7 +17,7 @@ from nkblas.base.problem import Problem
 from nkblas.system.cpu import CPU
 
 from .schedule import (
-    DEPTHS,
+    KC_BOUNDS,
     MIN_L3,
     Panels,
     Schedule,
@@ -65,6 +65,7 @@ class _Grid(NamedTuple):
 
 @cache
 def _grid(isa: ISA, family: Family) -> _Grid:
+    """The combinations of parameters for any problem, before illegal ones are removed."""
     lanes = family.lanes(isa)
     # n decides whether there is an edge with a mask, which takes registers
     found = {tile for n in range(8 * lanes) for tile in register_tiles(isa, family, n)}
@@ -74,7 +75,7 @@ def _grid(isa: ISA, family: Family) -> _Grid:
     rows = [
         (*shape, kc * family.k_group_b, pack_a, pack_b, *loops, *fits[shape])
         for shape, kc, pack_a, pack_b, loops in product(
-            shapes, DEPTHS, (0, 1), (0, 1), a_l2_divisor_and_ir_outside
+            shapes, KC_BOUNDS, (0, 1), (0, 1), a_l2_divisor_and_ir_outside
         )
     ]
     return _Grid(*np.array(rows).T)
@@ -120,7 +121,7 @@ class ScheduleSpace:
         self.converts_panels = panel_dtype != family.b
         self.a_itemsize, self.b_itemsize = ITEMSIZE[family.a], ITEMSIZE[panel_dtype]
         grid = _grid(cpu.isa, family)
-        is_candidate = self._is_candidate(grid, panels)
+        is_candidate = self._is_legal(grid, panels) & self._is_worthwhile(grid, panels)
         grid = _Grid(*(column[is_candidate] for column in grid))
         self.mr, self.nr = grid.mr, grid.vectors * self.lanes
         self.kc = np.full_like(grid.kc, panels.kc) if panels else grid.kc
@@ -149,60 +150,54 @@ class ScheduleSpace:
             family=self.family.name,
         )
 
-    def _is_candidate(self, grid: _Grid, panels: Panels | None) -> Array:
-        """Whether each combination is legal, and may be the best."""
-        problem, cpu, family, lanes = self.problem, self.cpu, self.family, self.lanes
+    def _is_legal(self, grid: _Grid, panels: Panels | None) -> Array:
+        """Whether kernels can read the operands that are not packed, and the tile fits."""
+        problem, family, isa, lanes = self.problem, self.family, self.cpu.isa, self.lanes
         has_masked_edge = problem.n % (grid.vectors * lanes) > (grid.vectors - 1) * lanes
-        is_candidate: Array = np.where(has_masked_edge, grid.fits_with_mask, grid.fits) == 1
-        if problem.batch_reduce:
-            is_candidate &= self._reads_blocks_in_place(grid)
-        else:
-            is_candidate &= self._is_legal(grid) & self._is_worthwhile(grid)
-        min_rows = 4 + (cpu.isa.registers > 16)  # with fewer, a tile is too flat
-        min_rows = min_rows if family.accumulator_registers == 1 else 2
-        is_candidate &= grid.mr >= min(min_rows, problem.m)
-        min_kc = DEPTHS[0] * family.k_group_b
-        is_candidate &= (grid.kc < 2 * problem.k) | (grid.kc == min_kc)
-        if self.is_prepacked and not family.tile_rows:
-            is_candidate &= grid.ir_outside == 0  # each panel comes from memory once
-        if panels:  # which replace kc
-            is_candidate &= (grid.vectors * lanes == panels.nr) & (grid.kc == min_kc)
-        return is_candidate
-
-    def _reads_blocks_in_place(self, grid: _Grid) -> Array:
-        """Whether a batch-reduce product's blocks are read in place, each with all of its k."""
-        reads_in_place: Array = (grid.pack_a == 0) & (grid.pack_b == 0)
-        reads_in_place &= (grid.kc >= self.problem.k) & (grid.a_l2_divisor == 0)
-        return reads_in_place
-
-    def _is_legal(self, grid: _Grid) -> Array:
-        """Whether kernels can read the operands that are not packed, in this order of loops."""
-        a_in_place = reads_a_in_place(self.problem, self.family, self.cpu.isa)
-        b_in_place = reads_b_in_place(self.problem, self.family, self.cpu.isa)
-        is_legal: Array = (grid.pack_a == 1) | a_in_place
-        is_legal &= (grid.pack_b == 1) | b_in_place
-        is_legal &= (grid.ir_outside == 1) | (not self.family.tile_rows)
+        is_legal: Array = np.where(has_masked_edge, grid.fits_with_mask, grid.fits) == 1
+        if problem.batch_reduce:  # blocks are read in place, each with all of its k
+            is_legal &= (grid.pack_a == 0) & (grid.pack_b == 0) & (grid.kc >= problem.k)
+            return is_legal
+        if not reads_a_in_place(problem, family, isa):
+            is_legal &= grid.pack_a == 1
+        if not reads_b_in_place(problem, family, isa):
+            is_legal &= grid.pack_b == 1
+        if family.tile_rows:
+            is_legal &= grid.ir_outside == 1
+        if panels:
+            is_legal &= grid.vectors * lanes == panels.nr
         return is_legal
 
-    def _is_worthwhile(self, grid: _Grid) -> Array:
+    def _is_worthwhile(self, grid: _Grid, panels: Panels | None) -> Array:
         """Whether each combination may be the best, as far as a rule of thumb can say."""
         problem, cpu, family = self.problem, self.cpu, self.family
-        a_in_place = reads_a_in_place(problem, family, cpu.isa)
-        b_in_place = reads_b_in_place(problem, family, cpu.isa)
+        min_rows = 4 + (cpu.isa.registers > 16)  # with fewer, a tile is too flat
+        min_rows = min_rows if family.accumulator_registers == 1 else 2
+        is_worthwhile: Array = grid.mr >= min(min_rows, problem.m)
+        smallest_kc = grid.kc == KC_BOUNDS[0] * family.k_group_b
+        is_worthwhile &= smallest_kc if panels else (grid.kc < 2 * problem.k) | smallest_kc
+        if problem.batch_reduce:
+            is_worthwhile &= grid.a_l2_divisor == 0
+            return is_worthwhile
         # Packing an A that can be read in place saves conversions, if anything.
-        is_worthwhile: Array = (grid.pack_a == 0) | (family.converts_on_load or not a_in_place)
-        # With jr outside, a whole block of A is read for each panel of B. A part of L2 is another
-        # block than all of A only where A is larger.
+        if reads_a_in_place(problem, family, cpu.isa) and not family.converts_on_load:
+            is_worthwhile &= grid.pack_a == 0
+        # With jr outside, a whole block of A is read for each panel of B: it may be bounded by a
+        # part of L2. Where all of A is smaller, that is the same as no bound.
         column_size = np.minimum(grid.kc, problem.k) * self.a_itemsize
         is_worthwhile &= (grid.a_l2_divisor == 0) | (
             grid.a_l2_divisor * problem.m * column_size > cpu.l2
         )
         # With a single row of tiles, a B that can be read in place is not packed.
-        if b_in_place:
+        if reads_b_in_place(problem, family, cpu.isa):
             is_worthwhile &= (grid.pack_b == 0) | (problem.m > grid.mr)
-        # The speed of a large B in place depends on where its pages lie: packing must cost much.
-        b_fits_l2 = problem.k * problem.n * self.b_itemsize <= cpu.l2
-        is_worthwhile &= (grid.pack_b == 1) | (problem.m <= IN_PLACE_MAX_ROWS or b_fits_l2)
+        # The speed of a large B in place depends on where its pages lie: it is read in place only
+        # where that saves much.
+        b_size = problem.k * problem.n * self.b_itemsize
+        if problem.m > IN_PLACE_MAX_ROWS and b_size > cpu.l2:
+            is_worthwhile &= grid.pack_b == 1
+        if self.is_prepacked and not family.tile_rows:
+            is_worthwhile &= grid.ir_outside == 0  # each panel comes from memory once
         return is_worthwhile
 
     def _cache_blocks(self, grid: _Grid, kc: Array) -> tuple[Array, Array]:

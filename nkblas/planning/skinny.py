@@ -11,7 +11,7 @@ from nkblas.base.problem import Problem
 from nkblas.system.cpu import CPU
 
 from .schedule import (
-    DEPTHS,
+    KC_BOUNDS,
     MAX_STREAM_ROWS,
     Schedule,
     dot_tile_fits,
@@ -82,7 +82,7 @@ def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     is_single_column_of_tiles = n <= vectors * lanes
     is_beyond_l3 = 4 * b_size >= cpu.l3
     # A single tile needs no cache blocks; but long chains of sums have large errors.
-    kc = DEPTHS[-1] if is_single_column_of_tiles else 256 if is_beyond_l3 else 512
+    kc = KC_BOUNDS[-1] if is_single_column_of_tiles else 256 if is_beyond_l3 else 512
     tiles = Schedule("tiles", mr, vectors * lanes, kc, m, n, prefetch=is_beyond_l3 and m > 1)
     # A single tile can't be divided among threads, and gains nothing from a stream.
     if m == 1 and (not is_single_column_of_tiles or b_size > cpu.l2):
