@@ -137,7 +137,10 @@ def family(isa: str, dtype: str, a_layout: str) -> list[Microkernel]:
     one besides.
     """
     lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
-    main = [Microkernel(isa, dtype, mr, nr, a_layout) for mr, nr in register_tiles(ISAS[isa], fma(dtype))]
+    main = [
+        Microkernel(isa, dtype, mr, nr, a_layout)
+        for mr, nr in register_tiles(ISAS[isa], fma(dtype))
+    ]
     spare = [each for each in main if has_spare_register(ISAS[isa], fma(dtype), each.mr, each.nr)]
     found = {*main, *(each._replace(packs_b=True) for each in spare)}
     flat = [(mr, max_vectors(ISAS[isa], mr, fma(dtype)) * lanes) for mr in range(1, 9)]
