@@ -9,7 +9,7 @@ import nkblas
 from nkblas._engine import ffi
 from nkblas.base.families import family
 from nkblas.codegen import spec
-from nkblas.planning import plan
+from nkblas.planning.schedule import register_tiles
 from nkblas.runtime.kernels import kernels
 
 from .peers import Call
@@ -28,7 +28,7 @@ def measure_tiles(dtype: str, seconds: float) -> Iterator[TileResult]:
     subtracted: it is the overhead of the call from Python.
     """
     isa = nkblas.cpu.isa.base
-    for mr, nr in plan.tiles(isa, family(dtype, "fma")):
+    for mr, nr in register_tiles(isa, family(dtype, "fma")):
         k = nkblas.cpu.l2 // 2 // ((mr + nr) * np.dtype(dtype).itemsize)
         kernel = spec.Microkernel(isa.name, dtype, mr, nr, "col")
         call = ffi.cast("nk_microkernel", kernels.load([kernel])[kernel])

@@ -117,7 +117,7 @@ def _is_in_place(left: list[np.ndarray], right: list[np.ndarray], c: np.ndarray)
     """Whether kernels can go from block to block, as they lie."""
     # The planner is imported when it is needed: most programs pack nothing, and sum no blocks.
     from nkblas.base.problem import Problem
-    from nkblas.planning.plan import can_reduce_in_place
+    from nkblas.planning.schedule import can_reduce_in_place
 
     a, b = left[0], right[0]
     if 0 in (*a.shape, b.shape[1]) or b.shape[1] == 1 or not is_plain(c, c.dtype):

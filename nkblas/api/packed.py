@@ -35,7 +35,7 @@ class PackedLayout(NamedTuple):
         What it is for: a name of `nkblas.base.dtypes.PRODUCTS`.
     k, n : int
     family, nr, kc
-        As in `nkblas.planning.cost_model.Panels`.
+        As in `nkblas.planning.schedule.Panels`.
     panel_dtype : str
         The dtype in the panels.
     """
@@ -54,7 +54,7 @@ class PackedLayout(NamedTuple):
         # The planner is imported when it is needed: most programs pack nothing, and sum no blocks.
         from nkblas.base.problem import Problem
         from nkblas.planning.cost_model import panels_for
-        from nkblas.planning.plan import b_panel_dtype
+        from nkblas.planning.schedule import b_panel_dtype
         from nkblas.system.cpu import cpu
 
         k_or_1, n_or_1 = max(k, 1), max(n, 1)

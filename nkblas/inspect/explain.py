@@ -173,7 +173,7 @@ def describe(plan: Plan, cpu: CPU, awaited: Plan | None = None, count: int = 1) 
         problem=plan.problem,
         plan=plan,
         kernels=tuple(spec.symbol for spec in plan.kernels),
-        cache=tuple(map(kernels.where, plan.kernels)),
+        cache=tuple(map(kernels.location, plan.kernels)),
         threads=lib.nk_threads_for(plan.nanoseconds * count, max_threads),
         awaited=awaited,
         rejected=tuple(rejected[:MAX_REJECTED]),

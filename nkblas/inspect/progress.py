@@ -1,65 +1,69 @@
-"""How far a long job is: a bar in a terminal, lines elsewhere."""
+"""The progress of a long job on standard error: a bar in a terminal, lines elsewhere."""
 
 import sys
 import time
 from typing import TextIO
 
-WIDTH = 24
-"""Characters of the bar."""
+BAR_WIDTH = 24
+"""Characters."""
 
-EVERY = 5.0
-"""Seconds between two lines, where there is no terminal."""
+SECONDS_BETWEEN_LINES = 5.0
+"""Least time between two lines, where there is no terminal."""
 
 
 class Progress:
-    """The steps of a job, counted on standard error.
+    """Counts the steps of a job, and shows them with an estimate of the time left.
 
     Parameters
     ----------
-    what : str
-        What is counted.
+    label : str
+        What the steps are, such as "kernels".
     total : int
         Number of steps.
-    shown : bool
-        False: nothing is written.
+    is_shown : bool
+        If False, nothing is written.
+    stream : file, optional
+        Default: standard error.
     """
 
-    def __init__(self, what: str, total: int, shown: bool, stream: TextIO | None = None) -> None:
-        self.what, self.total, self.done = what, total, 0
-        self.shown = shown and total > 0
+    def __init__(
+        self, label: str, total: int, is_shown: bool, stream: TextIO | None = None
+    ) -> None:
+        self.label, self.total, self.done = label, total, 0
+        self.is_shown = is_shown and total > 0
         self.stream = stream or sys.stderr
-        self.terminal = self.stream.isatty()
-        self.start = self.told = time.monotonic()
+        self.is_terminal = self.stream.isatty()
+        self.start = self.last_written = time.monotonic()
 
     def __enter__(self) -> "Progress":
-        self.tell("")
+        self._write("")
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.shown and self.terminal:
+        if self.is_shown and self.is_terminal:
             self.stream.write("\n")
 
     def step(self, detail: str = "") -> None:
-        """Count one step; `detail` says which."""
+        """Count one step; `detail` is shown beside the count."""
         self.done += 1
-        self.tell(detail)
+        self._write(detail)
 
-    def tell(self, detail: str) -> None:
+    def _write(self, detail: str) -> None:
         now = time.monotonic()
-        due = now - self.told >= EVERY or self.done in (0, self.total)
-        if not self.shown or not (self.terminal or due):
+        is_due = now - self.last_written >= SECONDS_BETWEEN_LINES or self.done in (0, self.total)
+        if not self.is_shown or not (self.is_terminal or is_due):
             return
-        self.told = now
-        text = f"{self.what} {self.done}/{self.total}"
+        self.last_written = now
+        text = f"{self.label} {self.done}/{self.total}"
         if 0 < self.done < self.total:
-            left = (now - self.start) / self.done * (self.total - self.done)
-            text += f", {_duration(left)} left"
+            seconds_left = (now - self.start) / self.done * (self.total - self.done)
+            text += f", {_duration(seconds_left)} left"
         if detail:
             text += f"  {detail}"
-        if self.terminal:
-            full = WIDTH * self.done // self.total
-            text = f"\r\x1b[K[{'#' * full}{'.' * (WIDTH - full)}] {text}"
-        self.stream.write(text if self.terminal else text + "\n")
+        if self.is_terminal:
+            full = BAR_WIDTH * self.done // self.total
+            text = f"\r\x1b[K[{'#' * full}{'.' * (BAR_WIDTH - full)}] {text}"
+        self.stream.write(text if self.is_terminal else text + "\n")
         self.stream.flush()
 
 

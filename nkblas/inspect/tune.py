@@ -1,18 +1,20 @@
-"""The tuner: measures plans on the engine itself, and keeps the best of them on disk.
+"""The tuner: measures plans on the engine itself, and saves the best of them in a plan file.
 
-What the model ranks first is raced against the plans after it, and the winner against its own
-neighbours. In a round each plan that is still in the race runs once, in a random order, so that
-plans are compared within moments of each other; who is clearly behind leaves early. Each round has
-operands at another place: where pages lie in the caches makes some plans fast by luck. In the end
-the winner meets the model's choice once more, and has to be faster in most of the rounds: on a
-crowded machine, in doubt, the model's choice stays.
+It searches by successive halving. The plans that the cost model ranks first are candidates; in each
+round every remaining candidate is measured once, in a random order, so that plans are compared
+within moments of each other, and those that are slower than the fastest by more than the round's
+cutoff are dropped. Then the winner is compared with its own neighbours in the same way, until none
+of them is faster. Each round has operands at other addresses: some plans are fast only by the luck
+of where pages lie in the caches. In the end the winner is compared with the model's choice once
+more, and has to be faster in most of the rounds: in doubt, as on a crowded machine, the model's
+choice stays.
 """
 
 import random
 import statistics
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -25,7 +27,8 @@ from nkblas.base.families import families, row_of
 from nkblas.base.problem import Problem, parse
 from nkblas.planning import cost_model
 from nkblas.planning.measured_plans import best_known_plan, measured
-from nkblas.planning.plan import Plan, make_plan, tiles
+from nkblas.planning.plan import Plan, make_plan
+from nkblas.planning.schedule import register_tiles
 from nkblas.runtime.abi import canonical, plan_to_c
 from nkblas.runtime.dispatch import tier_up
 from nkblas.runtime.kernels import KernelUnavailableError, kernels
@@ -34,36 +37,48 @@ from nkblas.system.lock import planning_lock
 
 from .progress import Progress
 
-SECONDS = 4.0
-"""That a problem may take, its kernels' compilation included."""
+if TYPE_CHECKING:
+    from nkblas._engine import CArray, nk_call_args, nk_matrix, nk_plan
 
-FIELD = 32
-"""Plans that start the first race."""
+SECONDS_PER_PROBLEM = 4.0
+"""Default of the time that a problem may take, the compilation of its kernels included."""
 
-SAMPLE = 100e-6
-"""Seconds that a measurement takes at least."""
+MAX_CANDIDATES = 32
+"""Plans that the search starts with."""
 
-BEHIND = (1.3, 1.15, 1.08, 1.05)
-"""After each round, how much slower than the fastest a plan may be to stay in the race."""
+CUTOFFS = (1.3, 1.15, 1.08, 1.05)
+"""By round: a plan whose time is above the fastest plan's by more than this factor is dropped."""
 
-FINAL = 12
-"""Rounds of the last race."""
+MIN_SAMPLE_SECONDS = 100e-6
+"""A measurement repeats the product for at least this time."""
 
-PLACES = 4
-"""Sets of operands, each at a place of its own, ..."""
+FINAL_ROUNDS = 12
+"""Rounds of the comparison between the winner and the model's choice."""
 
-BLOCKS = 8
-"""Of a sum of products, the same each."""
+MIN_FASTER_ROUNDS = 0.7
+"""Fraction of these rounds in which the winner has to be faster."""
 
-MEMORY = 64 << 20
-"""... as far as they fit so many bytes."""
+MAX_TIME_RATIO = 0.97
+"""The median of the winner's time over that of the model's choice has to be below this."""
 
-CLEARLY = 0.97
-"""What the winner's time, over that of the model's choice, has to be below."""
+OPERAND_SETS = 4
+"""Sets of operands at different addresses; fewer if they are larger than `MAX_OPERAND_BYTES`."""
+
+MAX_OPERAND_BYTES = 64 << 20
+
+REDUCED_BLOCKS = 8
+"""Blocks of a batch-reduce product; all of them are the same matrices."""
 
 
-class Track:
-    """Runs plans of one problem on operands of its own, on one thread.
+class _Matrix(NamedTuple):
+    """An operand: the array, which owns the memory, and what the engine gets."""
+
+    array: np.ndarray
+    struct: "nk_matrix"
+
+
+class Benchmark:
+    """Measures plans for one problem on operands of its own, on one thread.
 
     Parameters
     ----------
@@ -72,221 +87,284 @@ class Track:
 
     def __init__(self, problem: Problem) -> None:
         generator = np.random.default_rng(0)
-
-        def matrix(rows: int, columns: int, layout: str, dtype: str) -> tuple[np.ndarray, Any]:
-            # as dense as the layout allows, at the distances that its user has most likely
-            apart = 2 if layout == "strided" else 1
-            if layout == "packed":
-                panels = PackedLayout.of(problem.dtype, rows, columns)
-                held = -(-panels.nbytes // ITEMSIZE[panels.panel_dtype])
-                view = _random(generator, panels.panel_dtype, 1, held)
-                data = ffi.cast("char *", view.ctypes.data)
-                return view, ffi.new("nk_matrix *", {"data": data, "is_packed": 1})[0]
-            whole = _random(generator, dtype, rows, columns * apart)
-            view = whole[:, ::apart]
-            if layout == "col":
-                view = np.asfortranarray(view)
-            rs, cs = (stride // view.itemsize for stride in view.strides)
-            data = ffi.cast("char *", view.ctypes.data)
-            return view, ffi.new("nk_matrix *", (data, rs, cs))[0]
-
         m, n, k = problem.m, problem.n, problem.k
         types = problem.types
         size = (m * k + k * n) * ITEMSIZE[types.a] + m * n * problem.itemsize
-        self._sets = [
-            [
-                matrix(m, k, problem.a, types.a),
-                matrix(k, n, problem.b, types.b),
-                matrix(m, n, problem.c, types.c),
-            ]
-            for _ in range(max(1, min(PLACES, MEMORY // size)))
+        self._operand_sets = [
+            (
+                _matrix(generator, problem, m, k, problem.a, types.a),
+                _matrix(generator, problem, k, n, problem.b, types.b),
+                _matrix(generator, problem, m, n, problem.c, types.c),
+            )
+            for _ in range(max(1, min(OPERAND_SETS, MAX_OPERAND_BYTES // size)))
         ]
+        is_fused = parse_epilogue(problem.epilogue).is_fused
+        # zeros, which serve as bias, residual and scales
+        self._zeros = np.zeros(16 * (m * n + m + n + READ_PADDING) if is_fused else 0, np.uint8)
+        self._block_lists: list[CArray] = []
+        if problem.batch_reduce:
+            self._block_lists = [ffi.new("char *[]", REDUCED_BLOCKS) for _ in range(2)]
+        self._args = self._call_args(problem)
+        self._plans: dict[Plan, nk_plan] = {}
+
+    def _call_args(self, problem: Problem) -> "nk_call_args":
         epilogue = parse_epilogue(problem.epilogue)
         alpha, beta = {"": (1, 0), "add": (1, 1), "scale": (0.5, 0.5)}[epilogue.kind]
-        added_size = 16 * (m * n + m + n + READ_PADDING) if epilogue.is_fused else 0
-        self._added = np.zeros(added_size, np.uint8)  # bias, residual, scales
-        added = ffi.cast("char *", self._added.ctypes.data)
         fields: dict[str, object] = {
             "alpha": alpha,
             "beta": beta,
             "a_imag_sign": 1,
             "c_imag_sign": 1,
             "fused": epilogue.fused_code,
+            "ldr": problem.n,
+            "clip_high": 1,
         }
-        wanted = {"bias": epilogue.bias, "residual": epilogue.residual, "scales": epilogue.scales}
-        fields |= {name: added for name, it_is in wanted.items() if it_is}
-        self._blocks = (
-            [ffi.new("char *[]", BLOCKS) for _ in range(2)] if problem.batch_reduce else []
-        )
+        zeros = ffi.cast("char *", self._zeros.ctypes.data)
+        parts = {"bias": epilogue.bias, "residual": epilogue.residual, "scales": epilogue.scales}
+        fields |= {name: zeros for name, is_present in parts.items() if is_present}
         if problem.batch_reduce:
-            fields |= {
-                "a_blocks": self._blocks[0],
-                "b_blocks": self._blocks[1],
-                "block_count": BLOCKS,
-            }
-        self._args = ffi.new("nk_call_args *", {**fields, "ldr": n, "clip_high": 1})
-        self._plans: dict[Plan, Any] = {}
+            a_blocks, b_blocks = self._block_lists
+            fields |= {"a_blocks": a_blocks, "b_blocks": b_blocks, "block_count": REDUCED_BLOCKS}
+        return ffi.new("nk_call_args *", fields)
 
-    def move(self, plan: Plan) -> None:
-        """Go on to operands at another place; `plan` brings them into the caches."""
-        self._sets.append(self._sets.pop(0))
-        self.seconds(plan, 10 * SAMPLE)
+    def next_operands(self, plan: Plan) -> None:
+        """Go on to the next set of operands; `plan` is run to bring them into the caches."""
+        self._operand_sets.append(self._operand_sets.pop(0))
+        self.seconds(plan, 10 * MIN_SAMPLE_SECONDS)
 
-    def seconds(self, plan: Plan, least: float = SAMPLE) -> float:
-        """Seconds of one product, over at least `least` seconds of them."""
+    def seconds(self, plan: Plan, min_sample: float = MIN_SAMPLE_SECONDS) -> float:
+        """Measure a plan.
+
+        Parameters
+        ----------
+        plan : Plan
+        min_sample : float
+            Seconds that the product is repeated for, at least.
+
+        Returns
+        -------
+        float
+            Seconds of one product.
+        """
         if plan not in self._plans:
             with planning_lock():
                 self._plans[plan] = plan_to_c(plan, kernels.load(plan.kernels))
-        a, b, c = (matrix for _, matrix in self._sets[0])
-        for addresses, matrix in zip(self._blocks, (a, b), strict=False):
-            addresses[0:BLOCKS] = [matrix.data] * BLOCKS
+        a, b, c = (matrix.struct for matrix in self._operand_sets[0])
+        for addresses, operand in zip(self._block_lists, (a, b), strict=False):
+            addresses[0:REDUCED_BLOCKS] = [operand.data] * REDUCED_BLOCKS
         c_plan, count = self._plans[plan], 1
         while True:
             start = time.perf_counter()
             if lib.nk_run_plan(c_plan, a, b, c, count, (0, 0, 0), self._args[0], 1) != count:
                 raise MemoryError(f"no memory for the packed panels of {plan.problem}")
-            taken = time.perf_counter() - start
-            if taken >= least:
-                return taken / count
-            count = max(2 * count, int(1.2 * count * least / max(taken, 1e-9)))
+            elapsed = time.perf_counter() - start
+            if elapsed >= min_sample:
+                return elapsed / count
+            count = max(2 * count, int(1.2 * count * min_sample / max(elapsed, 1e-9)))
+
+
+def _matrix(
+    generator: np.random.Generator,
+    problem: Problem,
+    rows: int,
+    columns: int,
+    layout: str,
+    dtype: str,
+) -> _Matrix:
+    """A random matrix, as dense as its layout allows: its leading dimension is the usual one."""
+    if layout == "packed":
+        panels = PackedLayout.of(problem.dtype, rows, columns)
+        length = -(-panels.nbytes // ITEMSIZE[panels.panel_dtype])
+        view = _random(generator, panels.panel_dtype, 1, length)
+        data = ffi.cast("char *", view.ctypes.data)
+        return _Matrix(view, ffi.new("nk_matrix *", {"data": data, "is_packed": 1})[0])
+    stride = 2 if layout == "strided" else 1
+    view = _random(generator, dtype, rows, columns * stride)[:, ::stride]
+    if layout == "col":
+        view = np.asfortranarray(view)
+    rs, cs = (step // view.itemsize for step in view.strides)
+    data = ffi.cast("char *", view.ctypes.data)
+    return _Matrix(view, ffi.new("nk_matrix *", (data, rs, cs))[0])
 
 
 def _random(generator: np.random.Generator, dtype: str, rows: int, columns: int) -> np.ndarray:
-    """A matrix of numbers from -1 to 1, or of all that integers can be."""
+    """A matrix of numbers from -1 to 1, or of any values of an integer dtype."""
     kind = DTYPES[dtype].kind
     if kind in ("integer", "bool"):
-        whole = generator.integers(0, 256, (rows, columns * ITEMSIZE[dtype]), np.uint8)
-        return whole & 1 if kind == "bool" else whole.view(numpy_name(dtype))
+        data = generator.integers(0, 256, (rows, columns * ITEMSIZE[dtype]), np.uint8)
+        return data & 1 if kind == "bool" else data.view(numpy_name(dtype))
     values = generator.uniform(-1, 1, (rows, columns)).astype(np.float32)
     if dtype == "bfloat16":
         return (values.view(np.uint32) >> 16).astype(np.uint16)
     return values.astype(dtype)
 
 
-def race(track: Track, runners: list[Plan], deadline: float) -> list[Plan]:
-    """Those still in the race at its end, the fastest first; the first runner always is."""
-    found: dict[Plan, list[float]] = {plan: [] for plan in runners}
-    scores = {runners[0]: 1.0}
-    for behind in BEHIND:
-        track.move(runners[0])
-        order = list(found)
-        random.shuffle(order)
-        seconds = {}
-        for plan in order:
-            if time.monotonic() > deadline:
-                break
-            try:
-                seconds[plan] = track.seconds(plan)
-            except KernelUnavailableError:
-                if plan == runners[0]:
-                    raise
-        if runners[0] not in seconds:
+def successive_halving(benchmark: Benchmark, candidates: list[Plan], deadline: float) -> list[Plan]:
+    """Measure candidates in rounds, and drop slow ones after each (see `CUTOFFS`).
+
+    Parameters
+    ----------
+    benchmark : Benchmark
+    candidates : list of Plan
+        The first one is never dropped, and its kernels have to be available.
+    deadline : float
+        Of ``time.monotonic()``: at this time the last round ends early.
+
+    Returns
+    -------
+    list of Plan
+        The remaining candidates, the fastest first.
+    """
+    first = candidates[0]
+    relative_times: dict[Plan, list[float]] = {plan: [] for plan in candidates}
+    scores = {first: 1.0}
+    for cutoff in CUTOFFS:
+        benchmark.next_operands(first)
+        seconds = _measure_round(benchmark, list(relative_times), first, deadline)
+        if first not in seconds:
             break
-        usual = statistics.median(seconds.values())
-        for plan, taken in seconds.items():
-            found[plan].append(taken / usual)
-        scores = {plan: statistics.median(found[plan]) for plan in seconds}
-        fastest = min(scores.values())
-        stay = [plan for plan in scores if plan == runners[0] or scores[plan] < behind * fastest]
-        found = {plan: found[plan] for plan in stay}
-        scores = {plan: scores[plan] for plan in stay}
+        median = statistics.median(seconds.values())
+        for plan, measured_seconds in seconds.items():
+            relative_times[plan].append(measured_seconds / median)
+        scores = {plan: statistics.median(relative_times[plan]) for plan in seconds}
+        limit = cutoff * min(scores.values())
+        scores = {plan: score for plan, score in scores.items() if plan == first or score < limit}
+        relative_times = {plan: relative_times[plan] for plan in scores}
     return sorted(scores, key=lambda plan: scores[plan])
 
 
+def _measure_round(
+    benchmark: Benchmark, candidates: list[Plan], first: Plan, deadline: float
+) -> dict[Plan, float]:
+    """Seconds of each candidate, in a random order, until the deadline.
+
+    Candidates whose kernels are not available are left out, except for `first`: that is an error.
+    """
+    random.shuffle(candidates)
+    seconds = {}
+    for plan in candidates:
+        if time.monotonic() > deadline:
+            break
+        try:
+            seconds[plan] = benchmark.seconds(plan)
+        except KernelUnavailableError:
+            if plan == first:
+                raise
+    return seconds
+
+
 def neighbours(plan: Plan) -> Iterator[Plan]:
-    """Plans that differ from `plan` in one thing."""
+    """Plans that differ from `plan` in one parameter of the schedule."""
     schedule, problem = plan.schedule, plan.problem
     changes: list[dict[str, Any]] = [{"prefetch": not schedule.prefetch}]
     if schedule.kind == "tiles":
-        changes += [
-            {"kc": kc}
-            for factor in (0.5, 0.75, 1.5, 2)
-            if 64 <= (kc := round(factor * plan.kc)) < 2 * problem.k
-        ]
-        changes += [{"pack_a": not schedule.pack_a}, {"pack_b": not schedule.pack_b}]
-        changes += [{"ir_outside": not schedule.ir_outside}]
-        for factor in (0.5, 2):
-            changes += [{"mc": max(1, round(factor * plan.m.block_tiles * plan.m.tile))}]
-            changes += [{"nc": max(1, round(factor * plan.n.block_tiles * plan.n.tile))}]
-        sizes = tiles(plan.isa, plan.family, problem.n)
-        changes += [{"mr": mr, "nr": nr} for mr, nr in sizes]
-        others = [family for family in families(problem.dtype, cpu.isa) if family != plan.family]
-        for family in others:
-            for mr, nr in tiles(row_of(family, cpu.isa), family, problem.n):
-                packed = {"pack_a": True, "pack_b": True}
-                changes += [{"family": family.name, "mr": mr, "nr": nr, **packed}]
+        changes += _tile_changes(plan)
     elif schedule.kind == "dot":
         changes += [{"nr": nr} for nr in (4, 6, 8, 12, 16) if not schedule.pack_b]
         changes += [{"mr": mr} for mr in (2, 4, 6, 8) if mr <= problem.m]
     else:
         changes += [{"mr": mr} for mr in (1, 2, 3, 4) if mr <= problem.m]
+    panels = cost_model.prepacked_panels(problem, cpu)
     for change in changes:
-        other = schedule._replace(**change)
-        if not other.infeasible_reason(problem, cpu):
-            yield make_plan(problem, cpu, other)
+        neighbour = schedule._replace(**change)
+        if not neighbour.infeasible_reason(problem, cpu, panels):
+            yield make_plan(problem, cpu, neighbour)
 
 
-def distinct(found: Iterable[Plan]) -> list[Plan]:
-    """Without those that cut the problem in the same way as one before them."""
-    seen: dict[tuple[object, ...], Plan] = {}
-    for plan in found:
-        how = plan.schedule._replace(mr=0, nr=0, kc=0, mc=0, nc=0)
-        key = (how, plan.m, plan.n, plan.kc)
-        seen.setdefault(key, plan)
-    return list(seen.values())
+def _tile_changes(plan: Plan) -> Iterator[dict[str, Any]]:
+    """The changes to a schedule of kind "tiles" that `neighbours` tries."""
+    schedule, problem = plan.schedule, plan.problem
+    for factor in (0.5, 0.75, 1.5, 2):
+        if 64 <= (kc := round(factor * plan.kc)) < 2 * problem.k:
+            yield {"kc": kc}
+    yield {"pack_a": not schedule.pack_a}
+    yield {"pack_b": not schedule.pack_b}
+    yield {"ir_outside": not schedule.ir_outside}
+    for factor in (0.5, 2):
+        yield {"mc": max(1, round(factor * plan.m.block_tiles * plan.m.tile))}
+        yield {"nc": max(1, round(factor * plan.n.block_tiles * plan.n.tile))}
+    for mr, nr in register_tiles(plan.isa, plan.family, problem.n):
+        yield {"mr": mr, "nr": nr}
+    for family in families(problem.dtype, cpu.isa):
+        if family != plan.family:
+            for mr, nr in register_tiles(row_of(family, cpu.isa), family, problem.n):
+                yield {"family": family.name, "mr": mr, "nr": nr, "pack_a": True, "pack_b": True}
 
 
-def field_of(problem: Problem) -> list[Plan]:
-    """The plans that start the first race, the model's choice first."""
-    return distinct(cost_model.ranked_plans(problem, cpu, 2 * FIELD))[:FIELD]
+def without_duplicates(plans: Iterable[Plan]) -> list[Plan]:
+    """The plans, without those that divide the problem in the same way as one before them."""
+    first_of: dict[tuple[object, ...], Plan] = {}
+    for plan in plans:
+        other_fields = plan.schedule._replace(mr=0, nr=0, kc=0, mc=0, nc=0)
+        first_of.setdefault((other_fields, plan.m, plan.n, plan.kc), plan)
+    return list(first_of.values())
 
 
-def find_best(problem: Problem, seconds: float = SECONDS) -> Plan:
-    """The fastest plan that can be found in a time; its time is measured.
+def initial_candidates(problem: Problem) -> list[Plan]:
+    """The plans that the search starts with, the model's choice first."""
+    ranked = cost_model.ranked_plans(problem, cpu, 2 * MAX_CANDIDATES)
+    return without_duplicates(ranked)[:MAX_CANDIDATES]
+
+
+def find_best(problem: Problem, seconds: float = SECONDS_PER_PROBLEM) -> Plan:
+    """Search for the fastest plan.
+
+    Parameters
+    ----------
+    problem : Problem
+    seconds : float
+        Time for the search.
+
+    Returns
+    -------
+    Plan
+        Its `nanoseconds` are measured.
 
     Raises
     ------
-    KernelsUnavailableError
-        A kernel can't be had.
+    KernelUnavailableError
+        A kernel of the model's choice can't be loaded or compiled.
     MemoryError
-        The operands do not fit.
+        There is no memory for the operands or for packed panels.
     """
     deadline = time.monotonic() + seconds
-    track = Track(problem)
-    field = field_of(problem)
-    first = field[0]
-    once = track.seconds(first)
-    # so many that each may run in each round of both races
-    affordable = int((deadline - time.monotonic()) / (3 * len(BEHIND) * max(once, 2 * SAMPLE)))
+    benchmark = Benchmark(problem)
+    candidates = initial_candidates(problem)
+    models_choice = candidates[0]
+    product_seconds = benchmark.seconds(models_choice)
+    # As many as can be measured in each round, here and among the winner's neighbours.
+    measurement = 3 * len(CUTOFFS) * max(product_seconds, 2 * MIN_SAMPLE_SECONDS)
+    affordable = int((deadline - time.monotonic()) / measurement)
     if affordable < 2:
-        return first._replace(nanoseconds=1e9 * once)
-    leaders = race(track, field[:affordable], _part(deadline, 0.5))
+        return models_choice._replace(nanoseconds=1e9 * product_seconds)
+    half = _time_after(0.5, deadline)
+    winner = successive_halving(benchmark, candidates[:affordable], half)[0]
     while time.monotonic() < deadline:
-        around = distinct([first, leaders[0], *neighbours(leaders[0])])
-        again = race(track, around, _part(deadline, 0.5))
-        if again[0].schedule == leaders[0].schedule or again[0] == first:
+        around = without_duplicates([models_choice, winner, *neighbours(winner)])
+        next_winner = successive_halving(benchmark, around, _time_after(0.5, deadline))[0]
+        if next_winner.schedule == winner.schedule or next_winner == models_choice:
             break
-        leaders = again
-    return _final(track, first, leaders[0])
+        winner = next_winner
+    return confirm_winner(benchmark, models_choice, winner)
 
 
-def _part(deadline: float, part: float) -> float:
-    """The end of a part of the time that is left."""
-    return time.monotonic() + part * max(0.0, deadline - time.monotonic())
+def _time_after(fraction: float, deadline: float) -> float:
+    """The time, of ``time.monotonic()``, after a fraction of the time that is left."""
+    return time.monotonic() + fraction * max(0.0, deadline - time.monotonic())
 
 
-def _final(track: Track, first: Plan, winner: Plan) -> Plan:
-    """The winner if it is clearly faster than the model's choice, or else that one."""
+def confirm_winner(benchmark: Benchmark, models_choice: Plan, winner: Plan) -> Plan:
+    """The winner, if it is clearly faster than the model's choice; else the model's choice."""
     pairs = []
-    for i in range(FINAL):
-        if i % PLACES == 0:
-            track.move(winner if i else first)
-        pairs.append((track.seconds(first), track.seconds(winner)))
-    ratios = [ours / models for models, ours in pairs]
-    faster = sum(ratio < 1 for ratio in ratios) > 0.7 * FINAL
-    choice = int(faster and statistics.median(ratios) < CLEARLY)
+    for i in range(FINAL_ROUNDS):
+        if i % OPERAND_SETS == 0:
+            benchmark.next_operands(winner if i else models_choice)
+        pairs.append((benchmark.seconds(models_choice), benchmark.seconds(winner)))
+    ratios = [winners / models for models, winners in pairs]
+    is_mostly_faster = sum(ratio < 1 for ratio in ratios) > MIN_FASTER_ROUNDS * FINAL_ROUNDS
+    choice = int(is_mostly_faster and statistics.median(ratios) < MAX_TIME_RATIO)
     nanoseconds = 1e9 * statistics.median(pair[choice] for pair in pairs)
-    return (first, winner)[choice]._replace(nanoseconds=nanoseconds)
+    return (models_choice, winner)[choice]._replace(nanoseconds=nanoseconds)
 
 
 def warmup(
@@ -295,58 +373,68 @@ def warmup(
     tune: bool = True,
     progress: bool = True,
     force: bool = False,
-    seconds: float = SECONDS,
+    seconds: float = SECONDS_PER_PROBLEM,
 ) -> None:
-    """Have everything ready for products that are to come: best plans, and their kernels.
+    """Prepare for products to come: find their best plans, and compile the kernels.
 
-    What it finds is kept on disk, for this process and all later ones. It can be interrupted: what
-    was done stays done, and another call goes on with the rest.
+    The results are saved on disk, for this process and all later ones. It can be interrupted: what
+    is finished stays, and another call continues with the rest.
 
     Parameters
     ----------
     problems : iterable
         Each a text such as ``"128x768x3072:f32"`` (m, n, k and dtype; see
-        `nkblas.base.problem.Problem`), a tuple (m, n, k, dtype), or a `Problem`, such as a
-        recording has them.
-    tune : bool
-        Whether to measure plans on this machine (see `nkblas.inspect.tune`), or trust the model
-        and what was measured before.
-    progress : bool
-        Whether to show on standard error how far it is.
-    force : bool
-        Whether to measure also what was measured before.
-    seconds : float
-        That measuring one problem may take.
+        `nkblas.base.problem.Problem`), a tuple (m, n, k, dtype), or a `Problem`, as in a recording.
+    tune : bool, default True
+        Whether to measure plans on this machine (see `nkblas.inspect.tune`). Otherwise the cost
+        model and plans that were measured before are used.
+    progress : bool, default True
+        Whether to show the progress on standard error.
+    force : bool, default False
+        Whether to measure problems again that were measured before.
+    seconds : float, default 4.0
+        Time to measure plans for one problem.
 
     Raises
     ------
     ValueError, TypeError
-        `problems` has something else in it.
+        An element of `problems` is none of these forms.
     RuntimeError
-        Kernels can't be had on this machine.
+        Kernels can't be loaded or compiled on this machine.
+
+    See Also
+    --------
+    nkblas.record : Collects the problems of a workload.
+    nkblas.explain : Shows the plan for a product.
     """
-    wanted = list(dict.fromkeys(map(to_problem, problems)))
-    fresh = [p for p in wanted if tune and (force or not measured.has_own(p, cpu))]
-    specs = [spec for p in wanted for spec in best_known_plan(p, cpu).kernels]
-    specs += [spec for p in fresh for plan in field_of(p) for spec in plan.kernels]
+    targets = list(dict.fromkeys(map(to_problem, problems)))
+    untuned = [p for p in targets if tune and (force or not measured.is_tuned(p, cpu))]
+    specs = [spec for p in targets for spec in best_known_plan(p, cpu).kernels]
+    specs += [spec for p in untuned for plan in initial_candidates(p) for spec in plan.kernels]
     missing = [spec for spec in dict.fromkeys(specs) if not kernels.is_available(spec)]
-    with Progress("kernels", len(missing), progress) as shown:
-        kernels.compile_all(missing, cpu.cpus, lambda spec: shown.step(spec.symbol))
-    with Progress("plans", len(fresh), progress) as shown:
-        for problem in fresh:
+    with Progress("kernels", len(missing), progress) as bar:
+        kernels.compile_all(missing, cpu.cpus, lambda spec: bar.step(spec.symbol))
+    with Progress("plans", len(untuned), progress) as bar:
+        for problem in untuned:
             try:
                 plan = find_best(problem, seconds)
             except MemoryError as error:
-                shown.step(f"{problem}: not tuned, {error or 'no memory for its operands'}")
+                bar.step(f"{problem}: not tuned, {error or 'no memory for its operands'}")
                 continue
-            measured.keep(plan, cpu)
-            shown.step(f"{problem}: {problem.flops / plan.nanoseconds:.1f} GFLOP/s, {plan}")
-    for problem in wanted:
+            measured.save(plan, cpu)
+            bar.step(f"{problem}: {problem.flops / plan.nanoseconds:.1f} GFLOP/s, {plan}")
+    for problem in targets:
         tier_up(problem)
 
 
 def to_problem(value: Any) -> Problem:
-    """The problem that one of the forms of `warmup` stands for, as the engine sees it."""
+    """The problem that one of the forms of `warmup` describes, in the engine's canonical form.
+
+    Raises
+    ------
+    ValueError, TypeError
+        It is none of these forms.
+    """
     if isinstance(value, str):
         return canonical(parse(value))
     if isinstance(value, Problem):

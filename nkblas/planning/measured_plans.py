@@ -1,15 +1,26 @@
-"""Plans that were measured: the user's own, and those that ship with the package.
+"""Plan files: measured plans on disk, the user's own and those that ship with the package.
 
-Both are text files, one for each microarchitecture and instruction set, a line for each problem:
-``128x768x3072:f32 kind=tiles mr=6 nr=64 kc=1024 … ns=7300000``. The user's is in the cache
-folder; lines are only ever appended to it, and a later line holds. What can't be read is no plan:
-the model has one.
+A plan file is named after a microarchitecture and an instruction set, ``amd-19-11-avx512_bf16.txt``
+(see `machine`). The shipped ones are in ``kernels_cache``; the user's own, which the tuner writes,
+are in ``plans`` in the cache folder, and come first.
+
+Format of a plan file: ASCII text with one measured plan a line, such as
+
+    128x768x3072:f32 kind=tiles mr=6 nr=64 kc=1024 mc=128 nc=768 pack_a=0 pack_b=1 ir_outside=0
+    prefetch=0 family=fma ns=7300000
+
+(in one line). It begins with the problem, in the text form of `nkblas.base.problem.Problem`. Then
+come, separated by single blanks, ``name=value`` for each field of `Schedule`, booleans as 0 or 1
+(``family`` may be missing: "fma"), and ``ns``, the measured nanoseconds on one thread. A line that
+begins with ``#`` is a comment. Lines are only appended, by any number of processes: the last line
+for a problem counts, and a line without a newline at its end is torn. A line that can't be read, or
+whose plan is not legal for this CPU, is ignored: the cost model has a plan for any problem.
 """
 
 import os
 from collections.abc import Iterable
 from math import inf
-from typing import Any
+from typing import Any, Literal
 
 from nkblas.base.problem import Problem, parse
 from nkblas.system.config import cache_folder
@@ -18,25 +29,29 @@ from nkblas.system.folder import Folder
 from nkblas.system.log import log
 
 from . import cost_model
-from .plan import Plan, Schedule, make_plan
+from .plan import Plan, make_plan
+from .schedule import Schedule
 
-SHIPPED = "shipped"
-TUNED = "tuned"
+Layer = Literal["shipped", "tuned"]
+"""Whose plan files: the package's or the user's own; it is the origin of their plans."""
 
+SHIPPED: Layer = "shipped"
+TUNED: Layer = "tuned"
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__))
-# in a source tree it is beside the package
+
 SHIPPED_FOLDERS = [os.path.join(folder, "kernels_cache") for folder in (_PACKAGE, f"{_PACKAGE}/..")]
+"""Where the shipped plan files may be; in a source tree they are beside the package."""
 
 
 def machine(cpu: CPU) -> str:
-    """The name of a microarchitecture, and of the files with its plans."""
+    """The name of a microarchitecture and instruction set: that of its plan files."""
     vendor = {"AuthenticAMD": "amd", "GenuineIntel": "intel"}.get(cpu.vendor, cpu.vendor.lower())
     return f"{vendor}-{cpu.family:x}-{cpu.model:x}-{cpu.isa.name}"
 
 
-def path(cpu: CPU, layer: str) -> str:
-    """The file of a layer, `SHIPPED` or `TUNED`; it need not exist."""
+def path(cpu: CPU, layer: Layer) -> str:
+    """The plan file of a layer for a CPU; it need not exist."""
     if layer == SHIPPED:
         folder = next(filter(os.path.isdir, SHIPPED_FOLDERS), "")
         return os.path.join(folder, f"{machine(cpu)}.txt")
@@ -44,12 +59,12 @@ def path(cpu: CPU, layer: str) -> str:
 
 
 def read_lines(name: str) -> list[str]:
-    """The lines of a file; of the user's own only if nobody else can have written it.
+    """The lines of a plan file.
 
     Raises
     ------
     OSError
-        It can't be read.
+        It can't be read; or it is the user's own, and other users can write to it.
     """
     folder, base = os.path.split(name)
     if folder in SHIPPED_FOLDERS:
@@ -61,39 +76,49 @@ def read_lines(name: str) -> list[str]:
 
 
 def read(name: str) -> dict[str, str]:
-    """The plans of a file: the schedule's text by the problem's."""
+    """The plans of a plan file, unchecked: the rest of each line by the text of its problem."""
     try:
-        found = [line.partition(" ") for line in read_lines(name) if not line.startswith("#")]
+        lines = [line.partition(" ") for line in read_lines(name) if not line.startswith("#")]
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         log("warning", f"tuned plans can't be read from {name}: {error.strerror}", once=True)
         return {}
-    return {problem: rest for problem, _, rest in found if rest.endswith("\n")}
+    return {problem: rest for problem, _, rest in lines if rest.endswith("\n")}
 
 
 def to_line(plan: Plan) -> str:
+    """The line of a plan file for a plan."""
     nanoseconds = round(plan.nanoseconds, 2 if plan.nanoseconds < 100 else None)
     fields = {**plan.schedule._asdict(), "ns": nanoseconds}
-    return " ".join([str(plan.problem), *(f"{k}={_word(v)}" for k, v in fields.items())]) + "\n"
+    words = [f"{name}={_field_text(value)}" for name, value in fields.items()]
+    return " ".join([str(plan.problem), *words]) + "\n"
 
 
-def _word(value: object) -> object:
+def _field_text(value: object) -> object:
     return int(value) if isinstance(value, bool) else value
 
 
 def from_text(problem: Problem, text: str, cpu: CPU) -> Plan:
-    """The plan that a line's rest describes.
+    """The plan that a line describes.
+
+    Parameters
+    ----------
+    problem : Problem
+    text : str
+        The line after the problem.
+    cpu : CPU
 
     Raises
     ------
     ValueError
-        It describes none, or one that can't be run.
+        It describes no plan, or one that is not legal for this CPU.
     """
     try:
         fields = dict(word.split("=", 1) for word in text.split())
         nanoseconds = float(fields.pop("ns"))
-        kind, family = fields.pop("kind"), fields.pop("family", "fma")
+        kind: Any = fields.pop("kind")  # infeasible_reason checks it
+        family = fields.pop("family", "fma")
         numbers: dict[str, Any] = {name: int(value) for name, value in fields.items()}
         for name in ("pack_a", "pack_b", "ir_outside", "prefetch"):
             numbers[name] = bool(numbers[name])
@@ -102,14 +127,23 @@ def from_text(problem: Problem, text: str, cpu: CPU) -> Plan:
         raise ValueError(
             f"expected name=number for each of {', '.join(Schedule._fields)}"
         ) from None
-    infeasible_reason = schedule.infeasible_reason(problem, cpu)
+    panels = cost_model.prepacked_panels(problem, cpu)
+    infeasible_reason = schedule.infeasible_reason(problem, cpu, panels)
     if infeasible_reason or not 0 < nanoseconds < inf:
         raise ValueError(infeasible_reason or "expected a time above 0")
     return make_plan(problem, cpu, schedule)._replace(nanoseconds=nanoseconds)
 
 
 def check(lines: Iterable[str], cpu: CPU) -> tuple[dict[Problem, Plan], list[str]]:
-    """The plans of a file's lines that `cpu` can use, and what is wrong with the other lines."""
+    """Check the lines of a plan file.
+
+    Returns
+    -------
+    plans : dict of Problem to Plan
+        Those that are legal for `cpu`.
+    faults : list of str
+        What is wrong with each of the other lines.
+    """
     good: dict[Problem, Plan] = {}
     faults = []
     for number, line in enumerate(lines, 1):
@@ -117,7 +151,7 @@ def check(lines: Iterable[str], cpu: CPU) -> tuple[dict[Problem, Plan], list[str
             continue
         try:
             if not line.endswith("\n"):
-                raise ValueError("it has no end")
+                raise ValueError("it does not end with a newline")
             text, _, rest = line.partition(" ")
             problem = parse(text)
             good[problem] = from_text(problem, rest, cpu)
@@ -127,22 +161,22 @@ def check(lines: Iterable[str], cpu: CPU) -> tuple[dict[Problem, Plan], list[str
 
 
 class Plans:
-    """All that was measured, by problem; each file is read when it is first asked for.
+    """The measured plans by problem; each plan file is read when it is first needed.
 
     Attributes
     ----------
     layers : dict of str to (dict of str to str)
-        `read` files.
+        The files that were read, by path: as from `read`.
     """
 
     def __init__(self) -> None:
         self.layers: dict[str, dict[str, str]] = {}
 
     def find(self, problem: Problem, cpu: CPU) -> Plan | None:
-        """The measured plan of a problem: the user's own, else the shipped one."""
+        """The measured plan for a problem: the user's own, else the shipped one, else None."""
         for layer in (TUNED, SHIPPED):
             lines = self._layer(layer, cpu)
-            # an epilogue has little to do with how a product is best done
+            # An epilogue hardly changes which plan is best: that of the product without it serves.
             line = lines.get(str(problem)) or lines.get(str(problem._replace(epilogue="")))
             if line is None:
                 continue
@@ -152,34 +186,34 @@ class Plans:
                 log("warning", f"a plan in {path(cpu, layer)} is ignored: {problem}: {error}")
         return None
 
-    def has_own(self, problem: Problem, cpu: CPU) -> bool:
-        """Whether the user has measured this problem."""
+    def is_tuned(self, problem: Problem, cpu: CPU) -> bool:
+        """Whether the user's own plan file has this problem."""
         return str(problem) in self._layer(TUNED, cpu)
 
-    def _layer(self, layer: str, cpu: CPU) -> dict[str, str]:
+    def _layer(self, layer: Layer, cpu: CPU) -> dict[str, str]:
         name = path(cpu, layer)
         if name not in self.layers:
             self.layers[name] = read(name)
         return self.layers[name]
 
-    def keep(self, plan: Plan, cpu: CPU) -> None:
-        """Make `plan` the user's own for its problem, on disk too if that can be."""
+    def save(self, plan: Plan, cpu: CPU) -> None:
+        """Make `plan` the user's own for its problem; if the file can't be written, in memory."""
         name = path(cpu, TUNED)
         line = to_line(plan)
         self._layer(TUNED, cpu)[str(plan.problem)] = line.partition(" ")[2]
         try:
             append(name, [line])
         except OSError as error:
-            log("warning", f"tuned plans can't be kept in {name}: {error.strerror}", once=True)
+            log("warning", f"tuned plans can't be saved to {name}: {error.strerror}", once=True)
 
 
 def append(name: str, lines: Iterable[str]) -> None:
-    """Add lines to a file, so that other processes' lines stay whole.
+    """Append lines to a plan file, so that other processes' lines stay whole.
 
     Raises
     ------
     OSError
-        That can't be.
+        It can't be written.
     """
     path, base = os.path.split(name)
     folder = Folder(path)
@@ -188,7 +222,12 @@ def append(name: str, lines: Iterable[str]) -> None:
 
 
 def compact(name: str, cpu: CPU) -> int:
-    """Leave the lines of a file that hold and can be used by `cpu`; how many others there were.
+    """Remove the lines of a plan file that are replaced by later ones, or not legal for `cpu`.
+
+    Returns
+    -------
+    int
+        Lines that were removed.
 
     Raises
     ------
@@ -201,15 +240,16 @@ def compact(name: str, cpu: CPU) -> int:
         before = read_lines(name)
         good, _ = check(before, cpu)
         comments = [line for line in before if line.startswith("#") and line.endswith("\n")]
-        left = [*comments, *map(to_line, good.values())]
-        if before != left:
-            folder.write(base, "".join(left).encode())
-    return len(before) - len(left)
+        after = [*comments, *map(to_line, good.values())]
+        if before != after:
+            folder.write(base, "".join(after).encode())
+    return len(before) - len(after)
 
 
 measured = Plans()
+"""The measured plans of this process."""
 
 
 def best_known_plan(problem: Problem, cpu: CPU) -> Plan:
-    """The best plan known: measured if there is one, else the model's."""
+    """The best plan known: a measured one if there is one, else the cost model's."""
     return measured.find(problem, cpu) or cost_model.cheapest_plan(problem, cpu)

@@ -1,173 +1,48 @@
-"""`Plan`: how to multiply. The cost model selects one for a problem, the tuner measures them.
+"""`Plan`: a schedule, applied to a problem; and the kernels that it needs.
 
-The words are BLIS's (Van Zee and van de Geijn, "BLIS: A Framework for Rapidly Instantiating BLAS
-Functionality", ACM TOMS 41, 2015): register tile ``mr`` x ``nr``, cache blocks ``mc kc nc``.
+The cost model (`nkblas.planning.cost_model`) ranks plans, the tuner (`nkblas.inspect.tune`)
+measures them, and plan files (`nkblas.planning.measured_plans`) hold the measured ones.
 """
 
 from functools import cache
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from nkblas.base import families
 from nkblas.base.dtypes import DTYPES, ITEMSIZE, PRODUCTS
 from nkblas.base.epilogues import parse as parse_epilogue
 from nkblas.base.families import Family
 from nkblas.base.isa import ISA
-from nkblas.base.problem import NATIVE_DTYPES, Problem
+from nkblas.base.problem import Problem
 from nkblas.base.tiling import Tiling, split_evenly, split_with_edge
 from nkblas.codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Small, Stream
 from nkblas.system.cpu import CPU
 
-SMALL = 64
-"""Up to this m, n and k a product has a function of its own."""
+from .schedule import (
+    MIN_L3,
+    Schedule,
+    b_panel_dtype,
+    dot_widths,
+    has_small_kernel,
+    has_spare_register,
+    register_tiles,
+    stream_shape,
+)
 
-Multiply: TypeAlias = Microkernel | Stream | Dot
+TileKernel: TypeAlias = Microkernel | Stream | Dot
 
-KINDS = ("tiles", "stream", "dot")
+Origin = Literal["model", "shipped", "tuned"]
 
+Operand = Literal["a", "b"]
 
-class Schedule(NamedTuple):
-    """How to do a problem, in the few numbers that the model or the tuner chooses.
+Source = Literal["along", "across", "strided"]
+"""Where the source of a packing routine has unit stride; see `nkblas.codegen.spec.Pack`."""
 
-    Attributes
-    ----------
-    kind : {"tiles", "stream", "dot", "base"}
-        What the innermost function is. "tiles": a microkernel that holds a tile of C in registers.
-        "stream": one that goes along whole rows of B, for few rows of C. "dot": one whose operands
-        both lie along k. "base": see `base`.
-    mr, nr : int
-        The tile; of "stream", the columns that threads can share C by.
-    kc, mc, nc : int
-        A cache block, at most; blocks are cut evenly.
-    pack_a, pack_b : bool
-        Whether the operand is copied into panels; otherwise it is read in place.
-    ir_outside : bool
-        Order of the two inner loops: over rows outside, or over columns outside.
-    prefetch : bool
-        Whether what is read once is fetched ahead (B, for "tiles" that do not pack it), or a C that
-        is written once goes past the caches: for one beyond L3.
-    family : str
-        The instructions: a name of `nkblas.base.families`.
-    """
-
-    kind: str
-    mr: int
-    nr: int
-    kc: int
-    mc: int
-    nc: int
-    pack_a: bool = False
-    pack_b: bool = False
-    ir_outside: bool = False
-    prefetch: bool = False
-    family: str = "fma"
-
-    def infeasible_reason(self, problem: Problem, cpu: CPU) -> str:
-        """Why a plan of this kind can't be made for a problem; empty if it can."""
-        if self.kind not in KINDS:
-            return f"kind: got {self.kind}, expected one of {', '.join(KINDS)}"
-        if self.family not in [family.name for family in families.families(problem.dtype, cpu.isa)]:
-            return f"family: {cpu.isa.name} has no {self.family} for {problem.dtype}"
-        family = families.family(problem.dtype, self.family)
-        lanes = family.lanes(cpu.isa)
-        if min(self.mr, self.nr, self.kc, self.mc, self.nc) < 1:
-            return "got a size below 1"
-        if problem.b == "packed":
-            from .cost_model import panels_for  # which compares schedules itself
-
-            panels = panels_for(problem.dtype, problem.k, problem.n, cpu)
-            if (self.kind, self.pack_b, self.family, self.nr, self.kc) != ("tiles", True, *panels):
-                return f"B is packed in panels for {panels}"
-        if not self.pack_a and not reads_a_in_place(problem, family, cpu.isa):
-            return "A has to be packed"
-        if self.kind != "tiles" and not problem.is_native:
-            return f"kind: {self.kind} is for {', '.join(NATIVE_DTYPES)}"
-        if self.kind != "tiles" and parse_epilogue(problem.epilogue).is_fused:
-            return f"kind: {self.kind} has no {problem.epilogue}"
-        if problem.batch_reduce and (self.kind, self.pack_a, self.pack_b) != (
-            "tiles",
-            False,
-            False,
-        ):
-            return "blocks of a sum are read in place"
-        if problem.batch_reduce and self.kc < problem.k:
-            return f"kc {self.kc} is less than a block's k"
-        if self.kind == "stream":
-            if has_small_kernel(problem):
-                return "its bits are not those of the function for this size"
-            fits = problem.b == "row" and not self.pack_a and not self.pack_b
-            fits = fits and self.mr <= MAX_STREAM_ROWS
-            return "" if fits else f"B has to have rows in place, and mr to be <= {MAX_STREAM_ROWS}"
-        if self.kind == "dot":
-            if not dot_tile_fits(cpu.isa, self.mr, self.nr, family):
-                return f"the tile {self.mr}x{self.nr} needs too many registers"
-            if self.nr > problem.n or (problem.n % self.nr and self.kc < problem.k):
-                return "columns are done twice: nr has to be <= n, and kc to be all of k"
-            along_k = problem.a == "row" if not self.pack_a else problem.m == 1
-            return "" if along_k and (self.pack_b or problem.b == "col") else "A and B: not along k"
-        if self.nr % lanes:
-            return f"nr {self.nr} is no multiple of {lanes}"
-        edge = problem.n % self.nr > self.nr - lanes
-        if not family.fits(cpu.isa, self.mr, self.nr // lanes, edge):
-            return f"the tile {self.mr}x{self.nr} needs too many registers"
-        if not self.ir_outside and family.tile_rows:
-            return "tile registers go along rows: ir is outside jr"
-        in_place = reads_b_in_place(problem, family, cpu.isa)
-        return "" if self.pack_b or in_place else "B has to be packed"
-
-
-def has_small_kernel(problem: Problem) -> bool:
-    """Whether there may be a function for this size alone, for dense operands."""
-    plain = problem.is_native and not problem.batch_reduce and not problem.epilogue
-    unit_strides = not {"strided", "packed"}.intersection((problem.a, problem.b, problem.c))
-    return plain and unit_strides and max(problem.m, problem.n, problem.k) <= SMALL
-
-
-def reads_a_in_place(problem: Problem, family: Family, isa: ISA) -> bool:
-    """Whether a microkernel can read A where it lies."""
-    as_it_is = _converts(family, isa) or problem.types.a == family.a
-    whole = problem.k % family.k_step == 0
-    return (
-        as_it_is and whole and problem.a in (("row", "col") if family.k_group_a == 1 else ("row",))
-    )
-
-
-def _converts(family: Family, isa: ISA) -> bool:
-    """Whether a microkernel can convert what it reads; without fused multiply-add it does not."""
-    return family.converts_on_load and isa.fused
-
-
-def reads_b_in_place(problem: Problem, family: Family, isa: ISA) -> bool:
-    """Whether a microkernel can read B where it lies."""
-    as_it_is = _converts(family, isa) or problem.types.b == family.b
-    edge = problem.n % family.lanes(isa) != 0
-    can_mask = isa.can_mask(ITEMSIZE[problem.types.b])
-    return as_it_is and family.k_step == 1 and problem.b == "row" and (can_mask or not edge)
-
-
-def b_panel_dtype(problem: Problem, family: Family, isa: ISA) -> str:
-    """The dtype that a packed B has.
-
-    What is packed once is mostly used for few rows, and waits for memory: where a microkernel can
-    convert what it reads, the panels stay as narrow as the operand.
-    """
-    as_it_is = problem.b == "packed" and _converts(family, isa)
-    return problem.types.b if as_it_is else family.b
-
-
-MAX_REDUCED_K = 1024
-"""The deepest blocks of a sum that are read in place."""
-
-
-def can_reduce_in_place(problem: Problem, isa: ISA) -> bool:
-    """Whether there are kernels for a sum of such products."""
-    if not problem.is_native or problem.k > MAX_REDUCED_K or "strided" in (problem.a, problem.c):
-        return False
-    family = families.families(problem.dtype, isa)[0]
-    return reads_a_in_place(problem, family, isa) and reads_b_in_place(problem, family, isa)
+BASE_PLAN_SLOWDOWN = 4
+"""About how many times as long as the best plan a base plan takes."""
 
 
 class Plan(NamedTuple):
-    """One way to do a problem: a schedule, and how it cuts the problem.
+    """One way to compute a problem: a schedule, and how it divides the problem.
 
     Attributes
     ----------
@@ -175,17 +50,18 @@ class Plan(NamedTuple):
     isa : ISA
         The least capable one that has the instructions.
     schedule : Schedule
-    m, n : Cut
-        ``m.size`` is mr, ``n.size`` is nr; a cache block has mc = ``m.block * m.size`` rows and
-        nc = ``n.block * n.size`` columns.
+    m, n : Tiling
+        ``m.tile`` is mr, ``n.tile`` is nr; a cache block has mc = ``m.block_tiles * m.tile`` rows
+        and nc = ``n.block_tiles * n.tile`` columns.
     kc : int
         Depth of a cache block.
     nanoseconds : float
-        About what it takes on one thread.
+        Time on one thread: estimated if `origin` is "model", else measured.
     origin : {"model", "shipped", "tuned"}
-        Who chose it.
+        What selected it: the cost model, a measurement that ships with the package, or one on this
+        machine.
     interim : bool
-        Whether it only serves until the kernels of a better one are there.
+        Whether it only serves until the kernels of a better plan are compiled.
     """
 
     problem: Problem
@@ -195,17 +71,17 @@ class Plan(NamedTuple):
     n: Tiling
     kc: int
     nanoseconds: float = 0.0
-    origin: str = "model"
+    origin: Origin = "model"
     interim: bool = False
 
     @property
     def family(self) -> Family:
-        """What is to be known of the instructions."""
+        """Descriptor of the instruction family."""
         return families.family(self.problem.dtype, self.schedule.family)
 
     @property
     def b_panel_dtype(self) -> str:
-        """The dtype that a packed B has."""
+        """The dtype of B's panels."""
         return b_panel_dtype(self.problem, self.family, self.isa)
 
     @property
@@ -215,26 +91,26 @@ class Plan(NamedTuple):
 
     @property
     def overlaps_last_tile(self) -> bool:
-        """Whether the last tile of a row takes columns of the one before it again.
+        """Whether the last tile of a row computes columns of the tile before it again.
 
-        It can't where C is read: they are there already.
+        It can't where C is read: these columns are overwritten already.
         """
         return self.schedule.kind == "dot" and not self.problem.epilogue
 
     @property
     def spans_columns(self) -> bool:
-        """Whether a microkernel does all columns of a block at once."""
+        """Whether a microkernel computes all columns of a cache block in one call."""
         return self.schedule.kind == "stream" or self.family.tile_rows > 0
 
     @property
     def epilogue(self) -> str:
-        """What the kernels do with sums: any of them can add."""
+        """The epilogue that kernels are generated with: all of them can add, without one."""
         epilogue = parse_epilogue(self.problem.epilogue)
         return str(epilogue._replace(kind="") if epilogue.kind == "add" else epilogue)
 
     @property
     def bits(self) -> tuple[object, ...]:
-        """Two plans of a problem for which this is equal have the same rounding errors.
+        """What the bits of a result depend on: plans for which this is equal round alike.
 
         "tiles" add up an element's products in the order of k, in blocks of kc. So do streams, in
         as many rows of B as they take at once, which depends on their rows of C.
@@ -250,57 +126,68 @@ class Plan(NamedTuple):
             return (kind, self.kc, self.m)
         return (self.kc,)
 
-    def microkernel(self, row_edge: bool, column_edge: bool) -> Multiply | None:
-        """The kernel for a tile that is, or is not, one of the rest in each dimension.
+    # ---- kernels
 
-        None if there is no such tile, or if the main kernel does it by way of a tile in memory.
+    def microkernel(self, row_edge: bool, column_edge: bool) -> TileKernel | None:
+        """The kernel for main tiles or edge tiles.
+
+        Parameters
+        ----------
+        row_edge, column_edge : bool
+            Whether the tile is an edge tile in that dimension.
+
+        Returns
+        -------
+        Microkernel, Stream, Dot or None
+            None if there is no such tile, or if the main kernel computes it in a buffer.
         """
-        if self.schedule.kind == "base":
-            if row_edge or column_edge:
-                return None
-            return base_kernel_for(self)
-        mr = self.m.edge_tile if row_edge else self.m.tile
-        columns = self.n.edge_tile if column_edge else self.n.tile
+        kind = self.schedule.kind
+        if kind == "base":
+            return None if row_edge or column_edge else base_kernel_for(self)
         if not self.m.has(row_edge) or not self.n.has(column_edge):
             return None
-        lanes = self.family.lanes(self.isa)
-        if self.schedule.kind == "stream":
-            width, deep = stream_shape(self.isa, mr, self.family)
-            far, once = self.schedule.prefetch, self.problem.k <= min(deep, self.problem.m)
-            return Stream(
-                self.isa.name,
-                self.problem.dtype,
-                mr,
-                width * lanes,
-                deep,
-                self.problem.a,
-                prefetch=far and not once,
-                nontemporal=far and once,
-                epilogue=self.epilogue,
-            )
-        if self.schedule.kind == "dot":
-            if column_edge and self.overlaps_last_tile:
-                return None
-            streamed = "a" if self.schedule.ir_outside else "b"
-            prefetch = self.schedule.prefetch
-            return Dot(
-                self.isa.name,
-                self.problem.dtype,
-                mr,
-                columns,
-                streamed,
-                prefetch,
-                self.epilogue,
-            )
-        types, schedule = self.problem.types, self.schedule
-        along_panels = self.family.tile_rows > 0
+        if kind == "dot" and column_edge and self.overlaps_last_tile:
+            return None
+        mr = self.m.edge_tile if row_edge else self.m.tile
+        columns = self.n.edge_tile if column_edge else self.n.tile
+        if kind == "stream":
+            return self._stream_kernel(mr)
+        if kind == "dot":
+            return self._dot_kernel(mr, columns)
+        return self._tile_kernel(mr, columns)
+
+    def _stream_kernel(self, mr: int) -> Stream:
+        vectors, kr = stream_shape(self.isa, mr, self.family)
+        # B is read once in any case, and so C is written once.
+        writes_c_once = self.problem.k <= min(kr, self.problem.m)
+        return Stream(
+            self.isa.name,
+            self.problem.dtype,
+            mr,
+            vectors * self.family.lanes(self.isa),
+            kr,
+            self.problem.a,
+            prefetch=self.schedule.prefetch and not writes_c_once,
+            nontemporal=self.schedule.prefetch and writes_c_once,
+            epilogue=self.epilogue,
+        )
+
+    def _dot_kernel(self, mr: int, columns: int) -> Dot:
+        streamed = "a" if self.schedule.ir_outside else "b"
+        prefetch = self.schedule.prefetch
+        dtype = self.problem.dtype
+        return Dot(self.isa.name, dtype, mr, columns, streamed, prefetch, self.epilogue)
+
+    def _tile_kernel(self, mr: int, columns: int) -> Microkernel:
+        types, schedule, lanes = self.problem.types, self.schedule, self.family.lanes(self.isa)
+        nr = self.n.tile if self.spans_columns else -(-columns // lanes) * lanes
         return Microkernel(
             self.isa.name,
             self.problem.dtype,
             mr,
-            self.n.tile if along_panels else -(-columns // lanes) * lanes,
+            nr,
             "col" if schedule.pack_a else self.problem.a,
-            masked=columns % lanes != 0 and not along_panels,
+            masked=columns % lanes != 0 and not self.spans_columns,
             epilogue=self.epilogue,
             prefetch=schedule.prefetch and not schedule.pack_b,
             panel_ahead=schedule.prefetch and self.problem.b == "packed",
@@ -310,20 +197,8 @@ class Plan(NamedTuple):
             batch_reduce=self.problem.batch_reduce,
         )
 
-    def small(self) -> Small | None:
-        """The function for this size alone, which dense operands go to.
-
-        Not beside dots, whose bits are others.
-        """
-        problem = self.problem
-        if not has_small_kernel(problem) or self.schedule.kind in ("base", "dot"):
-            return None
-        return Small(
-            self.isa.name, problem.dtype, problem.m, problem.n, problem.k, problem.a, problem.b
-        )
-
     def packing(self) -> Microkernel | None:
-        """The kernel for the first of a column of tiles, if it can pack B while it multiplies."""
+        """The microkernel that also packs B, for the first tile of a column; None: Pack does."""
         main = self.microkernel(False, False)
         if not isinstance(main, Microkernel) or self.schedule.kind != "tiles":
             return None
@@ -337,27 +212,43 @@ class Plan(NamedTuple):
             return None
         return main._replace(packs_b=True)
 
-    def pack(self, operand: str) -> Pack | None:
-        """The packing routine of operand "a" or "b"; None if it is read in place."""
-        packed, layout, along, width = {
+    def small(self) -> Small | None:
+        """The kernel for this size alone, for dense operands.
+
+        Not beside "dot" kernels, whose bits are different.
+        """
+        problem = self.problem
+        if not has_small_kernel(problem) or self.schedule.kind in ("base", "dot"):
+            return None
+        return Small(
+            self.isa.name, problem.dtype, problem.m, problem.n, problem.k, problem.a, problem.b
+        )
+
+    def pack(self, operand: Operand) -> Pack | None:
+        """The packing routine of an operand; None if it is read in place, or prepacked."""
+        is_packed, layout, contiguous_layout, width = {
             "a": (self.schedule.pack_a, self.problem.a, "col", self.m.tile),
             "b": (self.schedule.pack_b, self.problem.b, "row", self.n.tile),
         }[operand]
-        if not packed or layout == "packed" or (self.schedule.kind == "dot" and operand == "b"):
+        is_copied = self.schedule.kind == "dot" and operand == "b"  # by `copy`, along k
+        if not is_packed or layout == "packed" or is_copied:
             return None
-        source = "strided" if layout == "strided" else "along" if layout == along else "across"
-        return pack_of(self.isa, self.problem.dtype, self.family, operand, width, source)
+        source: Source = "across"
+        if layout == "strided":
+            source = "strided"
+        elif layout == contiguous_layout:
+            source = "along"
+        return pack_kernel(self.isa, self.problem.dtype, self.family, operand, width, source)
 
     def copy(self) -> Copy | None:
         """The copy of C's tiles, if some can't be stored in place; and of B's columns, for dots."""
-        needed = self.problem.c == "strided" or self.schedule.kind == "base"
-        if not needed and not (self.schedule.kind == "dot" and self.schedule.pack_b):
-            return None
-        return Copy(self.isa.base.name, self.problem.types.c)
+        copies_c = self.problem.c == "strided" or self.schedule.kind == "base"
+        copies_b = self.schedule.kind == "dot" and self.schedule.pack_b
+        return Copy(self.isa.base.name, self.problem.types.c) if copies_c or copies_b else None
 
     @property
     def kernels(self) -> tuple[KernelSpec, ...]:
-        """All that has to be generated, main tile first."""
+        """All kernels that it needs, the main tile's first."""
         found: list[KernelSpec | None] = [
             self.microkernel(i, j) for i in (False, True) for j in (False, True)
         ]
@@ -375,25 +266,106 @@ class Plan(NamedTuple):
         )
 
 
-MAX_STREAM_ROWS = 4
-"""Most rows of C that a "stream" plan takes at once."""
+def make_plan(problem: Problem, cpu: CPU, schedule: Schedule) -> Plan:
+    """The plan that applies a schedule to a problem, with evenly divided blocks.
+
+    The schedule is legal for the problem (`Schedule.infeasible_reason`), or of kind "base".
+    """
+    family = families.family(problem.dtype, schedule.family)
+    isa = families.row_of(family, cpu.isa)
+    lanes = family.lanes(isa)
+    if schedule.kind == "base":
+        m = split_with_edge(problem.m, schedule.mr)
+        n = split_with_edge(problem.n, schedule.nr)
+    else:
+        m = split_evenly(problem.m, schedule.mr)
+        n = split_with_edge(problem.n, min(schedule.nr, -(-problem.n // lanes) * lanes))
+    if schedule.kind == "dot" and problem.epilogue:  # edge columns are computed one by one
+        n = schedule.nr, n[1], 1, n[1] + n[2]
+
+    def block_tiles(length: int, tiles: int, max_block: int) -> int:
+        return -(-tiles // -(-length // max(1, max_block)))
+
+    kc = -(-problem.k // -(-problem.k // schedule.kc))
+    return Plan(
+        problem,
+        isa,
+        schedule,
+        Tiling(*m, block_tiles(problem.m, m[3], schedule.mc)),
+        Tiling(*n, block_tiles(problem.n, n[3], schedule.nc)),
+        min(problem.k, -(-kc // family.k_step) * family.k_step),
+    )
 
 
-def _if_other(wanted: str, held: str) -> str:
-    """A dtype as specs name it: not at all, if it is what there is anyway."""
-    return wanted if wanted != held else ""
-
-
-def pack_of(isa: ISA, dtype: str, family: Family, operand: str, width: int, source: str) -> Pack:
-    """The packing routine of operand "a" or "b" of products of a dtype."""
-    held = getattr(PRODUCTS[dtype], operand)
-    wanted, group, compensation = {
+def pack_kernel(
+    isa: ISA, dtype: str, family: Family, operand: Operand, width: int, source: Source
+) -> Pack:
+    """The packing routine of an operand of products of a dtype, for panels of `width`."""
+    operand_dtype = getattr(PRODUCTS[dtype], operand)
+    panel_dtype, group, compensation = {
         "a": (family.a, family.k_group_a, 0),
         "b": (family.b, family.k_group_b, family.compensation),
     }[operand]
     row = isa if compensation else isa.base
-    to = _if_other(wanted, held)
-    return Pack(row.name, held, width, source, to, group, family.k_step, compensation)
+    to = _if_other(panel_dtype, operand_dtype)
+    return Pack(row.name, operand_dtype, width, source, to, group, family.k_step, compensation)
+
+
+def _if_other(dtype: str, default: str) -> str:
+    """A dtype as specs name it: empty if it is the default."""
+    return dtype if dtype != default else ""
+
+
+# ---- base plans: a few kernels that serve all problems of a dtype
+
+
+def base_plan(best: Plan, cpu: CPU) -> Plan | None:
+    """An interim plan whose few kernels serve any problem of the dtype, with the bits of `best`.
+
+    One microkernel on packed panels, which repeat the last line where an operand ends; edge tiles
+    of C are computed in a buffer. None if there is none: for a batch-reduce product, or if its
+    panels would be too large.
+    """
+    problem, family = best.problem, best.family
+    if problem.batch_reduce:
+        return None
+    column_size = best.kc * ITEMSIZE[family.b]
+    mr, nr = base_tile_for(best)
+    mc, nc = cpu.l2 // (4 * column_size), max(cpu.l3, MIN_L3) // (2 * column_size)
+    if nc < nr:
+        return None
+    name = best.schedule.family
+    ir_outside = family.tile_rows > 0
+    schedule = Schedule("base", mr, nr, best.kc, mc, nc, True, True, ir_outside, family=name)
+    plan = make_plan(problem, cpu, schedule)
+    return plan._replace(nanoseconds=BASE_PLAN_SLOWDOWN * best.nanoseconds, interim=True)
+
+
+def base_kernels(plan: Plan) -> list[KernelSpec]:
+    """The kernels of all base plans of this plan's dtype, family and epilogue.
+
+    They include those for the product of a vector and a matrix.
+    """
+    isa, dtype, family, epilogue = plan.isa, plan.problem.dtype, plan.family, plan.epilogue
+    sources: tuple[Source, ...] = ("along", "across", "strided")
+    mr, nr = base_tile_for(plan)
+    packs = [pack_kernel(isa, dtype, family, "a", mr, source) for source in sources]
+    vectors: list[KernelSpec] = []
+    if plan.problem.b != "packed":
+        packs += [pack_kernel(isa, dtype, family, "b", nr, source) for source in sources]
+        if plan.problem.is_native and not parse_epilogue(epilogue).is_fused:
+            vectors = _vector_kernels(plan)
+    return [base_kernel_for(plan), *packs, Copy(isa.base.name, PRODUCTS[dtype].c), *vectors]
+
+
+def _vector_kernels(plan: Plan) -> list[KernelSpec]:
+    """The kernels for a vector times a matrix."""
+    isa, dtype, family, epilogue = plan.isa, plan.problem.dtype, plan.family, plan.epilogue
+    widths = dot_widths(isa, family)
+    dots = [Dot(isa.name, dtype, 1, width, "b", epilogue=epilogue) for width in widths]
+    vectors, kr = stream_shape(isa, 1, family)
+    stream = Stream(isa.name, dtype, 1, vectors * family.lanes(isa), kr, "row", epilogue=epilogue)
+    return [*dots, *(stream._replace(prefetch=prefetch) for prefetch in (False, True))]
 
 
 def base_kernel(isa: ISA, dtype: str, family: Family, epilogue: str) -> Microkernel:
@@ -412,156 +384,23 @@ def base_kernel(isa: ISA, dtype: str, family: Family, epilogue: str) -> Microker
 
 
 def base_kernel_for(plan: Plan) -> Microkernel:
-    """The microkernel of all base plans like one; a B that is packed before decides its width."""
+    """The microkernel of base plans for a plan's problem: a prepacked B determines its width."""
     mr, nr = base_tile_for(plan)
     b = _if_other(plan.b_panel_dtype, plan.problem.types.b)
     kernel = base_kernel(plan.isa, plan.problem.dtype, plan.family, plan.epilogue)
     return kernel._replace(mr=mr, nr=nr, b=b)
 
 
-def stream_shape(isa: ISA, rows: int, family: Family) -> tuple[int, int]:
-    """The vectors of n, and the rows of B, that a `Stream` of so many rows takes at once."""
-    vectors = 2 if rows <= 2 else 1
-    others = (
-        rows * vectors * family.accumulator_registers
-        + min(rows, vectors)
-        + 1
-        + family.is_unfused(isa)
-    )
-    others += 2 * (isa.masked and not isa.mask_registers)
-    others += 2 * (family.accumulator_registers - 1)  # for parts that change places
-    # eight rows that are whole pages apart would fill their place in L1; six of them leave room
-    most = 6 if rows == 1 else 8
-    return vectors, max(1, min(most, (isa.registers - others) // (rows * family.a_registers)))
-
-
-def dot_tile_fits(isa: ISA, mr: int, nr: int, family: Family) -> bool:
-    """Whether the registers are enough for a tile of `Dot`."""
-    return (mr * nr + min(mr, nr)) * family.accumulator_registers <= isa.registers - 4
-
-
-def tiles(isa: ISA, family: Family, n: int = 0) -> list[tuple[int, int]]:
-    """The register tiles (mr, nr) worth a thought: for each width, the most rows that fit.
-
-    With `n`, so that they fit also where the tile at the edge of `n` columns is as wide and needs
-    a mask.
-    """
-    lanes = family.lanes(isa)
-    found = []
-    # Beyond these sizes, the compiler's schedule needs more registers than the scheme.
-    widest = isa.registers // (4 * family.accumulator_registers)
-    tallest = isa.registers
-    if family.widens:
-        widest = widest if isa.mask_registers else widest // 2
-    if family.widens or (family.k_step > 1 and not family.tile_rows):
-        tallest //= 2
-    for vectors in range(1, widest + 1):
-        last = n % (vectors * lanes)
-        edge = last > (vectors - 1) * lanes
-        most = isa.registers if vectors > 1 else tallest
-        rows = [mr for mr in range(1, most + 1) if family.fits(isa, mr, vectors, edge)]
-        if rows:
-            found.append((rows[-1], vectors * lanes))
-    return found
-
-
-def widest(isa: ISA, mr: int, family: Family) -> int:
-    """The most vectors of n that a tile of so many rows may have, with a mask at its edge."""
-    # as in `tiles`, but a single row is a chain of multiply-adds for each vector and no more
-    most = isa.registers // (4 * family.accumulator_registers) if mr > 1 else isa.registers
-    return sum(family.fits(isa, mr, v, True) for v in range(1, most + 1))
-
-
-def has_spare_register(isa: ISA, family: Family, mr: int, nr: int) -> bool:
-    """Whether a tile leaves a register free: a kernel that packs B on the way needs it."""
-    return family.registers_needed(isa, mr, nr // family.lanes(isa)) < isa.registers
-
-
-def make_plan(problem: Problem, cpu: CPU, schedule: Schedule) -> Plan:
-    """The plan that a schedule makes of a problem, with blocks cut evenly."""
-    family = families.family(problem.dtype, schedule.family)
-    isa = families.row_of(family, cpu.isa)
-    lanes = family.lanes(isa)
-    if schedule.kind == "base":
-        m = split_with_edge(problem.m, schedule.mr)
-        n = split_with_edge(problem.n, schedule.nr)
-    else:
-        m = split_evenly(problem.m, schedule.mr)
-        n = split_with_edge(problem.n, min(schedule.nr, -(-problem.n // lanes) * lanes))
-    if schedule.kind == "dot" and problem.epilogue:  # what is left over is done column by column
-        n = schedule.nr, n[1], 1, n[1] + n[2]
-
-    def block(length: int, tiles: int, most: int) -> int:
-        return -(-tiles // -(-length // max(1, most)))
-
-    kc = -(-problem.k // -(-problem.k // schedule.kc))
-    return Plan(
-        problem,
-        isa,
-        schedule,
-        Tiling(*m, block(problem.m, m[3], schedule.mc)),
-        Tiling(*n, block(problem.n, n[3], schedule.nc)),
-        min(problem.k, -(-kc // family.k_step) * family.k_step),
-    )
-
-
-def base_plan(best: Plan, cpu: CPU) -> Plan | None:
-    """What does any problem with the same few kernels, and with the bits of `best`.
-
-    One microkernel on packed panels, which repeat a line where an operand ends; tiles at the edges
-    of C go by way of a tile in memory. None if its panels would be too large.
-    """
-    problem, family = best.problem, best.family
-    if problem.batch_reduce:
-        return None
-    depth = best.kc * ITEMSIZE[family.b]
-    mr, nr = base_tile_for(best)
-    mc, nc = cpu.l2 // (4 * depth), max(cpu.l3, 8 << 20) // (2 * depth)
-    if nc < nr:
-        return None
-    name = best.schedule.family
-    along = family.tile_rows > 0
-    schedule = Schedule("base", mr, nr, best.kc, mc, nc, True, True, along, family=name)
-    plan = make_plan(problem, cpu, schedule)
-    return plan._replace(nanoseconds=4 * best.nanoseconds, interim=True)
-
-
-def dot_widths(isa: ISA, family: Family) -> tuple[int, ...]:
-    """How many columns a vector is multiplied by at once, where they lie along k."""
-    if isa.registers > 16:
-        return (1, 6, 16) if family.accumulator_registers == 1 else (1, 6, 8)
-    return (1, 6) if family.accumulator_registers == 1 else (1, 4)
-
-
-def base_kernels(plan: Plan) -> list[KernelSpec]:
-    """The kernels of all base plans like one, and of vectors times matrices."""
-    isa, dtype, family, epilogue = plan.isa, plan.problem.dtype, plan.family, plan.epilogue
-    packs = [
-        pack_of(isa, dtype, family, operand, width, source)
-        for operand, width in zip("ab", base_tile_for(plan), strict=True)
-        for source in ("along", "across", "strided")
-    ]
-    vectors: list[KernelSpec] = []
-    if plan.problem.b == "packed":
-        packs = packs[:3]
-    elif plan.problem.is_native and not parse_epilogue(epilogue).is_fused:
-        widths = dot_widths(isa, family)
-        vectors += [Dot(isa.name, dtype, 1, width, "b", epilogue=epilogue) for width in widths]
-        wide, deep = stream_shape(isa, 1, family)
-        stream = Stream(isa.name, dtype, 1, wide * family.lanes(isa), deep, "row")
-        vectors += [stream._replace(prefetch=far, epilogue=epilogue) for far in (False, True)]
-    return [base_kernel_for(plan), *packs, Copy(isa.base.name, PRODUCTS[dtype].c), *vectors]
-
-
 @cache
 def base_tile(isa: ISA, family: Family) -> tuple[int, int]:
-    """The tile (mr, nr) of base plans."""
-    found = tiles(isa, family)
+    """The register tile (mr, nr) of base plans."""
+    found = register_tiles(isa, family)
     return found[min(1, len(found) - 1)]
 
 
 def base_tile_for(plan: Plan) -> tuple[int, int]:
-    """The tile (mr, nr) of all base plans like one."""
+    """The register tile (mr, nr) of base plans for a plan's problem."""
     if plan.problem.b != "packed":
         return base_tile(plan.isa, plan.family)
-    return next(tile for tile in tiles(plan.isa, plan.family) if tile[1] == plan.n.tile)
+    tiles = register_tiles(plan.isa, plan.family)
+    return next(tile for tile in tiles if tile[1] == plan.n.tile)

@@ -13,8 +13,8 @@ from nkblas.base.epilogues import parse as parse_epilogue
 from nkblas.base.problem import LAYOUTS, Problem
 from nkblas.base.tiling import Tiling
 from nkblas.codegen.spec import KernelSpec
-from nkblas.planning import cost_model
 from nkblas.planning.plan import Plan
+from nkblas.planning.skinny import SHORT_DIMENSION
 from nkblas.system.cpu import cpu
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def plan_to_c(plan: Plan, addresses: dict[KernelSpec, int]) -> "nk_plan":
     c.b_panels_along_k = schedule.kind == "dot" and schedule.pack_b
     c.overlaps_last_tile = plan.overlaps_last_tile
     c.spans_columns = plan.spans_columns
-    c.is_memory_bound = min(m, n, k) <= cost_model.SHORT
+    c.is_memory_bound = min(m, n, k) <= SHORT_DIMENSION
     for i in (False, True):
         for j in (False, True):
             c.microkernel[i][j] = function("nk_microkernel", plan.microkernel(i, j))

@@ -16,7 +16,8 @@ from math import ceil
 from nkblas.base.problem import Problem
 from nkblas.planning import cost_model
 from nkblas.planning.measured_plans import best_known_plan, measured
-from nkblas.planning.plan import Plan, base_kernels, base_plan, can_reduce_in_place
+from nkblas.planning.plan import Plan, base_kernels, base_plan
+from nkblas.planning.schedule import can_reduce_in_place
 from nkblas.system import config
 from nkblas.system.cpu import cpu
 from nkblas.system.lock import planning_lock

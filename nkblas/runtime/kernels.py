@@ -1,10 +1,13 @@
-"""From specs to addresses: in this process, else in the store, else compiled."""
+"""The kernels of this process: from a `KernelSpec` to the address of a function.
+
+A kernel that is not loaded yet comes from the store on disk, or else from the compiler.
+"""
 
 import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from nkblas.cache.store import Store
 from nkblas.codegen.compiler import CompileError, Compiler, NotLinkedError
@@ -14,16 +17,18 @@ from nkblas.system.config import cache_folder
 from nkblas.system.lock import planning_lock
 from nkblas.system.log import log
 
-Guard: TypeAlias = Callable[[], contextlib.AbstractContextManager[None]]
+LockFactory: TypeAlias = Callable[[], contextlib.AbstractContextManager[None]]
+
+Location = Literal["process", "store", "nowhere"]
 
 
 class KernelUnavailableError(RuntimeError):
-    """A kernel is not to be had in this process.
+    """A kernel can't be loaded or compiled in this process.
 
     Attributes
     ----------
     cause : str
-        Why, whichever kernel it is.
+        The reason, without the kernel's name.
     """
 
     def __init__(self, spec: KernelSpec, cause: str) -> None:
@@ -31,9 +36,9 @@ class KernelUnavailableError(RuntimeError):
         self.cause = cause
 
 
-MOST = 1 << 12
-"""With so many kernels loaded, no more are for a better plan: products do with what is there. (One
-takes 13 KB of memory, and 4 of the 65,530 pieces that Linux gives a process of it.)"""
+MAX_LOADED_KERNELS = 1 << 12
+"""With this many kernels loaded, no more are loaded for the sake of a better plan. (Each takes
+13 KB of memory, and 4 of the 65,530 memory mappings that Linux allows a process.)"""
 
 
 class Kernels:
@@ -42,9 +47,9 @@ class Kernels:
     Attributes
     ----------
     addresses : dict of KernelSpec to int
-        What is loaded.
+        The loaded kernels.
     compiled, loaded : int
-        Kernels that this process had compiled, and that it found in the store.
+        Number of kernels that were compiled for this process, and that it loaded from the store.
     """
 
     def __init__(self) -> None:
@@ -54,134 +59,169 @@ class Kernels:
         self._failed: dict[KernelSpec, str] = {}
         self._store: Store | None = None
         self._compiler = Compiler()
-        self._in_memory: list[Any] = []  # keeps execution engines alive
+        self._execution_engines: list[Any] = []  # own the kernels that were not linked
         os.register_at_fork(after_in_child=self._compiler.forget)
 
     @property
     def store(self) -> Store:
+        """The store in the cache folder."""
         if self._store is None:
             self._store = Store(cache_folder())
         return self._store
 
     def load(self, specs: Iterable[KernelSpec], jit: bool = True) -> dict[KernelSpec, int]:
-        """Addresses of kernels; those that are nowhere yet are compiled if `jit`.
+        """Load kernels. The caller holds `planning_lock`.
 
-        The caller is inside of `nkblas.system.lock.preparing`.
+        Parameters
+        ----------
+        specs : iterable of KernelSpec
+        jit : bool
+            Whether missing kernels are compiled.
+
+        Returns
+        -------
+        dict of KernelSpec to int
+            Their addresses.
 
         Raises
         ------
-        KernelsUnavailableError
-            One of them can't be had.
+        KernelUnavailableError
+            One of them can't be loaded or compiled.
         """
-        wanted = list(specs)
-        missing = [s for s in wanted if s not in self.addresses and not self._from_store(s)]
+        specs = list(specs)
+        missing = [s for s in specs if s not in self.addresses and not self._load_from_store(s)]
         for spec in missing:
             if not jit:
                 raise KernelUnavailableError(spec, "not in the store, and NKBLAS_JIT=never")
-            self._make(spec, self._compiler, contextlib.nullcontext)
-        return {spec: self.addresses[spec] for spec in wanted}
+            self._compile(spec, self._compiler, contextlib.nullcontext)
+        return {spec: self.addresses[spec] for spec in specs}
 
     def load_unlocked(self, specs: Iterable[KernelSpec]) -> None:
-        """Have kernels loaded; meanwhile other threads may prepare products.
+        """Load kernels without the lock: other threads may plan while one is compiled.
 
-        The caller is not inside of `nkblas.system.lock.preparing`.
+        The caller does not hold `planning_lock`.
 
         Raises
         ------
-        KernelsUnavailableError
-            One of them can't be had.
+        KernelUnavailableError
+            One of them can't be loaded or compiled.
         """
         for spec in specs:
             with planning_lock():
-                there = spec in self.addresses or self._from_store(spec)
-            if not there:
-                self._make(spec, self._compiler, planning_lock)
+                is_loaded = spec in self.addresses or self._load_from_store(spec)
+            if not is_loaded:
+                self._compile(spec, self._compiler, planning_lock)
 
     def compile_all(
-        self, specs: Iterable[KernelSpec], processes: int, done: Callable[[KernelSpec], None]
+        self, specs: Iterable[KernelSpec], processes: int, on_done: Callable[[KernelSpec], None]
     ) -> None:
-        """Have many kernels, compiled in so many processes; who can't be had is left out.
+        """Compile and load kernels, in several compiler processes at once.
 
-        `done` is called after each. The caller is not inside of `nkblas.system.lock.preparing`.
+        A kernel that can't be compiled is skipped. The caller does not hold `planning_lock`.
+
+        Parameters
+        ----------
+        specs : iterable of KernelSpec
+        processes : int
+            Number of compiler processes.
+        on_done : callable
+            Called after each kernel, by one thread at a time.
         """
-        left = list(specs)[::-1]
-        telling = threading.Lock()
+        queue = list(specs)[::-1]
+        callback_lock = threading.Lock()
 
         def work() -> None:
             compiler = Compiler()
             try:
-                while left:
+                while queue:
                     with contextlib.suppress(IndexError, KernelUnavailableError):
-                        self._make(spec := left.pop(), compiler, planning_lock)
-                        with telling:
-                            done(spec)
+                        self._compile(spec := queue.pop(), compiler, planning_lock)
+                        with callback_lock:
+                            on_done(spec)
             finally:
                 compiler.close()
 
-        threads = [threading.Thread(target=work, daemon=True) for _ in left[:processes]]
+        threads = [threading.Thread(target=work, daemon=True) for _ in queue[:processes]]
         for thread in threads:
             thread.start()
         try:
             for thread in threads:
                 thread.join()
         finally:
-            left.clear()  # an interrupt: what is under way is finished, and no more
+            queue.clear()  # after an interrupt: the threads finish their kernels, and end
 
     @property
     def is_full(self) -> bool:
-        """Whether there are so many that there should be no more of them."""
-        return len(self.addresses) >= MOST
+        """Whether `MAX_LOADED_KERNELS` are loaded."""
+        return len(self.addresses) >= MAX_LOADED_KERNELS
 
     def is_available(self, spec: KernelSpec) -> bool:
-        """Whether a kernel is there to be used: it does not have to be compiled."""
+        """Whether a kernel can be used without being compiled."""
         return spec in self.addresses or (not self.is_full and self.store.has(spec))
 
-    def where(self, spec: KernelSpec) -> str:
-        """Where a kernel is: "process", "store" or "nowhere" (yet)."""
+    def location(self, spec: KernelSpec) -> Location:
+        """Where a kernel is: loaded in this process, in the store, or nowhere: not compiled yet."""
         if spec in self.addresses:
             return "process"
         return "store" if self.store.get(self.store.key(spec)) is not None else "nowhere"
 
-    def _from_store(self, spec: KernelSpec) -> bool:
+    def _load_from_store(self, spec: KernelSpec) -> bool:
+        """Load a kernel from the store; whether it was there."""
         library = self.store.get(self.store.key(spec))
         if library is None:
             return False
         try:
             self.addresses[spec] = open_library(spec, library)
         except OSError as error:
-            log("warning", f"{spec.symbol} can't be loaded ({error}): it is made again")
+            log("warning", f"{spec.symbol} can't be loaded ({error}): it is compiled again")
             return False
         self.loaded += 1
         return True
 
-    def _make(self, spec: KernelSpec, compiler: Compiler, guard: Guard) -> None:
-        """Compile a kernel and load it; `guard` is around what a fork must not come into."""
+    def _compile(self, spec: KernelSpec, compiler: Compiler, lock: LockFactory) -> None:
+        """Compile a kernel, store it and load it.
+
+        Parameters
+        ----------
+        spec : KernelSpec
+        compiler : Compiler
+        lock : callable
+            `planning_lock`, unless the caller holds it: it is held where a fork must not happen,
+            during imports and the start of the compiler process.
+
+        Raises
+        ------
+        KernelUnavailableError
+            It can't be compiled, now or in an earlier attempt.
+        """
         if spec in self._failed:
             raise KernelUnavailableError(spec, self._failed[spec])
         try:
-            with guard():
+            with lock():
                 log("debug", f"compiling {spec.symbol}")
+                # imported here, as late as possible: a warm process does not need it
                 import subprocess  # noqa: F401
 
                 key = self.store.key(spec)
-                if not self.store.is_locked(key):  # else another process will have made it
+                if not self.store.is_locked(key):  # else another process is compiling it
                     compiler.start()
             with self.store.lock(key):
-                if spec in self.addresses or self._from_store(spec):
-                    return  # made by another while this one waited
+                if spec in self.addresses or self._load_from_store(spec):
+                    return  # another thread or process compiled it while this one waited
                 library = compiler.compile(spec)
                 self.store.put(key, library, spec)
                 self.addresses[spec] = open_library(spec, library)
         except NotLinkedError as error:
             log("warning", f"{error}; kernels stay in memory, for this process alone", once=True)
-            with guard():
+            with lock():
+                # imported here: it imports MLIR, which a process with a linker never does
                 from nkblas.codegen.lowering import pipeline
 
-                # the helper has gone through the same before
+                # the compiler process has done the same before, so that it does not crash this one
                 self.addresses[spec], engine = pipeline.in_memory(spec)
-                self._in_memory.append(engine)
+                self._execution_engines.append(engine)
         except (CompileError, OSError) as error:
-            if len(self._failed) >= MOST:
+            if len(self._failed) >= MAX_LOADED_KERNELS:
                 self._failed.clear()
             self._failed[spec] = str(error)
             raise KernelUnavailableError(spec, str(error)) from None
@@ -190,4 +230,6 @@ class Kernels:
 
 
 kernels = Kernels()
+"""The kernels of this process."""
+
 load = kernels.load

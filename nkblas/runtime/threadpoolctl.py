@@ -1,7 +1,7 @@
-"""What shows nkblas to threadpoolctl: to its ``threadpool_info`` and ``threadpool_limits``.
+"""Registers nkblas with threadpoolctl: for ``threadpool_info`` and ``threadpool_limits``.
 
 threadpoolctl is not imported here (that would take 2 ms, and set an environment variable). If it
-is there already, it gets to know nkblas at once; else when somebody imports it.
+is imported already, nkblas is registered at once; else as soon as it is imported.
 """
 
 import sys
@@ -17,16 +17,17 @@ NAME = "threadpoolctl"
 
 
 def register(threadpoolctl: Any) -> None:
-    """Make nkblas known to threadpoolctl; nothing happens with one older than 3.2."""
+    """Register nkblas with threadpoolctl; nothing happens with versions before 3.2."""
     if not hasattr(threadpoolctl, "register"):
         return
 
-    class Controller(threadpoolctl.LibController):
-        """The pool of nkblas. It is a BLAS for who limits BLAS alone."""
+    class Controller(threadpoolctl.LibController):  # type: ignore[misc]  # it has no types
+        """Controls nkblas's thread pool; it counts as a BLAS (``user_api="blas"``)."""
 
         user_api = "blas"
         internal_api = "nkblas"
-        filename_prefixes = ("_engine.",)  # and of those the one with these symbols:
+        filename_prefixes = ("_engine.",)
+        # other libraries may have this prefix: nkblas's engine is the one with these symbols
         check_symbols = ("nk_get_num_threads", "nk_set_num_threads")
 
         def set_additional_attributes(self) -> None:
@@ -34,6 +35,7 @@ def register(threadpoolctl: Any) -> None:
             self.architecture = cpu.isa.name
 
         def get_version(self) -> str:
+            # the package, which is above this module, has the version
             from nkblas import __version__
 
             return __version__
@@ -48,7 +50,7 @@ def register(threadpoolctl: Any) -> None:
 
 
 class Finder:
-    """Finds threadpoolctl where the finders after it in ``sys.meta_path`` do, and nothing else.
+    """A meta path finder for threadpoolctl alone: it wraps the loader that later finders find.
 
     It costs each import of a new module one call, a tenth of a microsecond.
     """
@@ -56,6 +58,7 @@ class Finder:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        """The spec of threadpoolctl with a `Loader`; None for any other module."""
         if name != NAME:
             return None
         for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
@@ -69,30 +72,34 @@ class Finder:
 
 
 class Loader:
-    """Loads threadpoolctl by the loader that was found for it, and registers nkblas."""
+    """Loads threadpoolctl with its own loader, and then registers nkblas."""
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
+        """The module, as its own loader creates it."""
+        module: ModuleType | None = self._loader.create_module(spec)
+        return module
 
     def exec_module(self, module: Any) -> None:
+        """Execute the module with its own loader, and register nkblas."""
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
         try:
             register(module)
-        except Exception as error:  # an unknown version of it is no reason to fail its import
-            log("warning", f"threadpoolctl does not get to know nkblas: {error}")
+        except Exception as error:  # an unknown version must not fail the user's import
+            log("warning", f"nkblas can't be registered with threadpoolctl: {error}")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
 
 
 def install() -> None:
-    """Make nkblas known to threadpoolctl, now or when it is imported."""
+    """Register nkblas with threadpoolctl, now or when it is imported."""
     sys.meta_path.insert(0, Finder())
     if sys.modules.get(NAME):
-        import threadpoolctl  # waits, if another thread is just importing it
+        # it is imported already; if another thread is importing it, this waits for the end
+        import threadpoolctl
 
         register(threadpoolctl)

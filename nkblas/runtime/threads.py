@@ -1,4 +1,8 @@
-"""How many threads a product may use."""
+"""The number of threads that a product may use.
+
+How many of them a product does use is decided in the engine (``nk_threads_for``,
+engine/partition.c).
+"""
 
 import operator
 from typing import SupportsIndex
@@ -9,20 +13,29 @@ from nkblas.system.cpu import cpu
 
 from . import threadpoolctl
 
+MAX_THREADS = 1 << 20
+"""Larger numbers mean the same."""
+
 
 def set_num_threads(n: SupportsIndex) -> None:
-    """Set how many threads a product may use, this thread included, in the whole process.
+    """Set how many threads a product may use, in the whole process.
 
     Parameters
     ----------
     n : int
-        At least 1. Small products use fewer, and none uses more than there are CPUs in the
-        affinity mask of the thread that asks for it.
+        At least 1: the calling thread counts. Small products use fewer, and no product uses more
+        than the calling thread's affinity mask has CPUs.
 
     Raises
     ------
-    TypeError, ValueError
-        `n` is no integer; it is below 1.
+    TypeError
+        `n` is not an integer.
+    ValueError
+        `n` is below 1.
+
+    See Also
+    --------
+    get_num_threads
     """
     try:
         number = operator.index(n)
@@ -30,7 +43,7 @@ def set_num_threads(n: SupportsIndex) -> None:
         raise TypeError(f"n: got {n!r}, expected an integer") from None
     if number < 1:
         raise ValueError(f"n: got {number}, expected at least 1")
-    lib.nk_set_num_threads(min(number, 1 << 20))
+    lib.nk_set_num_threads(min(number, MAX_THREADS))
 
 
 def get_num_threads() -> int:
@@ -41,6 +54,10 @@ def get_num_threads() -> int:
     Returns
     -------
     int
+
+    See Also
+    --------
+    set_num_threads
     """
     return int(lib.nk_get_num_threads())
 

@@ -18,7 +18,8 @@ from support import COMPLEX, DTYPES, LAYOUTS, ORDERS, Array, Layout, Order, fini
 
 import nkblas
 from nkblas.base.isa import ISAS
-from nkblas.planning.plan import Plan, stream_shape
+from nkblas.planning.plan import Plan
+from nkblas.planning.schedule import stream_shape
 
 FLOATS = (*DTYPES, *COMPLEX, "float16")
 SHAPES = [

@@ -106,7 +106,7 @@ STORE = {
     "a plan that can't be run": (
         """
         from nkblas.planning import measured_plans
-        from nkblas.planning.plan import Schedule
+        from nkblas.planning.schedule import Schedule
         read, infeasible_reason = measured_plans.from_text, Schedule.infeasible_reason
         def broken(*args):
             Schedule.infeasible_reason = lambda *_: ""

@@ -1,4 +1,4 @@
-"""Memory: what lies beyond operands is not touched, and what a process holds is bounded.
+"""Memory: nothing beyond operands is accessed, and the memory of a process is bounded.
 
 Small runs of tests/tools/guard.py, leaks.py and engine.c; `make guard`, `make leaks` and
 `make sanitize` run them for longer.
@@ -30,7 +30,7 @@ ISA_NAMES = sorted(
 
 
 def outcome(function: Callable[[], object]) -> int:
-    """The status of a process that calls a function."""
+    """The exit status of a child process that calls a function."""
     child = os.fork()
     if child == 0:
         faulthandler.disable()
@@ -40,8 +40,8 @@ def outcome(function: Callable[[], object]) -> int:
 
 
 @pytest.mark.parametrize("size", [1, 7, 4095, 4096, 4097])
-def test_areas_end(size: int) -> None:
-    """A byte beyond the array on that side is a fault, read or written; none inside is."""
+def test_areas_are_fenced(size: int) -> None:
+    """Reading or writing the byte beyond the fenced side faults; no byte of the array does."""
     area = Area(size)
     for at_end in (True, False):
         array = area.hold(np.arange(size, dtype=np.uint8), at_end)
@@ -53,7 +53,7 @@ def test_areas_end(size: int) -> None:
         assert outcome(partial(ctypes.memset, beyond, 1, 1)) == -signal.SIGSEGV
 
 
-def test_arrays_lie_in_areas_as_they_are() -> None:
+def test_areas_preserve_strides() -> None:
     whole = np.arange(9 * 8 * 7.0).reshape(9, 8, 7)
     views = (
         whole[::-2, 1::3, ::-1],
@@ -77,15 +77,15 @@ def options(**changes: int | str) -> argparse.Namespace:
 
 @pytest.mark.parametrize("kind", guard.KINDS)
 @pytest.mark.parametrize("isa", ISA_NAMES)
-def test_nothing_beyond_is_touched(isa: str, kind: str) -> None:
+def test_nothing_beyond_operands_is_accessed(isa: str, kind: str) -> None:
     found = guard.run(isa, kind, options(kernels=2, products=15))
     assert not found.faults, "\n".join(found.faults)
     assert found.checked > 10 if kind == "kernels" else found.products > 15
 
 
 @pytest.mark.parametrize("dimension", ["m", "n"])
-def test_what_goes_too_far_is_found(dimension: str) -> None:
-    """A row or a column more than there is, of small operands too; and whose it is."""
+def test_overruns_are_found(dimension: str) -> None:
+    """One row or column too many, of small operands too; the report names the operand."""
     found = guard.run(nkblas.cpu.isa.name, "products", options(products=4, spoil=dimension))
     assert len(found.faults) >= 3, found
     assert any("SIGSEGV" in fault and "because of " in fault for fault in found.faults), found
@@ -97,47 +97,50 @@ def test_memory_does_not_grow() -> None:
 
 
 def test_plans_and_kernels_are_bounded() -> None:
-    """The table begins anew when it is full, under products of other threads; kernels that are
-    there serve when there are many."""
+    """A full plan table is cleared while other threads multiply.
+
+    With `MAX_LOADED_KERNELS` loaded, products use the kernels that are there.
+    """
     report, _ = run(
         """
         from nkblas.runtime import abi, kernels, plan_table
-        plan_table.MAX_PROBLEMS, kernels.MOST = 40, 12
-        done, most, wrong = [], 0, []
+        plan_table.MAX_PROBLEMS, kernels.MAX_LOADED_KERNELS = 40, 12
+        done, max_problems, errors = [], 0, []
 
-        def others():
+        def multiply_meanwhile():
             while not done:
                 try:
                     multiply((30, 40, 50), (7, 8, 9), (300, 200, 100))
                 except AssertionError as error:
-                    wrong.append(str(error))
+                    errors.append(str(error))
 
-        threads = [threading.Thread(target=others) for _ in range(2)]
+        threads = [threading.Thread(target=multiply_meanwhile) for _ in range(2)]
         for thread in threads:
             thread.start()
         for i in range(400):
             multiply((i % 23 + 1, i % 29 + 1, i % 7 + 1))
-            most = max(most, len(plan_table.plans_in_table) + len(plan_table.fallback_reasons))
+            problems = len(plan_table.plans_in_table) + len(plan_table.fallback_reasons)
+            max_problems = max(max_problems, problems)
         done.append(True)
         for thread in threads:
             thread.join()
-        improve((5, 5, 5))  # who asks for it has it
+        improve((5, 5, 5))  # an explicit request loads kernels all the same
         loaded = len(kernels.kernels.addresses)
         for i in range(3):
             multiply((9, 9, 9))
         problem = nkblas.explain(*operands(9, 9, 9)).problem
         threshold = plan_table.lib.nk_table_find(abi.problem_to_c(problem)).tier_up_after
-        report(most=most, wrong=wrong, many=kernels.kernels.is_full, threshold=threshold,
-               more=len(kernels.kernels.addresses) - loaded)
+        report(max_problems=max_problems, errors=errors, is_full=kernels.kernels.is_full,
+               threshold=threshold, newly_loaded=len(kernels.kernels.addresses) - loaded)
         """
     )
-    assert report["most"] <= 40
-    assert not report["wrong"]
+    assert report["max_problems"] <= 40
+    assert not report["errors"]
     assert report["fallbacks"] == 0
-    assert (report["many"], report["threshold"], report["more"]) == (True, 0, 0)
+    assert (report["is_full"], report["threshold"], report["newly_loaded"]) == (True, 0, 0)
 
 
-def test_what_was_recorded_is_forgotten() -> None:
+def test_recordings_are_freed() -> None:
     report, _ = run(
         """
         from nkblas._engine import ffi, lib
@@ -145,26 +148,37 @@ def test_what_was_recorded_is_forgotten() -> None:
             multiply((3, 4, 5))
             with nkblas.record() as inner:
                 multiply((4, 5, 6))
-            held = lib.nk_recorded(ffi.NULL, 0)
+            during = lib.nk_recorded(ffi.NULL, 0)
             multiply((4, 5, 6))
-        report(outer=sum(outer.values()), inner=sum(inner.values()), held=held,
-               left=lib.nk_recorded(ffi.NULL, 0))
+        report(outer=sum(outer.values()), inner=sum(inner.values()), during=during,
+               after=lib.nk_recorded(ffi.NULL, 0))
         """
     )
-    assert (report["outer"], report["inner"], report["held"], report["left"]) == (3, 1, 2, 0)
+    assert (report["outer"], report["inner"], report["during"], report["after"]) == (3, 1, 2, 0)
 
 
 @pytest.mark.parametrize("sanitizer", ["thread", "address,undefined"])
 @pytest.mark.skipif(not shutil.which("gcc"), reason="there is no gcc")
 def test_the_engine_is_sound(sanitizer: str, tmp_path: Path) -> None:
-    """Callers at once, while plans come and go."""
+    """Concurrent callers under a sanitizer, while plans are inserted and removed."""
     program = tmp_path / "engine"
-    names = ("gemm.c", "table.c", "threads.c", "memory.c", "record.c")
+    names = (
+        "dispatch.c",
+        "macrokernel.c",
+        "memory.c",
+        "partition.c",
+        "plan_table.c",
+        "record.c",
+        "thread_pool.c",
+    )
     sources = [TOOLS / "engine.c", *(ENGINE_SOURCES / name for name in names)]
-    command = ["gcc", "-std=gnu11", "-O1", "-g", f"-fsanitize={sanitizer}", f"-I{ENGINE_SOURCES}"]
-    command += [*map(str, sources), "-lm", "-lpthread", "-o", str(program)]
-    if subprocess.run(command, capture_output=True).returncode:
+    command = ["gcc", "-std=gnu11", "-O1", "-g", f"-fsanitize={sanitizer}", "-o", str(program)]
+    if subprocess.run(
+        [*command, "-xc", "-"], input=b"int main() {}", capture_output=True
+    ).returncode:
         pytest.skip(f"the compiler has no -fsanitize={sanitizer}")
+    command += [f"-I{ENGINE_SOURCES}", *map(str, sources), "-lm", "-lpthread"]
+    subprocess.run(command, check=True)
     ran = subprocess.run([str(program), "3000"], capture_output=True, text=True, timeout=100)
     if "unexpected memory mapping" in ran.stderr:
         pytest.skip("ThreadSanitizer does not run on this system")

@@ -1,4 +1,4 @@
-"""Threads: the same bits for any number of them, and a pool that stands what processes do."""
+"""Threads: the same bits for any number of them, and a pool that survives forks and signals."""
 
 import contextlib
 import ctypes
@@ -37,24 +37,25 @@ from nkblas import _engine
 from nkblas._engine import ffi, lib
 from nkblas.base.families import family
 from nkblas.base.problem import Problem
-from nkblas.planning import plan
+from nkblas.planning.plan import base_tile, make_plan
+from nkblas.planning.schedule import Schedule
 from nkblas.runtime import abi
 from nkblas.runtime.kernels import kernels
 from nkblas.system import config
 from nkblas.system.lock import planning_lock
 
 CPUS = len(os.sched_getaffinity(0))
-MANY = (2, 3, CPUS + 5)
+THREAD_COUNTS = (2, 3, CPUS + 5)
 ENGINE = Path(_engine.__file__)
 
 by_dtype = pytest.mark.parametrize("dtype", DTYPES)
-on_two_cpus = pytest.mark.skipif(CPUS < 2, reason="one CPU: no product has a second thread")
+on_two_cpus = pytest.mark.skipif(CPUS < 2, reason="with one CPU, no product has a second thread")
 compiler = shutil.which("cc") or shutil.which("gcc")
 with_compiler = pytest.mark.skipif(not compiler, reason="there is no C compiler")
 
 
 @pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
+def restore_num_threads() -> Iterator[None]:
     before = nkblas.get_num_threads()
     yield
     nkblas.set_num_threads(before)
@@ -64,21 +65,21 @@ def as_before() -> Iterator[None]:
 
 
 def assert_same_bits(product: Callable[[], Array]) -> Array:
-    """By one thread and by many."""
+    """Check that one thread and several compute the same bits; return the result."""
     nkblas.set_num_threads(1)
-    alone = product()
-    for number in MANY:
+    single = product()
+    for number in THREAD_COUNTS:
         nkblas.set_num_threads(number)
-        assert product().tobytes() == alone.tobytes(), f"{number} threads"
-    return alone
+        assert product().tobytes() == single.tobytes(), f"{number} threads"
+    return single
 
 
 def make_large(problem: Problem | None) -> None:
-    """Have the engine take a problem that it knows for a large one: for many threads and chunks."""
+    """Make the engine divide a problem in its table among many threads, as if it were large."""
     assert problem is not None
-    known = lib.nk_table_find(abi.problem_to_c(problem))
-    if known != ffi.NULL:
-        known.nanoseconds = 1e9
+    c_plan = lib.nk_table_find(abi.problem_to_c(problem))
+    if c_plan != ffi.NULL:
+        c_plan.nanoseconds = 1e9
 
 
 def random(*shape: int, dtype: str, seed: int = 0) -> Array:
@@ -87,7 +88,7 @@ def random(*shape: int, dtype: str, seed: int = 0) -> Array:
 
 @by_dtype
 @pytest.mark.parametrize("shape", [(50, 50, 60), (65, 130, 33), (129, 128, 127), (7, 900, 64)])
-def test_bits_where_threads_begin(shape: tuple[int, int, int], dtype: str) -> None:
+def test_bits_near_the_thread_threshold(shape: tuple[int, int, int], dtype: str) -> None:
     m, n, k = shape
     a, b = random(m, k, dtype=dtype), random(k, n, dtype=dtype, seed=1)
     for left, right in itertools.product((a, a.copy("F")), (b, b.copy("F"))):
@@ -112,7 +113,7 @@ layouts = st.sampled_from([layout for layout in LAYOUTS.values() if not layout.s
 def test_bits_of_any_product(
     shape: tuple[int, int, int], of_a: Layout, of_b: Layout, of_c: Layout, dtype: str
 ) -> None:
-    """Whatever plan it has, cut into many chunks."""
+    """Any plan, divided into many chunks."""
     m, n, k = shape
     a = of_a.arrange(random(m, k, dtype=dtype), dtype)
     b = of_b.arrange(random(k, n, dtype=dtype, seed=1), dtype)
@@ -154,37 +155,37 @@ def matrix(x: Array) -> Any:
 @pytest.mark.parametrize("of_b", ["rows", "columns", "every third column"])
 @pytest.mark.parametrize("of_a", ["rows", "columns", "every third column"])
 def test_bits_of_every_schedule(of_a: str, of_b: str, of_c: str, dtype: str) -> None:
-    """Packed or not, in each order of the loops, with several cache blocks in each dimension."""
+    """Operands packed or in place, both loop orders, several cache blocks in each dimension."""
     m, n, k = 37, 150, 70
-    tile = plan.base_tile(nkblas.cpu.isa.base, family(dtype, "fma"))
+    tile = base_tile(nkblas.cpu.isa.base, family(dtype, "fma"))
     a = LAYOUTS[of_a].arrange(random(m, k, dtype=dtype), dtype)
     b = LAYOUTS[of_b].arrange(random(k, n, dtype=dtype, seed=1), dtype)
     _, out = LAYOUTS[of_c].empty((m, n), dtype, fill=0)
     operands = [matrix(x) for x in (a, b, out)]
-    steps = ffi.new("nk_batch_strides *")
-    problem = abi.problem_from_c(lib.nk_describe(DTYPES.index(dtype), m, n, k, *operands, steps))
+    strides = ffi.new("nk_batch_strides *")
+    problem = abi.problem_from_c(lib.nk_describe(DTYPES.index(dtype), m, n, k, *operands, strides))
     schedules = [
-        plan.Schedule("tiles", *tile, 30, 2 * tile[0], 2 * tile[1], *choices)
+        Schedule("tiles", *tile, 30, 2 * tile[0], 2 * tile[1], *choices)
         for choices in itertools.product((False, True), repeat=3)
     ]
     schedules = [s for s in schedules if not s.infeasible_reason(problem, nkblas.cpu)]
     assert len(schedules) >= 2
     results = set()
     for schedule in schedules:
-        made = plan.make_plan(problem, nkblas.cpu, schedule)
+        plan = make_plan(problem, nkblas.cpu, schedule)
         with planning_lock():
-            c_plan = abi.plan_to_c(made, kernels.load(made.kernels))
+            c_plan = abi.plan_to_c(plan, kernels.load(plan.kernels))
         c_plan.nanoseconds = 1e9
-        for number in (1, *MANY):
+        for number in (1, *THREAD_COUNTS):
             out[...] = np.nan
-            arguments = [operand[0] for operand in operands]
-            assert lib.nk_run_plan(c_plan, *arguments, 1, steps[0], lib.nk_plain_args, number) == 1
+            matrices = [operand[0] for operand in operands]
+            assert lib.nk_run_plan(c_plan, *matrices, 1, strides[0], lib.nk_plain_args, number) == 1
             results.add(out.tobytes())
     assert len(results) == 1
     assert np.allclose(out, a @ b, atol=1e-3)
 
 
-def test_explain_tells_the_threads() -> None:
+def test_explain_shows_the_threads() -> None:
     small, large = np.ones((8, 8)), np.ones((900, 900))
     nkblas.set_num_threads(CPUS + 3)
     assert nkblas.explain(small, small).threads == 1
@@ -194,7 +195,7 @@ def test_explain_tells_the_threads() -> None:
     assert nkblas.explain(large, large).threads == 1
 
 
-# ---- the pool by itself: jobs whose chunks are Python
+# ---- the pool by itself: jobs whose chunks are Python functions
 
 Work = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
 pool = ctypes.CDLL(str(ENGINE))
@@ -207,11 +208,17 @@ pool.nk_parallel.argtypes = [
     ctypes.c_void_p,
 ]
 libm = ctypes.CDLL("libm.so.6")
-LONG = 1e9
+LONG_NS = 1e9
+"""Nanoseconds of a job that is worth waking all threads for."""
+
+SHORT_NS = 20e3
+"""Nanoseconds of a job that is not worth waking a thread for."""
 
 
-def job(threads: int, chunks: int, chunk: Callable[[int], Any], nanoseconds: float = LONG) -> None:
-    """Run a job; what goes wrong in a chunk goes wrong here."""
+def run_job(
+    threads: int, chunks: int, chunk: Callable[[int], Any], nanoseconds: float = LONG_NS
+) -> None:
+    """Run a job; an exception in a chunk is raised here."""
     errors: list[BaseException] = []
 
     def work(_: object, i: int) -> None:
@@ -225,19 +232,21 @@ def job(threads: int, chunks: int, chunk: Callable[[int], Any], nanoseconds: flo
         raise errors[0]
 
 
-def together(chunk: Callable[[int], Any] = lambda i: None, nanoseconds: float = LONG) -> None:
-    """A job of two chunks, each of which waits until the other one has begun on another thread."""
+def run_on_two_threads(
+    chunk: Callable[[int], Any] = lambda i: None, nanoseconds: float = LONG_NS
+) -> None:
+    """Run a job of two chunks on two threads: each chunk waits until both have started."""
     barrier = threading.Barrier(2)
 
     def wait(i: int) -> None:
         barrier.wait(10)
         chunk(i)
 
-    job(2, 2, wait, nanoseconds)
+    run_job(2, 2, wait, nanoseconds)
 
 
 def workers() -> list[int]:
-    """The pool's threads."""
+    """Thread ids of the pool's workers."""
     found = []
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):  # a thread that has just ended
@@ -248,18 +257,18 @@ def workers() -> list[int]:
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("chunks", [0, 1, 2, 7, 300])
-def test_each_chunk_is_done_once(chunks: int, threads: int) -> None:
+def test_each_chunk_runs_once(chunks: int, threads: int) -> None:
     done: list[int] = []
-    job(threads, chunks, done.append)
+    run_job(threads, chunks, done.append)
     assert sorted(done) == list(range(chunks))
 
 
 @on_two_cpus
 @pytest.mark.parametrize("pause", [0, 1e-3, 5e-2])
 def test_workers_take_part(pause: float) -> None:
-    """Those that look out for a job, and those that sleep."""
+    """Workers that spin while they wait for a job, and workers that sleep."""
     for _ in range(10):
-        together()
+        run_on_two_threads()
         time.sleep(pause)
 
 
@@ -267,7 +276,7 @@ def test_workers_take_part(pause: float) -> None:
 def test_short_jobs_wake_nobody() -> None:
     time.sleep(0.01)
     seen: set[int] = set()
-    job(2, 2, lambda i: seen.add(threading.get_ident()), 20e3)
+    run_job(2, 2, lambda i: seen.add(threading.get_ident()), SHORT_NS)
     assert seen == {threading.get_ident()}
 
 
@@ -277,10 +286,10 @@ def test_jobs_in_a_row_keep_workers_awake() -> None:
         seen.add(threading.get_ident())
         time.sleep(0.005)
 
-    for _ in range(200):  # each of two jobs comes at once, unless this thread is held up
+    for _ in range(200):  # the second job follows at once, unless this thread is preempted
         seen: set[int] = set()
-        job(1, 1, lambda i: None)
-        job(2, 2, chunk, 20e3)
+        run_job(1, 1, lambda i: None)
+        run_job(2, 2, chunk, SHORT_NS)
         if len(seen) == 2:
             return
     pytest.fail("no worker was awake")
@@ -288,22 +297,22 @@ def test_jobs_in_a_row_keep_workers_awake() -> None:
 
 @on_two_cpus
 def test_busy_pool() -> None:
-    """A job that comes while there is one runs on its caller's thread."""
+    """A job that is submitted while the pool runs another one stays on its caller's thread."""
     seen: dict[int, set[int]] = {0: set(), 1: set()}
     callers: dict[int, int] = {}
 
-    def another(i: int) -> None:
+    def submit_another(i: int) -> None:
         callers[i] = threading.get_ident()
-        job(2, 4, lambda _: seen[i].add(threading.get_ident()))
+        run_job(2, 4, lambda _: seen[i].add(threading.get_ident()))
 
-    together(another)
+    run_on_two_threads(submit_another)
     assert seen == {i: {caller} for i, caller in callers.items()}
 
 
 @on_two_cpus
 @pytest.mark.parametrize("flag", [0x01, 0x04, 0x08, 0x10])
 def test_floating_point_flags(flag: int) -> None:
-    """Those that a worker raises are the caller's; no others come with them."""
+    """The caller gets the flags that a worker raises, and no others."""
     me = threading.get_ident()
 
     def chunk(i: int) -> None:
@@ -311,9 +320,9 @@ def test_floating_point_flags(flag: int) -> None:
             libm.feraiseexcept(flag)
 
     libm.feclearexcept(0x3F)
-    together()
+    run_on_two_threads()
     before = libm.fetestexcept(0x1F)
-    together(chunk)
+    run_on_two_threads(chunk)
     after = libm.fetestexcept(0x1F)
     libm.feclearexcept(0x3F)
     assert not before & flag
@@ -326,11 +335,11 @@ def test_rounding_mode(mode: int) -> None:
     seen = {}
     libm.fesetround(mode)
     try:
-        together(lambda i: seen.setdefault(threading.get_ident(), libm.fegetround()))
+        run_on_two_threads(lambda i: seen.setdefault(threading.get_ident(), libm.fegetround()))
     finally:
         libm.fesetround(0)
     assert list(seen.values()) == [mode, mode]
-    together(lambda i: seen.__setitem__(threading.get_ident(), libm.fegetround()))
+    run_on_two_threads(lambda i: seen.__setitem__(threading.get_ident(), libm.fegetround()))
     assert list(seen.values()) == [0, 0]
 
 
@@ -350,18 +359,18 @@ def test_flush_to_zero() -> None:
     changed[7] |= flush
     libm.fesetenv(changed)
     try:
-        together(lambda i: seen.setdefault(threading.get_ident(), control() & flush))
+        run_on_two_threads(lambda i: seen.setdefault(threading.get_ident(), control() & flush))
     finally:
         libm.fesetenv(before)
     assert list(seen.values()) == [flush, flush]
-    together(lambda i: seen.__setitem__(threading.get_ident(), control() & flush))
+    run_on_two_threads(lambda i: seen.__setitem__(threading.get_ident(), control() & flush))
     assert list(seen.values()) == [0, 0]
 
 
 @on_two_cpus
-def test_signals_are_not_for_workers() -> None:
-    """But for those that a thread brings upon itself: faulthandler is to see them."""
-    together()
+def test_workers_block_signals() -> None:
+    """All but synchronous ones, such as SIGSEGV, which faulthandler handles."""
+    run_on_two_threads()
     for worker in workers():
         status = Path(f"/proc/self/task/{worker}/status").read_text()
         (blocked,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigBlk"))
@@ -375,15 +384,18 @@ def test_signals_are_not_for_workers() -> None:
 @with_compiler
 @on_two_cpus
 def test_no_races(tmp_path: Path) -> None:
-    """Callers at once, under ThreadSanitizer: jobs of every size, workers asleep and awake."""
+    """Concurrent callers under ThreadSanitizer: jobs of every size, workers asleep and awake."""
     program = tmp_path / "pool"
-    sources = [TOOLS / "pool.c", ENGINE_SOURCES / "threads.c"]
+    sources = [TOOLS / "pool.c", ENGINE_SOURCES / "thread_pool.c"]
     if not sources[1].exists():
         pytest.skip("the sources are not here")
-    options = ["-std=gnu11", "-O1", "-g", "-fsanitize=thread", f"-I{ENGINE_SOURCES}"]
-    command = [str(compiler), *options, *map(str, sources), "-lm", "-lpthread", "-o", str(program)]
-    if subprocess.run(command, capture_output=True).returncode:
+    command = [str(compiler), "-std=gnu11", "-O1", "-g", "-fsanitize=thread", "-o", str(program)]
+    if subprocess.run(
+        [*command, "-xc", "-"], input=b"int main() {}", capture_output=True
+    ).returncode:
         pytest.skip("the compiler has no ThreadSanitizer")
+    command += [f"-I{ENGINE_SOURCES}", *map(str, sources), "-lm", "-lpthread"]
+    subprocess.run(command, check=True)
     ran = subprocess.run([str(program), "10000"], capture_output=True, text=True, timeout=60)
     if "unexpected memory mapping" in ran.stderr:
         pytest.skip("ThreadSanitizer does not run on this system")
@@ -410,7 +422,7 @@ def workers():
             pass
     return found
 
-def used(worker):
+def cpu_time(worker):
     return time.clock_gettime(~worker << 3 | 6)
 
 def operand(size):
@@ -430,8 +442,8 @@ for _ in range(10):
 
 
 def program(text: str, *options: str, **changes: Any) -> Any:
-    """What a program reports that knows some products and their results."""
-    # most programs that fork have threads of their own, of which Python 3.12 warns
+    """The report of a program that starts with `PRELUDE`."""
+    # Python 3.12 warns of forks while there are threads, as in most of these programs
     quiet = ["-W", "ignore:This process:DeprecationWarning"]
     found, errors = run(text, *quiet, *options, prelude=PRELUDE, **changes)
     assert errors == ""
@@ -450,7 +462,7 @@ FORKS = """
     def reap():
         states.append(os.waitstatus_to_exitcode(os.waitpid(children.pop(0), 0)[1]))
 
-    sys.setswitchinterval(1e-4)  # threads change places everywhere
+    sys.setswitchinterval(1e-4)  # so that threads are switched anywhere
     threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
     for thread in threads:
         thread.start()
@@ -484,28 +496,28 @@ def test_forks_while_threads_multiply() -> None:
 
 
 def test_fork_of_an_idle_pool() -> None:
-    """It ends before a fork, and both sides start one of their own. No other thread was there."""
+    """The pool ends before a fork; parent and child each start a new one, without a warning."""
     program_text = """
         while threading.active_count() > 1:
-            time.sleep(0.01)  # something is compiled in the background
+            time.sleep(0.01)  # a kernel is being compiled in the background
         before = len(workers())
         child = os.fork()
-        left = len(workers())
+        after_fork = len(workers())
         check(400)
-        again = len(workers())
+        restarted = len(workers())
         if child == 0:
-            os._exit([left, again] != [0, before])
+            os._exit([after_fork, restarted] != [0, before])
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        report(before=before, left=left, again=again, status=status)
+        report(before=before, after_fork=after_fork, restarted=restarted, status=status)
     """
     options = ["-W", "error::DeprecationWarning"]  # Python 3.12 warns of forks among threads
     found = program(program_text, *options)
     expected = min(3, CPUS) - 1
-    assert found == {"before": expected, "left": 0, "again": expected, "status": 0}
+    assert found == {"before": expected, "after_fork": 0, "restarted": expected, "status": 0}
 
 
 def test_fork_in_a_thread() -> None:
-    """The child's only thread is not its parent's main thread; it forks again."""
+    """The only thread of the child is not its parent's main thread; the child forks again."""
     program_text = """
         states = []
 
@@ -542,16 +554,16 @@ def test_multiprocessing(method: str) -> None:
         with multiprocessing.get_context("{method}").Pool(2) as processes:
             x = operands[400]
             found = processes.starmap_async(nkblas.matmul, [(x, x)] * 6).get(60)
-        report(right=[c.tobytes() == results[400] for c in found])
+        report(correct=[c.tobytes() == results[400] for c in found])
     """
-    assert program(program_text) == {"right": [True] * 6}
+    assert program(program_text) == {"correct": [True] * 6}
 
 
 def test_many_python_threads() -> None:
-    """16 at once: right results, and no more threads than those and the pool's."""
+    """16 threads at once: correct results, and no threads beyond these and the pool's."""
     program_text = """
         before = len(os.listdir("/proc/self/task")) - len(workers())
-        most, done = 0, []
+        max_threads, done = 0, []
 
         def work(size):
             for _ in range(30):
@@ -562,18 +574,18 @@ def test_many_python_threads() -> None:
         for thread in threads:
             thread.start()
         while any(thread.is_alive() for thread in threads):
-            most = max(most, len(os.listdir("/proc/self/task")))
+            max_threads = max(max_threads, len(os.listdir("/proc/self/task")))
             time.sleep(1e-3)
-        report(before=before, most=most, workers=len(workers()), done=len(done))
+        report(before=before, max_threads=max_threads, workers=len(workers()), done=len(done))
     """
     found = program(program_text)
     assert found["done"] == 16
     assert found["workers"] == min(3, CPUS) - 1
-    # one more may compile in the background
-    assert found["most"] <= found["before"] + 16 + found["workers"] + 1
+    # one more thread may compile in the background
+    assert found["max_threads"] <= found["before"] + 16 + found["workers"] + 1
 
 
-def test_set_num_threads_meanwhile() -> None:
+def test_set_num_threads_while_threads_multiply() -> None:
     program_text = """
         stop, done = False, [0] * 3
 
@@ -602,23 +614,23 @@ def test_set_num_threads_meanwhile() -> None:
 
 @on_two_cpus
 def test_one_cpu_is_left() -> None:
-    """After the pool has started: its workers rest, until there are CPUs again."""
+    """Workers stay asleep while the affinity mask has one CPU, and work again afterwards."""
     program_text = """
         (worker, *_) = workers()
         os.sched_setaffinity(0, {min(cpus)})
         time.sleep(0.05)
-        before = used(worker)
+        before = cpu_time(worker)
         for _ in range(20):
             check(400)
-        alone = used(worker) - before
+        on_one_cpu = cpu_time(worker) - before
         explained = nkblas.explain(operands[400], operands[400]).threads
         os.sched_setaffinity(0, cpus)
         for _ in range(200):
             check(400)
-        report(alone=alone, explained=explained, later=used(worker) - before)
+        report(on_one_cpu=on_one_cpu, explained=explained, later=cpu_time(worker) - before)
     """
     found = program(program_text)
-    assert found["alone"] == 0
+    assert found["on_one_cpu"] == 0
     assert found["explained"] == 1
     assert found["later"] > 0
 
@@ -645,9 +657,10 @@ def test_workers_are_off_the_callers_cpu() -> None:
         os.sched_setaffinity(0, two)
         check(400)
         (worker, *_) = workers()
-        report(left=len(os.sched_getaffinity(worker)), among=os.sched_getaffinity(worker) < two)
+        mask = os.sched_getaffinity(worker)
+        report(cpus=len(mask), is_subset=mask < two)
     """
-    assert program(program_text) == {"left": 1, "among": True}
+    assert program(program_text) == {"cpus": 1, "is_subset": True}
 
 
 NO_THREADS = """
@@ -658,7 +671,7 @@ NO_THREADS = """
 #include <stdlib.h>
 #include <string.h>
 
-/* Grants the engine so many threads, and everybody else all. */
+/* Grants the engine $GRANTED threads, and other callers any number. */
 int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
                    void *argument)
 {
@@ -690,7 +703,7 @@ def test_system_refuses_threads(granted: int, tmp_path: Path) -> None:
 
 
 def test_interrupt() -> None:
-    """Ctrl-C reaches Python's main thread, whichever threads multiply."""
+    """Ctrl-C reaches Python's main thread while the pool's threads multiply."""
     process = start(
         """
         x = operand(1000)
@@ -728,7 +741,7 @@ def test_overflow_in_any_chunk(place: tuple[int, int], dtype: str) -> None:
 
 
 def test_nothing_leaks() -> None:
-    """Neither calls nor threads that come and go, nor numbers of threads that change."""
+    """Memory does not grow with calls, with threads that end, or with changed thread counts."""
     program_text = """
         x = operands[100]
         strided = np.zeros((200, 200), "float32")[::2, ::2]
@@ -738,7 +751,7 @@ def test_nothing_leaks() -> None:
                 nkblas.set_num_threads(i % 4 + 1)
                 nkblas.matmul(strided, x)
 
-        def come_and_go(threads):
+        def start_and_join(threads):
             for _ in range(threads):
                 thread = threading.Thread(target=multiply, args=(2,))
                 thread.start()
@@ -748,21 +761,21 @@ def test_nothing_leaks() -> None:
             return int(open("/proc/self/statm").read().split()[1]) * 4096  # resident
 
         multiply(1000)
-        come_and_go(20)
+        start_and_join(20)
         before = memory()
         multiply(10000)
-        come_and_go(300)
-        report(grown=memory() - before, workers=len(workers()))
+        start_and_join(300)
+        report(growth=memory() - before, workers=len(workers()))
     """
     found = program(program_text)
     assert found["workers"] == min(4, CPUS) - 1
-    assert found["grown"] < 8 << 20
+    assert found["growth"] < 8 << 20
 
 
 @pytest.mark.parametrize(
     "end",
     [
-        "check(400)",  # workers look out for the next job
+        "check(400)",  # workers spin, waiting for the next job
         "threading.Thread(target=forever, daemon=True).start(); time.sleep(0.05)",
         "threading.Thread(target=forever, daemon=True).start(); check(400); os._exit(0)",
         "threading.Thread(target=forever, daemon=True).start(); sys.exit(0)",
@@ -781,9 +794,9 @@ def test_end_of_the_interpreter(end: str) -> None:
     assert program(program_text) == {"done": True}
 
 
-# ---- how many
+# ---- the number of threads
 
-CHOICES: list[tuple[dict[str, str], int]] = [
+ENVIRONMENTS: list[tuple[dict[str, str], int]] = [
     ({}, 7),
     ({"NKBLAS_NUM_THREADS": "3"}, 3),
     ({"NKBLAS_NUM_THREADS": "3", "OMP_NUM_THREADS": "5"}, 3),
@@ -799,8 +812,8 @@ CHOICES: list[tuple[dict[str, str], int]] = [
 ]
 
 
-@pytest.mark.parametrize(("environment", "expected"), CHOICES)
-def test_number_of_the_environment(environment: dict[str, str], expected: int) -> None:
+@pytest.mark.parametrize(("environment", "expected"), ENVIRONMENTS)
+def test_num_threads_from_the_environment(environment: dict[str, str], expected: int) -> None:
     assert threads_of(environment) == expected
 
 
@@ -809,7 +822,7 @@ def threads_of(environment: dict[str, str]) -> int:
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "2,3", "0x2"])
-def test_environment_that_is_wrong(text: str) -> None:
+def test_invalid_environment(text: str) -> None:
     with pytest.raises(ValueError, match="NKBLAS_NUM_THREADS") as error:
         threads_of({"NKBLAS_NUM_THREADS": text})
     assert repr(text) in str(error.value)
@@ -830,7 +843,7 @@ def test_set_num_threads() -> None:
         assert (nkblas.matmul(x, x) == 200).all()
 
 
-def test_set_num_threads_to_nonsense() -> None:
+def test_set_num_threads_to_invalid_values() -> None:
     before = nkblas.get_num_threads()
     for value in (0, -1):
         with pytest.raises(ValueError, match=f"n: got {value}"):

@@ -51,7 +51,8 @@ from nkblas.base.isa import ISAS
 from nkblas.base.problem import Problem
 from nkblas.codegen.lowering.guard_pages import Area, bounds, extent
 from nkblas.planning import cost_model
-from nkblas.planning.plan import Plan, base_plan, can_reduce_in_place, make_plan
+from nkblas.planning.plan import Plan, base_plan, make_plan
+from nkblas.planning.schedule import can_reduce_in_place
 from nkblas.runtime import abi, plan_table
 from nkblas.runtime.kernels import kernels
 from nkblas.system.lock import planning_lock
@@ -589,7 +590,9 @@ def spoil(dimension: str) -> None:
     def insert(plan: Plan, *, tier_up_after: int = 0, jit: bool = True) -> None:
         problem = plan.problem
         larger = problem._replace(**{dimension: getattr(problem, dimension) + 1})
-        if plan.schedule.kind == "base" or not plan.schedule.infeasible_reason(larger, nkblas.cpu):
+        panels = cost_model.prepacked_panels(larger, nkblas.cpu)
+        schedule = plan.schedule
+        if schedule.kind == "base" or not schedule.infeasible_reason(larger, nkblas.cpu, panels):
             plan = make_plan(larger, nkblas.cpu, plan.schedule)._replace(
                 nanoseconds=plan.nanoseconds
             )

@@ -13,7 +13,7 @@ from nkblas.base.families import families
 from nkblas.base.isa import ISAS
 from nkblas.base.problem import Problem, parse
 from nkblas.planning.cost_model import cheapest_plan
-from nkblas.planning.plan import can_reduce_in_place
+from nkblas.planning.schedule import can_reduce_in_place
 from nkblas.runtime import plan_table
 
 DTYPES = ["float32", "float64", "complex64", "float16", "int64", "int32", "int8"]

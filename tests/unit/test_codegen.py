@@ -33,7 +33,13 @@ from nkblas.codegen.kernels.small import pieces
 from nkblas.codegen.kernels.small import tiles as small_tiles
 from nkblas.codegen.lowering import verify
 from nkblas.codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Peak, Small, Stream
-from nkblas.planning.plan import MAX_STREAM_ROWS, has_spare_register, stream_shape, tiles, widest
+from nkblas.planning.schedule import (
+    MAX_STREAM_ROWS,
+    has_spare_register,
+    max_vectors,
+    register_tiles,
+    stream_shape,
+)
 
 BASES = [name for name, isa in ISAS.items() if isa.base is isa]
 FAMILIES = list(itertools.product(BASES, DTYPES))
@@ -131,14 +137,17 @@ def family(isa: str, dtype: str, a_layout: str) -> list[Microkernel]:
     one besides.
     """
     lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
-    main = [Microkernel(isa, dtype, mr, nr, a_layout) for mr, nr in tiles(ISAS[isa], fma(dtype))]
+    main = [
+        Microkernel(isa, dtype, mr, nr, a_layout)
+        for mr, nr in register_tiles(ISAS[isa], fma(dtype))
+    ]
     spare = [each for each in main if has_spare_register(ISAS[isa], fma(dtype), each.mr, each.nr)]
     found = {*main, *(each._replace(packs_b=True) for each in spare)}
-    flat = [(mr, widest(ISAS[isa], mr, fma(dtype)) * lanes) for mr in range(1, 9)]
+    flat = [(mr, max_vectors(ISAS[isa], mr, fma(dtype)) * lanes) for mr in range(1, 9)]
     found |= {Microkernel(isa, dtype, *tile, a_layout, prefetch=True) for tile in flat}
     found |= {each._replace(epilogue="scale") for each in found if each.packs_b or each.prefetch}
     for n in range(lanes - 1, max(each.nr for each in found), lanes):  # one less than whole
-        for mr, nr in tiles(ISAS[isa], fma(dtype), n):
+        for mr, nr in register_tiles(ISAS[isa], fma(dtype), n):
             columns = -(-(n % nr) // lanes) * lanes
             for rows in {mr, max(1, mr - 1)}:
                 found.add(Microkernel(isa, dtype, rows, columns, a_layout, masked=True))
@@ -254,7 +263,7 @@ def test_what_a_k_loop_does_besides(isa: str, dtype: str) -> None:
     more of them than it fills. One that fetches B ahead takes as many as a row fills.
     """
     lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
-    mr, nr = tiles(ISAS[isa], fma(dtype))[1]
+    mr, nr = register_tiles(ISAS[isa], fma(dtype))[1]
     plain = Microkernel(isa, dtype, mr, nr, "row")
     packing, ahead = plain._replace(packs_b=True), plain._replace(prefetch=True)
     functions = disassemble([plain, packing, ahead])
@@ -270,7 +279,7 @@ def test_tiles_fit_the_registers(isa: str, dtype: str) -> None:
     """By an independent count, and none could have one row more."""
     row = ISAS[isa]
     lanes = row.vector_bits // 8 // np.dtype(dtype).itemsize
-    found = tiles(row, fma(dtype))
+    found = register_tiles(row, fma(dtype))
     assert len(found) == len(set(found)) > 1
     for mr, nr in found:
         vectors, rest = divmod(nr, lanes)
@@ -396,7 +405,7 @@ def test_no_kernel_that_goes_too_far_is_kept(isa: str) -> None:
 def test_every_tile_multiplies_right(isa: str, dtype: str) -> None:
     if isa not in RUNNABLE:
         pytest.skip(f"nkblas.cpu lacks {isa}")
-    for mr, nr in tiles(ISAS[isa], fma(dtype)):
+    for mr, nr in register_tiles(ISAS[isa], fma(dtype)):
         for a_layout in ("row", "col"):
             each = Microkernel(isa, dtype, mr, nr, a_layout, True, packs_b=True)
             verify.check(each, function(each))

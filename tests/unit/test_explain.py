@@ -172,7 +172,7 @@ def test_explain_tuned(tmp_path: Any) -> None:
     problem = parse("300x100x200:f32")
     best, *others = cost_model.ranked_plans(problem, nkblas.cpu, 30)
     other = next(plan for plan in others if str(plan) != str(best))
-    measured_plans.measured.keep(other._replace(nanoseconds=4321.0), nkblas.cpu)
+    measured_plans.measured.save(other._replace(nanoseconds=4321.0), nkblas.cpu)
     improve((300, 100, 200))
     a, b = operands(300, 100, 200)
     found = nkblas.explain(a, b)

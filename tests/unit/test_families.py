@@ -11,7 +11,8 @@ from nkblas.base.families import Family, families
 from nkblas.base.isa import ISAS
 from nkblas.codegen.lowering import verify
 from nkblas.codegen.spec import KernelSpec, Microkernel
-from nkblas.planning.plan import base_kernel, pack_of, tiles
+from nkblas.planning.plan import base_kernel, pack_kernel
+from nkblas.planning.schedule import register_tiles
 
 TYPICAL = ("float8_e5m2", "float8_e4m3fn", "float8_e4m3fnuz")
 # On the widest vectors all types of 8 bits, which differ in numbers alone (where the digits are,
@@ -53,7 +54,7 @@ def kernels(isa: str, dtype: str, family: Family) -> list[Microkernel]:
     """Two tiles, on panels and on operands in place, whole and at an edge."""
     row, types = ISAS[isa], PRODUCTS[dtype]
     found = []
-    for mr, nr in tiles(row, family)[:2]:
+    for mr, nr in register_tiles(row, family)[:2]:
         packed = base_kernel(row, dtype, family, "")._replace(mr=mr, nr=nr)
         found += [packed, packed._replace(mr=max(1, mr - 1), masked=True)]
         if DTYPES[types.c].kind in ("float", "complex"):
@@ -95,8 +96,8 @@ def test_it_multiplies_right(isa: str, dtype: str, family: Family) -> None:
         pytest.skip(f"nkblas.cpu lacks {isa}: test_isas has it emulated")
     row = ISAS[isa]
     specs: list[KernelSpec] = list(kernels(isa, dtype, family))
-    for operand, width in zip("ab", tiles(row, family)[0], strict=True):
+    for operand, width in zip("ab", register_tiles(row, family)[0], strict=True):
         for source in ("along", "across", "strided"):
-            specs.append(pack_of(row, dtype, family, operand, width, source))
+            specs.append(pack_kernel(row, dtype, family, operand, width, source))
     for each in specs:
         verify.check(each, function(each))

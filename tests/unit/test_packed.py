@@ -35,7 +35,7 @@ from nkblas.base.families import families
 from nkblas.base.problem import Problem, parse
 from nkblas.codegen.spec import Pack
 from nkblas.planning.cost_model import panels_for
-from nkblas.planning.plan import pack_of
+from nkblas.planning.plan import pack_kernel
 from nkblas.runtime.kernels import kernels
 
 by_product = pytest.mark.parametrize("product", PRODUCTS, ids=str)
@@ -137,7 +137,7 @@ def test_panels_are_those_of_the_packing_routine(product: Product) -> None:
         layout = PackedLayout(name, k, n, descriptor.name, 2 * lanes, k, descriptor.b)
         dtypes = (np.dtype(product.a), np.dtype(product.b), product.result)
         made = module._pack(b, dtypes, layout)
-        spec: Any = pack_of(nkblas.cpu.isa, name, descriptor, "b", 2 * lanes, "along")
+        spec: Any = pack_kernel(nkblas.cpu.isa, name, descriptor, "b", 2 * lanes, "along")
         assert isinstance(spec, Pack)
         address = kernels.load((spec,))[spec]
         kernel = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 6)(address)

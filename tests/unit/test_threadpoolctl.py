@@ -1,4 +1,4 @@
-"""threadpoolctl sees nkblas and limits it, whichever of the two is imported first."""
+"""threadpoolctl reports and limits nkblas's threads, whichever of the two is imported first."""
 
 import shutil
 from pathlib import Path
@@ -23,7 +23,7 @@ in_both_orders = pytest.mark.parametrize("order", ORDERS, ids=" first, then ".jo
 
 
 def program(text: str, order: tuple[str, str]) -> dict[str, object]:
-    """What a program reports that imports the two in this order."""
+    """The report of a program that imports the two in this order."""
     imports = "".join(f"import {name}\n" for name in order)
     found, errors = run(text, prelude=PRELUDE + imports, NKBLAS_NUM_THREADS=3)
     assert errors == ""
@@ -49,7 +49,7 @@ def test_info(order: tuple[str, str]) -> None:
 
 @in_both_orders
 def test_limits(order: tuple[str, str]) -> None:
-    """All libraries, the BLAS among them, those of OpenMP, and by what was said about them."""
+    """Limits for all libraries, for BLAS, for OpenMP, by prefix, and from `threadpool_info`."""
     text = """
         number = nkblas.get_num_threads
         limits = threadpoolctl.threadpool_limits
@@ -78,8 +78,8 @@ def test_limits(order: tuple[str, str]) -> None:
     assert program(text, order)["found"] == [3, 1, 2, 3, 3, 5, 1, 1, 1, 2, 1]
 
 
-def test_import_remains_what_it_is() -> None:
-    """The module's own loader and source, also after a reload, also if it was only looked for."""
+def test_import_is_unchanged() -> None:
+    """The module has its own loader and source, also after `find_spec` and after a reload."""
     text = """
         import importlib, importlib.util, inspect, linecache
         spec = importlib.util.find_spec("threadpoolctl")
@@ -106,9 +106,9 @@ def test_import_remains_what_it_is() -> None:
 
 
 def test_no_threadpoolctl() -> None:
-    """It is not imported for nkblas; nothing happens where it is not installed, or forbidden."""
-    found, errors = run("report(there='threadpoolctl' in sys.modules)")
-    assert (found, errors) == ({**found, "there": False}, "")
+    """Nkblas does not import it, and works where it is not installed or its import is blocked."""
+    found, errors = run("report(imported='threadpoolctl' in sys.modules)")
+    assert (found, errors) == ({**found, "imported": False}, "")
     missing = """
         import importlib.machinery
         finder = importlib.machinery.PathFinder
@@ -127,8 +127,8 @@ def test_no_threadpoolctl() -> None:
     assert (found, errors) == ({"ok": True}, "")
 
 
-def test_versions_of_it_that_nkblas_does_not_know() -> None:
-    """Without `register`, and with one that fails: it is imported all the same."""
+def test_unknown_versions() -> None:
+    """Its import succeeds without `register`, and with one that fails."""
     for body, warns in (("", False), ("def register(controller): raise OSError('no')", True)):
         text = f"""
             import os, tempfile
@@ -141,11 +141,11 @@ def test_versions_of_it_that_nkblas_does_not_know() -> None:
         """
         found, errors = run(text, prelude=PRELUDE)
         assert found == {"answer": 42}
-        assert ("threadpoolctl does not get to know nkblas: no" in errors) == warns
+        assert ("nkblas can't be registered with threadpoolctl: no" in errors) == warns
 
 
 def test_another_engine(tmp_path: Path) -> None:
-    """A library of somebody else's with such a name is not taken for nkblas."""
+    """A foreign library with the engine's file name is not taken for nkblas."""
     (other,) = {Path(__import__("_ctypes").__file__)}
     copy = shutil.copy(other, tmp_path / "_engine.other.so")
     text = f"""

@@ -1,4 +1,4 @@
-"""The tuner and `nkblas.warmup`: what they keep, and what they leave as it was."""
+"""The tuner and `nkblas.warmup`: the search, plan files, and the progress bar."""
 
 import io
 import time
@@ -15,7 +15,7 @@ from nkblas.inspect import tune
 from nkblas.inspect.progress import Progress
 from nkblas.inspect.record import Recording
 from nkblas.planning import cost_model
-from nkblas.planning.measured_plans import Plans, from_text, to_line
+from nkblas.planning.measured_plans import Plans, from_text, machine, to_line
 from nkblas.planning.plan import Plan
 from nkblas.runtime import plan_table
 
@@ -33,7 +33,7 @@ from nkblas.runtime import plan_table
         ((5, 6, 7, "float32"), Problem("float32", 5, 6, 7)),
         ((5, np.int64(6), 7, np.float64), Problem("float64", 5, 6, 7)),
         (Problem("float32", 5, 6, 7), Problem("float32", 5, 6, 7)),
-        ("5x1x7:f32", Problem("float32", 1, 5, 7, "row", "col")),  # a vector is a row
+        ("5x1x7:f32", Problem("float32", 1, 5, 7, "row", "col")),  # a single column is transposed
     ],
 )
 def test_forms_of_a_problem(form: Any, problem: Problem) -> None:
@@ -44,24 +44,24 @@ def test_forms_of_a_problem(form: Any, problem: Problem) -> None:
 @pytest.mark.parametrize(
     "form", ["", "5x6", "0x5x6:f32", "5x6x7:f128", "5x6x7:f32:rr", "ax6x7:f32"]
 )
-def test_texts_that_name_no_problem(form: str) -> None:
+def test_invalid_texts(form: str) -> None:
     with pytest.raises(ValueError, match="expected MxNxK:DTYPE"):
         nkblas.warmup([form], progress=False)
 
 
 @pytest.mark.parametrize("form", [3, None, object()])
-def test_what_is_no_problem(form: Any) -> None:
+def test_invalid_types(form: Any) -> None:
     with pytest.raises(TypeError, match="problems: got"):
         nkblas.warmup([form], progress=False)
 
 
-def test_a_problem_is_what_the_engine_sees() -> None:
+def test_problems_are_canonical() -> None:
     for m, n, k in ((5, 6, 7), (1, 6, 7), (5, 1, 7), (1, 1, 7), (5, 6, 1), (1, 1, 1)):
         a, b = np.ones((m, k), "float32"), np.ones((k, n), "float32")
         assert tune.to_problem((m, n, k, "float32")) == nkblas.explain(a, b).problem
 
 
-def test_lines_of_plans() -> None:
+def test_lines_of_plan_files() -> None:
     for text in ("128x768x3072:f32", "1000x900x800:f64", "5x6x7:f32:ccs"):
         plan = next(cost_model.ranked_plans(parse(text), nkblas.cpu, 1))
         name, _, rest = to_line(plan).partition(" ")
@@ -69,48 +69,56 @@ def test_lines_of_plans() -> None:
         again = from_text(parse(text), rest, nkblas.cpu)
         assert again.schedule == plan.schedule
         assert again.nanoseconds == pytest.approx(plan.nanoseconds, rel=0.01)
-    for change in (("mr=", "mr=9"), ("kind=", "kind=x"), ("kc=", "kc=-"), (" ns=", " n=")):
-        with pytest.raises(ValueError):
+    for change, message in (
+        (("mr=", "mr=9"), "needs too many registers"),
+        (("kind=", "kind=x"), "kind: got x"),
+        (("kc=", "kc=-"), "above 0"),
+        ((" ns=", " n="), "expected name=number"),
+    ):
+        with pytest.raises(ValueError, match=message):
             from_text(parse(text), rest.replace(*change), nkblas.cpu)
 
 
-class Course:
-    """A track on which the times of plans are known."""
+class FakeBenchmark:
+    """A benchmark with given times of plans, and random noise."""
 
     def __init__(self, times: dict[Plan, float], noise: float) -> None:
         self.times, self.noise = times, noise
         self.random = np.random.default_rng(0)
 
-    def move(self, plan: Plan) -> None:
+    def next_operands(self, plan: Plan) -> None:
         pass
 
     def seconds(self, plan: Plan) -> float:
         return self.times[plan] * self.random.uniform(1, 1 + self.noise)
 
 
-def field() -> list[Plan]:
-    return tune.distinct(cost_model.ranked_plans(Problem("float32", 500, 500, 500), nkblas.cpu, 20))
+def some_candidates() -> list[Plan]:
+    ranked = cost_model.ranked_plans(Problem("float32", 500, 500, 500), nkblas.cpu, 20)
+    return tune.without_duplicates(ranked)
 
 
-def test_the_fastest_wins_the_race() -> None:
-    plans = field()
+def test_the_fastest_candidate_wins() -> None:
+    plans = some_candidates()
     for fastest in (0, 3, len(plans) - 1):
         times = dict.fromkeys(plans, 1.5) | {plans[fastest]: 1.0}
-        course: Any = Course(times, noise=0.02)
-        assert tune.race(course, plans, time.monotonic() + 60)[0] == plans[fastest]
-        assert tune._final(course, plans[0], plans[fastest]).schedule == plans[fastest].schedule
+        benchmark: Any = FakeBenchmark(times, noise=0.02)
+        ranked = tune.successive_halving(benchmark, plans, time.monotonic() + 60)
+        assert ranked[0] == plans[fastest]
+        winner = tune.confirm_winner(benchmark, plans[0], plans[fastest])
+        assert winner.schedule == plans[fastest].schedule
 
 
-def test_in_doubt_the_models_plan_stays() -> None:
+def test_in_doubt_the_models_choice_stays() -> None:
     """Noise alone, however loud, does not replace it; nor does a plan that is not faster."""
-    first, other = field()[:2]
+    first, other = some_candidates()[:2]
     replaced = 0
     for noise in (0.0, 0.05, 0.5, 3.0) * 5:
-        course: Any = Course({first: 1.0, other: 1.0}, noise)
-        replaced += tune._final(course, first, other).schedule != first.schedule
+        benchmark: Any = FakeBenchmark({first: 1.0, other: 1.0}, noise)
+        replaced += tune.confirm_winner(benchmark, first, other).schedule != first.schedule
     assert replaced <= 2
-    course = Course({first: 1.0, other: 1.3}, noise=0.5)
-    assert tune._final(course, first, other).schedule == first.schedule
+    benchmark = FakeBenchmark({first: 1.0, other: 1.3}, noise=0.5)
+    assert tune.confirm_winner(benchmark, first, other).schedule == first.schedule
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -132,21 +140,21 @@ WARMUP = """
 
 
 def test_warmup(tmp_path: Path) -> None:
-    """Products after it compile nothing, in this process and the next, and run tuned plans."""
+    """Products after it run tuned plans and compile nothing, in this process and the next one."""
     report, _ = run(WARMUP.format(options="seconds=0.5"), NKBLAS_CACHE_DIR=tmp_path)
     assert report["kernels_compiled"] == report["compiled"] > 0
     assert (report["origin"], report["interim"], report["fallbacks"]) == ("tuned", False, 0)
-    (kept,) = tmp_path.glob("plans/*.txt")
-    lines = kept.read_text()
+    (plan_file,) = tmp_path.glob("plans/*.txt")
+    lines = plan_file.read_text()
     assert [line.split()[0] for line in lines.splitlines()] == ["60x70x80:f32", "8x9x10:f32"]
 
     report, _ = run(WARMUP.format(options="seconds=0.5"), NKBLAS_CACHE_DIR=tmp_path)
     assert report["kernels_compiled"] == 0
     assert report["origin"] == "tuned"
-    assert kept.read_text() == lines  # what is measured is not measured again
+    assert plan_file.read_text() == lines  # nothing is measured again
     run(WARMUP.format(options="seconds=0.5, force=True"), NKBLAS_CACHE_DIR=tmp_path)
-    assert kept.read_text().startswith(lines)
-    assert len(kept.read_text().splitlines()) == 4
+    assert plan_file.read_text().startswith(lines)
+    assert len(plan_file.read_text().splitlines()) == 4
 
 
 def test_warmup_without_tuning(tmp_path: Path) -> None:
@@ -156,28 +164,28 @@ def test_warmup_without_tuning(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("plans/*"))
 
 
-def test_an_interrupted_warmup_goes_on(tmp_path: Path) -> None:
+def test_an_interrupted_warmup_continues(tmp_path: Path) -> None:
     program = """
     from nkblas.inspect import tune
-    real, begun = tune.find_best, []
+    original, started = tune.find_best, []
 
     def find_best(problem, seconds):
-        begun.append(str(problem))
-        if len(begun) == 2 and {interrupted}:
+        started.append(str(problem))
+        if len(started) == 2 and {interrupted}:
             raise KeyboardInterrupt
-        return real(problem, seconds)
+        return original(problem, seconds)
 
     tune.find_best = find_best
     try:
         tune.warmup(["5x6x7:f32", "6x7x8:f32", "7x8x9:f32"], progress=False, seconds=0.2)
     except KeyboardInterrupt:
         pass
-    report(begun=begun)
+    report(started=started)
     """
     first, _ = run(program.format(interrupted=True), NKBLAS_CACHE_DIR=tmp_path)
-    assert first["begun"] == ["5x6x7:f32", "6x7x8:f32"]
+    assert first["started"] == ["5x6x7:f32", "6x7x8:f32"]
     second, _ = run(program.format(interrupted=False), NKBLAS_CACHE_DIR=tmp_path)
-    assert second["begun"] == ["6x7x8:f32", "7x8x9:f32"]
+    assert second["started"] == ["6x7x8:f32", "7x8x9:f32"]
 
 
 def test_warmup_of_a_recording() -> None:
@@ -189,7 +197,7 @@ def test_warmup_of_a_recording() -> None:
     assert plan_table.plans_in_table[Problem("float32", 9, 9, 8, "row", "col")].interim is False
 
 
-def test_the_users_plans_come_before_the_shipped_ones(
+def test_tuned_plans_come_before_shipped_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problem = Problem("float32", 60, 70, 80)
@@ -198,22 +206,20 @@ def test_the_users_plans_come_before_the_shipped_ones(
     monkeypatch.setattr("nkblas.planning.measured_plans.SHIPPED_FOLDERS", [str(tmp_path)])
     plans = Plans()
     assert plans.find(problem, nkblas.cpu) is None
-    from nkblas.planning.measured_plans import machine
-
     (tmp_path / f"{machine(nkblas.cpu)}.txt").write_text(f"# shipped\n{to_line(one)}")
     found = Plans().find(problem, nkblas.cpu)
     assert found is not None
     assert (found.origin, found.schedule) == ("shipped", one.schedule)
     plans = Plans()
-    plans.keep(two, nkblas.cpu)
-    for each in (plans, Plans()):
-        found = each.find(problem, nkblas.cpu)
+    plans.save(two, nkblas.cpu)
+    for reader in (plans, Plans()):
+        found = reader.find(problem, nkblas.cpu)
         assert found is not None
         assert (found.origin, found.schedule) == ("tuned", two.schedule)
 
 
-def test_the_model_is_quick() -> None:
-    """How good it is, the benchmark says."""
+def test_the_model_is_fast() -> None:
+    """The benchmarks test how good its plans are."""
     problems = [Problem("float32", m, 300, 200) for m in range(1, 101)]
     cost_model.cheapest_plan(problems[0], nkblas.cpu)
     times = []
@@ -221,7 +227,7 @@ def test_the_model_is_quick() -> None:
         start = time.perf_counter()
         cost_model.cheapest_plan(problem, nkblas.cpu)
         times.append(time.perf_counter() - start)
-    assert sorted(times)[50] < 2e-3  # ten times what it takes
+    assert sorted(times)[50] < 2e-3  # ten times as long as it takes
 
 
 class Terminal(io.StringIO):
@@ -230,16 +236,16 @@ class Terminal(io.StringIO):
 
 
 def test_progress() -> None:
-    for stream, ends in ((io.StringIO(), 2), (Terminal(), 5)):
+    for stream, writes in ((io.StringIO(), 2), (Terminal(), 5)):
         with Progress("plans", 4, True, stream) as progress:
             for step in range(4):
                 progress.step(f"step {step}")
         text = stream.getvalue()
-        assert text.count("plans") == ends
+        assert text.count("plans") == writes
         assert "4/4" in text
         assert "step 3" in text
-    for shown, total in ((False, 3), (True, 0)):
+    for is_shown, total in ((False, 3), (True, 0)):
         stream = io.StringIO()
-        with Progress("plans", total, shown, stream) as progress:
+        with Progress("plans", total, is_shown, stream) as progress:
             progress.step()
         assert stream.getvalue() == ""

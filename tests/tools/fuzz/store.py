@@ -204,7 +204,7 @@ class Cases:
             self.store.is_locked(key)
             mine = Kernels()
             mine._store = self.store
-            loaded = mine._from_store(spec)
+            loaded = mine._load_from_store(spec)
             if loaded != (got is not None):
                 return f"kernel {key} is loaded, or not"
         if any(self.libraries[self.store.key(spec)] != library for spec, library in self._opened):
@@ -225,12 +225,15 @@ class Cases:
             if line in lines and (found is None or measured_plans.to_line(found) != line):
                 return f"the plan {line.strip()} is read as {found}"
             if found is not None and measured_plans.to_line(found) not in lines:
-                if found.problem != problem or found.schedule.infeasible_reason(problem, cpu):
+                panels = cost_model.prepacked_panels(problem, cpu)
+                if found.problem != problem or found.schedule.infeasible_reason(
+                    problem, cpu, panels
+                ):
                     return f"a plan that can't be run is read: {found}"
                 why = self._run(found)
                 if why:
                     return why
-            measured.has_own(problem, cpu)
+            measured.is_tuned(problem, cpu)
         return ""
 
     def _intact_lines(self) -> set[str]:
@@ -307,7 +310,7 @@ class Cases:
         if lines and not self.plan_file.read_bytes().endswith(b"\n"):
             lines = set()  # what is torn becomes a line, and may be a later one of the same problem
         measured = measured_plans.Plans()
-        measured.keep(plan, cpu)
+        measured.save(plan, cpu)
         found = measured.find(problem, cpu)
         if found is None or found.schedule != plan.schedule:
             return f"{measured_plans.to_line(plan)} is kept, and read as {found}"

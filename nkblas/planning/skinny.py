@@ -1,0 +1,134 @@
+"""Schedules for products with a short dimension, which are bound by memory.
+
+At least one operand is hardly used more than once then. These schedules read the large operand
+once, in place, in the order in which it lies in memory.
+"""
+
+from collections.abc import Iterator
+
+from nkblas.base.families import Family, families
+from nkblas.base.problem import Problem
+from nkblas.system.cpu import CPU
+
+from .schedule import (
+    KC_BOUNDS,
+    MAX_STREAM_ROWS,
+    Schedule,
+    dot_tile_fits,
+    dot_widths,
+    max_vectors,
+)
+
+SHORT_DIMENSION = 16
+"""Up to this, a dimension is so short that an operand is hardly used again."""
+
+PAGE = 4096
+"""Bytes of a page of memory."""
+
+
+def skinny_schedules(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
+    """Schedules that read the large operand of a skinny product once, the best first.
+
+    Some may be illegal for the problem (`Schedule.infeasible_reason`). There is none for a product
+    whose dimensions are all long.
+    """
+    if not problem.is_native or problem.batch_reduce:
+        return
+    family = families(problem.dtype, cpu.isa)[0]
+    for schedule in _schedules_by_shape(problem, cpu, family):
+        yield schedule._replace(family=family.name)
+
+
+def _schedules_by_shape(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
+    m, n, k = problem.m, problem.n, problem.k
+    if k <= SHORT_DIMENSION < m and problem.b == "row":
+        yield from _short_k(problem, cpu, family)
+    elif m <= SHORT_DIMENSION and problem.b == "row":
+        yield from _few_rows(problem, cpu, family)
+    elif m <= SHORT_DIMENSION // 2 and problem.b == "col":
+        yield from _few_rows_along_k(problem, cpu, family)
+    elif n <= SHORT_DIMENSION and problem.a == "row":
+        yield from _few_columns(problem, cpu, family)
+
+
+def _short_k(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
+    """C is written once, row by row."""
+    m, n, k, lanes = problem.m, problem.n, problem.k, cpu.isa.lanes(problem.itemsize)
+    c_is_beyond_l3 = m * n * problem.itemsize > cpu.l3
+    if k == 1:
+        rows = MAX_STREAM_ROWS if c_is_beyond_l3 else 2
+        yield Schedule("stream", rows, 16 * lanes, k, m, n, prefetch=c_is_beyond_l3)
+    elif c_is_beyond_l3 and 4 < k <= 8:
+        yield Schedule("stream", 2, 16 * lanes, k, m, n, prefetch=c_is_beyond_l3)
+    for mr in (6, 4):
+        nr = max_vectors(cpu.isa, mr, family) * lanes
+        yield Schedule("tiles", mr, nr, k, m, n, ir_outside=True)
+
+
+def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
+    """A row-major B is read once, along its rows."""
+    m, n, k, lanes = problem.m, problem.n, problem.k, cpu.isa.lanes(problem.itemsize)
+    b_size = k * n * problem.itemsize
+    nc = cpu.l2 // (4 * m * problem.itemsize)
+    rows = min(m, MAX_STREAM_ROWS)
+    stream = Schedule("stream", rows, 16 * lanes, k, m, nc, prefetch=4 * b_size > cpu.l3)
+    # One row of tiles, or two: the second finds in the cache what the first has loaded.
+    max_mr = 8 if cpu.isa.registers > 16 else 6
+    if m <= max_mr:
+        max_mr //= family.accumulator_registers  # so few rows that tiles had better be wide
+    row_tiles = -(-m // max_mr)
+    mr = -(-m // row_tiles)
+    vectors = min(max_vectors(cpu.isa, mr, family), -(-n // lanes))
+    is_single_column_of_tiles = n <= vectors * lanes
+    is_beyond_l3 = 4 * b_size >= cpu.l3
+    # A single tile needs no cache blocks; but long chains of sums have large errors.
+    kc = KC_BOUNDS[-1] if is_single_column_of_tiles else 256 if is_beyond_l3 else 512
+    tiles = Schedule("tiles", mr, vectors * lanes, kc, m, n, prefetch=is_beyond_l3 and m > 1)
+    # A single tile can't be divided among threads, and gains nothing from a stream.
+    if m == 1 and (not is_single_column_of_tiles or b_size > cpu.l2):
+        yield stream
+    elif family.accumulator_registers == 1 and (m == 2 or (m in (3, 4) and is_beyond_l3)):
+        yield from (stream, tiles)
+    elif -(-m // mr) <= 2:
+        yield tiles
+        if m <= 8:
+            yield stream
+
+
+def _few_rows_along_k(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
+    """A column-major B is read once, along its columns."""
+    m, n, k = problem.m, problem.n, problem.k
+    b_size = k * n * problem.itemsize
+    # There are many "dot" kernels, and base plans have few of them: the others have to be worth
+    # their compilation.
+    base_widths = dot_widths(cpu.isa, family)
+    base_plan_has_it = m == 1 and (n == 1 or n >= base_widths[1])
+    is_worth_compilation = base_plan_has_it or b_size >= 2 * cpu.l1d
+    if m > max(4, cpu.isa.lanes(problem.itemsize) // 2) or not is_worth_compilation:
+        return
+    is_beyond_l3 = 2 * b_size > cpu.l3
+    mr, nr = min(m, 6), {2: 8, 3: 6, 4: 6}.get(m, 4)
+    if m == 1:
+        single, *wider = base_widths
+        columns_conflict = k * problem.itemsize % PAGE == 0  # in the same sets of L1
+        use_narrow = columns_conflict or n < wider[-1]
+        nr = single if n == 1 else 8 if is_beyond_l3 else wider[0] if use_narrow else wider[-1]
+    nr = min(nr, n)
+    while not dot_tile_fits(cpu.isa, mr, nr, family):
+        nr -= 1
+    yield Schedule("dot", mr, nr, k, m, n, pack_a=problem.a != "row", prefetch=is_beyond_l3)
+
+
+def _few_columns(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
+    """A row-major A is read once, along its rows, with all of B in the cache."""
+    m, n, k, lanes = problem.m, problem.n, problem.k, cpu.isa.lanes(problem.itemsize)
+    a_size = m * k * problem.itemsize
+    max_dot_columns = min(6 // family.accumulator_registers, lanes // 2)
+    if n <= max_dot_columns and k >= 2 * lanes and a_size >= 2 * cpu.l1d:
+        mr = max(mr for mr in range(1, 9) if dot_tile_fits(cpu.isa, mr, n, family))
+        is_beyond_l3 = 2 * a_size > cpu.l3
+        yield Schedule(
+            "dot", mr, n, 2048, m, n, pack_b=True, ir_outside=True, prefetch=is_beyond_l3
+        )
+    nr = -(-n // lanes) * lanes
+    yield Schedule("tiles", 8, nr, cpu.l2 // (2 * nr * problem.itemsize), m, n)
