@@ -6,12 +6,6 @@ nk_counters *engine_counters;
 
 enum { MIN_WORK_TO_RELEASE_GIL = 1 << 14 }; /* multiply-adds */
 
-nk_call_args product_args(int dtype, int conjugate_a)
-{
-    int is_conjugated = conjugate_a && is_complex(dtype);
-    return (nk_call_args){.alpha = 1, .a_imag_sign = is_conjugated ? -1 : 1, .c_imag_sign = 1};
-}
-
 int run_product(int dtype, npy_intp m, npy_intp n, npy_intp k, nk_matrix a, nk_matrix b,
                 nk_matrix c, nk_call_args args)
 {

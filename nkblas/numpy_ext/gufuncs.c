@@ -47,55 +47,50 @@ typedef struct {
 
 /* The dimensions are the stack's, then those of (m, k, n) that the operands have. The steps are the
    operands' in the stack, then those of their dimensions. */
-static stack read_arguments(const gufunc *gufunc, char **args, const npy_intp *dimensions,
-                            const npy_intp *steps)
+static void read_arguments(stack *x, const gufunc *gufunc, char **args, const npy_intp *dimensions,
+                           const npy_intp *steps)
 {
     int a_is_matrix = gufunc->a_is_matrix, b_is_matrix = gufunc->b_is_matrix;
-    stack x = {.count = dimensions[0], .strides = {steps[0], steps[1], steps[2]}};
     const npy_intp *length = dimensions + 1, *step = steps + 3;
-    x.m = a_is_matrix ? *length++ : 1;
-    x.k = *length++;
-    x.n = b_is_matrix ? *length : 1;
-    x.a.data = args[0], x.b.data = args[1], x.c.data = args[2];
-    x.a.rs = a_is_matrix ? *step++ : 0, x.a.cs = *step++;
-    x.b.rs = *step++, x.b.cs = b_is_matrix ? *step++ : 0;
-    x.c.rs = a_is_matrix ? *step++ : 0, x.c.cs = b_is_matrix ? *step : 0;
-    return x;
-}
-
-static void advance(stack *x)
-{
-    x->a.data += x->strides.a, x->b.data += x->strides.b, x->c.data += x->strides.c;
+    x->count = dimensions[0];
+    x->m = a_is_matrix ? *length++ : 1;
+    x->k = *length++;
+    x->n = b_is_matrix ? *length : 1;
+    x->strides = (nk_batch_strides){steps[0], steps[1], steps[2]};
+    x->a = (nk_matrix){.data = args[0]};
+    x->b = (nk_matrix){.data = args[1]};
+    x->c = (nk_matrix){.data = args[2]};
+    x->a.rs = a_is_matrix ? *step++ : 0, x->a.cs = *step++;
+    x->b.rs = *step++, x->b.cs = b_is_matrix ? *step++ : 0;
+    x->c.rs = a_is_matrix ? *step++ : 0, x->c.cs = b_is_matrix ? *step : 0;
 }
 
 /* vecdot and vecmat conjugate their first operand. */
 static int conjugates_a(const gufunc *gufunc) { return !gufunc->a_is_matrix; }
 
 /* Run a stack on the engine; 0: it was not done, and is counted as fallbacks. */
-static int run_on_engine(int dtype, int conjugate_a, stack x)
+static int run_on_engine(int dtype, int conjugate_a, const stack *x)
 {
     const nk_itemsizes *itemsize = nk_itemsizes_of(dtype);
+    nk_matrix a = x->a, b = x->b, c = x->c;
+    nk_batch_strides strides = x->strides;
     /* NumPy aligns a complex number to its parts: a stride may be a fraction of an element. */
-    if ((x.a.rs | x.a.cs) % itemsize->a || (x.b.rs | x.b.cs) % itemsize->b ||
-        (x.c.rs | x.c.cs) % itemsize->c) {
-        count_fallbacks(x.count);
+    if ((a.rs | a.cs) % itemsize->a || (b.rs | b.cs) % itemsize->b || (c.rs | c.cs) % itemsize->c) {
+        count_fallbacks(x->count);
         return 0;
     }
-    x.a.rs /= itemsize->a, x.a.cs /= itemsize->a;
-    x.b.rs /= itemsize->b, x.b.cs /= itemsize->b;
-    x.c.rs /= itemsize->c, x.c.cs /= itemsize->c;
     int is_one_call =
-        !(x.strides.a % itemsize->a || x.strides.b % itemsize->b || x.strides.c % itemsize->c);
-    npy_intp per_call = is_one_call ? x.count : 1;
-    nk_batch_strides strides = {x.strides.a / itemsize->a, x.strides.b / itemsize->b,
-                                x.strides.c / itemsize->c};
+        !(strides.a % itemsize->a || strides.b % itemsize->b || strides.c % itemsize->c);
+    a.rs /= itemsize->a, a.cs /= itemsize->a, strides.a /= itemsize->a;
+    b.rs /= itemsize->b, b.cs /= itemsize->b, strides.b /= itemsize->b;
+    c.rs /= itemsize->c, c.cs /= itemsize->c, strides.c /= itemsize->c;
     nk_call_args args = product_args(dtype, conjugate_a);
-    npy_intp done = 0;
-    while (engine_gemm(dtype, x.m, x.n, x.k, x.a, x.b, x.c, per_call, strides, args)) {
+    npy_intp per_call = is_one_call ? x->count : 1, done = 0;
+    while (engine_gemm(dtype, x->m, x->n, x->k, a, b, c, per_call, strides, args)) {
         done += per_call;
-        if (done >= x.count)
+        if (done >= x->count)
             return 1;
-        advance(&x);
+        a.data += x->strides.a, b.data += x->strides.b, c.data += x->strides.c;
     }
     return 0;
 }
@@ -114,22 +109,24 @@ static int numpy_writes_outside(const loop *loop, const stack *x)
 static void run_loop(const loop *loop, char **args, const npy_intp *dimensions,
                      const npy_intp *steps)
 {
-    stack x = read_arguments(loop->gufunc, args, dimensions, steps);
+    stack x;
+    read_arguments(&x, loop->gufunc, args, dimensions, steps);
     int conjugate_a = conjugates_a(loop->gufunc);
     if (loop->dtype == NO_PRODUCT)
         count_fallbacks(x.count);
-    else if (run_on_engine(loop->dtype, conjugate_a, x))
+    else if (run_on_engine(loop->dtype, conjugate_a, &x))
         return;
     int needs_complex_reference = numpy_writes_outside(loop, &x);
     if (loop->numpy_loop && !needs_complex_reference) {
         loop->numpy_loop(args, dimensions, steps, loop->numpy_data);
         return;
     }
-    for (npy_intp i = 0; i < x.count; i++, advance(&x)) {
+    for (npy_intp i = 0; i < x.count; i++) {
         if (needs_complex_reference)
             reference_complex_product(loop->dtype, conjugate_a, x.m, x.n, x.k, x.a, x.b, x.c);
         else
             reference_product(loop->dtype, x.m, x.n, x.k, x.a, x.b, x.c);
+        x.a.data += x.strides.a, x.b.data += x.strides.b, x.c.data += x.strides.c;
     }
 }
 
@@ -140,15 +137,15 @@ static void run_loop_of_data(char **args, const npy_intp *dimensions, const npy_
     run_loop(data, args, dimensions, steps);
 }
 
-/* NumPy allows to replace a loop but not the data that it receives. So each loop of each gufunc has a
-   function of its own. */
+/* NumPy can replace a loop but not the data that it passes to the loop. So each loop of each gufunc has
+   a function of its own. */
+/* clang-format off */
 #define EACH_LOOP(X, g)                                                                            \
-    X(g, 0)                                                                                        \
-    X(g, 1)                                                                                        \
-    X(g, 2)                                                                                        \
-    X(g, 3) X(g, 4) X(g, 5) X(g, 6) X(g, 7) X(g, 8) X(g, 9) X(g, 10) X(g, 11) X(g, 12) X(g, 13)    \
-        X(g, 14) X(g, 15) X(g, 16) X(g, 17) X(g, 18) X(g, 19) X(g, 20) X(g, 21) X(g, 22) X(g, 23)  \
-            X(g, 24) X(g, 25) X(g, 26) X(g, 27) X(g, 28) X(g, 29) X(g, 30) X(g, 31)
+    X(g, 0) X(g, 1) X(g, 2) X(g, 3) X(g, 4) X(g, 5) X(g, 6) X(g, 7)                                \
+    X(g, 8) X(g, 9) X(g, 10) X(g, 11) X(g, 12) X(g, 13) X(g, 14) X(g, 15)                          \
+    X(g, 16) X(g, 17) X(g, 18) X(g, 19) X(g, 20) X(g, 21) X(g, 22) X(g, 23)                        \
+    X(g, 24) X(g, 25) X(g, 26) X(g, 27) X(g, 28) X(g, 29) X(g, 30) X(g, 31)
+/* clang-format on */
 #define DEFINE(g, i)                                                                               \
     static void loop_##g##_##i(char **args, const npy_intp *dimensions, const npy_intp *steps,     \
                                void *data)                                                         \

@@ -148,6 +148,7 @@ PyMODINIT_FUNC PyInit__numpy_ext(void)
     }
     import_array();
     import_umath();
+    init_types();
     if (PyType_Ready(&fast_function_type) < 0 || PyType_Ready(&packed_operand_type) < 0)
         return NULL;
     PyObject *self = PyModule_Create(&module);

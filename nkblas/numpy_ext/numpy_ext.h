@@ -30,6 +30,8 @@ enum { NO_PRODUCT = -1 }; /* in place of an nk_dtype: the engine has no such pro
 
 /* ---- types.c: NumPy's types and the engine's products ---- */
 
+void init_types(void);
+
 /* The product whose three matrices have one type. */
 int same_type_product(int type);
 /* The product of two matrices of a user dtype with a float32 result, which NumPy's gufuncs return. */
@@ -77,7 +79,11 @@ extern __typeof__(nk_gemm) *engine_gemm;
 extern nk_counters *engine_counters;
 
 /* C = A @ B, or conj(A) @ B if `conjugate_a` is set and the product is complex. */
-nk_call_args product_args(int dtype, int conjugate_a);
+static inline nk_call_args product_args(int dtype, int conjugate_a)
+{
+    int is_conjugated = conjugate_a && is_complex(dtype);
+    return (nk_call_args){.alpha = 1, .a_imag_sign = is_conjugated ? -1 : 1, .c_imag_sign = 1};
+}
 /* Run one product on the engine; 0: it was not done, and is counted as a fallback. Releases the GIL
    for large products. */
 int run_product(int dtype, npy_intp m, npy_intp n, npy_intp k, nk_matrix a, nk_matrix b,

@@ -7,9 +7,8 @@ int is_engine_operand(PyObject *x)
         return 0;
     PyArrayObject *array = (PyArrayObject *)x;
     int ndim = PyArray_NDIM(array), type = PyArray_TYPE(array);
-    int has_kernels = same_type_product(type) != NO_PRODUCT ||
-                      user_dtype_product(type) != NO_PRODUCT;
-    if ((ndim != 1 && ndim != 2) || !has_kernels || !PyArray_ISBEHAVED_RO(array))
+    if ((ndim != 1 && ndim != 2) || !PyArray_ISBEHAVED_RO(array) ||
+        (same_type_product(type) == NO_PRODUCT && user_dtype_product(type) == NO_PRODUCT))
         return 0;
     npy_intp itemsize = PyArray_ITEMSIZE(array);
     return PyArray_STRIDE(array, 0) % itemsize == 0 &&

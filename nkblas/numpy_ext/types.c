@@ -86,19 +86,31 @@ int find_product(int a, int b, int c)
     return NO_PRODUCT;
 }
 
+/* By the product whose sums are scaled and the element type of the result. */
+static int quantized_products[NK_DTYPES][NK_TYPES];
+
+void init_types(void)
+{
+    for (int sums = 0; sums < NK_DTYPES; sums++)
+        for (int type = 0; type < NK_TYPES; type++)
+            quantized_products[sums][type] = NO_PRODUCT;
+    for (int dtype = 0; dtype < NK_DTYPES; dtype++) {
+        const nk_product *x = &nk_products[dtype];
+        if ((int)x->sums != dtype)
+            quantized_products[x->sums][x->c] = dtype;
+    }
+}
+
 int quantized_product(int sums, int c)
 {
-    nk_type type;
+    if (sums == NO_PRODUCT)
+        return NO_PRODUCT;
     switch (c) {
-    case NPY_FLOAT: type = NK_TYPE_FLOAT32; break;
-    case NPY_BYTE: type = NK_TYPE_QINT8; break;
-    case NPY_UBYTE: type = NK_TYPE_QUINT8; break;
+    case NPY_FLOAT: return quantized_products[sums][NK_TYPE_FLOAT32];
+    case NPY_BYTE: return quantized_products[sums][NK_TYPE_QINT8];
+    case NPY_UBYTE: return quantized_products[sums][NK_TYPE_QUINT8];
     default: return NO_PRODUCT;
     }
-    for (int dtype = 0; dtype < NK_DTYPES; dtype++)
-        if (dtype != sums && (int)nk_products[dtype].sums == sums && nk_products[dtype].c == type)
-            return dtype;
-    return NO_PRODUCT;
 }
 
 /* The product of three matrices of one element type. */
