@@ -26,8 +26,8 @@ static int is_engine_stack(PyObject *x)
     return 1;
 }
 
-/* Matrix i of a tuple, borrowed; NULL: the engine can't read it, or it differs from the first one in
-   type, shape or strides. */
+/* Matrix i of a tuple, borrowed; NULL: the engine can't read it, or it differs from the first one
+   in type, shape or strides. */
 static PyArrayObject *block_of_tuple(PyObject *matrices, npy_intp i)
 {
     PyObject *x = PyTuple_GET_ITEM(matrices, i);
@@ -48,8 +48,8 @@ static void free_blocks(block_list *x)
     PyMem_RawFree(x->addresses);
 }
 
-/* Read the blocks of a stack, a list or a tuple; 0: the engine can't take them. Either way the caller
-   calls free_blocks. */
+/* Read the blocks of a stack, a list or a tuple; 0: the engine can't take them. Either way the
+   caller calls free_blocks. */
 static int read_blocks(PyObject *value, block_list *x)
 {
     int is_stack = is_engine_stack(value);

@@ -59,7 +59,8 @@ static int activation_code(PyObject *name, int accumulator_type)
     return code ? (int)PyLong_AsLong(code) : -1;
 }
 
-/* Read a zero point, which a result of `type` has to be able to hold; it is 0 for a float result. */
+/* Read a zero point, which a result of `type` has to be able to hold; it is 0 for a float
+   result. */
 static int read_zero_point(PyObject *value, int type, double *zero_point)
 {
     int overflow = 0;
@@ -76,8 +77,9 @@ static int is_dense(PyObject *x, int type, int ndim, const npy_intp *shape)
            PyArray_CompareLists(PyArray_DIMS(array), shape, ndim) && PyArray_IS_C_CONTIGUOUS(array);
 }
 
-/* A copy of a bias or of scales with NK_READ_PADDING elements behind it, from a vector of n elements of
-   `type` or a float, which is repeated. NULL, maybe without an exception: it is neither. */
+/* A copy of a bias or of scales with NK_READ_PADDING elements behind it, from a vector of n
+   elements of `type` or a float, which is repeated. NULL, maybe without an exception: it is
+   neither. */
 static char *padded_vector(PyObject *value, int type, npy_intp n)
 {
     double number = 0;
@@ -119,8 +121,8 @@ typedef struct {
     nk_call_args call;
 } layer;
 
-/* The accumulators' type of a product with a result of `type`, as base/dtypes.py and api/fused.py have
-   it; -1: it has no kernels with a fused epilogue. */
+/* The accumulators' type of a product with a result of `type`, as base/dtypes.py and api/fused.py
+   have it; -1: it has no kernels with a fused epilogue. */
 static int accumulator_type_of(int type)
 {
     switch (same_type_product(type)) {
@@ -227,9 +229,9 @@ static PyArrayObject *run_layer(layer *x)
     return c;
 }
 
-/* gemm(a, b, bias=, activation=, residual=, scale=, zero_point=, out=, out_dtype=) of matrices of types
-   that have kernels; b may be packed. A bias and a scale are vectors of C's columns or floats; C and
-   the residual are dense. */
+/* gemm(a, b, bias=, activation=, residual=, scale=, zero_point=, out=, out_dtype=) of matrices of
+   types that have kernels; b may be packed. A bias and a scale are vectors of C's columns or
+   floats; C and the residual are dense. */
 PyObject *fast_gemm(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     layer x = {.call = {.alpha = 1, .a_imag_sign = 1, .c_imag_sign = 1}};

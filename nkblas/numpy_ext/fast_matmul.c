@@ -3,7 +3,8 @@
 
 #include "numpy_ext.h"
 
-/* The function whose rules hold: they differ in the operands' dimensions and in the result's type. */
+/* The function whose rules hold: they differ in the operands' dimensions and in the result's
+   type. */
 typedef enum { MATMUL, DOT, INNER, VDOT } product_rule;
 
 /* ---- floating-point flags ---- */
@@ -41,8 +42,8 @@ typedef struct {
     npy_intp shape[2];           /* of the result */
 } product;
 
-/* Take f(a, b), and of matmul and dot also f(a, b, out) and f(a, b, out=out); `*out` is NULL where the
-   call has none. */
+/* Take f(a, b), and of matmul and dot also f(a, b, out) and f(a, b, out=out); `*out` is NULL where
+   the call has none. */
 static int read_arguments(product_rule rule, PyObject *const *args, Py_ssize_t nargs,
                           PyObject *kwnames, PyObject **out)
 {

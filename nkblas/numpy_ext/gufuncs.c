@@ -1,34 +1,34 @@
-/* NumPy's gufuncs of products (matmul, vecdot, matvec, vecmat) on the engine: nkblas's own, and NumPy's
-   while nkblas is patched in. Stacks, broadcasting, casting, `out`, subclasses, overrides and errors
-   are handled by NumPy. */
+/* NumPy's gufuncs of products (matmul, vecdot, matvec, vecmat) on the engine: nkblas's own, and
+   NumPy's while nkblas is patched in. Stacks, broadcasting, casting, `out`, subclasses, overrides
+   and errors are handled by NumPy. */
 #include "numpy_ext.h"
 
 PyUFuncObject *numpy_matmul;
 
-typedef struct gufunc gufunc;
+typedef struct product_gufunc product_gufunc;
 
 /* One loop of a gufunc. */
 typedef struct {
-    const gufunc *gufunc;
+    const product_gufunc *gufunc;
     int dtype;                         /* nk_dtype or NO_PRODUCT */
     PyUFuncGenericFunction numpy_loop; /* for the same types; NULL: NumPy has none */
     void *numpy_data;
-} loop;
+} gufunc_loop;
 
 enum { MAX_GUFUNCS = 4, MAX_LOOPS = 32 };
 
 /* One of NumPy's gufuncs. Each operand is a matrix or a vector. */
-struct gufunc {
+struct product_gufunc {
     PyUFuncObject *numpy;
     int a_is_matrix, b_is_matrix;
-    loop loops[MAX_LOOPS];
+    gufunc_loop loops[MAX_LOOPS];
     PyUFuncGenericFunction unpatched_loops[MAX_LOOPS];
 };
 
-static gufunc gufuncs[MAX_GUFUNCS];
+static product_gufunc gufuncs[MAX_GUFUNCS];
 static int gufunc_count;
 
-static gufunc *find_gufunc(const char *signature)
+static product_gufunc *find_gufunc(const char *signature)
 {
     for (int i = 0; i < gufunc_count; i++)
         if (!strcmp(gufuncs[i].numpy->core_signature, signature))
@@ -47,8 +47,8 @@ typedef struct {
 
 /* The dimensions are the stack's, then those of (m, k, n) that the operands have. The steps are the
    operands' in the stack, then those of their dimensions. */
-static void read_arguments(stack *x, const gufunc *gufunc, char **args, const npy_intp *dimensions,
-                           const npy_intp *steps)
+static void read_arguments(stack *x, const product_gufunc *gufunc, char **args,
+                           const npy_intp *dimensions, const npy_intp *steps)
 {
     int a_is_matrix = gufunc->a_is_matrix, b_is_matrix = gufunc->b_is_matrix;
     const npy_intp *length = dimensions + 1, *step = steps + 3;
@@ -66,7 +66,7 @@ static void read_arguments(stack *x, const gufunc *gufunc, char **args, const np
 }
 
 /* vecdot and vecmat conjugate their first operand. */
-static int conjugates_a(const gufunc *gufunc) { return !gufunc->a_is_matrix; }
+static int conjugates_a(const product_gufunc *gufunc) { return !gufunc->a_is_matrix; }
 
 /* Run a stack on the engine; 0: it was not done, and is counted as fallbacks. */
 static int run_on_engine(int dtype, int conjugate_a, const stack *x)
@@ -97,7 +97,7 @@ static int run_on_engine(int dtype, int conjugate_a, const stack *x)
 
 /* Whether NumPy's complex loops would write outside of C: BLAS has no strides of fractions of an
    element, and NumPy's vecmat ignores the stride of C. */
-static int numpy_writes_outside(const loop *loop, const stack *x)
+static int numpy_writes_outside(const gufunc_loop *loop, const stack *x)
 {
     if (!is_complex(loop->dtype))
         return 0;
@@ -106,7 +106,7 @@ static int numpy_writes_outside(const loop *loop, const stack *x)
     return (x->c.rs | x->c.cs) % itemsize || (is_vecmat && x->c.cs != itemsize);
 }
 
-static void run_loop(const loop *loop, char **args, const npy_intp *dimensions,
+static void run_loop(const gufunc_loop *loop, char **args, const npy_intp *dimensions,
                      const npy_intp *steps)
 {
     stack x;
@@ -137,8 +137,8 @@ static void run_loop_of_data(char **args, const npy_intp *dimensions, const npy_
     run_loop(data, args, dimensions, steps);
 }
 
-/* NumPy can replace a loop but not the data that it passes to the loop. So each loop of each gufunc has
-   a function of its own. */
+/* NumPy can replace a loop but not the data that it passes to the loop. So each loop of each gufunc
+   has a function of its own. */
 /* clang-format off */
 #define EACH_LOOP(X, g)                                                                            \
     X(g, 0) X(g, 1) X(g, 2) X(g, 3) X(g, 4) X(g, 5) X(g, 6) X(g, 7)                                \
@@ -177,10 +177,10 @@ static void copy_iterator_flags(PyUFuncObject *to, const PyUFuncObject *from)
         to->op_flags[i] = from->op_flags[i];
 }
 
-/* NumPy's type resolution, with a restriction for user dtypes: their loops serve two operands of just
-   that type. NumPy's search would also cast other operands to it, and round them, since ml_dtypes
-   declares such casts of 8-bit integers, 4-bit integers and other float8 formats safe. Those operands
-   are resolved as by NumPy's gufunc, which lacks the loops. */
+/* NumPy's type resolution, with a restriction for user dtypes: their loops serve two operands of
+   just that type. NumPy's search would also cast other operands to it, and round them, since
+   ml_dtypes declares such casts of 8-bit integers, 4-bit integers and other float8 formats safe.
+   Those operands are resolved as by NumPy's gufunc, which lacks the loops. */
 static int resolve_types(PyUFuncObject *ours, NPY_CASTING casting, PyArrayObject **operands,
                          PyObject *types, PyArray_Descr **found)
 {
@@ -190,18 +190,19 @@ static int resolve_types(PyUFuncObject *ours, NPY_CASTING casting, PyArrayObject
     return numpy->type_resolver(has_loop ? ours : numpy, casting, operands, types, found);
 }
 
-static void set_loops(gufunc *gufunc, const PyUFuncObject *numpy)
+static void set_loops(product_gufunc *gufunc, const PyUFuncObject *numpy)
 {
     gufunc->a_is_matrix = numpy->core_num_dims[0] == 2;
     gufunc->b_is_matrix = numpy->core_num_dims[1] == 2;
     for (int i = 0; i < numpy->ntypes; i++) {
         const char *types = &numpy->types[3 * i];
-        gufunc->loops[i] = (loop){gufunc, find_product(types[0], types[1], types[2]),
-                                  numpy->functions[i], numpy->data ? numpy->data[i] : NULL};
+        gufunc->loops[i] = (gufunc_loop){gufunc, find_product(types[0], types[1], types[2]),
+                                         numpy->functions[i], numpy->data ? numpy->data[i] : NULL};
     }
 }
 
-/* make_gufunc(NumPy's gufunc, name, doc, addresses of nk_gemm and the counters) -> nkblas's gufunc */
+/* make_gufunc(NumPy's gufunc, name, doc, addresses of nk_gemm and the counters) -> nkblas's
+   gufunc */
 PyObject *make_gufunc(PyObject *self, PyObject *args)
 {
     PyUFuncObject *numpy;
@@ -252,14 +253,14 @@ PyObject *make_gufunc(PyObject *self, PyObject *args)
 
 /* The loops are not nkblas.matmul's, whose result types would change with them: they are only for
    callers that name a result type. */
-static const gufunc mixed_gufunc = {.a_is_matrix = 1, .b_is_matrix = 1};
+static const product_gufunc mixed_gufunc = {.a_is_matrix = 1, .b_is_matrix = 1};
 static PyUFuncObject *mixed_matmul;
 
 /* make_mixed_gufunc() -> the gufunc of mixed_products */
 PyObject *make_mixed_gufunc(PyObject *self, PyObject *unused)
 {
     static PyUFuncGenericFunction functions[MIXED_PRODUCTS];
-    static loop loops[MIXED_PRODUCTS];
+    static gufunc_loop loops[MIXED_PRODUCTS];
     static void *data[MIXED_PRODUCTS];
     static char types[MIXED_PRODUCTS][3];
     (void)self, (void)unused;
@@ -268,7 +269,7 @@ PyObject *make_mixed_gufunc(PyObject *self, PyObject *unused)
                                                 "with numpy.matmul first");
     for (int i = 0; i < MIXED_PRODUCTS; i++) {
         const mixed_product *x = &mixed_products[i];
-        loops[i] = (loop){&mixed_gufunc, x->dtype, NULL, NULL};
+        loops[i] = (gufunc_loop){&mixed_gufunc, x->dtype, NULL, NULL};
         functions[i] = run_loop_of_data;
         data[i] = &loops[i];
         types[i][0] = x->a, types[i][1] = x->b, types[i][2] = x->c;
@@ -285,15 +286,15 @@ PyObject *make_mixed_gufunc(PyObject *self, PyObject *unused)
 
 /* ---- user dtypes ---- */
 
-static int add_loop(PyUFuncObject *ufunc, const gufunc *gufunc, int type, int result_type)
+static int add_loop(PyUFuncObject *ufunc, const product_gufunc *gufunc, int type, int result_type)
 {
     const int types[] = {type, type, result_type};
-    loop *added = malloc(sizeof *added); /* the ufunc refers to it and is never freed */
+    gufunc_loop *added = malloc(sizeof *added); /* the ufunc refers to it and is never freed */
     if (!added) {
         PyErr_NoMemory();
         return -1;
     }
-    *added = (loop){gufunc, find_product(type, type, result_type), NULL, NULL};
+    *added = (gufunc_loop){gufunc, find_product(type, type, result_type), NULL, NULL};
     return PyUFunc_RegisterLoopForType(ufunc, type, run_loop_of_data, types, added);
 }
 
@@ -311,7 +312,7 @@ PyObject *register_user_dtypes(PyObject *self, PyObject *args)
         return NULL;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(ufuncs); i++) {
         PyUFuncObject *ufunc = (PyUFuncObject *)PyTuple_GET_ITEM(ufuncs, i);
-        const gufunc *gufunc = find_gufunc(ufunc->core_signature);
+        const product_gufunc *gufunc = find_gufunc(ufunc->core_signature);
         for (int t = 0; gufunc && t < user_dtype_count; t++)
             if (add_loop(ufunc, gufunc, user_dtypes[t].type, NPY_FLOAT) < 0)
                 return NULL;
@@ -338,7 +339,7 @@ PyObject *set_patched(PyObject *self, PyObject *args)
     if (on == is_patched)
         Py_RETURN_NONE;
     for (int g = 0; g < gufunc_count; g++) {
-        gufunc *x = &gufuncs[g];
+        product_gufunc *x = &gufuncs[g];
         for (int i = 0; i < x->numpy->ntypes; i++) {
             const char *types = &x->numpy->types[3 * i];
             const int signature[] = {types[0], types[1], types[2]};

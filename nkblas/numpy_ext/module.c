@@ -6,7 +6,8 @@ _Static_assert(sizeof(long long) == sizeof(int64_t), "gemm parses nk_call_args.f
 
 python_callbacks callbacks;
 
-/* register_callbacks(register_user_dtypes, mixed_product, float_activations, integer_activations) */
+/* register_callbacks(register_user_dtypes, mixed_product, float_activations,
+   integer_activations) */
 static PyObject *register_callbacks(PyObject *self, PyObject *args)
 {
     python_callbacks given;
@@ -25,12 +26,13 @@ static PyObject *register_callbacks(PyObject *self, PyObject *args)
 /* gemm(alpha, a, b, beta, c, a_imag_sign, c_imag_sign, fused, bias, residual, clip_low, clip_high,
    blocks, scales, zero_point) -> whether the engine did it
 
-   C = activation(alpha * A @ B + beta * C + bias) + residual, with the arguments of nk_call_args, for
-   arrays that are aligned and in native byte order and whose shapes fit. C overlaps no other array; m,
-   n, k and alpha are not 0; B may be packed. The arguments after c_imag_sign are optional; an array
-   that `fused` has no bits for is None. The bias and the scales have NK_READ_PADDING elements behind
-   them; the residual is row-major. `blocks` holds addresses: a row of the left operands and a row of
-   the right ones, which have the shape and the strides of a and b, the first of them. */
+   C = activation(alpha * A @ B + beta * C + bias) + residual, with the arguments of nk_call_args,
+   for arrays that are aligned and in native byte order and whose shapes fit. C overlaps no other
+   array; m, n, k and alpha are not 0; B may be packed. The arguments after c_imag_sign are
+   optional; an array that `fused` has no bits for is None. The bias and the scales have
+   NK_READ_PADDING elements behind them; the residual is row-major. `blocks` holds addresses: a row
+   of the left operands and a row of the right ones, which have the shape and the strides of a and
+   b, the first of them. */
 static PyObject *gemm(PyObject *self, PyObject *args)
 {
     PyArrayObject *a, *c;

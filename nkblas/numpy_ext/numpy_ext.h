@@ -34,7 +34,8 @@ void init_types(void);
 
 /* The product whose three matrices have one type. */
 int same_type_product(int type);
-/* The product of two matrices of a user dtype with a float32 result, which NumPy's gufuncs return. */
+/* The product of two matrices of a user dtype with a float32 result, which NumPy's gufuncs
+   return. */
 int user_dtype_product(int type);
 /* The product of matrices of these types. */
 int find_product(int a, int b, int c);
@@ -95,18 +96,18 @@ void count_fallbacks(npy_intp products);
 
 /* ---- operands.c: arrays as matrices of the engine ---- */
 
-/* Whether the engine can read `x` without a copy: a vector or matrix of NumPy's own class, aligned and
-   in native byte order, of a type that has kernels, with strides of whole elements. */
+/* Whether the engine can read `x` without a copy: a vector or matrix of NumPy's own class, aligned
+   and in native byte order, of a type that has kernels, with strides of whole elements. */
 int is_engine_operand(PyObject *x);
 /* Whether the extents of two arrays overlap in memory. */
 int may_overlap(PyArrayObject *x, PyArrayObject *y);
-/* A new reference to the argument `out` if the engine can store the result in it: its shape and type
-   fit and it overlaps neither operand. NULL, without an exception, if not. */
+/* A new reference to the argument `out` if the engine can store the result in it: its shape and
+   type fit and it overlaps neither operand. NULL, without an exception, if not. */
 PyArrayObject *usable_out(PyObject *out, PyArrayObject *a, PyArrayObject *b, int ndim,
                           const npy_intp *shape, int type);
 
-/* An array as a matrix. A vector is a column if `is_column` is set, otherwise a row; an array without
-   dimensions has one element. */
+/* An array as a matrix. A vector is a column if `is_column` is set, otherwise a row; an array
+   without dimensions has one element. */
 static inline nk_matrix as_matrix(PyArrayObject *x, int is_column, npy_intp *rows,
                                   npy_intp *columns)
 {
@@ -156,8 +157,8 @@ int product_with(const right_operand *b, int a_type, int c_type, int is_scaled);
 
 /* ---- fast paths ---- */
 
-/* A fast path does a call whose arguments need no conversion. It returns NULL without an exception for
-   every other call, invalid ones included: the general function has to handle it. */
+/* A fast path does a call whose arguments need no conversion. It returns NULL without an exception
+   for every other call, invalid ones included: the general function has to handle it. */
 typedef PyObject *fast_path(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 
 /* fast_matmul.c */
