@@ -160,16 +160,15 @@ EACH_LOOP(DEFINE, 2)
 EACH_LOOP(DEFINE, 3)
 static PyUFuncGenericFunction loop_functions[][MAX_LOOPS] = {
     {EACH_LOOP(NAME, 0)}, {EACH_LOOP(NAME, 1)}, {EACH_LOOP(NAME, 2)}, {EACH_LOOP(NAME, 3)}};
-static PyUFuncGenericFunction functions_of_one_gufunc[] = {EACH_LOOP(NAME, 0)};
-_Static_assert(sizeof functions_of_one_gufunc == sizeof loop_functions[0],
-               "MAX_LOOPS functions for each gufunc");
+#define COUNT(g, i) +1
+_Static_assert(EACH_LOOP(COUNT, 0) == MAX_LOOPS, "each gufunc has MAX_LOOPS functions");
 _Static_assert(sizeof loop_functions / sizeof loop_functions[0] == MAX_GUFUNCS,
                "loop_functions has a row for each gufunc");
 
 /* ---- nkblas's gufuncs ---- */
 
-/* The ufunc constructor leaves the iterator's flags out, with which operands that overlap `out` are
-   copied. */
+/* The ufunc constructor does not set these flags, which make the iterator copy operands that overlap
+   `out`. */
 static void copy_iterator_flags(PyUFuncObject *to, const PyUFuncObject *from)
 {
     to->iter_flags = from->iter_flags;
@@ -242,7 +241,7 @@ PyObject *make_gufunc(PyObject *self, PyObject *args)
         if (is_matmul)
             numpy_matmul = numpy;
     }
-    ours->type_resolver = resolve_types; /* which the constructor leaves out, too */
+    ours->type_resolver = resolve_types;
     copy_iterator_flags(ours, numpy);
     if (is_matmul)
         set_fast_matmul(ours, 1);
