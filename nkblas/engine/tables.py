@@ -19,16 +19,8 @@ def _table(name: str) -> dict[str, Any]:
     return runpy.run_path(str(HERE.parent / "base" / f"{name}.py"))
 
 
-def text() -> str:
-    """The header."""
-    dtypes, epilogues = _table("dtypes"), _table("epilogues")
-    products, itemsize = dtypes["PRODUCTS"], dtypes["ITEMSIZE"]
-
-    def code(product: str) -> str:
-        return f"NK_{product.upper()}"
-
-    def element_type(dtype: str) -> str:
-        return f"NK_TYPE_{dtype.upper()}"
+def epilogue_constants(epilogues: dict[str, Any]) -> dict[str, int]:
+    """The enumerators of nk_epilogue, from the names of base/epilogues.py."""
 
     def mask(field: str) -> int:
         value: int = epilogues[f"{field}_BITS"].mask
@@ -36,7 +28,7 @@ def text() -> str:
 
     kinds = [epilogues["KIND_BITS"].encode(i) for i in range(len(epilogues["KINDS"]))]
     biases = [epilogues["BIAS_BITS"].encode(i) for i in range(len(epilogues["BIASES"]))]
-    constants = {
+    return {
         "NK_KIND": mask("KIND"),
         "NK_ASSIGN": kinds[0],
         "NK_ADD": kinds[1],
@@ -48,6 +40,20 @@ def text() -> str:
         "NK_SCALES": mask("SCALES"),
         "NK_ACTIVATION": mask("ACTIVATION"),
     }
+
+
+def text() -> str:
+    """The header."""
+    dtypes, epilogues = _table("dtypes"), _table("epilogues")
+    constants = epilogue_constants(epilogues)
+    products, itemsize = dtypes["PRODUCTS"], dtypes["ITEMSIZE"]
+
+    def code(product: str) -> str:
+        return f"NK_{product.upper()}"
+
+    def element_type(dtype: str) -> str:
+        return f"NK_TYPE_{dtype.upper()}"
+
     rows = []
     for name, (a, b, c) in products.items():
         sums = dtypes["UNSCALED"].get(name, name)
