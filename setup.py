@@ -1,6 +1,7 @@
 """The compiled parts and the data files; everything else is in pyproject.toml."""
 
 import runpy
+from pathlib import Path
 
 import numpy
 from setuptools import Extension, find_packages, setup
@@ -20,11 +21,15 @@ setup(
     ext_modules=[
         Extension(
             "nkblas._numpy_ext",
-            sources=["nkblas/numpy_ext/gufunc.c"],
-            depends=["nkblas/engine/nkblas.h", "nkblas/engine/nk_tables.h"],
+            sources=sorted(map(str, Path("nkblas/numpy_ext").glob("*.c"))),
+            depends=[
+                "nkblas/numpy_ext/numpy_ext.h",
+                "nkblas/engine/nkblas.h",
+                "nkblas/engine/nk_tables.h",
+            ],
             include_dirs=["nkblas/engine", numpy.get_include()],
             define_macros=[("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION")],
-            extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra"],
+            extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"],
         )
     ],
 )

@@ -1,4 +1,7 @@
-"""NumPy's gufuncs of products on the engine (see engine/gufunc.c)."""
+"""NumPy's gufuncs of products (matmul, vecdot, matvec, vecmat) on the engine.
+
+The loops are in numpy_ext/gufuncs.c, the fast path of matmul is in numpy_ext/fast_matmul.c.
+"""
 
 import functools
 import sys
@@ -22,22 +25,26 @@ R = TypeVar("R")
 
 
 def fast_path(function: Callable[P, R]) -> Callable[P, R]:
-    """Have plain operands done without a line of Python (see engine/gufunc.c)."""
-    quick: Any = _numpy_ext.make_fast_path(function, function.__name__)
-    return functools.update_wrapper(quick, function)
+    """Put the fast path of this name, written in C, in front of a function.
+
+    It does calls whose arguments need no conversion, without running Python code; `function` does
+    all others (see numpy_ext/fast_path.c).
+    """
+    wrapper: Any = _numpy_ext.make_fast_path(function, function.__name__)
+    return functools.update_wrapper(wrapper, function)
 
 
 _GUFUNC = """
 Parameters, result, broadcasting, casting and errors are those of `numpy.{name}`.
-All types of numbers run on nkblas but for longdouble and clongdouble, bool among them; NumPy's own
-loops do the others. {more}
+Every numeric type, and bool, runs on nkblas, except longdouble, clongdouble and object, which run
+on NumPy's own loops. {more}
 
 Parameters
 ----------
 x1, x2 : array_like
     {operands}
 out : ndarray, optional
-    Where the result goes: shape ``{result}``. It may overlap the inputs.
+    Array for the result: shape ``{result}``. It may overlap the inputs.
 **kwargs
     `casting`, `order`, `dtype`, `subok`, `signature`, `axes`, `axis` as for any gufunc.
 
@@ -52,17 +59,22 @@ Raises
 ValueError
     The inner dimensions differ, or an operand has too few dimensions.
 
+See Also
+--------
+numpy.{name}
+gemm : Matrix product with alpha, beta and an epilogue.
+
 Examples
 --------
 >>> import numpy as np, nkblas
 """
 
-_TYPES = """
+_MIXED_TYPES = """
 
-Results that are wider than the operands are made without a copy of these in the wider type: with
-``dtype=numpy.int32`` those of 8-bit integers of any signs, with ``dtype=numpy.float32`` those of
-float16. Products of `ml_dtypes.bfloat16` are float32, as NumPy has it; with ``dtype=bfloat16`` the
-sums, in float32, are rounded once."""
+Results that are wider than the operands are computed without a converted copy of the operands:
+with ``dtype=numpy.int32`` for 8-bit integers of any signedness, with ``dtype=numpy.float32`` for
+float16. Products of `ml_dtypes.bfloat16` are float32, as in NumPy; with ``dtype=bfloat16`` the
+float32 sums are rounded once."""
 
 _DOCS = {
     "matmul": (
@@ -94,34 +106,40 @@ _DOCS = {
 }
 
 
-def _bind(name: str) -> np.ufunc:
+def _make_gufunc(name: str) -> np.ufunc:
+    """The counterpart of NumPy's gufunc `name`."""
     summary, operands, result, example = _DOCS[name]
-    more = _TYPES if name == "matmul" else ""
+    more = _MIXED_TYPES if name == "matmul" else ""
     doc = summary + _GUFUNC.format(name=name, operands=operands, result=result, more=more) + example
     return _numpy_ext.make_gufunc(getattr(np, name), name, doc, *_ENGINE)
 
 
-matmul = _bind("matmul")
-vecdot = _bind("vecdot")
-if TYPE_CHECKING or hasattr(np, "matvec"):  # NumPy 2.2 has them
-    matvec = _bind("matvec")
-    vecmat = _bind("vecmat")
+matmul = _make_gufunc("matmul")
+vecdot = _make_gufunc("vecdot")
+if TYPE_CHECKING or hasattr(np, "matvec"):  # since NumPy 2.2
+    matvec = _make_gufunc("matvec")
+    vecmat = _make_gufunc("vecmat")
 
-# As `matmul`, for `nkblas.api.products`: under this name NumPy tells of overflow in `dot`.
 dot_gufunc = _numpy_ext.make_gufunc(np.matmul, "dot", "", *_ENGINE)
+"""`matmul` under the name that NumPy's warnings of overflow in `dot` have."""
 
 mixed_matmul = _numpy_ext.make_mixed_gufunc()
+"""Matrix products whose result type is wider than the operands' (bfloat16: as narrow), for callers
+that name a result type."""
 
 
 def _mixed_product(*args: Any, dtype: Any = None, signature: Any = None, **kwargs: Any) -> Any:
-    """The product of two arrays as `dtype` or `signature` ask for it, if no operand is cast."""
+    """Run `mixed_matmul` if `dtype` or `signature` select one of its loops without a cast.
+
+    Otherwise NotImplemented is returned, and NumPy resolves the types.
+    """
     if signature is None:
         signature = kwargs.pop("sig", None)
     if len(args) < 2 or not (isinstance(args[0], np.ndarray) and isinstance(args[1], np.ndarray)):
         return NotImplemented
     try:
         result = _mixed_result(args[0].dtype, args[1].dtype, dtype, signature)
-    except TypeError:  # neither a dtype, nor hashable
+    except TypeError:  # an argument is no dtype, or not hashable
         return NotImplemented
     return NotImplemented if result is None else mixed_matmul(*args, dtype=result, **kwargs)
 
@@ -130,11 +148,11 @@ def _mixed_product(*args: Any, dtype: Any = None, signature: Any = None, **kwarg
 def _mixed_result(
     a: np.dtype[Any], b: np.dtype[Any], dtype: Any, signature: Any
 ) -> np.dtype[Any] | None:
-    """The dtype that is asked for, if it is that of one of `mixed_matmul`."""
+    """The result dtype, if `dtype` or `signature` select a loop of `mixed_matmul`."""
     if isinstance(signature, str):
         signature = tuple(signature.replace("->", ""))
-    wanted = (None, None, dtype) if signature is None else signature
-    types = [None if x is None else np.dtype(x) for x in wanted]
+    requested = (None, None, dtype) if signature is None else signature
+    types = [None if x is None else np.dtype(x) for x in requested]
     if (
         len(types) != 3
         or types[2] is None
@@ -146,7 +164,7 @@ def _mixed_result(
 
 
 def _is_mixed(a: str, b: str, c: str) -> bool:
-    """Whether a product is one of those that `matmul` does not make where nobody asks."""
+    """Whether a product of these types has no loop in `matmul`, only in `mixed_matmul`."""
     name = product(a, b, c)
     if name is None or (c == "float32" and a != "float16"):
         return False
@@ -154,38 +172,41 @@ def _is_mixed(a: str, b: str, c: str) -> bool:
 
 
 def register_user_dtypes() -> None:
-    """Have the engine do the products of `ml_dtypes`' floats, once a program has them."""
-    global _adopted
+    """Give the gufuncs loops for the dtypes of `ml_dtypes`, once the program has imported it."""
+    global _has_user_dtypes
     module = sys.modules.get("ml_dtypes")
-    if module is None or _adopted:
+    if module is None or _has_user_dtypes:
         return
-    _adopted = True
-    ours = [globals().get(name) for name in (*_DOCS, "dot_gufunc")]
-    found = [getattr(module, name, None) for name in ("bfloat16", *FLOAT8)]  # some came later
-    types = [None if x is None else np.dtype(x) for x in found]
-    numbers = np.zeros((len(FLOAT8), 256), np.float32)
-    for row, dtype in zip(numbers, types[1:], strict=True):
-        if dtype is not None:
-            row[:] = np.arange(256, dtype=np.uint8).view(dtype)
-    _numpy_ext.register_user_dtypes(
-        tuple(-1 if x is None else x.num for x in types),
-        numbers.tobytes(),
-        tuple(filter(None, ours)),
-    )
+    _has_user_dtypes = True
+    # Imported here since abi imports the planner, which a program may never need.
+    from nkblas.runtime.abi import product_code
+
+    descriptions = []
+    for name in ("bfloat16", *FLOAT8):
+        scalar_type = getattr(module, name, None)
+        if scalar_type is None:  # older versions of ml_dtypes lack some
+            continue
+        dtype = np.dtype(scalar_type)
+        all_bytes = np.arange(256 if dtype.itemsize == 1 else 0, dtype=np.uint8)
+        values = all_bytes.view(dtype).astype(np.float32)
+        code = product_code(f"{name}_float32")
+        descriptions.append((dtype.num, code, values.tobytes()))
+    gufuncs = [globals().get(name) for name in (*_DOCS, "dot_gufunc")]
+    _numpy_ext.register_user_dtypes(descriptions, tuple(filter(None, gufuncs)))
 
 
-_adopted = False
+_has_user_dtypes = False
+
+
+def _activation_codes(on_integers: bool) -> dict[str, int]:
+    """The codes of the activations without bounds, for accumulators of integers or floats."""
+    return {
+        name: Epilogue(activation=name).code
+        for name, activation in ACTIVATIONS.items()
+        if name and not activation.has_bounds and (activation.on_integers or not on_integers)
+    }
 
 
 _numpy_ext.register_callbacks(
-    register_user_dtypes,
-    _mixed_product,
-    *(
-        {
-            name: Epilogue(activation=name).code
-            for name, activation in ACTIVATIONS.items()
-            if name and not activation.has_bounds and (activation.on_integers or not integers)
-        }
-        for integers in (False, True)
-    ),
+    register_user_dtypes, _mixed_product, _activation_codes(False), _activation_codes(True)
 )

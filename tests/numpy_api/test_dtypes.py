@@ -1,6 +1,6 @@
-"""Products of every dtype that NumPy multiplies without BLAS, and of `ml_dtypes`'.
+"""Products of every dtype that NumPy multiplies without BLAS, and of `ml_dtypes`.
 
-float32 and float64 are `test_matmul`'s. Nothing here depends on the ISA.
+float32 and float64 are in `test_matmul`. No test here depends on the ISA.
 """
 
 import hashlib
@@ -47,8 +47,10 @@ import nkblas
 
 NAMES = [*COMPLEX, "float16", "bfloat16", "bool", *INTEGERS, *FLOAT8]
 PRODUCTS_HERE = [product for product in PRODUCTS if product.a not in DTYPES]
-# one of the float8 types that have infinities, one of those that lack them
-LESS = [p for p in PRODUCTS_HERE if p.a not in FLOAT8 or p.a in ("float8_e5m2", "float8_e4m3fn")]
+# Of the float8 types only two: one that has infinities, and one without.
+REPRESENTATIVE = [
+    p for p in PRODUCTS_HERE if p.a not in FLOAT8 or p.a in ("float8_e5m2", "float8_e4m3fn")
+]
 HALVES = [p for p in PRODUCTS_HERE if p.a in ("float16", "bfloat16")]
 NARROW = [p for p in HALVES if p.result.itemsize == 2]
 EXACT = [p for p in PRODUCTS_HERE if p.result.kind in "iu"]
@@ -63,14 +65,14 @@ def by_product(products: list[Product]) -> Any:
 
 @pytest.fixture(autouse=True)
 def no_fallbacks() -> Iterator[None]:
-    """NumPy does none of the products in this module."""
+    """No product in this module falls back to NumPy."""
     before = nkblas.stats()["fallbacks"]
     yield
     assert nkblas.stats()["fallbacks"] == before
 
 
 def edges(product: Product) -> list[tuple[int, int, int]]:
-    """A few shapes (m, n, k) that leave an edge in every dimension, whatever a step of k is."""
+    """A few shapes (m, n, k) with edges in every dimension, for any k step."""
     mr, nr = tile(product.a)
     return [(1, 1, 1), (2, 3, 2), (mr - 1, nr + 1, 67), (mr + 1, nr - 1, 33), (5, 1, 66)]
 
@@ -81,68 +83,68 @@ def operands(product: Product, m: int, n: int, k: int, seed: int = 0) -> tuple[A
 
 
 def products(call: Callable[[], Any]) -> int:
-    """How many nkblas does in a call."""
+    """The number of products that nkblas does in a call."""
     before = nkblas.stats()["calls"]
     call()
     return nkblas.stats()["calls"] - before
 
 
-# What does it, and of which dtype the result is.
+# The backend and the dtype of the result.
 
 
 @by_name
 def test_is_nkblas(name: str) -> None:
-    """With NumPy's dtype of the result."""
+    """Every dtype runs on nkblas, and the result has NumPy's dtype."""
     a = sample(9, 9, dtype=name)
     assert nkblas.explain(a, a).backend == "nkblas"
     assert products(lambda: nkblas.matmul(a, a)) == 1
     assert nkblas.matmul(a, a).dtype == np.matmul(a, a).dtype
 
 
-OTHERS = [name for name in dir(ml_dtypes) if name.startswith(("int", "uint", "float"))]
+OTHER_NAMES = [name for name in dir(ml_dtypes) if name.startswith(("int", "uint", "float"))]
 
 
-@pytest.mark.parametrize("name", [name for name in OTHERS if name not in FLOAT8])
+@pytest.mark.parametrize("name", [name for name in OTHER_NAMES if name not in FLOAT8])
 def test_other_types_of_ml_dtypes(name: str) -> None:
-    """Those of 2, 4, and 6 bits, and what else there is: NumPy's results."""
+    """Types of 2, 4 and 6 bits, and others without kernels: results are NumPy's."""
     a, b = (np.ones((9, 9), name) * few("bool", i).astype(name) for i in (0, 1))
     assert nkblas.explain(a, b).backend == "nkblas"
     assert products(lambda: nkblas.matmul(a, b)) == 1
     assert_exact(nkblas.matmul(a, b), np.matmul(a, b))
     assert_exact(nkblas.matmul(a[0], b), np.matmul(a[0], b))
-    nkblas.matmul(*[np.ones((2, 2), "bfloat16")] * 2)  # from here on there are loops for such
+    nkblas.matmul(*[np.ones((2, 2), "bfloat16")] * 2)  # registers the user dtypes
     for function, operands in (("vecdot", (a, b)), ("matvec", (a, b[0])), ("vecmat", (a[0], b))):
         if hasattr(np, function):
             got = getattr(nkblas, function)(*operands)
             assert_exact(got, getattr(np, function)(*operands))
 
 
-def parts_of(product: Product) -> set[str]:
-    """The dtypes in the name of its problem; integers of a size are one where they wrap."""
+def problem_dtypes(product: Product) -> set[str]:
+    """The dtypes in the name of its problem, where uint32 results are int32."""
     return {product.a, product.b, product.result.name.replace("uint32", "int32")}
 
 
 @by_product(list(MIXED))
 def test_operands_are_not_widened(product: Product) -> None:
-    """What is planned, recorded and tuned is the product of the operands as they are."""
+    """The planned and recorded problem has the operands' own dtypes."""
     a, b = operands(product, 9, 8, 7)
     with nkblas.record() as shapes:
         c = product(a, b)
         nkblas.gemm(a, b, out_dtype=product.result)
     assert c.dtype == product.result
     (problem,) = shapes
-    assert set(problem.dtype.split("_")) == parts_of(product)
+    assert set(problem.dtype.split("_")) == problem_dtypes(product)
 
 
 @pytest.mark.parametrize("types", ["bb->i", "BB->i", "BB->I", "Bb->i", "bB->i", "ee->f"])
-def test_ways_to_ask(types: str) -> None:
-    """`dtype`, `signature` in all of its forms, and `out`: without a copy in the wider type."""
+def test_forms_of_dtype_and_signature(types: str) -> None:
+    """`dtype`, all forms of `signature`, and `out` select a product without a widened copy."""
     chars = types.replace("->", "")
     product = Product(*(np.dtype(char).name for char in chars))
     a, b = operands(product, 17, 19, 70)
     wanted = expected(a, b, product.dtype)
     classes = tuple(np.dtype(char).type for char in chars)
-    ways: list[dict[str, Any]] = [
+    forms: list[dict[str, Any]] = [
         {"dtype": np.dtype(chars[2])},
         {"dtype": chars[2]},
         {"dtype": classes[2]},
@@ -152,20 +154,20 @@ def test_ways_to_ask(types: str) -> None:
         {"signature": (None, None, classes[2])},
         {"sig": types},
     ]
-    for way in ways:
+    for form in forms:
         for out in (None, np.empty((17, 19), chars[2]), np.empty((19, 17), chars[2]).T):
-            options = way if out is None else {**way, "out": out}
+            options = form if out is None else {**form, "out": out}
             with nkblas.record() as shapes:
                 c = nkblas.matmul(a, b, **options)
             assert out is None or c is out
-            assert_exact(c, wanted, way)
+            assert_exact(c, wanted, form)
             (problem,) = shapes
-            assert set(problem.dtype.split("_")) == parts_of(product), way
+            assert set(problem.dtype.split("_")) == problem_dtypes(product), form
 
 
 @pytest.mark.parametrize("product", list(MIXED), ids=str)
 def test_stacks_of_mixed(product: Product) -> None:
-    """All that a gufunc can do, with a dtype that is asked for."""
+    """Stacks, vectors, axes and order, with `dtype`."""
     a, b = sample(5, 1, 6, 7, dtype=product.a), sample(4, 7, 3, dtype=product.b, seed=1)
     wanted = expected(a, b, product.dtype)
     assert_exact(product(a, b), wanted)
@@ -177,7 +179,7 @@ def test_stacks_of_mixed(product: Product) -> None:
     assert product(a[0, 0], b[0], order="F").flags.f_contiguous
     with pytest.raises(ValueError, match="mismatch in its core dimension"):
         product(a[0, 0], a[0, 0])
-    assert nkblas.matmul(a, b).dtype == np.matmul(a[..., :1], b[..., :1, :]).dtype  # as ever
+    assert nkblas.matmul(a, b).dtype == np.matmul(a[..., :1], b[..., :1, :]).dtype
 
 
 @pytest.mark.parametrize(
@@ -193,7 +195,7 @@ def test_stacks_of_mixed(product: Product) -> None:
         ("uint16", "int8", {"dtype": "int8", "casting": "safe"}),
     ],
 )
-def test_mistakes_are_numpys(a: str, b: str, options: dict[str, Any]) -> None:
+def test_errors_are_numpys(a: str, b: str, options: dict[str, Any]) -> None:
     x, y = sample(3, 4, dtype=a), sample(4, 5, dtype=b)
     wanted = outcome(lambda f: f(x, y, **options), np.matmul)
     assert isinstance(wanted, tuple)
@@ -215,7 +217,7 @@ OUTS = [
 
 @pytest.mark.parametrize(("name", "out"), OUTS)
 def test_out_of_another_dtype_alone(name: str, out: str) -> None:
-    """Without `dtype` the product is NumPy's, and then cast: in int8, and not in int32."""
+    """Without `dtype` the product is computed in NumPy's type and then cast to `out`."""
     a, b = sample(17, 33, dtype=name), sample(33, 19, dtype=name, seed=1)
     found = np.full((17, 19), 7, out)
     assert nkblas.matmul(a, b, out=found) is found
@@ -250,7 +252,7 @@ PROMOTED = [
 
 @pytest.mark.parametrize(("left", "right"), PROMOTED)
 def test_promotion(left: str, right: str) -> None:
-    """NumPy's dtype, and what NumPy makes."""
+    """Operands of two dtypes give NumPy's dtype and values."""
     for a, b in ((left, right), (right, left)):
         x, y = few(a, 0), few(b, 1)
         assert nkblas.explain(x, y).backend == "nkblas"
@@ -261,7 +263,7 @@ def test_promotion(left: str, right: str) -> None:
 
 @pytest.mark.parametrize("other", ["uint8", "int8", "float8_e4m3", "float8_e5m2", "int32", "bool"])
 def test_float8_beside_other_types(other: str) -> None:
-    """Neither is rounded to the other, though `ml_dtypes` calls casts of bytes to it safe."""
+    """Neither is rounded to the other, though `ml_dtypes` declares such casts safe."""
     x = np.linspace(3, 99, 81).reshape(9, 9).astype(other)
     y = np.full((9, 9), 1.125).astype("float8_e4m3fn")
     for options in ({}, {"dtype": "f4"}, {"dtype": "f8"}, {"casting": "unsafe"}):
@@ -276,13 +278,13 @@ def test_float8_beside_other_types(other: str) -> None:
 
 
 def few(name: str, seed: int) -> Array:
-    """Small values, of which every type holds the products."""
+    """Small values, whose products every type represents exactly."""
     values = np.random.default_rng(seed).integers(0, 4, (9, 9))
     return values.astype(name)
 
 
 def test_lists_and_scalars() -> None:
-    """What is no array is what NumPy makes of it."""
+    """Lists and scalars are converted as by NumPy."""
     for name in NAMES:
         a = few(name, 0)
         for other in (a.tolist(), a[0].tolist(), [[True] * 9] * 9, [[2] * 9] * 9, [[2.0] * 9] * 9):
@@ -295,7 +297,7 @@ def test_lists_and_scalars() -> None:
                     assert_exact(got, wanted)
 
 
-# Shapes and layouts, with values whose products are exact.
+# Shapes and layouts, with values whose sums are exact.
 
 
 SHAPES = [
@@ -314,7 +316,7 @@ SHAPES = [
 
 @by_product(PRODUCTS_HERE)
 def test_shapes_and_orders(product: Product) -> None:
-    """Primes, one past a tile, more than a cache block; operands and result in both orders."""
+    """Primes, a tile and 1 more, more than a cache block; all matrices in both orders."""
     for m, n, k in [*edges(product), *SHAPES]:
         a, b = operands(product, m, n, k)
         wanted = expected(a, b, product.dtype)
@@ -325,9 +327,9 @@ def test_shapes_and_orders(product: Product) -> None:
             assert_exact(out, wanted, (m, n, k, order_a, order_b, order_c))
 
 
-@by_product(LESS)
+@by_product(REPRESENTATIVE)
 def test_every_k(product: Product) -> None:
-    """Every remainder of what a step takes, up to two of the longest."""
+    """Every remainder of k by a k step, up to two of the longest steps."""
     a, b = operands(product, 3, 19, 130)
     for k in range(131):
         c = product(a[:, :k], b[:k])
@@ -345,7 +347,7 @@ def test_empty(product: Product) -> None:
     assert_exact(product(nothing, some), np.zeros((0, 2, 4), product.result))
 
 
-@by_product(LESS)
+@by_product(REPRESENTATIVE)
 def test_stacks_and_vectors(product: Product) -> None:
     for shapes in [*STACKS, ((3, 6, 67), (3, 67, 17))]:
         a, b = sample(*shapes[0], dtype=product.a), sample(*shapes[1], dtype=product.b, seed=1)
@@ -355,10 +357,10 @@ def test_stacks_and_vectors(product: Product) -> None:
             assert_exact(product(x, y), expected(x, y, product.dtype), shapes)
 
 
-@by_product(LESS)
+@by_product(REPRESENTATIVE)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(layout: str, product: Product) -> None:
-    """What lies between the elements does not show, not even in the floating-point flags."""
+    """Memory between the elements affects neither results nor floating-point flags."""
     for other, (m, n, k) in itertools.product(LAYOUTS.values(), edges(product)[1:]):
         a, b = operands(product, m, n, k)
         left = LAYOUTS[layout].arrange(a, product.a, poison(product.a))
@@ -368,10 +370,10 @@ def test_layouts(layout: str, product: Product) -> None:
         assert_exact(c, expected(a, b, product.dtype), (other, m, n, k))
 
 
-@by_product(LESS)
+@by_product(REPRESENTATIVE)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_of_out(layout: str, product: Product) -> None:
-    """`out` is written, all of it, and nothing else; what it held does not show."""
+    """All of `out` is written and nothing else; its previous content has no effect."""
     result = product.result
     for m, n, k in [*edges(product), (3, 5, 0), (4, 40, 700)]:
         a, b = operands(product, m, n, k)
@@ -384,11 +386,11 @@ def test_layouts_of_out(layout: str, product: Product) -> None:
             assert (buffer.astype(result) == guard).all(), (m, n, k)
 
 
-@by_product(LESS)
+@by_product(REPRESENTATIVE)
 @pytest.mark.parametrize("at_end", [True, False])
 @pytest.mark.parametrize("order", ORDERS)
 def test_nothing_beyond_is_touched(order: Order, at_end: bool, product: Product) -> None:
-    """All matrices lie at the edge of what the process may touch; a step beyond is a crash."""
+    """All matrices are adjacent to guard pages: an access beyond them is a crash."""
     for (m, n, k), order_b in itertools.product(edges(product), ORDERS):
         a, b = operands(product, m, n, k)
         wanted = expected(a, b, product.dtype)
@@ -397,18 +399,18 @@ def test_nothing_beyond_is_touched(order: Order, at_end: bool, product: Product)
         assert_exact(product(left, right, out=out), wanted, (m, n, k))
 
 
-@by_product(LESS)
+@by_product(REPRESENTATIVE)
 def test_broadcast_views(product: Product) -> None:
-    """Strides of zero, in either dimension and in both, of operands that can't be written."""
+    """Strides of zero in either dimension and in both, of read-only operands."""
     m, n, k = edges(product)[2]
     views = [(1, 1), (1, None), (None, 1), (None, None)]
-    for of_a, of_b in itertools.product(views, repeat=2):
-        a = np.broadcast_to(sample(of_a[0] or m, of_a[1] or k, dtype=product.a), (m, k))
-        b = np.broadcast_to(sample(of_b[0] or k, of_b[1] or n, dtype=product.b, seed=1), (k, n))
+    for size_a, size_b in itertools.product(views, repeat=2):
+        a = np.broadcast_to(sample(size_a[0] or m, size_a[1] or k, dtype=product.a), (m, k))
+        b = np.broadcast_to(sample(size_b[0] or k, size_b[1] or n, dtype=product.b, seed=1), (k, n))
         assert_exact(product(a, b), expected(a.copy(), b.copy(), product.dtype))
 
 
-# name: where `out` begins, of the bytes that `a`, an element of `out`, and `b` take
+# The values return the offset of `out`, from the bytes of `a`, of an element of `out` and of `b`.
 OVERLAPS: dict[str, Callable[[int, int, int], int]] = {
     "where a begins": lambda a, c, b: 0,
     "an element after a begins": lambda a, c, b: c,
@@ -418,10 +420,10 @@ OVERLAPS: dict[str, Callable[[int, int, int], int]] = {
 }
 
 
-@by_product(LESS)
+@by_product(REPRESENTATIVE)
 @pytest.mark.parametrize("order", ORDERS)
 def test_overlapping_out(order: Order, product: Product) -> None:
-    """`out` in the bytes of its operands, of whatever dtypes they are."""
+    """`out` overlaps its operands, also where their dtypes differ."""
     result = product.result
     for (where, begin), (m, n, k) in itertools.product(OVERLAPS.items(), edges(product)):
         a, b = operands(product, m, n, k)
@@ -436,13 +438,13 @@ def test_overlapping_out(order: Order, product: Product) -> None:
         left[...], right[...] = a, b
         product(left, right, out=out)
         assert_exact(out, wanted, (where, m, n, k))
-        # and backwards
+        # The same backwards.
         left[...], right[...] = a, b
         product(left, right, out=out[::-1, ::-1])
         assert_exact(out[::-1, ::-1], wanted, (where, m, n, k))
 
 
-@by_product(LESS)
+@by_product(REPRESENTATIVE)
 def test_operands_stay(product: Product) -> None:
     a, b = operands(product, 33, 35, 66)
     before = a.copy(), b.copy()
@@ -459,20 +461,20 @@ layout_of_any = layouts(-2, -1, 1, 3)
 
 @settings(deadline=None, max_examples=300, derandomize=True)
 @given(
-    st.sampled_from(LESS),
+    st.sampled_from(REPRESENTATIVE),
     st.tuples(lengths, lengths, lengths),
     st.tuples(layout_of_any, layout_of_any, layout_of_any),
     st.integers(0, 9),
 )
 def test_any_shape_and_strides(
-    product: Product, shape: tuple[int, int, int], of: tuple[Layout, Layout, Layout], seed: int
+    product: Product, shape: tuple[int, int, int], layout: tuple[Layout, Layout, Layout], seed: int
 ) -> None:
     m, n, k = shape
     a, b = operands(product, m, n, k, seed)
-    left = of[0].arrange(a, product.a, poison(product.a))
-    right = of[1].arrange(b, product.b, poison(product.b))
+    left = layout[0].arrange(a, product.a, poison(product.a))
+    right = layout[1].arrange(b, product.b, poison(product.b))
     guard = product.result.kind == "b" or 77
-    buffer, out = of[2].empty((m, n), product.result.name, fill=guard)
+    buffer, out = layout[2].empty((m, n), product.result.name, fill=guard)
     wanted = expected(a, b, product.dtype)
     product(left, right, out=out)
     assert_exact(out, wanted)
@@ -481,11 +483,11 @@ def test_any_shape_and_strides(
     assert (buffer == guard).all()
 
 
-# Rounding, and where floats end.
+# Rounding, overflow and subnormals.
 
 
 def random(*shape: int, dtype: str, seed: int = 0, spread: int = 4) -> Array:
-    """Normal numbers of all signs and of sizes so many binary digits apart."""
+    """Random numbers of both signs, scaled by powers of two up to `spread`."""
     generator = np.random.default_rng(seed)
     if np.dtype(dtype).kind == "c":
         parts = [random(*shape, dtype="float64", seed=2 * seed + i, spread=spread) for i in (0, 1)]
@@ -499,7 +501,7 @@ def random(*shape: int, dtype: str, seed: int = 0, spread: int = 4) -> Array:
 @by_product([p for p in PRODUCTS_HERE if p.result.kind not in "iub"])
 @pytest.mark.parametrize("shape", [(5, 3, 5000), (65, 67, 300), (1, 300, 1000)], ids=str)
 def test_error_bound(shape: tuple[int, int, int], product: Product) -> None:
-    """Of sums in which rounding is felt, of sums that cancel, and of those that don't."""
+    """Sums with large rounding errors, with cancellation, and without."""
     m, n, k = shape
     for spread in (0, 4):
         a = random(m, k, dtype=product.a, spread=spread)
@@ -508,7 +510,7 @@ def test_error_bound(shape: tuple[int, int, int], product: Product) -> None:
         assert np.isfinite(c).all()
         assert_within_bound(c, a, b)
         assert_within_bound(product(np.asfortranarray(a), np.asfortranarray(b)), a, b)
-        if product.result.kind == "c":  # parts that are small beside the other one are as exact
+        if product.result.kind == "c":  # a small imaginary part is as exact
             a, b = a.real + 1e-5j * a.imag, b.real + 1e-5j * b.imag
             a, b = a.astype(product.a), b.astype(product.b)
             assert_within_bound(product(a, b), a, b)
@@ -520,19 +522,19 @@ def test_error_bound(shape: tuple[int, int, int], product: Product) -> None:
 
 
 def ties(product: Product, k: int) -> tuple[Array, Array, Array]:
-    """Operands of which half of the sums lie midway between two numbers of the result's."""
+    """Operands whose sums are often midway between two values of the result's type."""
     digits = int(ml_dtypes.finfo(product.result).nmant) + 1
     a, b = operands(product, 40, 40, k)
     a[:, k // 3], b[k // 3] = 1, 1.5 * 2**digits
     sums = np.matmul(a.astype("float64"), b.astype("float64"))
-    # sums that have one digit more than there are, the last one among them
+    # Odd sums with one digit more than the result's type has.
     return a, b, (abs(sums) >= 2**digits) & (abs(sums) < 2 ** (digits + 1)) & (sums % 2 == 1)
 
 
 @by_product(NARROW)
 @pytest.mark.parametrize("k", [200, 1000, 5000])
 def test_rounded_once_to_even(k: int, product: Product) -> None:
-    """Sums beyond the digits of the result, ties among them, however k is cut into blocks."""
+    """Sums with more digits than the result, ties included, for any blocks of k."""
     a, b, midway = ties(product, k)
     assert midway.sum() > 20
     wanted = expected(a, b, product.dtype)
@@ -545,13 +547,13 @@ def test_rounded_once_to_even(k: int, product: Product) -> None:
 
 @by_product(NARROW)
 def test_a_tie_and_a_bit(product: Product) -> None:
-    """What is just off a tie goes to its own side, wherever in k the last bit comes from."""
+    """A sum next to a tie is rounded to its own side, for any position of the last bit in k."""
     digits = int(ml_dtypes.finfo(product.result).nmant) + 1
     tie, bit = 2**digits + 1, 2.0 ** (digits - 21)  # float32 holds their sum
     for k in (2, 3, 67, 700, 3000):
         for at, sign in itertools.product((0, 1, k // 2, k - 1), (1, -1)):
             a, b = np.zeros((3, k), product.a), np.zeros((k, 5), product.b)
-            a[:, (at + 1) % k], b[(at + 1) % k] = 1, 2**digits  # all of it but two
+            a[:, (at + 1) % k], b[(at + 1) % k] = 1, 2**digits
             a[:, at] = 1
             b[at] = 1
             assert_exact(product(a, b), np.full((3, 5), 2**digits, product.result), (k, at))
@@ -566,7 +568,7 @@ def test_a_tie_and_a_bit(product: Product) -> None:
 
 @by_product([p for p in HALVES if p.a == "float16"])
 def test_sums_beyond_the_range_of_float16(product: Product) -> None:
-    """Only a result that is too large is infinite, and not a product or a sum on the way."""
+    """Only the final sum can overflow, no product and no partial sum."""
     for k, (factor, rest) in itertools.product((2, 3, 66, 700, 3001), ((2, 3), (60000, 1024))):
         for first in {0, k // 2 - 1, k - 2}:
             a, b = np.zeros((3, k), product.a), np.ones((k, 5), product.b)
@@ -583,7 +585,7 @@ def test_sums_beyond_the_range_of_float16(product: Product) -> None:
 
 @by_product(NARROW)
 def test_overflow_is_of_the_rounded_sum(product: Product) -> None:
-    """A sum less than half a step beyond the largest number is that; half a step is infinity."""
+    """A sum is infinite from half a step beyond the largest number; less is rounded to it."""
     machine: Any = ml_dtypes.finfo(product.result)
     largest, digits = float(machine.max), int(machine.nmant) + 1
     step = 2.0 ** (np.frexp(largest)[1] - digits)
@@ -602,7 +604,7 @@ def test_overflow_is_of_the_rounded_sum(product: Product) -> None:
 
 @pytest.mark.skipif("f16c" not in nkblas.cpu.isa.requires, reason="nkblas.cpu lacks f16c")
 def test_overflow_warns_as_numpys() -> None:
-    """float16: whichever shape it happens in, and in the last tile alone."""
+    """float16: in every shape, also for a single element of the last tile."""
     for m, n, k in edges(Product("float16", "float16")):
         a, b = np.ones((m, k), "float16"), np.ones((k, n), "float16")
         a[-1, -1], b[-1, -1] = 60000, 2
@@ -610,8 +612,8 @@ def test_overflow_warns_as_numpys() -> None:
             x, y = a, b.T if name == "inner" else b
             for module in (np, nkblas):
                 function = getattr(module, name)
-                words = f"^overflow encountered in {'dot' if name == 'inner' else name}"
-                with pytest.warns(RuntimeWarning, match=words):
+                message = f"^overflow encountered in {'dot' if name == 'inner' else name}"
+                with pytest.warns(RuntimeWarning, match=message):
                     c = function(x, y)
                 assert c[-1, -1] == np.inf
                 with np.errstate(over="raise"), pytest.raises(FloatingPointError, match="overflow"):
@@ -626,23 +628,23 @@ def test_overflow_warns_as_numpys() -> None:
 
 @by_product([Product("float16", "float16"), Product("float16", "float16", "float32")])
 def test_subnormals_of_float16(product: Product) -> None:
-    """As operands and as results: exact, ties to even."""
+    """Subnormal operands and results are exact, with ties to even."""
     for m, n, k in [*edges(product), (20, 30, 300)]:
         a, b = operands(product, m, n, k)
-        for of_a, of_b in ((-24, 8), (8, -24), (-24, 0), (-12, -13), (-12, -12), (-10, -17)):
-            x, y = np.ldexp(a, of_a).astype("float16"), np.ldexp(b, of_b).astype("float16")
-            assert_exact(product(x, y), expected(x, y, product.dtype), (m, n, k, of_a, of_b))
+        for shifts in ((-24, 8), (8, -24), (-24, 0), (-12, -13), (-12, -12), (-10, -17)):
+            x, y = (np.ldexp(z, s).astype("float16") for z, s in zip((a, b), shifts, strict=True))
+            assert_exact(product(x, y), expected(x, y, product.dtype), (m, n, k, shifts))
 
 
 @by_product([p for p in HALVES if p.a == "bfloat16"])
 def test_subnormals_of_bfloat16(product: Product) -> None:
-    """Instructions may take them as zeros, in operands and results; nothing else happens."""
+    """Instructions may flush subnormal operands and results to zero, but no other values."""
     tiny = float(ml_dtypes.finfo("bfloat16").tiny)
     for m, n, k in edges(product):
         a, b = operands(product, m, n, k)
-        x = (a.astype("float64") * tiny / 16).astype("bfloat16")  # all of them are subnormal
+        x = (a.astype("float64") * tiny / 16).astype("bfloat16")  # all subnormal
         y = np.ldexp(b.astype("float32"), 60).astype("bfloat16")
-        a[:, 1:] = x[:, 1:] = 0  # a single product in each sum
+        a[:, 1:] = x[:, 1:] = 0  # one product in each sum
         exactly = expected(x, y, product.dtype)
         for order in ORDERS:
             c = product(x.copy(order), y.copy(order))
@@ -654,7 +656,7 @@ def test_subnormals_of_bfloat16(product: Product) -> None:
 
 @pytest.mark.parametrize("name", FLOAT8)
 def test_values_of_float8(name: str) -> None:
-    """Each of the 256 values of a type times each: a single product, and its sum with others."""
+    """All pairs of a type's 256 values, as single products and in sums."""
     values = np.arange(256, dtype="u1").view(name)
     values = values[np.isfinite(values)]
     wide = values.astype("float64")
@@ -675,8 +677,8 @@ def test_values_of_float8(name: str) -> None:
         assert_exact(call(nkblas.dot), call(np.dot))
 
 
-def plainly(a: Array, b: Array) -> Array:
-    """The product as the definition has it: NaN and Inf go where arithmetic takes them."""
+def by_definition(a: Array, b: Array) -> Array:
+    """The product by its definition, with NaN and Inf as in IEEE arithmetic."""
     with np.errstate(invalid="ignore"):
         terms: Array = a.astype("float64")[:, :, None] * b.astype("float64")
         return terms.sum(axis=1).astype("float32")
@@ -684,7 +686,7 @@ def plainly(a: Array, b: Array) -> Array:
 
 @by_product([*HALVES, Product("float8_e5m2", "float8_e5m2")])
 def test_nan_and_inf(product: Product) -> None:
-    """In one place of each operand: first, last, in the middle; the rest must not notice."""
+    """NaN and Inf in one element of each operand affect only their row and column."""
     values = itertools.product([0.0, np.nan, np.inf, -np.inf], repeat=2)
     for pair, (m, n, k), order in itertools.product(values, edges(product), ORDERS):
         for place in ((0, 0), (-1, -1), (m // 2, k // 2), (-1, 0)):
@@ -692,12 +694,12 @@ def test_nan_and_inf(product: Product) -> None:
             a[place], b[place[1], place[0] % n] = pair
             with np.errstate(invalid="ignore"):
                 c = product(a, b)
-            assert_exact(c, plainly(a, b).astype(product.result), (m, n, k, place, pair))
+            assert_exact(c, by_definition(a, b).astype(product.result), (m, n, k, place, pair))
 
 
 @by_product([p for p in PRODUCTS_HERE if p.result.kind not in "iub"])
-def test_sound_data_never_warns(product: Product) -> None:
-    """Whatever was multiplied before, and lies about in buffers. NaN is sound, too."""
+def test_finite_data_never_warns(product: Product) -> None:
+    """Values left in packing buffers give no warning, and neither does a quiet NaN."""
     limit = float(ml_dtypes.finfo(product.a).max)
     for value in (poison(product.a), np.nan, limit):
         for m, n, k in [*edges(product), (1, 300, 1000)]:
@@ -714,7 +716,7 @@ def test_sound_data_never_warns(product: Product) -> None:
 
 @by_product([p for p in HALVES if p.a == "float16"])
 def test_sums_with_halves_like_nan(product: Product) -> None:
-    """Sums in float32 whose lower bits, taken for a float16, were a signalling NaN."""
+    """Sums in float32 whose lower half would be a signalling NaN as a float16."""
     factor = np.float16(1.2345)
     values = np.arange(0x3C00, 0x4800, dtype="u2").view("f2")
     bits = (values.astype("f") * np.float32(factor)).view("u4") & 0x7FFF
@@ -733,7 +735,7 @@ def test_sums_with_halves_like_nan(product: Product) -> None:
 
 @pytest.mark.parametrize("name", COMPLEX)
 def test_finite_stays_finite(name: str) -> None:
-    """And what is not stays in its row."""
+    """Finite sums are finite, and NaN and Inf affect only their row."""
     product = Product(name, name)
     for m, n, k in edges(product):
         a, b = random(m, k, dtype=name, spread=20), random(k, n, dtype=name, seed=1, spread=20)
@@ -750,7 +752,7 @@ def test_finite_stays_finite(name: str) -> None:
 @pytest.mark.parametrize("name", COMPLEX)
 @pytest.mark.parametrize("m", [1, 5, 70])
 def test_complex_views(m: int, name: str) -> None:
-    """Transposed, conjugate, backwards, one part of a matrix; and what conjugates by itself."""
+    """Transposed, conjugate, reversed and real or imaginary views; vdot and vecdot."""
     a, b = sample(m, 67, dtype=name), sample(67, 19, dtype=name, seed=1)
     for x, y in itertools.product((a, a.conj(), a[::-1, ::-1], a.copy("F")), (b, b[:, ::-1])):
         assert_exact(nkblas.matmul(x, y), expected(x, y))
@@ -765,8 +767,8 @@ def test_complex_views(m: int, name: str) -> None:
         assert_exact(nkblas.vdot(x, x), expected(x.reshape(1, -1).conj(), x.reshape(-1, 1))[0, 0])
         assert_exact(nkblas.vecdot(x[0], x[0]), expected(x[0].conj(), x[0]))
         for trans in itertools.product((1, 2), repeat=2):
-            turned = [z.T if t == 1 else z.conj().T for z, t in zip((x, y), trans, strict=True)]
-            c = nkblas.gemm(*turned, alpha=2j, trans_a=trans[0], trans_b=trans[1])
+            stored = [z.T if t == 1 else z.conj().T for z, t in zip((x, y), trans, strict=True)]
+            c = nkblas.gemm(*stored, alpha=2j, trans_a=trans[0], trans_b=trans[1])
             assert_exact(c, 2j * expected(x, y))
 
 
@@ -778,12 +780,12 @@ def low_and_high(x: Array, name: str) -> Array:
     return np.where(x % 2 == 0, low, high).astype(name)
 
 
-# name: an operand of extreme values, by the indices along k and along the other dimension
+# The values return an operand of extreme values, from its indices along k and the other dimension.
 EXTREMES: dict[str, Callable[[str, Array, Array], Array]] = {
     "lowest": lambda name, k, i: low_and_high(0 * k * i, name),
     "highest": lambda name, k, i: low_and_high(0 * k * i + 1, name),
     "alternating": lambda name, k, i: low_and_high(k + 0 * i, name),
-    "alternating both ways": lambda name, k, i: low_and_high(k + i, name),
+    "alternating in both dimensions": lambda name, k, i: low_and_high(k + i, name),
     "in pairs": lambda name, k, i: low_and_high(k // 2 + 0 * i, name),
     "in fours": lambda name, k, i: low_and_high(k // 4 + i, name),
     "all bits": lambda name, k, i: np.full(np.broadcast_shapes(k.shape, i.shape), -1).astype(name),
@@ -797,7 +799,7 @@ EXTREMES: dict[str, Callable[[str, Array, Array], Array]] = {
 @by_product(EXACT)
 @pytest.mark.parametrize("left", EXTREMES)
 def test_extremes(left: str, product: Product) -> None:
-    """What saturates or overflows in sums of pairs, against sums that wrap."""
+    """Values that saturate or overflow in sums of pairs, where results have to wrap."""
     for right, (m, n, k) in itertools.product(EXTREMES, [(5, 3, 4), (7, 37, 66), (15, 33, 259)]):
         steps = np.arange(k)
         a = EXTREMES[left](product.a, steps, np.arange(m)[:, None])
@@ -806,7 +808,7 @@ def test_extremes(left: str, product: Product) -> None:
         assert b.shape == (k, n)
         c = product(a, b)
         assert_exact(c, expected(a, b, product.dtype), (left, right, k))
-        if k == 4:  # by Python's integers
+        if k == 4:  # compare with Python's integers
             least, count = int(np.iinfo(c.dtype).min), 2 ** (8 * c.itemsize)
             sums = a.astype(object) @ b.astype(object)
             assert c.tolist() == ((sums - least) % count + least).tolist()
@@ -815,7 +817,7 @@ def test_extremes(left: str, product: Product) -> None:
 @by_product(EXACT)
 @pytest.mark.parametrize("left", ["lowest", "highest", "alternating", "any"])
 def test_long_sums(left: str, product: Product) -> None:
-    """Some 70,000 products: sums far beyond 32 bits, in few and in more elements."""
+    """Up to 70,001 products: sums far beyond 32 bits, in few and in more elements."""
     for (m, n, k), right in itertools.product(
         [(1, 1, 70001), (3, 5, 65536), (2, 33, 66003), (17, 2, 4099)], ["lowest", "highest", "any"]
     ):
@@ -829,8 +831,8 @@ def test_long_sums(left: str, product: Product) -> None:
 
 
 @pytest.mark.parametrize("k", [1, 2, 255, 256, 257, 512, 65535, 65536, 65537, 70000])
-def test_many_that_hold(k: int) -> None:
-    """A count of them must not come to nothing."""
+def test_many_true_products(k: int) -> None:
+    """A count of true products must not wrap to 0."""
     for m, n in ((1, 1), (3, 5), (17, 2)):
         a, b = np.ones((m, k), bool), np.ones((k, n), bool)
         assert_exact(nkblas.matmul(a, b), np.ones((m, n), bool))
@@ -846,8 +848,8 @@ def test_many_that_hold(k: int) -> None:
 
 
 @pytest.mark.parametrize("layout", ["rows", "columns", "every other of both"])
-def test_any_byte_but_zero_holds(layout: str) -> None:
-    """And results have bytes of 1: products of 2 and 128, and of 16 and 16, are no 0."""
+def test_any_nonzero_byte_is_true(layout: str) -> None:
+    """Results are bytes of 1, also where products such as 2 * 128 and 16 * 16 are 0 mod 256."""
     generator = np.random.default_rng(0)
     for m, n, k in [*edges(Product("bool", "bool")), (9, 9, 256), (65, 70, 300)]:
         for choice in ([0, 0, 0, 0, 2, 128, 16, 64, 255], [2], [128], [16], [255], [0, 256 - 16]):
@@ -889,9 +891,9 @@ if hasattr(np, "matvec"):
 @by_name
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_functions(function: str, name: str) -> None:
-    """NumPy's results, and its errors: `numpy.einsum` does not know the types of `ml_dtypes`."""
+    """NumPy's results and errors: `numpy.einsum` does not support the types of `ml_dtypes`."""
     a, b = few(name, 0), few(name, 1)
-    if name in (*FLOAT8, "bfloat16"):  # small enough for every sum to be exact
+    if name in (*FLOAT8, "bfloat16"):  # every sum is exact
         a, b = ((x > 1).astype(name) for x in (a, b))
     wanted = outcome(lambda f: FUNCTIONS[function](f, a, b), np)
     before = nkblas.stats()["calls"]
@@ -909,7 +911,7 @@ SCALES = [(1, 0), (1, 1), (2, 0), (-1, 1), (3, -2), (0, 2), (0, 0)]
 
 @by_name
 def test_gemm(name: str) -> None:
-    """Scaled and added in the wide type: one rounding, or one that wraps."""
+    """Alpha and beta apply to the accumulators: the result is rounded, or wraps, once."""
     if name in FLOAT8:
         scales: list[tuple[Any, Any]] = [(1, 0)]
     elif name == "bool":
@@ -919,7 +921,7 @@ def test_gemm(name: str) -> None:
     kind = np.dtype(name)
     for (m, n, k), (alpha, beta) in itertools.product(edges(Product(name, name)), scales):
         if kind.kind == "u" and min(alpha, beta) < 0:
-            continue  # of which NumPy makes a float64, or an error
+            continue  # NumPy promotes to float64, or raises
         a, b, c = (sample(*s, dtype=name, seed=i) for i, s in enumerate(((m, k), (k, n), (m, n))))
         if kind.kind in "iu":
             words = [x.astype("u8") for x in (a, b, c)]
@@ -931,8 +933,8 @@ def test_gemm(name: str) -> None:
             wide = [x.astype("c16" if kind.kind == "c" else "f8") for x in (a, b, c)]
             sums = alpha * (wide[0] @ wide[1]) + beta * wide[2]
             wanted = (sums.astype("f") if kind.itemsize < 4 else sums).astype(kind)
-        turned = ((a, b, 0, 0), (a.T.copy(), b, 1, 0), (a, b.T, 0, True), (a.T, b.T, 1, 1))
-        for x, y, ta, tb in turned:
+        transposed = ((a, b, 0, 0), (a.T.copy(), b, 1, 0), (a, b.T, 0, True), (a.T, b.T, 1, 1))
+        for x, y, ta, tb in transposed:
             got = nkblas.gemm(x, y, c, alpha=alpha, beta=beta, trans_a=ta, trans_b=tb)
             assert_exact(got, wanted, (m, n, k, alpha, beta, ta, tb))
         out = c.copy()
@@ -971,7 +973,7 @@ OUT_DTYPES = [
 
 @pytest.mark.parametrize(("left", "right", "out_dtype"), OUT_DTYPES)
 def test_out_dtype(left: str, right: str, out_dtype: str) -> None:
-    """The product is made with it, and not first made narrower."""
+    """The result is computed in `out_dtype`, not cast from a narrower type."""
     product = Product(left, right, out_dtype)
     for m, n, k in [*edges(product), (17, 40, 700)]:
         a, b = operands(product, m, n, k)
@@ -988,7 +990,7 @@ def test_out_dtype(left: str, right: str, out_dtype: str) -> None:
 
 
 def widened(a: Array, b: Array, dtype: str) -> Array:
-    """The product as `dtype`, of operands as they are; no sum is rounded or wraps before."""
+    """The product in `dtype`, whose sums are neither rounded nor wrapped before."""
     if a.dtype.kind == "b":
         a, b = a.astype("u1"), b.astype("u1")
     if a.dtype.kind in "iu" and np.dtype(dtype).kind == "f":
@@ -1019,17 +1021,17 @@ NO_OUT_DTYPES = [
 
 
 @pytest.mark.parametrize(("name", "out_dtype"), NO_OUT_DTYPES)
-def test_mistakes_in_out_dtype(name: str, out_dtype: Any) -> None:
+def test_errors_in_out_dtype(name: str, out_dtype: Any) -> None:
     a = few(name, 0)
     with pytest.raises((TypeError, ValueError), match=r"^out_dtype: got .*, expected ") as error:
         nkblas.gemm(a, a, out_dtype=out_dtype)
-    said = getattr(out_dtype, "__name__", str(out_dtype))
-    assert said in str(error.value)
+    name_in_message = getattr(out_dtype, "__name__", str(out_dtype))
+    assert name_in_message in str(error.value)
     with pytest.raises(ValueError, match=r"^out: got float64 of shape"):
         nkblas.gemm(few("int8", 0), few("int8", 1), out_dtype="int32", out=np.empty((9, 9)))
 
 
-# Under NumPy, in any order of imports.
+# Patched into NumPy, in any order of imports.
 
 
 PATCHED: dict[str, Callable[[Array, Array], Any]] = {
@@ -1045,29 +1047,29 @@ PATCHED: dict[str, Callable[[Array, Array], Any]] = {
 
 
 def loops() -> Any:
-    """What ``np.matmul`` takes and makes."""
+    """The types that ``np.matmul`` takes and returns."""
     kinds = map(np.dtype, (*NAMES, *DTYPES))
     return np.matmul.types, [np.matmul.resolve_dtypes((kind, kind, None)) for kind in kinds]
 
 
 @by_name
-@pytest.mark.parametrize("way", PATCHED)
-def test_under_numpy(way: str, name: str) -> None:
-    """While it is patched, and only then."""
-    if way == "einsum" and name in (*FLOAT8, "bfloat16"):
-        return  # NumPy's einsum does not take them
+@pytest.mark.parametrize("call", PATCHED)
+def test_patched(call: str, name: str) -> None:
+    """NumPy's functions run on nkblas while it is patched, and only then."""
+    if call == "einsum" and name in (*FLOAT8, "bfloat16"):
+        return  # NumPy's einsum lacks them
     a, b = ((few(name, i) > 1).astype(name) for i in (0, 1))
-    wanted, before = PATCHED[way](a, b), loops()
+    wanted, before = PATCHED[call](a, b), loops()
     with nkblas.patched():
-        assert products(lambda: PATCHED[way](a, b)) > 0
-        got = PATCHED[way](a, b)
+        assert products(lambda: PATCHED[call](a, b)) > 0
+        got = PATCHED[call](a, b)
     assert_exact(got, wanted)
     assert loops() == before
-    assert products(lambda: PATCHED[way](a, b)) == 0
-    assert_exact(PATCHED[way](a, b), wanted)
+    assert products(lambda: PATCHED[call](a, b)) == 0
+    assert_exact(PATCHED[call](a, b), wanted)
 
 
-def test_bfloat16_under_numpy_is_not_widened() -> None:
+def test_patched_bfloat16_is_not_widened() -> None:
     a, b = few("bfloat16", 0), few("bfloat16", 1)
     for call in (operator.matmul, np.matmul, np.dot, np.inner):
         with nkblas.patched(), nkblas.record() as shapes:
@@ -1128,7 +1130,7 @@ ORDERS_OF_IMPORT = {
 
 @pytest.mark.parametrize("when", ORDERS_OF_IMPORT)
 def test_ml_dtypes_is_imported(when: str) -> None:
-    """By the program, whenever it wants to, or never."""
+    """The program may import it at any time, or never."""
     first = "import ml_dtypes\n" if when == "before" else ""
     report, _ = run(ORDERS_OF_IMPORT[when], prelude=first + PRELUDE + CHECK)
     assert report["fallbacks"] == 0
@@ -1137,15 +1139,15 @@ def test_ml_dtypes_is_imported(when: str) -> None:
     assert len(report["found"]) == (2 if report["there"] else 0)
 
 
-# The same bits.
+# Reproducible bits.
 
 
 CPUS = len(os.sched_getaffinity(0))
 
 
-@by_product(LESS)
+@by_product(REPRESENTATIVE)
 def test_any_number_of_threads(product: Product) -> None:
-    """Shared by threads: right, and the same bits."""
+    """Any number of threads gives exact results and the same bits."""
     shapes = [(260, 390, 500), (1, 3000, 700)]
     before = nkblas.get_num_threads()
     if product.dtype is None:
@@ -1187,7 +1189,7 @@ REPEATABLE = """
 
 def test_same_bits_on_every_run() -> None:
     shapes = [(1, 1, 1), (15, 33, 67), (65, 67, 999), (1, 300, 500)]
-    chosen = [p for p in LESS if p.result.kind not in "iub"]
+    chosen = [p for p in REPRESENTATIVE if p.result.kind not in "iub"]
     generator = np.random.default_rng(0)
     digest = hashlib.sha256()
     for product, (m, n, k) in itertools.product(chosen, shapes):

@@ -1,4 +1,4 @@
-"""`nkblas.matmul` keeps NumPy's rules: types, arguments, subclasses, overrides, errors."""
+"""`nkblas.matmul` follows NumPy's rules: types, arguments, subclasses, overrides, errors."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -19,7 +19,7 @@ Call = Callable[[Any], Any]
 
 
 def fallbacks(*operands: Any, **keywords: Any) -> int:
-    """Products that NumPy does in a call of `nkblas.matmul`."""
+    """The number of products that NumPy does in a call of `nkblas.matmul`."""
     before = nkblas.stats()["fallbacks"]
     nkblas.matmul(*operands, **keywords)
     return nkblas.stats()["fallbacks"] - before
@@ -31,18 +31,18 @@ def test_is_a_gufunc_like_numpys() -> None:
         assert getattr(nkblas.matmul, name) == getattr(np.matmul, name), name
 
 
-NUMPYS = "gGO"
+WITHOUT_KERNELS = "gGO"
 
 
 @pytest.mark.parametrize("dtype", sorted({t[-1] for t in np.matmul.types}))
 def test_every_dtype(dtype: str) -> None:
-    """All of them give what NumPy gives, and few are left to it."""
+    """Results are NumPy's; only types without kernels fall back to NumPy."""
     a, b = A.astype(dtype), B.astype(dtype)
     assert_same(nkblas.matmul(a, b), np.matmul(a, b))
-    assert fallbacks(a, b) == (dtype in NUMPYS)
+    assert fallbacks(a, b) == (dtype in WITHOUT_KERNELS)
     stacks = np.stack([a, a, a])[:, None], np.stack([b, b])
     assert_same(nkblas.matmul(*stacks), np.matmul(*stacks))
-    assert fallbacks(*stacks) == (6 if dtype in NUMPYS else 0)
+    assert fallbacks(*stacks) == (6 if dtype in WITHOUT_KERNELS else 0)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "uint64"])
@@ -65,7 +65,7 @@ def test_mixed_dtypes(left: str, right: str) -> None:
     for x, y in ((a, b), (b.T, a.T)):
         expected = np.matmul(x, y)
         assert_same(nkblas.matmul(x, y), expected)
-        assert fallbacks(x, y) == (expected.dtype.char in NUMPYS)
+        assert fallbacks(x, y) == (expected.dtype.char in WITHOUT_KERNELS)
 
 
 def out(*shape: int, dtype: Any = "d", order: Any = "C") -> Array:
@@ -107,7 +107,7 @@ ARGUMENTS: dict[str, Call] = {
     "masked array": lambda f: f(np.ma.masked_equal(np.eye(3), 1), np.eye(3) + 1),
     "masked out": lambda f: f(A, G, out=np.ma.array(out(2, 4))),
     "zero-length stack": lambda f: f(D[:0], G),
-    # errors
+    # Errors
     "inner dimensions": lambda f: f(A, G.T),
     "inner dimensions of vectors": lambda f: f(D[0, 0], G[:2, 0]),
     "stacks": lambda f: f(np.ones((2, 2, 2)), np.ones((3, 2, 2))),
@@ -172,7 +172,7 @@ def test_order_of_the_result(order_a: Order, order_b: Order, order: Any) -> None
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_out_of_another_dtype(dtype: str) -> None:
-    """The product is computed in its own dtype, cast on its way out, and no fallback."""
+    """The product is computed in its own dtype and cast to that of `out`, without a fallback."""
     a, b = integers(20, 30, dtype=dtype), integers(30, 40, dtype=dtype, seed=1)
     result = np.full((20, 40), np.nan, "complex128")
     assert fallbacks(a, b, out=result) == 0
@@ -188,7 +188,7 @@ class Refuses:
     __array_ufunc__ = None
 
 
-def test_array_ufunc_is_asked() -> None:
+def test_array_ufunc_is_called() -> None:
     other = Override()
     for operands in ((other, A), (A, other)):
         assert nkblas.matmul(*operands) == ((nkblas.matmul, "__call__", *operands), {})
@@ -197,13 +197,13 @@ def test_array_ufunc_is_asked() -> None:
     assert keywords == {"out": (other,)}
 
 
-def test_array_ufunc_may_refuse() -> None:
+def test_array_ufunc_none_is_an_error() -> None:
     with pytest.raises(TypeError, match="does not support ufuncs"):
         nkblas.matmul(A, Refuses())
 
 
 def complex_results(dtype: str) -> None:
-    """Complex results in an `out` whose elements lie apart by parts of elements, or have gaps."""
+    """Check complex results in an `out` with gaps, or with strides of fractions of an element."""
     size = np.dtype(dtype).itemsize
     left, right = (integers(70, 70, dtype=dtype, seed=seed) for seed in (1, 2))
     left.imag, right.imag = right.real, left.real
@@ -230,13 +230,13 @@ def complex_results(dtype: str) -> None:
             out = np.ndarray(expected.shape, dtype, buffer, total // 2 + start, strides)
             assert function(*operands, out=out) is out
             assert np.array_equal(out, expected), (function, step)
-            held = np.ndarray(out.shape, f"V{size}", buffer, total // 2 + start, strides)
-            held[...] = np.array(bytes([85]) * size, f"V{size}")
+            elements = np.ndarray(out.shape, f"V{size}", buffer, total // 2 + start, strides)
+            elements[...] = np.array(bytes([85]) * size, f"V{size}")
             assert (buffer == 85).all(), (function, step)
 
 
-def test_matrices_apart_by_parts_of_elements() -> None:
-    """Each is multiplied by itself: infinities, too, are as of four real products."""
+def test_stack_stride_is_a_fraction_of_an_element() -> None:
+    """Each matrix is a product of its own; infinities are those of four real products."""
     buffer = np.zeros(2 * 16 * 8 + 4, np.uint8)
     stack = np.ndarray((2, 4, 4), "F", buffer, 0, (4 * 4 * 8 + 4, 4 * 8, 8))
     stack[...] = np.eye(4) * 2
@@ -250,16 +250,16 @@ def test_matrices_apart_by_parts_of_elements() -> None:
     assert np.array_equal(got[1, 1:], np.full((3, 1), 2, "F"))
 
 
-@pytest.mark.skipif(not hasattr(np, "vecmat"), reason="NumPy 2.2 has the first")
+@pytest.mark.skipif(not hasattr(np, "vecmat"), reason="new in NumPy 2.2")
 @pytest.mark.parametrize("dtype", ["F", "D"])
 def test_complex_results_stay_in_out(dtype: str) -> None:
-    """NumPy's own loops write outside of it."""
+    """NumPy's own loops write outside of `out`."""
     complex_results(dtype)
 
 
-@pytest.mark.skipif(not hasattr(np, "vecmat"), reason="NumPy 2.2 has the first")
-def test_complex_results_of_numpy_stay_in_out(tmp_path: Path) -> None:
-    """The same where all is left to NumPy."""
+@pytest.mark.skipif(not hasattr(np, "vecmat"), reason="new in NumPy 2.2")
+def test_complex_results_stay_in_out_without_kernels(tmp_path: Path) -> None:
+    """The same for fallbacks."""
     program = "from test_gufuncs import complex_results as f; f('F'); f('D'); report()"
     tests = str(Path(__file__).parent)
     report, _ = run(

@@ -1,4 +1,4 @@
-"""float32 and float64 products on the engine. `test_isas` runs this module on every ISA."""
+"""Products of float32 and float64 on the engine. `test_isas` runs this module on every ISA."""
 
 import hashlib
 import itertools
@@ -36,7 +36,7 @@ by_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 @pytest.fixture(autouse=True)
 def no_fallbacks() -> Iterator[None]:
-    """NumPy does none of the products in this module."""
+    """No product in this module falls back to NumPy."""
     before = nkblas.stats()
     yield
     after = nkblas.stats()
@@ -49,27 +49,27 @@ def lanes(dtype: str) -> int:
 
 
 def sizes(dtype: str) -> tuple[int, int, int]:
-    """Rows, columns and k values of a tile (of a transposed square, for k)."""
+    """The tile: rows, columns, and for k the side of the square that packing transposes."""
     return *tile(dtype), lanes(dtype)
 
 
 def around(size: int) -> list[int]:
-    """Lengths that hurt: one, a few, a prime, a tile and its neighbours."""
+    """Difficult lengths: 1, 2, a prime, a tile and its neighbours."""
     return sorted({1, 2, 7, size - 1, size, size + 1})
 
 
 def edges(dtype: str) -> list[tuple[int, int, int]]:
-    """A few shapes that leave an edge in every dimension."""
+    """A few shapes with edge tiles in every dimension."""
     mr, nr, kr = sizes(dtype)
     return [(1, 1, 1), (mr - 1, nr - 1, kr + 1), (mr + 1, nr + 1, 2 * kr - 1), (2, 3, 1)]
 
 
-def test_isa_is_the_one_asked_for() -> None:
-    wanted = os.environ.get("NKBLAS_ISA") or nkblas.cpu.isa.name
+def test_isa_is_the_requested_one() -> None:
+    expected = os.environ.get("NKBLAS_ISA") or nkblas.cpu.isa.name
     one = np.ones((3, 3))
     nkblas.matmul(one, one)
-    assert nkblas.cpu.isa.name == wanted
-    base = nkblas.cpu.isa.base.name  # float64 needs no more
+    assert nkblas.cpu.isa.name == expected
+    base = nkblas.cpu.isa.base.name  # sufficient for float64
     assert all(f"_{base}_" in kernel for kernel in nkblas.explain(one, one).kernels)
 
 
@@ -77,7 +77,7 @@ def test_isa_is_the_one_asked_for() -> None:
 @pytest.mark.parametrize("layout", ["rows", "columns", "every other of both"])
 @pytest.mark.parametrize("dimension", "mnk")
 def test_every_length(dimension: str, layout: str, dtype: str) -> None:
-    """One dimension takes every length up to two past a tile, the others those that hurt."""
+    """One dimension takes every length up to a tile and 2 more, the others the difficult ones."""
     which = "mnk".index(dimension)
     lengths: list[Any] = [around(size) for size in sizes(dtype)]
     lengths[which] = range(sizes(dtype)[which] * (2 if dimension == "k" else 1) + 3)
@@ -109,7 +109,7 @@ PRIMES_AND_BLOCKS = [
 @by_dtype
 @pytest.mark.parametrize("shape", PRIMES_AND_BLOCKS, ids=str)
 def test_orders(shape: tuple[int, int, int], dtype: str) -> None:
-    """Shapes that go past cache blocks, with every operand in both memory orders."""
+    """Shapes larger than cache blocks, with every matrix in both memory orders."""
     m, n, k = shape
     a, b = integers(m, k, dtype=dtype), integers(k, n, dtype=dtype, seed=1)
     expected = exact(a, b)
@@ -123,7 +123,7 @@ def test_orders(shape: tuple[int, int, int], dtype: str) -> None:
 @pytest.mark.parametrize("layout_b", LAYOUTS)
 @pytest.mark.parametrize("layout_a", LAYOUTS)
 def test_layouts(layout_a: str, layout_b: str, dtype: str) -> None:
-    """What lies between the elements is NaN and does not show."""
+    """NaN between the elements does not affect the result."""
     for m, n, k in edges(dtype):
         a = LAYOUTS[layout_a].arrange(integers(m, k), dtype)
         b = LAYOUTS[layout_b].arrange(integers(k, n, seed=1), dtype)
@@ -133,7 +133,7 @@ def test_layouts(layout_a: str, layout_b: str, dtype: str) -> None:
 @by_dtype
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_of_out(layout: str, dtype: str) -> None:
-    """`out` is written, all of it, and nothing else; what it held does not show."""
+    """All of `out` is written and nothing else; its previous content has no effect."""
     for m, n, k in [*edges(dtype), (3, 5, 0), (4, 40, 700)]:
         a, b = integers(m, k, dtype=dtype), integers(k, n, dtype=dtype, seed=1)
         buffer, out = LAYOUTS[layout].empty((m, n), dtype, fill=GUARD)
@@ -149,7 +149,7 @@ def test_layouts_of_out(layout: str, dtype: str) -> None:
 @pytest.mark.parametrize("order_b", ORDERS)
 @pytest.mark.parametrize("order_a", ORDERS)
 def test_nothing_beyond_is_read(order_a: Order, order_b: Order, at_end: bool, dtype: str) -> None:
-    """Operands lie at the edge of what the process may touch; one step beyond is a crash."""
+    """Operands are adjacent to guard pages: an access beyond them is a crash."""
     for m, n, k in edges(dtype):
         a = fenced(integers(m, k), dtype, order_a, at_end)
         b = fenced(integers(k, n, seed=1), dtype, order_b, at_end)
@@ -162,9 +162,9 @@ def test_broadcast_views(dtype: str) -> None:
     """Strides of zero, in either dimension and in both."""
     m, n, k = edges(dtype)[2]
     views = [(1, 1), (1, None), (None, 1), (None, None)]
-    for of_a, of_b in itertools.product(views, repeat=2):
-        a = np.broadcast_to(integers(of_a[0] or m, of_a[1] or k, dtype=dtype), (m, k))
-        b = np.broadcast_to(integers(of_b[0] or k, of_b[1] or n, dtype=dtype, seed=1), (k, n))
+    for size_a, size_b in itertools.product(views, repeat=2):
+        a = np.broadcast_to(integers(size_a[0] or m, size_a[1] or k, dtype=dtype), (m, k))
+        b = np.broadcast_to(integers(size_b[0] or k, size_b[1] or n, dtype=dtype, seed=1), (k, n))
         assert np.array_equal(nkblas.matmul(a, b), exact(a, b))
 
 
@@ -177,7 +177,7 @@ def test_read_only_operands(dtype: str) -> None:
 
 @by_dtype
 def test_strides_of_length_one(dtype: str) -> None:
-    """NumPy lets the stride of a dimension of length 1 be anything, fractions included."""
+    """NumPy allows any stride for a dimension of length 1, also a fraction of an element."""
 
     def with_odd_stride(x: Array) -> Array:
         odd = [
@@ -192,14 +192,14 @@ def test_strides_of_length_one(dtype: str) -> None:
         assert np.array_equal(c, exact(a, b))
 
 
-# name: views (a, b, out) of a buffer of (2 size, size) elements
+# The values return views (a, b, out) of a buffer of (2 size, size) elements.
 OVERLAPS: dict[str, Callable[[Array, int], tuple[Array, Array, Array]]] = {
     "out is a": lambda x, n: (x[:n], x[n:], x[:n]),
     "out is b": lambda x, n: (x[:n], x[n:], x[n:]),
-    "all are one": lambda x, n: (x[:n], x[:n], x[:n]),
+    "all are the same": lambda x, n: (x[:n], x[:n], x[:n]),
     "out is a transposed": lambda x, n: (x[:n], x[n:], x[:n].T),
     "out is b backwards": lambda x, n: (x[:n], x[n:], x[n:][::-1]),
-    "out is a one row on": lambda x, n: (x[:n], x[n:], x[1 : n + 1]),
+    "out is a shifted by a row": lambda x, n: (x[:n], x[n:], x[1 : n + 1]),
     "out is part of both": lambda x, n: (x[:n], x[n:], x[n // 2 : n // 2 + n]),
     "out between the rows of a": lambda x, n: (x[::2], x[:n], x[1::2]),
 }
@@ -252,7 +252,7 @@ def test_empty(shape: tuple[int, int, int], dtype: str) -> None:
 def test_error_bound(scale: int, shape: tuple[int, int, int], dtype: str) -> None:
     m, n, k = shape
     generator = np.random.default_rng(0)
-    # factors from 2**-30 to 2**30 around `scale`: sums in which rounding is felt
+    # Factors from 2**-30 to 2**30 around `scale` make rounding errors large.
     a, b = (
         np.ldexp(generator.standard_normal(s), generator.integers(-15, 16, s) + half).astype(dtype)
         for s, half in (((m, k), scale), ((k, n), 0))
@@ -271,8 +271,8 @@ def test_subnormals_are_exact(dtype: str) -> None:
             assert np.array_equal(c / smallest, exact(a, b))
 
 
-def plainly(a: Array, b: Array) -> Array:
-    """The product as the definition has it: NaN and Inf go where arithmetic takes them."""
+def by_definition(a: Array, b: Array) -> Array:
+    """The product by its definition, with NaN and Inf as in IEEE arithmetic."""
     with np.errstate(invalid="ignore"):
         product: Array = (a.astype("float64")[:, :, None] * b.astype("float64")).sum(axis=1)
         return product
@@ -281,7 +281,7 @@ def plainly(a: Array, b: Array) -> Array:
 @by_dtype
 @pytest.mark.parametrize("values", [*itertools.product([0.0, np.nan, np.inf, -np.inf], repeat=2)])
 def test_nan_and_inf(values: tuple[float, float], dtype: str) -> None:
-    """In one place of each operand: first, last, in the middle; the rest must not notice."""
+    """NaN and Inf in one element of each operand affect only their row and column."""
     for m, n, k in edges(dtype):
         for place in ((0, 0), (-1, -1), (m // 2, k // 2), (-1, 0)):
             for order in ORDERS:
@@ -290,12 +290,14 @@ def test_nan_and_inf(values: tuple[float, float], dtype: str) -> None:
                 a[place], b[place[1], place[0] % n] = values
                 with np.errstate(invalid="ignore"):
                     c = nkblas.matmul(a, b)
-                assert np.array_equal(c, plainly(a, b), equal_nan=True), f"{m}x{n}x{k} {place}"
+                assert np.array_equal(c, by_definition(a, b), equal_nan=True), (
+                    f"{m}x{n}x{k} {place}"
+                )
 
 
 @by_dtype
 def test_signed_zeros(dtype: str) -> None:
-    """A sum starts from +0, as NumPy's own loops do: no sum of zeros is negative."""
+    """A sum starts from +0, as in NumPy's own loops: no sum of zeros is negative."""
     for m, n, k in edges(dtype):
         a = np.copysign(0, integers(m, k)).astype(dtype)
         b = np.copysign(1, integers(k, n, seed=1)).astype(dtype)
@@ -307,8 +309,11 @@ def test_signed_zeros(dtype: str) -> None:
 
 @by_dtype
 @pytest.mark.parametrize("nan", [False, True])
-def test_sound_data_never_warns(nan: bool, dtype: str) -> None:
-    """Whatever lies around the operands, whatever was multiplied before. NaN is sound, too."""
+def test_finite_data_never_warns(nan: bool, dtype: str) -> None:
+    """No warning comes from memory around the operands or from old packing buffers.
+
+    A quiet NaN in an operand gives none, either.
+    """
     machine = np.finfo(dtype)
     for poison in (np.inf, float(machine.max), float(machine.tiny), np.nan):
         full = np.full((80, 80), poison, dtype)[::2, ::2]
@@ -317,12 +322,12 @@ def test_sound_data_never_warns(nan: bool, dtype: str) -> None:
             b = layout.arrange(integers(k, n, seed=1), dtype, fill=poison)
             if nan:
                 b[0, 0] = np.nan
-            with np.errstate(all="ignore"):  # both leave their traces in packing buffers
+            with np.errstate(all="ignore"):  # both fill packing buffers with `poison`
                 nkblas.matmul(full, full)
                 nkblas.matmul(np.ones_like(full), full)
             with np.errstate(all="raise"):
                 c = nkblas.matmul(a, b)
-            assert np.array_equal(c, plainly(a, b), equal_nan=True)
+            assert np.array_equal(c, by_definition(a, b), equal_nan=True)
 
 
 WARNINGS = {"invalid": (np.inf, 0), "overflow": (None, 4)}
@@ -331,7 +336,7 @@ WARNINGS = {"invalid": (np.inf, 0), "overflow": (None, 4)}
 @by_dtype
 @pytest.mark.parametrize("kind", WARNINGS)
 def test_warnings(kind: str, dtype: str) -> None:
-    """In the last tile alone, in every shape; NumPy's words."""
+    """Warnings have NumPy's text, also for a single element of the last tile."""
     left, right = WARNINGS[kind]
     for m, n, k in edges(dtype):
         a, b = np.ones((m, k), dtype), np.ones((k, n), dtype)
@@ -393,11 +398,18 @@ lengths = st.integers(0, 70)
     st.integers(0, 9),
 )
 def test_any_shape_and_strides(
-    m: int, n: int, k: int, of_a: Layout, of_b: Layout, of_c: Layout, dtype: str, seed: int
+    m: int,
+    n: int,
+    k: int,
+    layout_a: Layout,
+    layout_b: Layout,
+    layout_c: Layout,
+    dtype: str,
+    seed: int,
 ) -> None:
-    a = of_a.arrange(integers(m, k, seed=seed), dtype)
-    b = of_b.arrange(integers(k, n, seed=seed + 1), dtype)
-    buffer, out = of_c.empty((m, n), dtype, fill=GUARD)
+    a = layout_a.arrange(integers(m, k, seed=seed), dtype)
+    b = layout_b.arrange(integers(k, n, seed=seed + 1), dtype)
+    buffer, out = layout_c.empty((m, n), dtype, fill=GUARD)
     expected = a.astype("int64") @ b.astype("int64")
     nkblas.matmul(a, b, out=out)
     assert np.array_equal(out, expected)

@@ -1,0 +1,32 @@
+/* Calls the engine, and counts the products that it does not do. */
+#include "numpy_ext.h"
+
+__typeof__(nk_gemm) *engine_gemm;
+nk_counters *engine_counters;
+
+enum { MIN_WORK_TO_RELEASE_GIL = 1 << 14 }; /* multiply-adds */
+
+int run_product(int dtype, npy_intp m, npy_intp n, npy_intp k, nk_matrix a, nk_matrix b,
+                nk_matrix c, nk_call_args args)
+{
+    nk_batch_strides strides = {0, 0, 0};
+    npy_intp blocks = args.block_count > 0 ? args.block_count : 1;
+    if (m * n <= MIN_WORK_TO_RELEASE_GIL / (k ? k : 1) / blocks)
+        return engine_gemm(dtype, m, n, k, a, b, c, 1, strides, args) != 0;
+    PyThreadState *state = PyEval_SaveThread();
+    int64_t done = engine_gemm(dtype, m, n, k, a, b, c, 1, strides, args);
+    PyEval_RestoreThread(state);
+    return done != 0;
+}
+
+void uncount_call(void)
+{
+    __atomic_sub_fetch(&engine_counters->calls, 1, __ATOMIC_RELAXED);
+    __atomic_sub_fetch(&engine_counters->fallbacks, 1, __ATOMIC_RELAXED);
+}
+
+void count_fallbacks(npy_intp products)
+{
+    __atomic_add_fetch(&engine_counters->calls, (uint64_t)products, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&engine_counters->fallbacks, (uint64_t)products, __ATOMIC_RELAXED);
+}

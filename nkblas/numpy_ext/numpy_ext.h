@@ -1,0 +1,193 @@
+/* The extension module nkblas._numpy_ext: the engine behind NumPy's C API.
+
+   It has gufuncs on the engine (NumPy's own while nkblas is patched in), fast paths for calls that
+   need no conversion of an argument, and the call that the Python front ends make. A "dtype" is an
+   nk_dtype, the engine's code of a product; a "type" is one of NumPy's type numbers. */
+#ifndef NUMPY_EXT_H
+#define NUMPY_EXT_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+
+/* module.c imports NumPy's C API, once for all files. */
+#define PY_ARRAY_UNIQUE_SYMBOL nkblas_array_api
+#define PY_UFUNC_UNIQUE_SYMBOL nkblas_ufunc_api
+#ifndef IMPORTS_NUMPY
+#define NO_IMPORT_ARRAY
+#define NO_IMPORT_UFUNC
+#endif
+#define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
+#include <numpy/arrayobject.h>
+#include <numpy/arrayscalars.h>
+#include <numpy/ufuncobject.h>
+
+#include "nkblas.h"
+
+_Static_assert(sizeof(npy_intp) == sizeof(int64_t), "NumPy's lengths and strides are the engine's");
+
+enum { NO_PRODUCT = -1 }; /* in place of an nk_dtype: the engine has no such product */
+
+/* ---- types.c: NumPy's types and the engine's products ---- */
+
+void init_types(void);
+
+/* The product whose three matrices have one type. */
+int same_type_product(int type);
+/* The product of two matrices of a user dtype with a float32 result, which NumPy's gufuncs
+   return. */
+int user_dtype_product(int type);
+/* The product of matrices of these types. */
+int find_product(int a, int b, int c);
+/* The product that scales the sums of the product `sums` and stores them as type `c`. */
+int quantized_product(int sums, int c);
+
+/* Products whose result is wider than the operands, of NumPy's own types. */
+typedef struct {
+    char a, b, c;
+    int dtype;
+} mixed_product;
+enum { MIXED_PRODUCTS = 6 };
+extern const mixed_product mixed_products[MIXED_PRODUCTS];
+
+/* Types that extend NumPy: bfloat16 and the float8 formats of package ml_dtypes. */
+typedef struct {
+    int type;
+    int float32_product;   /* with a float32 result */
+    int same_type_product; /* with a result of the same type; or NO_PRODUCT */
+} user_dtype;
+enum { MAX_USER_DTYPES = 16 };
+extern user_dtype user_dtypes[MAX_USER_DTYPES];
+extern int user_dtype_count;
+/* Add a list of tuples (type number, nk_dtype of the product with a float32 result, values): for an
+   8-bit type the values are the 256 float32 that its bytes stand for. -1: an exception is set. */
+int add_user_dtypes(PyObject *list);
+extern float float8_values[NK_TYPES][256]; /* by element type */
+
+static inline int is_complex(int dtype) { return dtype == NK_COMPLEX64 || dtype == NK_COMPLEX128; }
+
+/* ---- reference.c: products without kernels, strides in bytes ---- */
+
+void reference_product(int dtype, npy_intp m, npy_intp n, npy_intp k, nk_matrix a, nk_matrix b,
+                       nk_matrix c);
+void reference_complex_product(int dtype, int conjugate_a, npy_intp m, npy_intp n, npy_intp k,
+                               nk_matrix a, nk_matrix b, nk_matrix c);
+
+/* ---- engine_call.c ---- */
+
+/* The engine is another extension module: make_gufunc receives these addresses. */
+extern __typeof__(nk_gemm) *engine_gemm;
+extern nk_counters *engine_counters;
+
+/* C = A @ B, or conj(A) @ B if `conjugate_a` is set and the product is complex. */
+static inline nk_call_args product_args(int dtype, int conjugate_a)
+{
+    int is_conjugated = conjugate_a && is_complex(dtype);
+    return (nk_call_args){.alpha = 1, .a_imag_sign = is_conjugated ? -1 : 1, .c_imag_sign = 1};
+}
+/* Run one product on the engine; 0: it was not done, and is counted as a fallback. Releases the GIL
+   for large products. */
+int run_product(int dtype, npy_intp m, npy_intp n, npy_intp k, nk_matrix a, nk_matrix b,
+                nk_matrix c, nk_call_args args);
+/* Take a fallback out of the counters, for a product that another path counts again. */
+void uncount_call(void);
+/* Count products that NumPy does. */
+void count_fallbacks(npy_intp products);
+
+/* ---- operands.c: arrays as matrices of the engine ---- */
+
+/* Whether the engine can read `x` without a copy: a vector or matrix of NumPy's own class, aligned
+   and in native byte order, of a type that has kernels, with strides of whole elements. */
+int is_engine_operand(PyObject *x);
+/* Whether the extents of two arrays overlap in memory. */
+int may_overlap(PyArrayObject *x, PyArrayObject *y);
+/* A new reference to the argument `out` if the engine can store the result in it: its shape and
+   type fit and it overlaps neither operand. NULL, without an exception, if not. */
+PyArrayObject *usable_out(PyObject *out, PyArrayObject *a, PyArrayObject *b, int ndim,
+                          const npy_intp *shape, int type);
+
+/* An array as a matrix. A vector is a column if `is_column` is set, otherwise a row; an array
+   without dimensions has one element. */
+static inline nk_matrix as_matrix(PyArrayObject *x, int is_column, npy_intp *rows,
+                                  npy_intp *columns)
+{
+    npy_intp *shape = PyArray_DIMS(x), *strides = PyArray_STRIDES(x);
+    npy_intp itemsize = PyArray_ITEMSIZE(x);
+    nk_matrix matrix = {.data = PyArray_BYTES(x), .rs = 1, .cs = 1};
+    *rows = *columns = 1;
+    if (PyArray_NDIM(x) == 2) {
+        *rows = shape[0], *columns = shape[1];
+        matrix.rs = strides[0] / itemsize, matrix.cs = strides[1] / itemsize;
+    } else if (PyArray_NDIM(x) == 1 && is_column) {
+        *rows = shape[0], matrix.rs = strides[0] / itemsize;
+    } else if (PyArray_NDIM(x) == 1) {
+        *columns = shape[0], matrix.cs = strides[0] / itemsize;
+    }
+    return matrix;
+}
+
+/* ---- packed.c ---- */
+
+/* A packed right operand, the base class of nkblas.PackedMatrix. */
+typedef struct {
+    PyObject_HEAD PyArrayObject *panels; /* NULL until __init__ has run */
+    int dtype;                           /* of the product that it is packed for */
+    int a_type, c_type;                  /* of the left operand and the result */
+    npy_intp k, n;
+} packed_operand;
+extern PyTypeObject packed_operand_type;
+
+static inline int is_packed(PyObject *x)
+{
+    return PyObject_TypeCheck(x, &packed_operand_type) && ((packed_operand *)x)->panels;
+}
+
+/* The right operand of a product: an array or a packed operand. Its references are borrowed. */
+typedef struct {
+    const packed_operand *packed; /* NULL: it is an array */
+    PyArrayObject *array;         /* the array, or the panels */
+    nk_matrix matrix;
+    npy_intp k, n;
+    int ndim;
+} right_operand;
+right_operand as_right_operand(PyObject *x);
+/* The product with a left operand and a result of these types. With `is_scaled`, the quantized
+   product. The caller has compared the types with those that a packed operand is for. */
+int product_with(const right_operand *b, int a_type, int c_type, int is_scaled);
+
+/* ---- fast paths ---- */
+
+/* A fast path does a call whose arguments need no conversion. It returns NULL without an exception
+   for every other call, invalid ones included: the general function has to handle it. */
+typedef PyObject *fast_path(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+
+/* fast_matmul.c */
+fast_path fast_dot, fast_inner, fast_vdot;
+fast_path fast_array_ufunc; /* PackedMatrix.__array_ufunc__ */
+/* Have calls of a matmul gufunc, nkblas's or NumPy's, try the fast path first; or not. */
+void set_fast_matmul(PyUFuncObject *matmul, int on);
+
+fast_path fast_gemm;   /* fast_gemm.c */
+fast_path fast_brgemm; /* fast_brgemm.c */
+
+/* fast_path.c: the Python object that calls a fast path and then the general function. */
+extern PyTypeObject fast_function_type;
+PyObject *make_fast_path(PyObject *self, PyObject *args);
+
+/* What the fast paths need from Python (api/gufuncs.py); set by register_callbacks. */
+typedef struct {
+    PyObject *register_user_dtypes; /* called where an operand has an unknown user dtype */
+    PyObject *mixed_product;        /* called where a dtype is given; may return NotImplemented */
+    PyObject *float_activations, *integer_activations; /* codes of activations without bounds */
+} python_callbacks;
+extern python_callbacks callbacks; /* module.c */
+
+/* ---- gufuncs.c: functions of the module ---- */
+
+extern PyUFuncObject *numpy_matmul; /* numpy.matmul */
+PyObject *make_gufunc(PyObject *self, PyObject *args);
+PyObject *make_mixed_gufunc(PyObject *self, PyObject *unused);
+PyObject *register_user_dtypes(PyObject *self, PyObject *args);
+PyObject *set_patched(PyObject *self, PyObject *args);
+
+#endif
