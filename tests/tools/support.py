@@ -355,6 +355,10 @@ def report(**more):
 """
 
 
+HANG_SECONDS = 300
+"""A process that takes longer hangs. On a slow machine that is loaded some take a minute."""
+
+
 def start(
     program: str, *options: str, prelude: str = PRELUDE, **changes: Any
 ) -> "subprocess.Popen[str]":
@@ -371,7 +375,7 @@ def start(
 def finish(process: "subprocess.Popen[str]") -> tuple[Any, str]:
     """What a program reported, and its standard error."""
     try:
-        output, errors = process.communicate(timeout=120)
+        output, errors = process.communicate(timeout=HANG_SECONDS)
     finally:
         process.kill()
     assert process.returncode == 0, errors
@@ -386,6 +390,6 @@ def run(program: str, *options: str, prelude: str = PRELUDE, **changes: Any) -> 
 def failure(program: str, prelude: str = PRELUDE, **changes: Any) -> str:
     """The last line of the standard error of a program that ends with an exception."""
     process = start(program, prelude=prelude, **changes)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 1, errors
     return errors.splitlines()[-1]
