@@ -198,10 +198,6 @@ def assert_same(got: Any, expected: Any) -> None:
         assert np.array_equal(np.ma.getmaskarray(got), np.ma.getmaskarray(expected))
 
 
-def finfo(dtype: Any) -> Any:
-    return np.finfo(dtype)  # type: ignore[no-untyped-call, unused-ignore]
-
-
 def assert_within_bound(c: Array, a: Array, b: Array) -> None:
     """``|C - AB| <= k eps (|A| |B|)``, element by element, with AB in extended precision.
 
@@ -217,13 +213,13 @@ def assert_within_bound(c: Array, a: Array, b: Array) -> None:
         assert_within_bound(c.imag, for_imag, np.concatenate([b.imag, b.real], -2))
         return
     k, narrow = a.shape[-1], c.dtype.itemsize < 4
-    machine = finfo("float32" if narrow else c.dtype)
+    machine: Any = np.finfo("float32" if narrow else c.dtype)
     wide_a, wide_b = a.astype(np.longdouble), b.astype(np.longdouble)
     product, size = wide_a @ wide_b, abs(wide_a) @ abs(wide_b)
     # an underflow has no relative error, but half the smallest number for each product
     bound = k * machine.eps * size + k * machine.smallest_subnormal
     if narrow:
-        machine = ml_dtypes.finfo(c.dtype)
+        machine = ml_dtypes.finfo(c.dtype)  # type: ignore[no-untyped-call, unused-ignore]
         bound += float(machine.eps) / 2 * (abs(product) + bound)
         bound += float(machine.smallest_subnormal) / 2
     error = abs(c.astype(np.longdouble) - product)
