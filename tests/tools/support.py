@@ -351,7 +351,7 @@ def operands(m, n, k):
     return a, b
 
 def improve(*shapes):
-    "Compile the kernels of the best plans now; a product alone uses those that there are."
+    "Compile the kernels of the best plans now; a product may use an interim plan."
     from nkblas.runtime import dispatch
     for shape in shapes:
         dispatch.tier_up(nkblas.explain(*operands(*shape)).problem)

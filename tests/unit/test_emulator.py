@@ -995,8 +995,8 @@ def test_moves_of_tiles(what: str, code: Code) -> None:
     """All heights and widths, padded or reversed rows, any start row; no other byte changes."""
     generator = np.random.default_rng(0)
     for m, n in itertools.product(range(1, 17), (1, 2, 7, 16)):
-        start, apart, back = map(int, generator.integers(0, [m, 64, 64]))
-        distance, stride = 4 * n + apart, -4 * n - back
+        start, padding, gap = map(int, generator.integers(0, [m, 64, 64]))
+        distance, stride = 4 * n + padding, -4 * n - gap
         wanted = configuration(m, n, 3)
         wanted[1] = start
         inside, outside = (generator.integers(0, 256, size, "u1") for size in (2048, 4200))
@@ -1215,7 +1215,7 @@ def operands(size):
     return a, b, c, (*addresses, 4 * size, 2 * size), (wanted, packed)
 
 def multiply(size, rounds=1):
-    a, b, c, arguments, kept = operands(size)
+    a, b, c, arguments, alive = operands(size)
     for _ in range(rounds):
         before = c.copy()
         tiles(*arguments)
@@ -1241,7 +1241,7 @@ def run(program: list[str], ending: str) -> "subprocess.CompletedProcess[str]":
 COMPLETES = {
     "once": "multiply(16)",
     "threads, each with its own tiles": """
-a, b, c, arguments, kept = operands(7)
+a, b, c, arguments, alive = operands(7)
 before = c.copy()
 load(*arguments)
 other = threading.Thread(target=multiply, args=(9,))
@@ -1255,7 +1255,7 @@ threads = [threading.Thread(target=multiply, args=(size, 300)) for size in (3, 8
 [thread.join() for thread in threads]
 """,
     "a product of tiles before any load": """
-a, b, c, arguments, kept = operands(6)
+a, b, c, arguments, alive = operands(6)
 before = c.copy()
 unloaded(*arguments)
 assert (c == before).all()

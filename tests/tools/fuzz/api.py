@@ -122,11 +122,11 @@ class Cases:
         """The fault of two outcomes of which at least one is an error; empty: none."""
         if call.kwargs.get("casting") in ("no", "equiv"):
             types = [x.dtype.name for x in call.arrays()[:2]]
-            asked = np.dtype(call.kwargs.get("dtype", "f4")).name
-            if product(types[0], types[-1], asked):
+            requested = np.dtype(call.kwargs.get("dtype", "f4")).name
+            if product(types[0], types[-1], requested):
                 return ""  # nkblas has a loop for these types, NumPy would cast them
-        asks = {"dtype", "signature", "sig"}.intersection(call.kwargs)
-        if asks and isinstance(want, Failed) and numpy_functions.may_have_no_loop(call):
+        has_dtype_option = {"dtype", "signature", "sig"}.intersection(call.kwargs)
+        if has_dtype_option and isinstance(want, Failed) and numpy_functions.may_have_no_loop(call):
             return ""
         kinds = [x.kind for x in (got, want) if isinstance(x, Failed)]
         if len(kinds) == 2 and (issubclass(*kinds) or issubclass(*kinds[::-1])):

@@ -592,13 +592,13 @@ def expect_scaled(
     for x in (a, b):
         want.require(x.dtype.kind in "iu" and x.dtype.itemsize == 1, TypeError)
     out, zero = kwargs.get("out"), kwargs.get("zero_point", 0)
-    asked = kwargs.get("out_dtype")
-    if asked is None and isinstance(out, np.ndarray):
-        asked = out.dtype
-    elif asked is None and out is not None:
+    requested = kwargs.get("out_dtype")
+    if requested is None and isinstance(out, np.ndarray):
+        requested = out.dtype
+    elif requested is None and out is not None:
         want.errors += [ValueError, AttributeError]
         return want
-    dtype = np.dtype("f4") if asked is None else np.dtype(asked)
+    dtype = np.dtype("f4") if requested is None else np.dtype(requested)
     narrow = dtype.itemsize == 1 and dtype.kind in "iu"
     if not want.require(narrow or dtype == np.dtype("f4"), TypeError):
         return want
@@ -707,7 +707,7 @@ def expect_pack(a: Any, b: Any, kwargs: dict[str, Any], call: Call) -> Expected:
         return want
     own = b.dtype.newbyteorder("=")
     left = np.dtype(kwargs.get("a_dtype", own)).newbyteorder("=")
-    asked = kwargs.get("dtype")
+    requested = kwargs.get("dtype")
     want.allowed = {TypeError}  # nkblas has no kernels for some dtypes
     want.require(a.ndim > 0 and a.shape[-1] == b.shape[0], ValueError)
     same = a.dtype.newbyteorder("=") == left or np.can_cast(a.dtype, left)
@@ -716,8 +716,8 @@ def expect_pack(a: Any, b: Any, kwargs: dict[str, Any], call: Call) -> Expected:
         return want
     are_bytes = all(x.kind in "iu" and x.itemsize == 1 for x in (left, own))
     dtype = np.dtype("i4") if are_bytes else None
-    if asked is not None:
-        dtype = np.dtype(asked)
+    if requested is not None:
+        dtype = np.dtype(requested)
     elif dtype is None:
         try:
             dtype = np.matmul.resolve_dtypes((left, own, None))[2]

@@ -694,10 +694,10 @@ def may_have_no_loop(call: Call) -> bool:
     """Whether a call requests dtypes for which nkblas has a loop, and NumPy perhaps none."""
     if "signature" in call.kwargs or "sig" in call.kwargs:
         return True
-    asked = call.kwargs.get("dtype")
+    requested = call.kwargs.get("dtype")
     types = [x.dtype for x in call.arrays()]
-    if isinstance(asked, np.dtype):
-        types.append(asked)
+    if isinstance(requested, np.dtype):
+        types.append(requested)
     return not all(map(is_numpys, types))
 
 
