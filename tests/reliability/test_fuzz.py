@@ -1,4 +1,4 @@
-"""Both fuzzers for a few seconds, and that they find what is broken on purpose."""
+"""Both fuzzers for a few seconds; and they find faults that are put in on purpose."""
 
 import json
 import subprocess
@@ -11,9 +11,9 @@ from fuzz.__main__ import environment
 
 SEED = 1
 CASES = {"api": 1000, "store": 500}
-"""What takes a few seconds; most of it, where no kernels are kept, to compile these."""
+"""Cases of each suite. They take a few seconds, with a cold cache mostly for compilation."""
 
-COMMON = """
+PROGRAM = """
 import json, sys
 from fuzz import {suite}, batch
 {fault}
@@ -23,9 +23,9 @@ print(json.dumps(batch.run("{suite}", {seed}, 0, {cases}, 60.0)))
 
 @pytest.mark.parametrize("suite", CASES)
 def test_fuzz(suite: str) -> None:
-    """It tells which cases were wrong, and what runs them again."""
-    asked = f"{suite} --seed {SEED} --cases {CASES[suite]}".split()
-    command = [sys.executable, "-m", "fuzz", *asked]
+    """No case is wrong, and the counts are printed."""
+    arguments = f"{suite} --seed {SEED} --cases {CASES[suite]}".split()
+    command = [sys.executable, "-m", "fuzz", *arguments]
     done = subprocess.run(command, env=environment(SEED, 0), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{suite}: {CASES[suite]} cases" in done.stdout
@@ -33,8 +33,8 @@ def test_fuzz(suite: str) -> None:
 
 
 def wrong(suite: str, fault: str, cases: int) -> list[str]:
-    """What a fuzzer finds where a fault is put in."""
-    program = COMMON.format(suite=suite, fault=textwrap.dedent(fault), seed=SEED, cases=cases)
+    """The messages of a fuzzer on a program with a fault."""
+    program = PROGRAM.format(suite=suite, fault=textwrap.dedent(fault), seed=SEED, cases=cases)
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment(SEED, 0), capture_output=True, text=True
     )
@@ -42,34 +42,36 @@ def wrong(suite: str, fault: str, cases: int) -> list[str]:
     return [found["why"] for found in json.loads(done.stdout.splitlines()[-1])["wrong"]]
 
 
-WRAPPED = """
+BROKEN_MATMUL = """
 import numpy as np
 numpy, nkblas = api.FUNCTIONS["matmul"]
 def broken(*args, **kwargs):
     result = nkblas(*args, **kwargs)
-    {what}
+    {change}
     return result
 api.FUNCTIONS["matmul"] = numpy, broken
 """
-LAST = "if result.ndim and result.size: result[(-1,) * result.ndim] += 1"
-BYTE = "if type(args[0]) is np.ndarray and args[0].flags.carray: args[0].view('u1').flat[-1] ^= 1"
-OUT = "if type(result) is np.ndarray and result.ndim: result = result.copy('F')[..., :]"
-RAISE = "if 1 in np.shape(args[0]): raise ValueError('1')"
-API = {
-    "a number": (WRAPPED.format(what=LAST), "wrong, at"),
-    "a byte of an operand": (WRAPPED.format(what=BYTE), "outside of its result"),
-    "memory order": (WRAPPED.format(what=OUT), "strides"),
-    "an error": (WRAPPED.format(what=RAISE), "ValueError: 1, expected"),
+CHANGE_ELEMENT = "if result.ndim and result.size: result[(-1,) * result.ndim] += 1"
+CHANGE_OPERAND = (
+    "if type(args[0]) is np.ndarray and args[0].flags.carray: args[0].view('u1').flat[-1] ^= 1"
+)
+CHANGE_ORDER = "if type(result) is np.ndarray and result.ndim: result = result.copy('F')[..., :]"
+RAISE_ERROR = "if 1 in np.shape(args[0]): raise ValueError('1')"
+API_FAULTS = {
+    "a number": (BROKEN_MATMUL.format(change=CHANGE_ELEMENT), "wrong, at"),
+    "a byte of an operand": (BROKEN_MATMUL.format(change=CHANGE_OPERAND), "outside of its result"),
+    "memory order": (BROKEN_MATMUL.format(change=CHANGE_ORDER), "strides"),
+    "an error": (BROKEN_MATMUL.format(change=RAISE_ERROR), "ValueError: 1, expected"),
     "a number of gemm": (
         """
-        from fuzz import own
-        gemm = own.FUNCTIONS["gemm"]
+        from fuzz import nkblas_functions
+        gemm = nkblas_functions.FUNCTIONS["gemm"]
         def broken(*args, **kwargs):
             result = gemm(*args, **kwargs)
             if result.size:
                 result[-1, -1] += 3
             return result
-        own.FUNCTIONS["gemm"] = broken
+        nkblas_functions.FUNCTIONS["gemm"] = broken
         """,
         "gemm: ",
     ),
@@ -85,13 +87,13 @@ API = {
 }
 
 
-@pytest.mark.parametrize("name", API)
+@pytest.mark.parametrize("name", API_FAULTS)
 def test_broken_calls_are_found(name: str) -> None:
-    fault, told = API[name]
-    assert any(told in why for why in wrong("api", fault, 600))
+    fault, message = API_FAULTS[name]
+    assert any(message in why for why in wrong("api", fault, 600))
 
 
-STORE = {
+STORE_FAULTS = {
     "a library without its digest": (
         """
         import hashlib, json
@@ -118,7 +120,7 @@ STORE = {
         """,
         "a plan that can't be run",
     ),
-    "verify that takes all plans": (
+    "verify that removes all plans": (
         """
         from nkblas.planning import measured_plans
         compact = measured_plans.compact
@@ -127,9 +129,9 @@ STORE = {
             return 1
         measured_plans.compact = broken
         """,
-        "away",
+        "removes the plans",
     ),
-    "verify that leaves what it finds": (
+    "verify that repairs nothing": (
         """
         from nkblas.cache import maintenance
         maintenance._remove_files = lambda fault: fault
@@ -147,14 +149,14 @@ STORE = {
 }
 
 
-@pytest.mark.parametrize("name", STORE)
+@pytest.mark.parametrize("name", STORE_FAULTS)
 def test_broken_readers_are_found(name: str) -> None:
-    fault, told = STORE[name]
-    assert any(told in why for why in wrong("store", fault, 400))
+    fault, message = STORE_FAULTS[name]
+    assert any(message in why for why in wrong("store", fault, 400))
 
 
-def test_a_process_that_dies_is_told_of(tmp_path: Path) -> None:
-    """With the case that it was at."""
+def test_a_process_that_dies_is_reported(tmp_path: Path) -> None:
+    """With its current case."""
     (tmp_path / "sitecustomize.py").write_text(
         "import faulthandler, sys, threading\n"
         "if 'fuzz.batch' in sys.orig_argv:\n"

@@ -1,14 +1,14 @@
-"""Products on memory that ends where they do: what touches a byte too many ends the process.
+"""Check products on fenced memory: an access beyond an operand ends the process.
 
-By hand: ``make guard``, or ``python tests/tools/guard.py --help``. For each instruction set, a
-process runs one case after the other, and notes down which before it does: when it is ended, the
-case is known, another process goes on behind it, and others find out by which of its operands it
-was.
+Run ``make guard``, or ``python tests/tools/guard.py --help``. For each instruction set a process
+runs the cases in turn, and writes each into a shared note before it starts. When the process is
+ended, the note names the case; a new process continues behind it, and further processes find the
+operand by fencing one at a time.
 
-There are two kinds of cases. *Kernels*: those of some plans are compiled, and checked as all are
-before they are stored (see `verify`), where memory ends. *Products* go through a
-public function, with operands in such places and in any layout, by the plan that comes first, by
-the best one, or by another one; they have to be right, and to leave all other bytes as they were.
+There are two kinds of cases. *Kernels*: the kernels of some plans are compiled, and verified on
+fenced memory as every kernel is before it is stored (see `verify`). *Products*: a public function
+is called with fenced operands in any layout, by the plan that comes first, the best one, or another
+one. The result must be right, and all other bytes must be unchanged.
 """
 
 import argparse
@@ -44,7 +44,7 @@ import nkblas
 from nkblas import blas
 from nkblas.api.fused import accumulator_dtype
 from nkblas.api.packed import PackedMatrix
-from nkblas.base.dtypes import PRODUCTS as ENGINE
+from nkblas.base.dtypes import PRODUCTS as ENGINE_PRODUCTS
 from nkblas.base.dtypes import QUANTIZED
 from nkblas.base.epilogues import Epilogue, apply
 from nkblas.base.isa import ISAS
@@ -58,30 +58,56 @@ from nkblas.runtime.kernels import kernels
 from nkblas.system.lock import planning_lock
 
 ISA_NAMES = [name for name, isa in ISAS.items() if nkblas.cpu.features.issuperset(isa.requires)]
-"""What this CPU can run."""
+"""The instruction sets that this CPU can run."""
 
-SHORT = (1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 15, 16, 17, 19, 23, 24, 25, 31, 32, 33, 37, 41)
-MIDDLE = (47, 48, 49, 53, 61, 63, 64, 65, 71, 80, 95, 96, 97, 127, 128, 129, 131, 191, 193)
-LONG = (255, 256, 257, 300, 383, 385, 511, 513, 700, 1030)
-"""One, primes, and what tiles and blocks have as a size, one more and one less."""
+SHORT_LENGTHS = (
+    1,
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    8,
+    9,
+    11,
+    13,
+    15,
+    16,
+    17,
+    19,
+    23,
+    24,
+    25,
+    31,
+    32,
+    33,
+    37,
+    41,
+)
+MIDDLE_LENGTHS = (47, 48, 49, 53, 61, 63, 64, 65, 71, 80, 95, 96, 97, 127, 128, 129, 131, 191, 193)
+LONG_LENGTHS = (255, 256, 257, 300, 383, 385, 511, 513, 700, 1030)
+"""Lengths of m, n and k: 1, primes, and sizes of tiles and blocks, plus and minus 1."""
 
-WORK = 2e6
-"""Multiply-adds of a product at most: NumPy takes a millisecond or two for them."""
+MAX_MULTIPLY_ADDS = 2e6
+"""Largest product: NumPy takes a millisecond or two for it."""
 
 CANARY = 0x5A
+"""Fills the memory around an operand."""
 
 
-class Lay(NamedTuple):
-    """How an array lies in memory.
+class MemoryLayout(NamedTuple):
+    """The layout of an array in memory.
 
     Attributes
     ----------
     axes : tuple of int
-        From the one along which elements are furthest apart to the one where they are nearest.
+        The axes in order of decreasing stride.
     steps : tuple of int
-        Distances along each axis; backwards if negative.
+        Distance of successive elements along each axis; negative: in reverse order.
     gaps : tuple of int
-        Elements of memory beyond each axis.
+        Unused elements behind each axis.
     """
 
     axes: tuple[int, ...]
@@ -89,7 +115,7 @@ class Lay(NamedTuple):
     gaps: tuple[int, ...]
 
     def arrange(self, values: Array) -> Array:
-        """A copy, with what shows in any result between its elements."""
+        """A copy in this layout, with `poison` between its elements."""
         lengths = [
             length * abs(step) + gap
             for length, step, gap in zip(values.shape, self.steps, self.gaps, strict=True)
@@ -103,63 +129,79 @@ class Lay(NamedTuple):
         return view
 
 
+Note = Callable[[str, list[str]], None]
+"""Records the description of a case so far, and the names of its operands."""
+
+
 class Draw(random.Random):
-    """The draws of one case, all of which its seed decides."""
+    """The random choices of one case, reproducible by its seed."""
 
     def chance(self, probability: float) -> bool:
         return self.random() < probability
 
-    def sizes(self, count: int = 3, most: float = WORK) -> list[int]:
+    def sizes(self, count: int = 3, limit: float = MAX_MULTIPLY_ADDS) -> list[int]:
+        """Lengths whose product is at most `limit`."""
         while True:
             found = [
-                self.choice(self.choices((SHORT, MIDDLE, LONG), (70, 27, 3))[0])
+                self.choice(
+                    self.choices((SHORT_LENGTHS, MIDDLE_LENGTHS, LONG_LENGTHS), (70, 27, 3))[0]
+                )
                 for _ in range(count)
             ]
-            if prod(found) <= most:
+            if prod(found) <= limit:
                 return found
 
-    def lay(self, ndim: int) -> Lay:
-        """Dense in C's order, or in another one, or with something between elements."""
-        axes, plain = list(range(ndim)), [1] * ndim
+    def layout(self, ndim: int) -> MemoryLayout:
+        """A layout: dense or with gaps, in C order or another one."""
+        axes, ones = list(range(ndim)), [1] * ndim
         if self.chance(0.5):
             self.shuffle(axes)
-        steps = plain if self.chance(0.6) else [self.choice((1, 1, 2, 3, -1, -2)) for _ in plain]
-        gaps = [0] * ndim if self.chance(0.5) else [self.choice((0, 0, 1, 3, 8)) for _ in plain]
-        return Lay(tuple(axes), tuple(steps), tuple(gaps))
+        steps = ones if self.chance(0.6) else [self.choice((1, 1, 2, 3, -1, -2)) for _ in ones]
+        gaps = [0] * ndim if self.chance(0.5) else [self.choice((0, 0, 1, 3, 8)) for _ in ones]
+        return MemoryLayout(tuple(axes), tuple(steps), tuple(gaps))
 
     def factors(self, dtype: np.dtype[Any]) -> tuple[Any, Any]:
-        """alpha and beta."""
+        """Values of alpha and beta."""
         if dtype.kind in "iub":
             return 1, self.choice((0, 1))
         numbers = (1, -1, 2, 0.5, *((1j, 1 - 2j) if dtype.kind == "c" else ()))
         return self.choice((1, *numbers)), self.choice((0, 0, *numbers))
 
 
-DENSE = Lay((0, 1), (1, 1), (0, 0))
+DENSE = MemoryLayout((0, 1), (1, 1), (0, 0))
 COLUMNS = DENSE._replace(axes=(1, 0))
-LINE = Lay((0,), (1,), (0,))
+DENSE_VECTOR = MemoryLayout((0,), (1,), (0,))
 
 
-class Place(NamedTuple):
-    """Where an operand lies: all bytes of its memory, before and now; and what it held before."""
+class Operand(NamedTuple):
+    """An operand in fenced memory.
+
+    Attributes
+    ----------
+    array, values : ndarray
+        The operand, and a copy of its values.
+    memory, memory_before : ndarray
+        All bytes of its memory, and a copy of them.
+    """
 
     array: Array
     values: Array
     memory: Array
-    before: Array
+    memory_before: Array
 
 
 class Task(NamedTuple):
-    """A product to be done.
+    """A call and its result.
 
     Attributes
     ----------
     call : callable
     wanted : ndarray
+        The right result.
     out : str
-        The operand that it writes; empty: what it returns is all.
+        The operand that the call writes to; empty: it returns a new array.
     tolerance : float
-        Relative, of what is not exact.
+        Relative error that is allowed; 0: the result is exact.
     """
 
     call: Callable[[], Any]
@@ -174,26 +216,27 @@ class Case:
     Parameters
     ----------
     draw : Draw
-    tell : callable
-        Takes what is known of the case so far, and the names of its operands.
+    note : callable
+        Takes the description of the case so far, and the names of its operands.
     only : str
-        The operand at whose ends memory ends; empty: all.
+        The only operand that is fenced; empty: all.
     """
 
-    def __init__(self, draw: Draw, tell: Callable[[str, list[str]], None], only: str = "") -> None:
-        self.draw, self._tell, self._only = draw, tell, only
-        self._story: list[str] = []
-        self._places: dict[str, Place] = {}
+    def __init__(self, draw: Draw, note: Note, only: str = "") -> None:
+        self.draw, self._note, self._only = draw, note, only
+        self._description: list[str] = []
+        self._operands: dict[str, Operand] = {}
 
-    def tell(self, *descriptor: object) -> None:
-        self._story += map(str, descriptor)
-        self._tell(" ".join(self._story), list(self._places))
+    def describe(self, *words: object) -> None:
+        """Append to the description of the case."""
+        self._description += map(str, words)
+        self._note(" ".join(self._description), list(self._operands))
 
-    def place(self, name: str, values: Array, lay: Lay | None = None) -> Array:
-        """A copy, where memory ends."""
+    def place(self, name: str, values: Array, layout: MemoryLayout | None = None) -> Array:
+        """A copy in fenced memory, in a random layout if none is given."""
         at_end = self.draw.chance(0.6)
-        lay = self.draw.lay(values.ndim) if lay is None else lay
-        array = lay.arrange(values)
+        layout = self.draw.layout(values.ndim) if layout is None else layout
+        array = layout.arrange(values)
         if self._only in ("", name):
             area = Area(bounds(array)[1])
             memory = area.memory
@@ -201,70 +244,77 @@ class Case:
             array = area.hold(array, at_end)
         else:
             memory = extent(array)
-        self._places[name] = Place(array, array.copy(), memory, memory.copy())
+        self._operands[name] = Operand(array, array.copy(), memory, memory.copy())
         strides = [stride // array.itemsize for stride in array.strides]
         end = "end" if at_end else "start"
-        self.tell(f"{name}{list(array.shape)}:{array.dtype}:{strides}:{end}")
+        self.describe(f"{name}{list(array.shape)}:{array.dtype}:{strides}:{end}")
         return array
 
     def attempt(self, task: Task) -> None:
-        """Do it, and see what came of it.
+        """Make the call, and check the result and the memory.
 
         Raises
         ------
         AssertionError
-            It is wrong, or bytes were written that are none of its result's.
+            The result is wrong, or bytes outside the result were written.
         """
-        for place in self._places.values():
-            place.memory[:] = place.before
+        for operand in self._operands.values():
+            operand.memory[:] = operand.memory_before
         got = task.call()
         if task.out:
-            got = self._places[task.out].array
+            got = self._operands[task.out].array
         got = np.array(got)
         if task.tolerance:
-            both = (x.astype(np.float64) for x in (got, task.wanted))
-            near = {"rtol": task.tolerance, "atol": task.tolerance, "equal_nan": True}
-            assert np.allclose(*both, **near), "wrong"
+            wide, wanted = got.astype(np.float64), task.wanted.astype(np.float64)
+            tolerance = task.tolerance
+            assert np.allclose(wide, wanted, tolerance, tolerance, equal_nan=True), "wrong"
             assert got.dtype == task.wanted.dtype
         else:
             assert_exact(got, task.wanted)
-        for name, place in self._places.items():
+        for name, operand in self._operands.items():
             if name == task.out:
-                place.array[...] = place.values
-            assert np.array_equal(place.memory, place.before), f"bytes around {name} were written"
+                operand.array[...] = operand.values
+            is_unchanged = np.array_equal(operand.memory, operand.memory_before)
+            assert is_unchanged, f"bytes around {name} were written"
 
 
 # ---- products
 
 
 def total(alpha: Any, a: Array, b: Array, beta: Any, c: Array | None, dtype: Any) -> Array:
-    """``alpha * a @ b + beta * c``, exactly, but for what is not to be read."""
+    """``alpha * a @ b + beta * c``, exactly; C is not read if beta is 0."""
     wide = "u8" if dtype.kind in "iu" else "complex128" if dtype.kind == "c" else "float64"
-    sums = np.array(alpha).astype(wide) * np.matmul(a.astype(wide), b.astype(wide))
+    sums: Array = np.array(alpha).astype(wide) * np.matmul(a.astype(wide), b.astype(wide))
     if beta and c is not None:
         sums = sums + np.array(beta).astype(wide) * c.astype(wide)
     return sums
 
 
 def rounded(x: Array, dtype: Any) -> Array:
-    """What is exact as an element of a result."""
+    """Exact values, rounded to the dtype of a result."""
     with np.errstate(all="ignore"):
         narrow = dtype.itemsize < 4 and dtype.kind not in "iub"
         return (x.astype(np.float32) if narrow else x).astype(dtype)
 
 
 def matmul(case: Case) -> Task:
-    """Matrices, stacks of them that are broadcast, vectors; all types."""
+    """`nkblas.matmul`: matrices, stacks with broadcasting, vectors; all dtypes."""
     draw, product = case.draw, case.draw.choice(PRODUCTS)
     m, n, k = draw.sizes()
-    shapes = [(m, k), (k, n)]
+    shapes: list[tuple[int, ...]] = [(m, k), (k, n)]
     if draw.chance(0.3):
-        m, n, k, i, j = draw.sizes(5, WORK / 10)
+        m, n, k, i, j = draw.sizes(5, MAX_MULTIPLY_ADDS / 10)
         stack = [(i, j), (1, j), (i, 1), (j,), ()]
         shapes = [(*draw.choice(stack), *shape) for shape in ((m, k), (k, n))]
     elif draw.chance(0.3):
-        shapes = draw.choice(([(k,), (k, n)], [(m, k), (k,)], [(k,), (k,)], [(m, k), (k, 1)]))
-    case.tell("matmul", product)
+        choices: tuple[list[tuple[int, ...]], ...] = (
+            [(k,), (k, n)],
+            [(m, k), (k,)],
+            [(k,), (k,)],
+            [(m, k), (k, 1)],
+        )
+        shapes = draw.choice(choices)
+    case.describe("matmul", product)
     a = case.place("a", sample(*shapes[0], dtype=product.a, seed=draw.randrange(99)))
     b = case.place("b", sample(*shapes[1], dtype=product.b, seed=draw.randrange(99)))
     wanted = expected(a, b, product.dtype)
@@ -276,7 +326,7 @@ def matmul(case: Case) -> Task:
 
 
 def gemm(case: Case) -> Task:
-    """alpha, beta, transposes, a bias, an activation, a residual, packed operands."""
+    """`nkblas.gemm`: alpha, beta, transposes, a fused layer, packed operands."""
     draw = case.draw
     product = draw.choice([x for x in PRODUCTS if x.a != "bool"])
     dtype = product.result
@@ -289,17 +339,17 @@ def gemm(case: Case) -> Task:
     alpha, beta = (1, 0) if fuses and draw.chance(0.7) else draw.factors(dtype)
 
     def values(name: str, *shape: int) -> Array:
-        if fuses:  # integers wrap before an activation, or after it
+        if fuses:  # small: integers may wrap before an activation or after it
             return integers(*shape, dtype=name, seed=draw.randrange(99))
         return sample(*shape, dtype=name, seed=draw.randrange(99))
 
-    case.tell("gemm", product, f"alpha={alpha} beta={beta} trans={trans_a}{trans_b}")
+    case.describe("gemm", product, f"alpha={alpha} beta={beta} trans={trans_a}{trans_b}")
     a = case.place("a", values(product.a, *((k, m) if trans_a else (m, k))))
     b = case.place("b", values(product.b, *((n, k) if trans_b else (k, n))))
     right: Any = b
     options: dict[str, Any] = {}
     if packs:
-        right = b_panel_dtype(case, nkblas.pack(b, a_dtype=product.a, dtype=dtype))
+        right = with_fenced_panels(case, nkblas.pack(b, a_dtype=product.a, dtype=dtype))
     elif np.result_type(a, b) != dtype:
         options["out_dtype"] = dtype
     for name, value, usual in (
@@ -314,7 +364,7 @@ def gemm(case: Case) -> Task:
         fill = values(dtype.name, m, n) if beta else np.full((m, n), poison(dtype.name), dtype)
         c, options["beta"] = case.place("c", fill), beta
         options["c"] = c
-    sums = total(alpha, turned(a, trans_a), turned(b, trans_b), beta, c, dtype)
+    sums = total(alpha, transposed(a, trans_a), transposed(b, trans_b), beta, c, dtype)
     tolerance = 0.0
     if fuses:
         sums = sums.view("i8") if sums.dtype == "u8" else sums
@@ -326,48 +376,48 @@ def gemm(case: Case) -> Task:
     return Task(lambda: nkblas.gemm(a, right, **options), rounded(sums, dtype), out, tolerance)
 
 
-def turned(x: Array, trans: int) -> Array:
+def transposed(x: Array, trans: int) -> Array:
     """``op(x)``."""
     return np.conj(x.T) if trans == 2 and x.dtype.kind == "c" else x.T if trans else x
 
 
 def fuse(case: Case, options: dict[str, Any], sums: Array, dtype: Any) -> tuple[Array, float]:
-    """What follows on the sums, with its operands; and how exact that is."""
-    draw, (m, n), held = case.draw, sums.shape, accumulator_dtype(dtype)
-    which, bias, residual, bounds = "", None, None, (-3.0, 5.0)
+    """Add a bias, an activation and a residual; the result, and its tolerance."""
+    draw, (m, n), accumulator = case.draw, sums.shape, accumulator_dtype(dtype)
+    bias_kind, bias, residual, clip_bounds = "", None, None, (-3.0, 5.0)
     if draw.chance(0.7):
-        which = draw.choice(("columns", "rows"))
-        values = integers(n if which == "columns" else m, dtype=held.name)
-        options["bias"] = case.place("bias", values if which == "columns" else values[:, None])
+        bias_kind = draw.choice(("columns", "rows"))
+        values = integers(n if bias_kind == "columns" else m, dtype=accumulator.name)
+        options["bias"] = case.place("bias", values if bias_kind == "columns" else values[:, None])
         bias = values
     inexact = ("gelu", "gelu_tanh", "silu", "sigmoid", "tanh") if dtype.kind not in "iu" else ()
     activation = draw.choice(("", "", "relu", "clip", *inexact))
     if activation:
-        options["activation"] = ("clip", *bounds) if activation == "clip" else activation
+        options["activation"] = ("clip", *clip_bounds) if activation == "clip" else activation
     if draw.chance(0.4):
         residual = options["residual"] = case.place("residual", integers(m, n, dtype=dtype.name))
         residual = residual.astype(sums.dtype)
-    epilogue = Epilogue("", which, activation, residual is not None)
-    exact = activation not in inexact
-    return apply(epilogue, sums, bias, residual, bounds), 0.0 if exact else 2e-2
+    epilogue = Epilogue("", bias_kind, activation, residual is not None)
+    tolerance = 2e-2 if activation in inexact else 0.0
+    return apply(epilogue, sums, bias, residual, clip_bounds), tolerance
 
 
-def b_panel_dtype(case: Case, matrix: PackedMatrix) -> PackedMatrix:
-    """A packed matrix whose panels are where memory ends."""
-    panels = case.place("panels", matrix._panels, LINE)
+def with_fenced_panels(case: Case, matrix: PackedMatrix) -> PackedMatrix:
+    """A packed matrix with its panels in fenced memory."""
+    panels = case.place("panels", matrix._panels, DENSE_VECTOR)
     dtypes = matrix.a_dtype, matrix.dtype, matrix.result_dtype
     return PackedMatrix(dtypes, matrix.layout, panels)
 
 
 def packed(case: Case) -> Task:
-    """A matrix, a stack or a vector times what was packed before."""
+    """`nkblas.pack`: a matrix, a stack or a vector times a packed matrix."""
     draw, product = case.draw, case.draw.choice(PRODUCTS)
     m, n, k = draw.sizes()
     shape = draw.choice(((m, k), (m, k), (k,), (2, -(-m // 3), k)))
-    case.tell("packed", product)
+    case.describe("packed", product)
     b = sample(k, n, dtype=product.b, seed=draw.randrange(99))
     a = case.place("a", sample(*shape, dtype=product.a, seed=draw.randrange(99)))
-    matrix = b_panel_dtype(case, nkblas.pack(b, a_dtype=product.a, dtype=product.result))
+    matrix = with_fenced_panels(case, nkblas.pack(b, a_dtype=product.a, dtype=product.result))
     wanted = expected(a, b, product.result)
     if draw.chance(0.2):
         return Task(lambda: a @ matrix, wanted)
@@ -376,14 +426,14 @@ def packed(case: Case) -> Task:
 
 
 def quantized(case: Case) -> Task:
-    """Sums of bytes that are scaled, to float32 or to bytes again."""
+    """`nkblas.gemm` of bytes with scales, to float32 or to bytes."""
     draw = case.draw
-    of_a, of_b = (draw.choice(("int8", "uint8")) for _ in range(2))
+    a_dtype, b_dtype = (draw.choice(("int8", "uint8")) for _ in range(2))
     dtype = np.dtype(draw.choice(("float32", "int8", "uint8")))
     m, n, k = draw.sizes()
-    case.tell("scaled", of_a, of_b, dtype)
-    a = case.place("a", sample(m, k, dtype=of_a, seed=draw.randrange(99)))
-    b = case.place("b", sample(k, n, dtype=of_b, seed=draw.randrange(99)))
+    case.describe("scaled", a_dtype, b_dtype, dtype)
+    a = case.place("a", sample(m, k, dtype=a_dtype, seed=draw.randrange(99)))
+    b = case.place("b", sample(k, n, dtype=b_dtype, seed=draw.randrange(99)))
     exponents = integers(n, seed=draw.randrange(99)) - 14
     options: dict[str, Any] = {"scale": case.place("scale", (2.0**exponents).astype("f4"))}
     sums = (a.astype("i8") @ b.astype("i8")).astype("f4")
@@ -405,22 +455,22 @@ def quantized(case: Case) -> Task:
 
 
 def brgemm(case: Case) -> Task:
-    """Stacks of blocks, and lists of blocks that are anywhere."""
+    """`nkblas.brgemm`: stacks of blocks, and lists of blocks in any memory."""
     draw = case.draw
     dtype = np.dtype(draw.choice((*DTYPES, *DTYPES, *COMPLEX, "float16", *INTEGERS)))
-    m, n, k = draw.sizes(most=WORK / 8)
+    m, n, k = draw.sizes(limit=MAX_MULTIPLY_ADDS / 8)
     count = draw.choice((1, 2, 3, 7))
-    case.tell("brgemm", dtype, f"count={count}")
+    case.describe("brgemm", dtype, f"count={count}")
     seed = draw.randrange(99)
     a = sample(count, m, k, dtype=dtype.name, seed=seed)
     b = sample(count, k, n, dtype=dtype.name, seed=seed + 1)
     if draw.chance(0.5):
         sides: list[Any] = [case.place(name, x) for name, x in (("a", a), ("b", b))]
     else:
-        lays = draw.lay(2), draw.choice((DENSE, DENSE._replace(gaps=(0, 3))))
+        layouts = draw.layout(2), draw.choice((DENSE, DENSE._replace(gaps=(0, 3))))
         sides = [
-            [case.place(f"{name}{i}", block, lay) for i, block in enumerate(x)]
-            for name, x, lay in (("a", a, lays[0]), ("b", b, lays[1]))
+            [case.place(f"{name}{i}", block, layout) for i, block in enumerate(x)]
+            for name, x, layout in (("a", a, layouts[0]), ("b", b, layouts[1]))
         ]
     options: dict[str, Any] = {}
     c = None
@@ -431,99 +481,105 @@ def brgemm(case: Case) -> Task:
     wanted = rounded(total(1, *wide, options.get("beta", 0), c, dtype), dtype)
     if draw.chance(0.2):
         return Task(lambda: nkblas.brgemm(*sides, **options), wanted)
-    lay = draw.choice((DENSE, draw.lay(2)))
-    out = case.place("out", np.full((m, n), poison(dtype.name), dtype), lay)
+    layout = draw.choice((DENSE, draw.layout(2)))
+    out = case.place("out", np.full((m, n), poison(dtype.name), dtype), layout)
     return Task(lambda: nkblas.brgemm(*sides, out=out, **options), wanted, "out")
 
 
-NAMES = [x for x in ("dot", "inner", "vdot", "vecdot", "matvec", "vecmat") if hasattr(np, x)]
+VECTOR_FUNCTIONS = [
+    x for x in ("dot", "inner", "vdot", "vecdot", "matvec", "vecmat") if hasattr(np, x)
+]
 
 
 def vectors(case: Case) -> Task:
-    """Vectors, and stacks of them."""
-    draw, name = case.draw, case.draw.choice(NAMES)
+    """Functions of vectors, and of stacks of vectors."""
+    draw, name = case.draw, case.draw.choice(VECTOR_FUNCTIONS)
     dtype = draw.choice((*DTYPES, *DTYPES, *COMPLEX, *COMPLEX, "float16", *INTEGERS))
     k, count = draw.sizes(1)[0], draw.choice((1, 2, 5, 40))
-    m = draw.sizes(2, WORK / k / count)[0] if name in ("matvec", "vecmat") else 1
+    m = draw.sizes(2, MAX_MULTIPLY_ADDS / k / count)[0] if name in ("matvec", "vecmat") else 1
     shapes = {"matvec": [(count, m, k), (k,)], "vecmat": [(k,), (count, k, m)]}.get(
         name, [(k,), (k,)] if name != "vecdot" else [(count, k), (k,)]
     )
     if name in ("dot", "inner") and draw.chance(0.5):
         shapes = [(count, k), (k,)]
-    case.tell(name, dtype)
+    case.describe(name, dtype)
     x, y = (
-        case.place(which, sample(*shape, dtype=dtype, seed=draw.randrange(99)))
-        for which, shape in zip("ab", shapes, strict=True)
+        case.place(letter, sample(*shape, dtype=dtype, seed=draw.randrange(99)))
+        for letter, shape in zip("ab", shapes, strict=True)
     )
     with np.errstate(all="ignore"):
         wanted = np.asarray(getattr(np, name)(x.copy(), y.copy()))
     function = getattr(nkblas, name)
     if name in ("inner", "vdot") or wanted.ndim == 0 or draw.chance(0.2):
         return Task(lambda: function(x, y), wanted)
-    lay = LINE if name == "dot" else None
-    out = case.place("out", np.full_like(wanted, poison(dtype)), lay)
+    layout = DENSE_VECTOR if name == "dot" else None
+    out = case.place("out", np.full_like(wanted, poison(dtype)), layout)
     return Task(lambda: function(x, y, out=out), wanted, "out")
 
 
-def of_blas(case: Case) -> Task:
-    """SciPy's functions: into C and y, and into new arrays."""
+def blas_product(case: Case) -> Task:
+    """`nkblas.blas`: gemm and gemv, into C and y, and into new arrays."""
     draw = case.draw
     letter, dtype = draw.choice(list(blas.DTYPES.items()))
     m, n, k = draw.sizes()
     alpha, beta = draw.factors(dtype)
     trans = draw.choice((0, 1, 2)), draw.choice((0, 1, 2))
     vector, overwrite = draw.chance(0.4), draw.chance(0.7)
-    case.tell(f"{letter}ge{'mv' if vector else 'mm'}", f"{alpha=} {beta=} {trans=} {overwrite=}")
+    case.describe(
+        f"{letter}ge{'mv' if vector else 'mm'}", f"{alpha=} {beta=} {trans=} {overwrite=}"
+    )
     seed = draw.randrange(99)
 
     a = case.place("a", sample(*((k, m) if trans[0] else (m, k)), dtype=dtype.name, seed=seed))
     if not vector:
         b = case.place("b", sample(*((n, k) if trans[1] else (k, n)), dtype=dtype.name, seed=1))
         c = case.place("c", sample(m, n, dtype=dtype.name, seed=2), draw.choice((COLUMNS, None)))
-        wanted = total(alpha, turned(a, trans[0]), turned(b, trans[1]), beta, c, dtype).astype(
-            dtype
-        )
-        inside = overwrite and c.flags.f_contiguous
+        wanted = total(
+            alpha, transposed(a, trans[0]), transposed(b, trans[1]), beta, c, dtype
+        ).astype(dtype)
+        in_place = overwrite and c.flags.f_contiguous
         function = getattr(blas, f"{letter}gemm")
         arguments = alpha, a, b, beta, c, *trans, overwrite
-        return Task(lambda: function(*arguments), wanted, "c" if inside else "")
+        return Task(lambda: function(*arguments), wanted, "c" if in_place else "")
     incx, incy = (draw.choice((1, 1, 2, -1, -3)) for _ in range(2))
     offx, offy = (draw.choice((0, 0, 3)) for _ in range(2))
     x = case.place("x", sample(offx + 1 + (k - 1) * abs(incx), dtype=dtype.name, seed=3))
-    y = case.place("y", sample(offy + 1 + (m - 1) * abs(incy), dtype=dtype.name, seed=4), LINE)
+    y = case.place(
+        "y", sample(offy + 1 + (m - 1) * abs(incy), dtype=dtype.name, seed=4), DENSE_VECTOR
+    )
     wanted = y.copy()
     of_x, of_y = (
         v[off :: abs(inc)][:: 1 if inc > 0 else -1]
         for v, off, inc in ((x, offx, incx), (wanted, offy, incy))
     )
-    of_y[...] = total(alpha, turned(a, trans[0]), of_x, beta, of_y, dtype).astype(dtype)
+    of_y[...] = total(alpha, transposed(a, trans[0]), of_x, beta, of_y, dtype).astype(dtype)
     function = getattr(blas, f"{letter}gemv")
     values = alpha, a, x, beta, y, offx, incx, offy, incy, trans[0], overwrite
     return Task(lambda: function(*values), wanted, "y" if overwrite else "")
 
 
-CALLS = (matmul, matmul, matmul, gemm, gemm, packed, quantized, brgemm, vectors, of_blas)
+FUNCTIONS = (matmul, matmul, matmul, gemm, gemm, packed, quantized, brgemm, vectors, blas_product)
 
 
-def run_product(draw: Draw, tell: Callable[[str, list[str]], None], only: str) -> None:
-    """Do one product by some plans."""
-    case = Case(draw, tell, only)
+def run_product(draw: Draw, note: Note, only: str) -> None:
+    """Check one product, by the plan that comes first and perhaps by another one."""
+    case = Case(draw, note, only)
     threads = draw.choice((1, 2))
     nkblas.set_num_threads(threads)
-    case.tell(f"threads={threads}")
-    task = draw.choice(CALLS)(case)
+    case.describe(f"threads={threads}")
+    task = draw.choice(FUNCTIONS)(case)
     with nkblas.record() as shapes:
         case.attempt(task)
-    way = draw.choice(("as it comes", "best", "other", "other"))
-    if way == "as it comes":
+    second_plan = draw.choice(("none", "best", "other", "other"))
+    if second_plan == "none":
         return
     for problem in shapes:
         plans = list(cost_model.ranked_plans(problem, nkblas.cpu, 16))
         plans += filter(None, [base_plan(plans[0], nkblas.cpu)])
-        plan = plans[0] if way == "best" else draw.choice(plans)
+        plan = plans[0] if second_plan == "best" else draw.choice(plans)
         if draw.chance(0.5):
-            plan = plan._replace(nanoseconds=1e7)  # so that threads share it
-        case.tell(f"{problem} by {plan.schedule}")
+            plan = plan._replace(nanoseconds=1e7)  # long enough for several threads
+        case.describe(f"{problem} by {plan.schedule}")
         kernels.load_unlocked(plan.kernels)
         with planning_lock():
             plan_table.insert(plan)
@@ -533,15 +589,16 @@ def run_product(draw: Draw, tell: Callable[[str, list[str]], None], only: str) -
 # ---- kernels
 
 
-def some_problem(draw: Draw) -> Problem:
-    """One that there are kernels for."""
-    dtype = draw.choice(list(ENGINE))
-    m, n, k = draw.sizes(most=1e12)
-    layouts = [draw.choice(("row", "col", "strided")) for _ in range(2)]
+def draw_problem(draw: Draw) -> Problem:
+    """A problem that has kernels."""
+    dtype = draw.choice(list(ENGINE_PRODUCTS))
+    m, n, k = draw.sizes(limit=1e12)
+    a_layout = draw.choice(("row", "col", "strided"))
+    b_layout = draw.choice(("row", "col", "strided"))
     if draw.chance(0.15):
-        layouts[1] = "packed"
+        b_layout = "packed"
     c = draw.choice(("row", "row", "row", "strided"))
-    types = ENGINE[dtype]
+    types = ENGINE_PRODUCTS[dtype]
     floats = types.c in ("float16", "bfloat16", "float32", "float64")
     kinds = ("", "", "add", *(("scale",) if floats or types.c in COMPLEX else ()))
     kind = draw.choice(kinds) if dtype not in QUANTIZED else ""
@@ -554,7 +611,7 @@ def some_problem(draw: Draw) -> Problem:
             activation=draw.choice(every if floats else exact),
             residual=draw.chance(0.3) and not types.c.startswith("q"),
         )
-    problem = Problem(dtype, m, n, k, *layouts, c, str(epilogue))
+    problem = Problem(dtype, m, n, k, a_layout, b_layout, c, str(epilogue))
     if draw.chance(0.1):
         reduces = problem._replace(epilogue="", k=min(k, 700), batch_reduce=True)
         if can_reduce_in_place(reduces, nkblas.cpu.isa):
@@ -562,22 +619,24 @@ def some_problem(draw: Draw) -> Problem:
     return problem
 
 
-seen: set[Any] = set()
+verified: set[Any] = set()
+"""The kernels that this process has verified."""
 
 
-def run_kernels(draw: Draw, tell: Callable[[str, list[str]], None], only: str) -> None:
-    """Compile and check the kernels of some plans of a problem that this process has not seen."""
+def run_kernels(draw: Draw, note: Note, only: str) -> None:
+    """Compile and verify those kernels of some plans that this process has not verified yet."""
+    # MLIR is for these cases only
     from nkblas.codegen.loader import open_library
     from nkblas.codegen.lowering import pipeline, verify
 
-    problem = some_problem(draw)
+    problem = draw_problem(draw)
     plans = list(cost_model.ranked_plans(problem, nkblas.cpu, 12))
     chosen = [plans[0], draw.choice(plans), *filter(None, [base_plan(plans[0], nkblas.cpu)])]
     for plan in chosen:
         for spec in plan.kernels:
-            if (type(spec), spec) not in seen:
-                seen.add((type(spec), spec))
-                tell(f"{spec.symbol} of {problem}", [])
+            if (type(spec), spec) not in verified:
+                verified.add((type(spec), spec))
+                note(f"{spec.symbol} of {problem}", [])
                 verify.check(spec, open_library(spec, pipeline.shared_library(spec)))
 
 
@@ -585,7 +644,7 @@ def run_kernels(draw: Draw, tell: Callable[[str, list[str]], None], only: str) -
 
 
 def spoil(dimension: str) -> None:
-    """Have every plan be one for a problem with a row or a column more: is it noticed?"""
+    """Insert plans for a problem with one more row or column: these faults must be found."""
 
     def insert(plan: Plan, *, tier_up_after: int = 0, jit: bool = True) -> None:
         problem = plan.problem
@@ -604,45 +663,54 @@ def spoil(dimension: str) -> None:
     plan_table.insert = insert
 
 
-SLOT = 1 << 16
-"""Bytes for what a process does just now."""
+NOTE_BYTES = 1 << 16
+"""Size of the shared note on the case that a process runs."""
 
-KINDS = {"kernels": run_kernels, "products": run_product}
+KINDS: dict[str, Callable[[Draw, Note, str], None]] = {
+    "kernels": run_kernels,
+    "products": run_product,
+}
 
 
 def work(options: argparse.Namespace) -> None:
-    """Run cases, and write what is found, a line for each, and then what was done."""
+    """Run cases; print a line of JSON for each fault, and in the end one with counts."""
     if options.spoil:
         spoil(options.spoil)
     with open(options.note, "r+b") as file:
-        note = mmap.mmap(file.fileno(), SLOT)
+        shared_note = mmap.mmap(file.fileno(), NOTE_BYTES)
     found = 0
     for index in range(options.first, options.last):
 
-        def tell(story: str, operands: list[str], index: int = index) -> None:
-            text = json.dumps([index, story, operands]).encode()[: SLOT - 1]
-            note[: len(text) + 1] = text + b"\0"
+        def note(description: str, operands: list[str], index: int = index) -> None:
+            text = json.dumps([index, description, operands]).encode()[: NOTE_BYTES - 1]
+            shared_note[: len(text) + 1] = text + b"\0"
 
-        tell("", [])
+        note("", [])
         draw = Draw(f"{options.seed} {nkblas.cpu.isa.name} {options.kind} {index}")
         try:
-            KINDS[options.kind](draw, tell, options.only)
+            KINDS[options.kind](draw, note, options.only)
         except Exception as error:
-            story = read_note(note)[1]
-            print(json.dumps(f"case {index}: {type(error).__name__}: {error}: {story}"), flush=True)
+            description = read_note(shared_note)[1]
+            fault = f"case {index}: {type(error).__name__}: {error}: {description}"
+            print(json.dumps(fault), flush=True)
             found += 1
-            if found == 20:
+            if found == MAX_FAULTS:
                 break
-    print(json.dumps({**nkblas.stats(), "checked": len(seen)}))
+    print(json.dumps({**nkblas.stats(), "checked": len(verified)}))
 
 
 def read_note(note: Any) -> tuple[int, str, list[str]]:
-    index, story, operands = json.loads(note[:].partition(b"\0")[0])
-    return index, story, operands
+    """The number and the description of the case, and the names of its operands."""
+    index, description, operands = json.loads(note[:].partition(b"\0")[0])
+    return index, description, operands
+
+
+MAX_FAULTS = 20
+"""Faults after which the cases of a kind end."""
 
 
 class Found(NamedTuple):
-    """What came of the cases of a kind, on an instruction set."""
+    """The outcome of the cases of a kind on an instruction set."""
 
     cases: int
     products: int
@@ -652,10 +720,10 @@ class Found(NamedTuple):
 
 
 def run(isa: str, kind: str, options: argparse.Namespace) -> Found:
-    """All cases of a kind on one instruction set."""
+    """Run all cases of a kind on one instruction set, in as many processes as it takes."""
     with tempfile.NamedTemporaryFile() as file:
-        file.truncate(SLOT)
-        note = mmap.mmap(file.fileno(), SLOT)
+        file.truncate(NOTE_BYTES)
+        note = mmap.mmap(file.fileno(), NOTE_BYTES)
 
         def process(first: int, last: int, only: str = "") -> "subprocess.CompletedProcess[str]":
             command = [sys.executable, __file__, "--note", file.name, "--kind", kind]
@@ -668,41 +736,44 @@ def run(isa: str, kind: str, options: argparse.Namespace) -> Found:
 
         first, last = options.first, getattr(options, kind) + options.first
         faults: list[str] = []
-        done = dict.fromkeys(("calls", "fallbacks", "checked"), 0)
-        while first < last and len(faults) < 20:
+        counts = dict.fromkeys(("calls", "fallbacks", "checked"), 0)
+        while first < last and len(faults) < MAX_FAULTS:
             ran = process(first, last)
             for line in map(json.loads, ran.stdout.splitlines()):
                 if isinstance(line, dict):
-                    done = {name: done[name] + line[name] for name in done}
+                    counts = {name: counts[name] + line[name] for name in counts}
                 else:
                     faults.append(line)
             if ran.returncode == 0:
                 break
-            index, story, operands = read_note(note)
+            index, description, operands = read_note(note)
             how = f"status {ran.returncode}"
             if ran.returncode < 0:
                 how = signal.Signals(-ran.returncode).name
-            text = f"case {index}: {how}: {story}"
+            text = f"case {index}: {how}: {description}"
             if ran.returncode > 0:
                 text += f": {ran.stderr[-2000:]}"
             elif operands:
-                alone = [x for x in operands if process(index, index + 1, x).returncode]
-                text += f"; because of {' '.join(alone) or 'what came before'}"
+                causes = [x for x in operands if process(index, index + 1, x).returncode]
+                text += f"; because of {' '.join(causes) or 'an earlier case'}"
             faults.append(text)
             first = index + 1
-        return Found(last - options.first, *done.values(), faults)
+        calls, fallbacks, checked = counts.values()
+        return Found(last - options.first, calls, fallbacks, checked, faults)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=0, help="of all draws (0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all cases (0)")
     parser.add_argument("--isa", nargs="*", default=ISA_NAMES, help="instruction sets (all)")
-    parser.add_argument("--kernels", type=int, default=60, help="problems whose kernels are run")
-    parser.add_argument("--products", type=int, default=1000, help="products that are done")
-    parser.add_argument("--first", type=int, default=0, help="the first case (0)")
+    parser.add_argument(
+        "--kernels", type=int, default=60, help="problems whose kernels are verified"
+    )
+    parser.add_argument("--products", type=int, default=1000, help="number of products")
+    parser.add_argument("--first", type=int, default=0, help="number of the first case (0)")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--spoil", choices=["", "m", "n"], default="", help=spoil.__doc__)
-    for name in ("note", "kind", "only"):  # for processes of its own
+    for name in ("note", "kind", "only"):  # for the child processes
         parser.add_argument(f"--{name}", default="", help=argparse.SUPPRESS)
     parser.add_argument("--last", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -711,13 +782,13 @@ def main() -> int:
         return 0
     todo = [(isa, kind) for kind in KINDS for isa in options.isa if getattr(options, kind)]
     with ThreadPoolExecutor(options.jobs) as pool:
-        found: Iterator[Found] = pool.map(lambda x: run(*x, options), todo)
+        found: Iterator[Found] = pool.map(lambda x: run(x[0], x[1], options), todo)
         faults = 0
         for (isa, kind), each in zip(todo, found, strict=True):
-            what = f"{each.checked} kernels" if kind == "kernels" else f"{each.products} products"
-            more = f", {each.fallbacks} by NumPy" if each.fallbacks else ""
+            count = f"{each.checked} kernels" if kind == "kernels" else f"{each.products} products"
+            by_numpy = f", {each.fallbacks} by NumPy" if each.fallbacks else ""
             print(
-                f"{isa}, {kind}: {each.cases} cases, seed {options.seed}: {what}{more}: "
+                f"{isa}, {kind}: {each.cases} cases, seed {options.seed}: {count}{by_numpy}: "
                 f"{len(each.faults)} faults",
                 flush=True,
             )

@@ -1,7 +1,8 @@
-"""Resident memory over a long run: ``python tests/tools/leaks.py``, which is ``make leaks``.
+"""Check resident memory over a long run: ``python tests/tools/leaks.py`` or ``make leaks``.
 
-A process multiplies in all ways, products of 10,000 shapes again and again, or of shapes that are
-always new. Once a tenth of them are done, or half of those, memory must not grow any more.
+A process calls all public functions, either with 10,000 shapes in turn, or with a new shape in each
+call. Resident memory must not grow after the first tenth of the calls, or after half of them if
+shapes are new.
 """
 
 import argparse
@@ -24,39 +25,38 @@ import nkblas
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
-MOST = 96
-"""A side of a product."""
+MAX_LENGTH = 96
+"""The largest m, n and k."""
 
-STEP = 345_679
-"""So far apart are shapes that follow each other, among all of them: it has no common divisor with
-their number."""
+SHAPE_STEP = 345_679
+"""Distance of successive shapes in the list of all shapes; coprime to their number."""
 
 Shape = tuple[int, int, int]
 
 
 def resident() -> int:
-    """Bytes of this process that are in memory."""
+    """Resident bytes of this process."""
     gc.collect()
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * PAGE
 
 
 def shape(index: int) -> Shape:
-    """m, n and k: others for each index below 884,736."""
-    rest, m = divmod(index * STEP % MOST**3, MOST)
-    k, n = divmod(rest, MOST)
+    """(m, n, k), different for each index below 884,736."""
+    rest, m = divmod(index * SHAPE_STEP % MAX_LENGTH**3, MAX_LENGTH)
+    k, n = divmod(rest, MAX_LENGTH)
     return m + 1, n + 1, k + 1
 
 
-room = {
-    dtype: np.ones(8 * MOST**2, dtype)
+buffers = {
+    dtype: np.ones(8 * MAX_LENGTH**2, dtype)
     for dtype in ("f4", "f8", "i1", "u1", "i4", "f2", bfloat16, "c8")
 }
 
 
 def matrices(dtype: Any, *shapes: tuple[int, ...]) -> list[Any]:
-    """Views of the same memory: nothing is allocated for them."""
-    return [room[dtype][: int(np.prod(shape))].reshape(shape) for shape in shapes]
+    """Matrices of ones as views of one buffer, so that no memory is allocated."""
+    return [buffers[dtype][: int(np.prod(shape))].reshape(shape) for shape in shapes]
 
 
 def matmul(dtype: Any) -> Callable[[int, int, int], object]:
@@ -107,7 +107,7 @@ def einsum(m: int, n: int, k: int) -> object:
     return nkblas.einsum("ij,kj->ik", *matrices("f4", (m, k), (n, k)))
 
 
-def of_blas(m: int, n: int, k: int) -> object:
+def blas_gemm(m: int, n: int, k: int) -> object:
     return nkblas.blas.dgemm(1.0, *matrices("f8", (m, k), (k, n)))
 
 
@@ -119,33 +119,34 @@ def mistake(m: int, n: int, k: int) -> object:
 
 
 def thread(m: int, n: int, k: int) -> object:
-    """A product of a thread that ends after it."""
+    """A product in a thread that ends after it."""
     one = threading.Thread(target=strided, args=(m, n, k))
     one.start()
-    return one.join()
+    one.join()
+    return one
 
 
-WAYS = [
-    *(matmul(dtype) for dtype in room),
-    *(stack, strided, layer, gemm, scaled, brgemm, packed, vectors, einsum, of_blas, mistake),
+CALLS = [
+    *(matmul(dtype) for dtype in buffers),
+    *(stack, strided, layer, gemm, scaled, brgemm, packed, vectors, einsum, blas_gemm, mistake),
     thread,
 ]
 
 
 def work(calls: int, distinct: int) -> None:
-    """So many products of so many shapes, over and over; and memory after each tenth of them."""
+    """Make calls with `distinct` shapes in turn, and print the memory after each tenth of them."""
     start = time.perf_counter()
     for tenth in range(10):
         for i in range(calls * tenth // 10, calls * (tenth + 1) // 10):
-            which = i % distinct
-            WAYS[which % len(WAYS)](*shape(which))
+            index = i % distinct
+            CALLS[index % len(CALLS)](*shape(index))
         done = calls * (tenth + 1) // 10
-        told = {"calls": done, "seconds": time.perf_counter() - start, "resident": resident()}
-        print(json.dumps({**told, **nkblas.stats(), "calls": done}), flush=True)
+        progress = {"calls": done, "seconds": time.perf_counter() - start, "resident": resident()}
+        print(json.dumps({**progress, **nkblas.stats(), "calls": done}), flush=True)
 
 
 def run(calls: int, distinct: int, **changes: Any) -> list[dict[str, Any]]:
-    """What memory is after each tenth of the calls, in a process and a folder of its own."""
+    """The memory after each tenth of the calls, in a process with a cache folder of its own."""
     with tempfile.TemporaryDirectory(prefix="nkblas-leaks-") as folder:
         changes = {"NKBLAS_CACHE_DIR": folder, "OPENBLAS_NUM_THREADS": 1, **changes}
         command = [sys.executable, __file__, "--work", "--calls", str(calls)]
@@ -157,17 +158,21 @@ def run(calls: int, distinct: int, **changes: Any) -> list[dict[str, Any]]:
 
 
 def growth(found: list[dict[str, Any]], tenths: int = 1) -> int:
-    """Bytes, after the first tenth, or so many."""
-    resident: list[int] = [each["resident"] for each in found[tenths - 1 :]]
-    return max(resident) - resident[0]
+    """Growth of the resident bytes after `tenths` tenths of the calls."""
+    sizes: list[int] = [each["resident"] for each in found[tenths - 1 :]]
+    return max(sizes) - sizes[0]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calls", type=int, default=1_000_000, help="of few shapes (1000000)")
-    parser.add_argument("--shapes", type=int, default=10_000, help="that come again (10000)")
-    parser.add_argument("--new", type=int, default=300_000, help="calls of new shapes (300000)")
-    parser.add_argument("--most", type=float, default=1e6, help="bytes that it may grow by (1e6)")
+    parser.add_argument(
+        "--calls", type=int, default=1_000_000, help="calls with few shapes (1000000)"
+    )
+    parser.add_argument("--shapes", type=int, default=10_000, help="number of those shapes (10000)")
+    parser.add_argument("--new", type=int, default=300_000, help="calls with new shapes (300000)")
+    parser.add_argument(
+        "--most", type=float, default=1e6, help="bytes of growth that are no leak (1e6)"
+    )
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
@@ -178,12 +183,12 @@ def main() -> int:
         if not calls:
             continue
         found = run(calls, distinct)
-        kinds = "all new" if distinct == calls else f"of {distinct} shapes"
-        # What is remembered of shapes that are always new is full after a third or so.
+        shapes = "all new" if distinct == calls else f"of {distinct} shapes"
+        # the tables of shapes are full after about a third of the new shapes
         tenths, last = 5 if distinct == calls else 1, found[-1]
         grown = growth(found, tenths)
         print(
-            f"{calls} calls, {kinds}, {last['seconds']:.0f} s: grew by {grown / 1e6:.2f} MB "
+            f"{calls} calls, {shapes}, {last['seconds']:.0f} s: grew by {grown / 1e6:.2f} MB "
             f"after {tenths} tenths"
         )
         print("  MB:", *(f"{each['resident'] / 1e6:.2f}" for each in found))

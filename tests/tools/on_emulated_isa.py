@@ -1,6 +1,6 @@
-"""A pytest plugin: the tests run as if the CPU had the instruction set ``EMULATED_ISA``.
+"""A pytest plugin that runs the tests as if the CPU had the instruction set ``EMULATED_ISA``.
 
-The environment is that of `emulator.emulated`: instructions that the CPU lacks are emulated.
+It requires the environment of `emulator.emulated`, which emulates instructions that the CPU lacks.
 """
 
 import os

@@ -1,5 +1,5 @@
-/* Callers of the pool at once, with jobs of every size: is each chunk done once, without a race?
-   test_threads.py has ThreadSanitizer look on. */
+/* A test of the thread pool: several callers at once, with jobs of every size. Each chunk must be
+   done once, without a data race; test_threads.py compiles this with ThreadSanitizer. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
@@ -9,10 +9,10 @@
 
 #include "nkblas.h"
 
-enum { CALLERS = 3, CPUS = 5, MOST = 48 };
+enum { CALLERS = 3, CPUS = 5, MAX_CHUNKS = 48 };
 static int jobs;
 
-/* As if there were more CPUs, so that there are more workers. */
+/* Replaces the C library's: with more CPUs there are more workers. */
 int sched_getaffinity(pid_t thread, size_t size, cpu_set_t *mask)
 {
     (void)thread;
@@ -24,19 +24,19 @@ int sched_getaffinity(pid_t thread, size_t size, cpu_set_t *mask)
 
 static void work(void *counts, int64_t chunk) { ((int *)counts)[chunk]++; }
 
-static void *call(void *seed_of_caller)
+static void *run_jobs(void *caller_seed)
 {
-    unsigned seed = (unsigned)(uintptr_t)seed_of_caller;
+    unsigned seed = (unsigned)(uintptr_t)caller_seed;
     for (int i = 0; i < jobs; i++) {
-        int counts[MOST] = {0}, chunks = 1 + rand_r(&seed) % MOST;
+        int counts[MAX_CHUNKS] = {0}, chunks = 1 + rand_r(&seed) % MAX_CHUNKS;
         nk_parallel(1 + rand_r(&seed) % (CPUS + 1), rand_r(&seed) % 120000, chunks, work, counts);
-        for (int chunk = 0; chunk < MOST; chunk++)
+        for (int chunk = 0; chunk < MAX_CHUNKS; chunk++)
             if (counts[chunk] != (chunk < chunks)) {
                 printf("chunk %d of %d was done %d times\n", chunk, chunks, counts[chunk]);
                 exit(1);
             }
         if (rand_r(&seed) % 32 == 0)
-            usleep((useconds_t)rand_r(&seed) % 300); /* workers fall asleep */
+            usleep((useconds_t)rand_r(&seed) % 300); /* workers go to sleep */
     }
     return NULL;
 }
@@ -46,7 +46,7 @@ int main(int argc, char **argv)
     pthread_t callers[CALLERS];
     jobs = argc > 1 ? atoi(argv[1]) : 1;
     for (uintptr_t i = 0; i < CALLERS; i++)
-        pthread_create(&callers[i], NULL, call, (void *)i);
+        pthread_create(&callers[i], NULL, run_jobs, (void *)i);
     for (int i = 0; i < CALLERS; i++)
         pthread_join(callers[i], NULL);
     puts("done");

@@ -1,7 +1,7 @@
-"""Test suites of other packages, run twice: as they are, and with nkblas under NumPy.
+"""Run test suites of other packages twice: with NumPy as it is, and with NumPy patched.
 
-By hand: ``python tests/tools/suites.py numpy`` or ``scikit-learn``, with pytest's options after it.
-It is also the plugin of the two runs, which patches NumPy and notes what came of each test.
+Run ``python tests/tools/suites.py numpy`` or ``scikit-learn``, followed by options of pytest. This
+module is also the pytest plugin of the two runs, which patches NumPy and records the results.
 """
 
 import json
@@ -26,20 +26,21 @@ SUITES = {
     ],
 }
 
-# Of these modules, only what has to do with products.
-LARGE = ("test_multiarray", "test_ufunc")
-PRODUCTS = re.compile("mat(mul|vec)|vecmat|dot|inner|method|gufunc", re.IGNORECASE)
+FILTERED_MODULES = ("test_multiarray", "test_ufunc")
+"""Large modules of tests, of which only those about products run."""
+
+PRODUCT_TESTS = re.compile("mat(mul|vec)|vecmat|dot|inner|method|gufunc", re.IGNORECASE)
 
 
 class Outcome(NamedTuple):
-    """What came of a run.
+    """The outcome of a run.
 
     Attributes
     ----------
     tests : dict
-        ``"passed"``, ``"failed"``, … by the test's name.
+        ``"passed"``, ``"failed"``, ... by the name of the test.
     seconds : float
-        Of the tests alone, without the start of Python and pytest's collection.
+        Time of the tests, without the start of Python and pytest's collection.
     stats : dict
         `nkblas.stats` at the end; empty if NumPy was not patched.
     """
@@ -77,7 +78,7 @@ def run(suite: str, *options: str, patched: bool, **changes: str) -> Outcome:
 
 
 def report(stock: Outcome, patched: Outcome) -> str:
-    """What a stock and a patched run come to, to read."""
+    """A text that compares a stock and a patched run."""
     calls, fallbacks = patched.stats["calls"], patched.stats["fallbacks"]
     lines = [
         f"{len(patched.tests)} tests, {len(stock.failures)} fail with NumPy as it is, "
@@ -90,10 +91,10 @@ def report(stock: Outcome, patched: Outcome) -> str:
     return "\n".join(lines)
 
 
-# The plugin.
+# ---- the pytest plugin
 
-_tests: dict[str, str] = {}
-_times: list[float] = []
+_results: dict[str, str] = {}
+_start_times: list[float] = []
 
 
 def pytest_configure() -> None:
@@ -104,20 +105,21 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
-    def wanted(item: Any) -> bool:
-        return not item.module.__name__.endswith(LARGE) or bool(PRODUCTS.search(item.nodeid))
+    def is_selected(item: Any) -> bool:
+        is_filtered = item.module.__name__.endswith(FILTERED_MODULES)
+        return not is_filtered or bool(PRODUCT_TESTS.search(item.nodeid))
 
-    config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
-    items[:] = filter(wanted, items)
+    config.hook.pytest_deselected(items=[item for item in items if not is_selected(item)])
+    items[:] = filter(is_selected, items)
 
 
 def pytest_collection_finish() -> None:
-    _times.append(time.perf_counter())
+    _start_times.append(time.perf_counter())
 
 
 def pytest_runtest_logreport(report: Any) -> None:
     if report.when == "call" or report.outcome != "passed":
-        _tests[report.nodeid] = report.outcome
+        _results[report.nodeid] = report.outcome
 
 
 def pytest_sessionfinish() -> None:
@@ -126,8 +128,8 @@ def pytest_sessionfinish() -> None:
         import nkblas
 
         stats = nkblas.stats()
-    seconds = time.perf_counter() - _times[0]
-    outcome = {"tests": _tests, "seconds": seconds, "stats": stats}
+    seconds = time.perf_counter() - _start_times[0]
+    outcome = {"tests": _results, "seconds": seconds, "stats": stats}
     Path(os.environ["NKBLAS_SUITE"]).write_text(json.dumps(outcome))
 
 

@@ -1,4 +1,4 @@
-"""What several test modules need: operands in every memory layout, references, processes."""
+"""Helpers of several test modules: operands in every memory layout, references, processes."""
 
 import json
 import math
@@ -40,6 +40,14 @@ ROOT = Path(__file__).parents[2]
 """The source tree."""
 
 ENGINE_SOURCES = ROOT / "nkblas" / "engine"
+THREAD_POOL = ENGINE_SOURCES / "thread_pool.c"
+ENGINE_WITHOUT_PYTHON = (
+    THREAD_POOL,
+    *(ENGINE_SOURCES / f"{name}.c" for name in ("dispatch", "macrokernel", "partition")),
+    *(ENGINE_SOURCES / f"{name}.c" for name in ("plan_table", "memory", "record")),
+)
+"""The C sources that a C program needs to call the engine."""
+
 TOOLS = Path(__file__).parent
 
 
@@ -49,9 +57,9 @@ class Product(NamedTuple):
     Attributes
     ----------
     a, b : str
-        The operands'.
+        The operands' dtypes.
     dtype : str or None
-        The result's, where it is asked for; else it is NumPy's choice.
+        The result's dtype if the caller requests one, else it is NumPy's choice.
     """
 
     a: str
@@ -64,7 +72,7 @@ class Product(NamedTuple):
         return result_dtype(np.dtype(self.a), np.dtype(self.b), self.dtype)
 
     def __call__(self, a: Array, b: Array, **options: Any) -> Any:
-        """Have nkblas do it."""
+        """Multiply with nkblas."""
         if self.dtype is not None:
             options["dtype"] = self.dtype
         return nkblas.matmul(a, b, **options)
@@ -74,7 +82,6 @@ class Product(NamedTuple):
         return operands if self.dtype is None else f"{operands}->{self.dtype}"
 
 
-# Those whose results are wider than NumPy would have them, or (bfloat16) narrower.
 MIXED = (
     Product("float16", "float16", "float32"),
     Product("bfloat16", "bfloat16", "float32"),
@@ -85,6 +92,8 @@ MIXED = (
     Product("uint8", "int8", "int32"),
     Product("int8", "uint8", "int32"),
 )
+"""Products whose results are wider than NumPy's, or (bfloat16) narrower."""
+
 PRODUCTS = (
     *(Product(x, x) for x in (*DTYPES, *COMPLEX, "float16", "bfloat16", "bool", *INTEGERS)),
     *(Product(x, x) for x in FLOAT8),
@@ -104,13 +113,13 @@ def exact(a: Array, b: Array) -> Array:
 
 
 def result_dtype(a: "np.dtype[Any]", b: "np.dtype[Any]", dtype: Any = None) -> "np.dtype[Any]":
-    """The dtype that ``np.matmul`` gives a product, unless one is asked for."""
+    """The requested dtype of a product, else the one that ``np.matmul`` gives it."""
     found: np.dtype[Any] = np.dtype(dtype or np.matmul.resolve_dtypes((a, b, None))[2])
     return found
 
 
 def sample(*shape: int, dtype: str, seed: int = 0) -> Array:
-    """Values for `expected`: small integers; integer types get any, and booleans few that hold."""
+    """Operands for `expected`: small integers, any value of integer dtypes, few True."""
     generator, kind = np.random.default_rng(seed), np.dtype(dtype)
     if kind.kind == "b":
         return generator.random(shape) < 0.1
@@ -123,37 +132,38 @@ def sample(*shape: int, dtype: str, seed: int = 0) -> Array:
 
 
 def expected(a: Array, b: Array, dtype: Any = None) -> Array:
-    """What a product has to be, bit by bit, if float32 holds all of its partial sums.
+    """The exact bits of a product of which float32 holds all partial sums.
 
-    Floats are rounded once, from their sum; integers wrap, whatever they are; of booleans it is
-    whether any pair holds.
+    Floats are rounded once, from their sum. Integers wrap. A boolean result is True if any pair of
+    elements is True.
     """
     kind = result_dtype(a.dtype, b.dtype, dtype)
+    sums: Array
     if kind.kind == "b":
-        return np.matmul((a.view("u1") != 0).astype("f"), (b.view("u1") != 0).astype("f")) > 0
-    if kind.kind in "iu":
-        return np.matmul(a.astype("u8"), b.astype("u8")).astype(kind)
-    wide = "complex128" if kind.kind == "c" else "float64"
+        sums = np.matmul((a.view("u1") != 0).astype("f"), (b.view("u1") != 0).astype("f"))
+        return sums > 0
+    wide = "u8" if kind.kind in "iu" else "complex128" if kind.kind == "c" else "float64"
     sums = np.matmul(a.astype(wide), b.astype(wide))
-    narrow = kind.itemsize < 4  # ml_dtypes would round a float64 twice
-    return (sums.astype("float32") if narrow else sums).astype(kind)
+    if kind.kind not in "iu" and kind.itemsize < 4:  # ml_dtypes would round a float64 twice
+        sums = sums.astype("float32")
+    return sums.astype(kind)
 
 
 def assert_exact(got: Array, wanted: Array, what: object = "") -> None:
-    """Same dtype, same shape, same values; the sign of zero is free, True is 1."""
+    """Assert the same dtype, shape and values; the sign of zero is ignored, True is 1."""
     assert got.dtype == wanted.dtype, what
     assert np.shape(got) == np.shape(wanted), what
     if wanted.dtype == bool:
         got, wanted = np.asarray(got).view("u1"), np.asarray(wanted).view("u1")
     wrong = np.argwhere(np.asarray((got != wanted) & ~((got != got) & (wanted != wanted))))
     if len(wrong):
-        place = tuple(map(int, wrong[0]))
-        of = f"{len(wrong)} of {np.size(wanted)} differ, at {place} first"
-        raise AssertionError(f"{what}: {of}: {got[place]}, expected {wanted[place]}")
+        first = tuple(map(int, wrong[0]))
+        count = f"{len(wrong)} of {np.size(wanted)} differ, at {first} first"
+        raise AssertionError(f"{what}: {count}: {got[first]}, expected {wanted[first]}")
 
 
 def outcome(call: Callable[[Any], Any], function: Any) -> Any:
-    """What a call comes to: a result or an error."""
+    """The result of a call, or the type and text of its error."""
     try:
         return call(function)
     except Exception as error:
@@ -161,7 +171,7 @@ def outcome(call: Callable[[Any], Any], function: Any) -> Any:
 
 
 def without_python(function: Any, *args: Any, **options: Any) -> Any:
-    """What a call returns that gets by without a line of Python, once its product is planned."""
+    """The result of a call, which must run no Python code once its product is planned."""
     function(*args, **options)
     lines: list[str] = []
     sys.setprofile(lambda frame, event, _: lines.append(f"{event} {frame.f_code.co_name}"))
@@ -174,7 +184,7 @@ def without_python(function: Any, *args: Any, **options: Any) -> Any:
 
 
 def assert_same(got: Any, expected: Any) -> None:
-    """Type, dtype, shape, memory order and values, or the same error."""
+    """Assert the same type, dtype, shape, memory order and values, or the same error."""
     assert type(got) is type(expected)
     if isinstance(expected, tuple):
         assert got == expected
@@ -191,24 +201,25 @@ def assert_same(got: Any, expected: Any) -> None:
 def assert_within_bound(c: Array, a: Array, b: Array) -> None:
     """``|C - AB| <= k eps (|A| |B|)``, element by element, with AB in extended precision.
 
-    Types of less than 32 bits are summed up in float32, whose eps it is, and rounded once, by at
-    most half an eps of their own. The parts of a complex element are sums of 2k real products.
+    Types of less than 32 bits accumulate in float32, and eps is that of float32; the result is
+    rounded once, by at most half an eps of its own dtype. The parts of a complex element are sums
+    of 2k real products.
     (Higham, Accuracy and Stability of Numerical Algorithms, 2nd edition, sections 3.1 and 3.6: with
     u = eps / 2 the sum of k products has an error of at most k u / (1 - k u) of their sizes.)
     """
     if c.dtype.kind == "c":
-        both = np.concatenate([a.real, a.imag], -1), np.concatenate([a.real, -a.imag], -1)
-        assert_within_bound(c.real, both[1], np.concatenate([b.real, b.imag], -2))
-        assert_within_bound(c.imag, both[0], np.concatenate([b.imag, b.real], -2))
+        for_real, for_imag = (np.concatenate([a.real, part], -1) for part in (-a.imag, a.imag))
+        assert_within_bound(c.real, for_real, np.concatenate([b.real, b.imag], -2))
+        assert_within_bound(c.imag, for_imag, np.concatenate([b.imag, b.real], -2))
         return
     k, narrow = a.shape[-1], c.dtype.itemsize < 4
     machine: Any = np.finfo("float32" if narrow else c.dtype)
     wide_a, wide_b = a.astype(np.longdouble), b.astype(np.longdouble)
     product, size = wide_a @ wide_b, abs(wide_a) @ abs(wide_b)
-    # what underflows has no relative error: half the smallest number for each product
+    # an underflow has no relative error, but half the smallest number for each product
     bound = k * machine.eps * size + k * machine.smallest_subnormal
     if narrow:
-        machine = ml_dtypes.finfo(c.dtype)
+        machine = ml_dtypes.finfo(c.dtype)  # type: ignore[no-untyped-call, unused-ignore]
         bound += float(machine.eps) / 2 * (abs(product) + bound)
         bound += float(machine.smallest_subnormal) / 2
     error = abs(c.astype(np.longdouble) - product)
@@ -217,19 +228,19 @@ def assert_within_bound(c: Array, a: Array, b: Array) -> None:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a matrix lies in its buffer.
+    """The layout of a matrix in its buffer.
 
     Attributes
     ----------
     order : {"C", "F"}
     steps : (int, int)
-        Distance of rows, of columns; backwards if negative.
+        Distance of successive rows and of successive columns; negative: in reverse order.
     pad : int
         Rows and columns of the buffer beyond the matrix.
     shift : int
-        Bytes by which elements are out of alignment.
+        Bytes by which elements are misaligned.
     swapped : bool
-        The other byte order.
+        Whether the byte order is not the native one.
     """
 
     order: Order = "C"
@@ -239,18 +250,18 @@ class Layout:
     swapped: bool = False
 
     def empty(self, shape: tuple[int, int], dtype: str, fill: float) -> tuple[Array, Array]:
-        """A buffer full of `fill`, and the matrix in it."""
-        steps = map(abs, self.steps)
-        lengths = [size * step + self.pad for size, step in zip(shape, steps, strict=True)]
+        """A buffer filled with `fill`, and the matrix in it."""
+        distances = map(abs, self.steps)
+        lengths = [size * step + self.pad for size, step in zip(shape, distances, strict=True)]
         kind = np.dtype(dtype).newbyteorder("S" if self.swapped else "=")
         raw = np.zeros(math.prod(lengths) * kind.itemsize + self.shift, np.uint8)
         buffer = raw[self.shift :].view(kind)
-        buffer[:] = np.array(fill, dtype)  # of a number alone, ml_dtypes swaps no bytes
+        buffer[:] = np.array(fill, dtype)  # ml_dtypes would not swap the bytes of a Python number
         whole = buffer.reshape(lengths, order=self.order)
         return buffer, whole[:: self.steps[0], :: self.steps[1]][: shape[0], : shape[1]]
 
     def arrange(self, values: Array, dtype: str, fill: float = np.nan) -> Array:
-        """A copy of a matrix, with `fill` in whatever lies between its elements."""
+        """A copy of a matrix, with `fill` in the gaps between its elements."""
         rows, columns = values.shape
         view = self.empty((rows, columns), dtype, fill)[1]
         view[...] = values
@@ -258,7 +269,7 @@ class Layout:
 
 
 def poison(dtype: str) -> Any:
-    """What shows in any result, and in the floating-point flags if there are any."""
+    """A value that is seen in any result which reads it, and in the floating-point flags."""
     kind = np.dtype(dtype)
     if kind.kind == "b":
         return True
@@ -277,7 +288,7 @@ STACKS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
     ((7,), (7,)),
     ((1, 1, 1), (1, 1, 1)),
 ]
-"""Shapes of stacks and vectors that can be multiplied."""
+"""Pairs of shapes of stacks and vectors that can be multiplied."""
 
 
 LAYOUTS = {
@@ -297,7 +308,7 @@ LAYOUTS = {
 
 
 def layouts(*steps: int) -> st.SearchStrategy[Layout]:
-    """Dense matrices, and those with these distances of rows and columns."""
+    """Layouts of dense matrices, and of matrices with these distances of rows and columns."""
     step = st.sampled_from(steps)
     return st.builds(
         Layout,
@@ -309,7 +320,7 @@ def layouts(*steps: int) -> st.SearchStrategy[Layout]:
 
 
 def fenced(values: Array, dtype: str, order: Order, at_end: bool) -> Array:
-    """A copy that ends (begins) where a page begins (ends) that can't be touched."""
+    """A copy that ends, or begins, at a page without access."""
     copy = np.array(values, dtype, order=order)
     return Area(copy.nbytes).hold(copy, at_end)
 
@@ -323,7 +334,7 @@ def tile(dtype: str) -> tuple[int, int]:
 
 
 def environment(**changes: Any) -> dict[str, str]:
-    """This process's environment with changes, where ``import nkblas`` finds what it found here."""
+    """The environment of a child process: with changes, and with this process's nkblas."""
     package = str(Path(nkblas.__file__).parents[1])
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
     return {**os.environ, "PYTHONPATH": path, **{k: str(v) for k, v in changes.items()}}
@@ -340,7 +351,7 @@ def operands(m, n, k):
     return a, b
 
 def improve(*shapes):
-    "Have the kernels of the best plans now; a product alone makes do with what is there."
+    "Compile the kernels of the best plans now; a product may use an interim plan."
     from nkblas.runtime import dispatch
     for shape in shapes:
         dispatch.tier_up(nkblas.explain(*operands(*shape)).problem)
@@ -353,6 +364,10 @@ def multiply(*shapes):
 def report(**more):
     print(json.dumps({**nkblas.stats(), **more}))
 """
+
+
+HANG_SECONDS = 300
+"""Time-out of a process; some take a minute on a slow machine under load."""
 
 
 def start(
@@ -369,9 +384,9 @@ def start(
 
 
 def finish(process: "subprocess.Popen[str]") -> tuple[Any, str]:
-    """What a program reported, and its standard error."""
+    """Wait for a program, which must succeed; its report and its standard error."""
     try:
-        output, errors = process.communicate(timeout=120)
+        output, errors = process.communicate(timeout=HANG_SECONDS)
     finally:
         process.kill()
     assert process.returncode == 0, errors
@@ -386,6 +401,6 @@ def run(program: str, *options: str, prelude: str = PRELUDE, **changes: Any) -> 
 def failure(program: str, prelude: str = PRELUDE, **changes: Any) -> str:
     """The last line of the standard error of a program that ends with an exception."""
     process = start(program, prelude=prelude, **changes)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 1, errors
     return errors.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""The emulator does what the CPU does, wherever the CPU can, and otherwise what the manual says."""
+"""The emulator agrees with the CPU where the CPU has an instruction, and with Intel's manual."""
 
 import ctypes
 import faulthandler
@@ -31,26 +31,26 @@ NAMES = ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n
 
 
 class Form(NamedTuple):
-    """One instruction's encodings, as an assembler takes them.
+    """The encodings of one instruction, as an assembler takes them.
 
     Attributes
     ----------
     name : str
     feature : str
-        What a CPU needs to have for it.
+        The CPU feature that it requires.
     evex : bool
-        Whether it has 32 registers, masks and broadcasts.
+        Whether it is encoded with EVEX: 32 registers, masks and broadcasts.
     lengths : tuple of int
-        Bytes of a vector.
+        Vector lengths in bytes.
     operands : str
-        What each operand is, the last one being a register or memory: "v" a vector, "h" a half of
-        one, "q" a quarter, "x" 16 bytes of which one element counts, "k" a mask.
+        A letter for each operand: "v" a vector, "h" half of one, "q" a quarter, "x" one element in
+        16 bytes, "k" a mask. The last operand is a register or memory.
     element : int
         Bytes of an element of the last operand.
     kind : str
-        What the registers hold: "integer", "bf16" or "half".
+        The type of the elements: "integer", "bf16" or "half".
     memory, register : bool
-        Whether the last operand may be that.
+        Whether the last operand may be memory, and whether it may be a register.
     immediates : tuple of int
     """
 
@@ -112,31 +112,32 @@ def forms() -> Iterator[Form]:
 
 
 class Address(NamedTuple):
-    """Memory as an assembler writes it, and where in the buffer that is."""
+    """A memory operand in assembly, and its offset in the buffer."""
 
     text: str
     offset: int
 
 
 BUFFER = 16384
-# Byte 8192 of the buffer; the others are indices
 BASES = ("rax", "rbx", "rcx", "rbp", "rsi", "r8", "r13")
+"""Registers that point to byte 8192 of the buffer."""
+
 INDICES = {"r9": 24, "r12": -40, "r15": 3}
 ADDRESSES = [
     Address("rax", 8192),
-    Address("rbp - 128", 8064),  # a short displacement, which EVEX multiplies
+    Address("rbp - 128", 8064),  # a short displacement, in units of the operand in EVEX
     Address("rcx + 64", 8256),
     Address("r8 + 4093", 12285),
     Address("rbx + 8*r9", 8384),
     Address("r13 + 4*r12 + 12", 8044),
     Address("rsi + r15 - 192", 8003),
     Address("2*r10 + 64", 8256),  # no base: r10 is half of a pointer
-    Address("rip + data + 5", 5),  # the buffer's contents, beside the code
+    Address("rip + data + 5", 5),  # `data`, which the buffer holds too
 ]
 
 
 class Case(NamedTuple):
-    """One encoding of a form; `address` is None where the last operand is register `source`."""
+    """One encoding of a form; the last operand is register `source` if `address` is None."""
 
     form: Form
     length: int
@@ -151,7 +152,7 @@ class Case(NamedTuple):
 
     @property
     def text(self) -> str:
-        """Intel's syntax."""
+        """The instruction in Intel's syntax."""
         form, operands = self.form, []
         for kind, number in zip(
             form.operands, (self.target, self.second, self.source), strict=False
@@ -187,7 +188,7 @@ class Case(NamedTuple):
 
 
 def cases(form: Form) -> Iterator[Case]:
-    """Every length, kind of operand and mask; registers and addresses in turn."""
+    """All lengths, kinds of operands and masks; registers and addresses in rotation."""
     registers = itertools.cycle(EVEX_REGISTERS if form.evex else VEX_REGISTERS)
     addresses = itertools.cycle(ADDRESSES)
     immediates = itertools.cycle(form.immediates or (0,))
@@ -218,18 +219,18 @@ FORMS = list(forms())
 # ---- assembling and running
 
 VECTORS, VECTOR, MASKED = (32, 64, True) if "avx512bw" in nkblas.cpu.features else (16, 32, False)
-SLOT = 128  # bytes for each piece of code
+SLOT = 128  # bytes of each piece of code
 RETURN, NOP = 0xC3, 0x90
 
 
 def stub() -> str:
     """``void run(Machine *, const void *code)``: call code with the registers of a machine."""
-    kept = ["rbx", "rbp", "r12", "r13", "r14", "r15"]
+    saved = ["rbx", "rbp", "r12", "r13", "r14", "r15"]
     vectors = [(f"{64 * n}", ("zmm" if MASKED else "ymm") + str(n)) for n in range(VECTORS)]
     move = "vmovdqu64" if MASKED else "vmovdqu"
     masks = [(2048 + 8 * n, f"k{n}") for n in range(8) if MASKED]
     general = [(2112 + 8 * n, name) for n, name in enumerate(NAMES) if name not in ("rsp", "rdi")]
-    lines = [f"push {name}" for name in kept]
+    lines = [f"push {name}" for name in saved]
     lines += ["push rsi", "push rdi"]
     lines += [f"{move} {register}, [rdi + {at}]" for at, register in vectors]
     lines += [f"kmovq {register}, [rdi + {at}]" for at, register in masks]
@@ -242,19 +243,20 @@ def stub() -> str:
     lines += ["pushfq", "pop rax", f"mov [rdi + {2112 + 8 * 17}], rax", "pop rax"]
     lines += [f"{move} [rdi + {at}], {register}" for at, register in vectors]
     lines += [f"kmovq [rdi + {at}], {register}" for at, register in masks]
-    lines += [f"pop {name}" for name in reversed(kept)]
+    lines += [f"pop {name}" for name in reversed(saved)]
     return "\n".join([*lines, "vzeroupper", "ret"])
 
 
 def assembler() -> str:
-    """LLVM's, which knows them all."""
+    """LLVM's assembler, which knows all these instructions."""
     found = importlib.util.find_spec("llvm")
-    assert found is not None and found.submodule_search_locations
+    assert found is not None
+    assert found.submodule_search_locations
     return str(Path(found.submodule_search_locations[0], "bin", "llvm-mc"))
 
 
 class Code:
-    """Pieces of assembly, in memory where they can be executed; what they read by RIP is `data`."""
+    """Assembled pieces of code in executable memory; RIP-relative operands read `data`."""
 
     def __init__(self, folder: Path, pieces: list[str], data: bytes) -> None:
         source, objects, library = (folder / f"code.{end}" for end in ("s", "o", "so"))
@@ -276,11 +278,11 @@ class Code:
         return self._addresses[piece]
 
     def execute(self, piece: str, machine: Machine) -> None:
-        """On the CPU, as far as that has the instructions."""
+        """Run a piece on the CPU; missing instructions raise the emulator's signal."""
         self._library.run(ctypes.byref(machine), ctypes.c_void_p(self._addresses[piece]))
 
-    def refused(self, piece: str, machine: Machine) -> bool:
-        """Whether it ends a process in which there is no emulator."""
+    def faults(self, piece: str, machine: Machine) -> bool:
+        """Whether a piece ends a process without the emulator."""
         child = os.fork()
         if not child:
             faulthandler.disable()
@@ -292,7 +294,7 @@ class Code:
         return status != 0
 
     def emulate(self, piece: str, machine: Machine) -> None:
-        """With the emulator, instruction by instruction."""
+        """Emulate a piece, instruction by instruction."""
         address = self._addresses[piece]
         while (byte := ctypes.c_uint8.from_address(address).value) != RETURN:
             if byte == NOP:
@@ -306,24 +308,24 @@ class Code:
 LLVM_FEATURES = ("amx-fp16", "avxneconvert", "avxvnni", "avxvnniint8", "avxvnniint16")
 
 
-# ---- the definitions, for arrays of the operands' bytes: target, second, source
+# ---- definitions in NumPy, on arrays of bytes of the operands: target, second, source
 
 
 def widened(x: Array, kind: str) -> Array:
-    """bfloat16 or float16 to float32: exact."""
+    """Exact conversion of bfloat16 or float16 to float32."""
     bits = x.view("u2")
     return (bits.astype("u4") << 16).view("f4") if kind == "bf16" else bits.view("f2").astype("f4")
 
 
 def flushed(x: Array) -> Array:
-    """Denormal float32 numbers as zero, with their signs."""
+    """float32 numbers with denormals replaced by zeros of the same sign."""
     return np.where(abs(x) < np.finfo("f4").smallest_normal, np.copysign(np.float32(0), x), x)
 
 
 def multiply_add(x: Array, y: Array, z: Array) -> Array:
-    """``x y + z`` of float32, rounded once; what is denormal is zero, before and after.
+    """``x y + z`` of float32, rounded once; denormal operands and results count as zero.
 
-    Extended precision holds the exact sum wherever it is near to the middle of two numbers.
+    Extended precision represents the sum exactly if it is close to a rounding tie.
     """
     exact = flushed(x).astype("g") * flushed(y) + flushed(z)
     tiny = abs(exact) < np.finfo("f4").smallest_normal * (1 - np.longdouble(2) ** -25)
@@ -331,7 +333,7 @@ def multiply_add(x: Array, y: Array, z: Array) -> Array:
 
 
 def dot_integers(name: str, c: Array, a: Array, b: Array) -> Array:
-    """The exact sum of 2 or 4 products and the accumulator, which then wraps or saturates."""
+    """The exact sum of 2 or 4 products and the accumulator; it wraps or saturates."""
     parts = 4 if name[4] == "b" else 2
     left, right = (
         x.view(f"{'i' if sign == 's' else 'u'}{4 // parts}").astype("i8")
@@ -345,7 +347,7 @@ def dot_integers(name: str, c: Array, a: Array, b: Array) -> Array:
 
 
 def dot_floats(kind: str, c: Array, a: Array, b: Array) -> Array:
-    """The product of the odd elements is added first, then that of the even ones."""
+    """Add the product of the odd elements to the accumulator, then that of the even ones."""
     wide_a, wide_b, sums = widened(a, kind), widened(b, kind), c.view("f4")
     for which in (1, 0):
         sums = multiply_add(wide_a[which::2], wide_b[which::2], sums)
@@ -353,14 +355,14 @@ def dot_floats(kind: str, c: Array, a: Array, b: Array) -> Array:
 
 
 def to_bf16(x: Array) -> Array:
-    """To nearest, ties to even; denormals are zero; a NaN becomes quiet."""
+    """Round to nearest, ties to even; denormals become zero, a NaN becomes quiet."""
     bits = flushed(x.view("f4")).view("u4").astype("u8")
     rounded = bits + 0x7FFF + (bits >> 16 & 1)
     return np.where(np.isnan(x.view("f4")), bits | 0x400000, rounded) >> 16
 
 
 def fma_half(name: str, c: Array, a: Array, b: Array) -> Array:
-    """``+-x y +- z`` of float16, rounded once; the digits give the order of the operands."""
+    """``+-x y +- z`` of float16, rounded once; digits in the name give the operands' order."""
     one, two, three = (x.view("f2").astype("g") for x in (c, a, b))
     order = next(digits for digits in ("132", "213", "231") if digits in name)
     x, y, z = {
@@ -380,7 +382,7 @@ ARITHMETIC = {
     "vmin": lambda a, b: np.where(a < b, a, b),
     "vmax": lambda a, b: np.where(a > b, a, b),
 }
-ORDERED = [
+PREDICATES = [
     np.equal,
     np.less,
     np.less_equal,
@@ -425,12 +427,12 @@ def define(case: Case, c: Array, a: Array, b: Array) -> Array:
     if stem == "vsqrt":
         return np.sqrt(y)
     if stem == "vcmp":
-        return ORDERED[case.immediate % 16](x, y)
+        return PREDICATES[case.immediate % 16](x, y)
     return ARITHMETIC[stem](x, y).astype("f2")
 
 
 def expected(case: Case, before: Machine, memory: Array) -> tuple[Array, Array]:
-    """The target's elements, and which of them may be any NaN: those computed to be one."""
+    """The target's elements, and a mask of those that are computed NaNs, of any payload."""
     form, registers = case.form, before.zmm
     scalar = form.operands[-1] == "x" and form.evex
     size = form.element if scalar else case.size
@@ -451,30 +453,30 @@ def expected(case: Case, before: Machine, memory: Array) -> tuple[Array, Array]:
     if form.operands[0] == "k":
         return elements & active, np.zeros(elements.size, bool)
     result = np.zeros(64, "u1").view(elements.dtype)
-    if scalar:  # the rest is the second operand's, or the target's where that is an addend
+    if scalar:  # the rest comes from the second operand, for multiply-adds from the target
         rest = case.target if form.name.startswith("vf") else case.second
         result.view("u1")[:16] = registers[rest, :16]
     old = registers[case.target].view(elements.dtype)[: elements.size]
     inactive = np.zeros_like(old) if case.zeroing else old
     result[: elements.size] = np.where(active, elements, inactive)
-    free = np.zeros(result.size, bool)
+    is_any_nan = np.zeros(result.size, bool)
     if elements.dtype.kind == "f":
-        free[: elements.size] = active & np.isnan(elements)
-    return result, free
+        is_any_nan[: elements.size] = active & np.isnan(elements)
+    return result, is_any_nan
 
 
 # ---- every encoding
 
 
 SPECIAL = {
-    # zeros, denormals, the least and the largest, infinities, NaNs (quiet, signalling), ones
+    # zeros, denormals, smallest and largest, infinities, NaNs (quiet, signalling), ones
     "bf16": "0000 8000 0001 807f 0080 7f7f ff7f 7f80 ff80 7fc0 ffc5 7f81 ffff 3f80 bf81",
     "half": "0000 8000 0001 83ff 0400 7bff fbff 7c00 fc00 7e00 fe05 7c01 ffff 3c00 bc01",
 }
 
 
 def contents(generator: np.random.Generator, kind: str, size: int) -> Array:
-    """Bytes: of numbers that are near to each other, of far ones, of any, of special ones."""
+    """Bytes of numbers of similar size, of very different sizes, of any bits, or of `SPECIAL`."""
     bits = generator.integers(0, 1 << 16, size // 2, "u2")
     if kind == "integer":
         extremes = generator.choice(np.array([0, 0x7F, 0x80, 0xFF], "u1"), size)
@@ -513,18 +515,24 @@ DATA = np.random.default_rng(7).integers(0, 256, 128, "u1")
 
 @pytest.fixture(scope="module")
 def code(tmp_path_factory: pytest.TempPathFactory) -> Code:
-    ctypes.CDLL(str(library()))  # catches illegal instructions from here on
+    ctypes.CDLL(str(library()))  # from here on it handles illegal instructions
     pieces = [case.text for form in FORMS for case in cases(form)]
     pieces += [*MOVES, *FLAGS, *(known.text for known in KNOWN), *map(tiles, TILES), LOAD]
-    pieces += [ROUNDED, ROUNDED_OTHERWISE, "ud2", CONFIGURE, *MOVES_OF_TILES.values()]
-    pieces += [end for piece in (*REFUSED, *REFUSED_ALWAYS) for end in (piece, f"{LOAD}; {piece}")]
-    pieces += [*MOVES_ALONE.values(), *(FIRST + text for text in FIRST_USED), *FENCED]
+    pieces += [ROUNDING_MODE, OTHER_ROUNDING_MODE, "ud2", CONFIGURE, *TILE_MOVES.values()]
+    pieces += [
+        end for piece in (*MISMATCHED_TILES, *INVALID_TILES) for end in (piece, f"{LOAD}; {piece}")
+    ]
+    pieces += [
+        *SINGLE_TILE_MOVES.values(),
+        *(SET_INITIAL_STATE + text for text in INITIAL_STATE_USES),
+        *FENCED,
+    ]
     return Code(tmp_path_factory.mktemp("code"), list(dict.fromkeys(pieces)), DATA.tobytes())
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name + "-evex" * form.evex)
 def test_encodings(form: Form, code: Code) -> None:
-    """Emulated, executed (on the CPU, or by way of the signal) and defined: all the same."""
+    """Emulation, execution (on the CPU, or through the signal) and definition agree."""
     if form.evex and not MASKED:
         pytest.skip("the CPU lacks AVX-512's registers")
     generator = np.random.default_rng(0)
@@ -538,16 +546,16 @@ def test_encodings(form: Form, code: Code) -> None:
         masks = generator.integers(0, 1 << 64, 8, "u8") if MASKED else np.zeros(8, "u8")
         memory[:] = contents(generator, form.kind, BUFFER)
         memory[: DATA.size] = DATA
-        kept = memory.copy()
+        memory_before = memory.copy()
         before, emulated, executed = (machine_of(registers, masks, memory) for _ in range(3))
         code.emulate(case.text, emulated)
         code.execute(case.text, executed)
         assert np.array_equal(emulated.zmm, executed.zmm), case.text
         assert list(emulated.k) == list(executed.k), case.text
         assert list(emulated.gpr) == list(executed.gpr), case.text
-        assert np.array_equal(memory, kept), case.text
+        assert np.array_equal(memory, memory_before), case.text
 
-        values, free = expected(case, before, memory)
+        values, is_any_nan = expected(case, before, memory)
         others = np.arange(32) != case.target
         if form.operands[0] == "k":
             bits = sum(int(bit) << n for n, bit in enumerate(values))
@@ -556,7 +564,7 @@ def test_encodings(form: Form, code: Code) -> None:
         else:
             got = emulated.zmm[case.target].view(values.dtype)
             bits = f"u{values.dtype.itemsize}"
-            same = (got.view(bits) == values.view(bits)) | (free & (got != got))
+            same = (got.view(bits) == values.view(bits)) | (is_any_nan & (got != got))
             assert same.all(), (case.text, got[~same], values[~same])
         assert np.array_equal(emulated.zmm[others], before.zmm[others]), case.text
 
@@ -565,8 +573,8 @@ NATIVE = [form for form in FORMS if form.register and form.feature in nkblas.cpu
 
 
 @pytest.mark.parametrize("form", NATIVE, ids=lambda form: form.name + "-evex" * form.evex)
-def test_as_the_cpu_does(form: Form, code: Code) -> None:
-    """Thousands of vectors, bit by bit."""
+def test_bits_of_the_cpu(form: Form, code: Code) -> None:
+    """Emulation and CPU agree in all bits of thousands of vectors."""
     generator = np.random.default_rng(1)
     vectors = np.concatenate([contents(generator, form.kind, 1 << 12) for _ in range(40)])
     memory = np.zeros(BUFFER, "u1")
@@ -591,7 +599,7 @@ def low(machine: Machine, register: int, size: int = 2) -> Array:
 
 
 def put(machine: Machine, register: int, values: Array, rest: int | None = None) -> None:
-    """Set the first elements, 16 bytes as they are in another register, and zeros beyond."""
+    """Set a register: `values`, then the rest of 16 bytes of another register, then zeros."""
     others = np.zeros(16, "u1") if rest is None else low(machine, rest, 16)
     machine.zmm[register] = 0
     machine.zmm[register, :16] = others
@@ -612,7 +620,7 @@ MOVES = {
     "vmovw xmm17, xmm3": lambda m, x, k: put(m, 17, low(m, 3)),
     "vmovd xmm4, xmm18": lambda m, x, k: put(m, 4, low(m, 18, 4)),
     "vmovsh xmm1, xmm2, xmm30": lambda m, x, k: put(m, 1, low(m, 30), 2),
-    # the form with source and target exchanged
+    # the encoding with source and target exchanged
     ".byte 0x62,0xf5,0x6e,0x08,0x11,0xd9  # vmovsh xmm1, xmm2, xmm3": (
         lambda m, x, k: put(m, 1, low(m, 3), 2)
     ),
@@ -636,7 +644,7 @@ MOVES = {
         lambda m, x, k: x.__setitem__(slice(8192, 8194), merged(low(m, 9), x[8192:8194].copy(), k))
     ),
 }
-"""What a move does with a machine, its memory and the first bit of k1."""
+"""Moves, and their effects on a machine and its memory, given the first bit of k1."""
 
 
 @pytest.mark.skipif(not MASKED, reason="the CPU lacks AVX-512's registers")
@@ -688,7 +696,7 @@ def test_flags(text: str, code: Code) -> None:
             assert machine.rflags & ALL_FLAGS == flags
 
 
-# ---- vectors that are worked out by hand
+# ---- results that are calculated by hand
 
 
 class Known(NamedTuple):
@@ -705,53 +713,53 @@ def pair(high: int, low: int) -> int:
     return high << 16 | low
 
 
-THREE, LONG = "xmm0, xmm1, xmm2", "zmm0, zmm1, zmm2"
+XMM_OPERANDS, ZMM_OPERANDS = "xmm0, xmm1, xmm2", "zmm0, zmm1, zmm2"
 B_1, B_2_127, B_2_64, B_TINY, B_DENORMAL = 0x3F80, 0x7F00, 0x5F80, 0x3980, 0x0001
 F_1, F_MAX, F_INFINITY = 0x3F800000, 0x7F7FFFFF, 0x7F800000
 KNOWN = [
-    # bytes, words: 4 * 255 * -128 = -130560, of which wraps or saturates what goes below -2^31
-    Known(f"{{vex}} vpdpbusd {THREE}", 0x80000000, 0xFFFFFFFF, 0x80808080, 0x7FFE0200),
-    Known(f"{{vex}} vpdpbusds {THREE}", 0x80000000, 0xFFFFFFFF, 0x80808080, 0x80000000),
-    Known(f"vpdpbsud {THREE}", 0, 0x80808080, 0xFFFFFFFF, 0xFFFE0200),
-    Known(f"vpdpbssd {THREE}", 0, 0x80808080, 0x80808080, 0x00010000),
+    # bytes: 4 * 255 * -128 = -130560; a sum below -2^31 wraps or saturates
+    Known(f"{{vex}} vpdpbusd {XMM_OPERANDS}", 0x80000000, 0xFFFFFFFF, 0x80808080, 0x7FFE0200),
+    Known(f"{{vex}} vpdpbusds {XMM_OPERANDS}", 0x80000000, 0xFFFFFFFF, 0x80808080, 0x80000000),
+    Known(f"vpdpbsud {XMM_OPERANDS}", 0, 0x80808080, 0xFFFFFFFF, 0xFFFE0200),
+    Known(f"vpdpbssd {XMM_OPERANDS}", 0, 0x80808080, 0x80808080, 0x00010000),
     # 4 * 255 * 255 = 260100 = 0x3F804; with two unsigned operands the sum is unsigned
-    Known(f"vpdpbuud {THREE}", 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0x0003F803),
-    Known(f"vpdpbuuds {THREE}", 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF),
+    Known(f"vpdpbuud {XMM_OPERANDS}", 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0x0003F803),
+    Known(f"vpdpbuuds {XMM_OPERANDS}", 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF),
     # 2 * -2^15 * -2^15 = 2^31
-    Known(f"{{vex}} vpdpwssd {THREE}", 0, 0x80008000, 0x80008000, 0x80000000),
-    Known(f"{{vex}} vpdpwssds {THREE}", 0, 0x80008000, 0x80008000, 0x7FFFFFFF),
-    # 1 + 2^-24 is a tie, which goes to the even 1, twice: products are not added to each other
-    Known(f"vdpbf16ps {THREE}", F_1, pair(B_TINY, B_TINY), pair(B_TINY, B_TINY), F_1),
-    # the odd one first: max + 2^127 is infinite, and so it stays; max - 2^127 would not be
-    Known(f"vdpbf16ps {THREE}", F_MAX, pair(B_2_127, 0xFF00), pair(B_1, B_1), F_INFINITY),
+    Known(f"{{vex}} vpdpwssd {XMM_OPERANDS}", 0, 0x80008000, 0x80008000, 0x80000000),
+    Known(f"{{vex}} vpdpwssds {XMM_OPERANDS}", 0, 0x80008000, 0x80008000, 0x7FFFFFFF),
+    # 1 + 2^-24 is a tie and rounds to the even 1, twice: products are not added to each other
+    Known(f"vdpbf16ps {XMM_OPERANDS}", F_1, pair(B_TINY, B_TINY), pair(B_TINY, B_TINY), F_1),
+    # the odd product first: max + 2^127 overflows to infinity; max - 2^127 would not
+    Known(f"vdpbf16ps {XMM_OPERANDS}", F_MAX, pair(B_2_127, 0xFF00), pair(B_1, B_1), F_INFINITY),
     # fused: 2^64 2^64 - max = 2^104, while the product alone is infinite
-    Known(f"vdpbf16ps {THREE}", 0xFF7FFFFF, pair(0, B_2_64), pair(0, B_2_64), 0x73800000),
+    Known(f"vdpbf16ps {XMM_OPERANDS}", 0xFF7FFFFF, pair(0, B_2_64), pair(0, B_2_64), 0x73800000),
     # denormal: an input, the accumulator, a result (2^-126 2^-1)
-    Known(f"vdpbf16ps {THREE}", F_1, pair(B_DENORMAL, 0), pair(B_2_127, 0), F_1),
-    Known(f"vdpbf16ps {THREE}", 0x00000001, 0, 0, 0),
-    Known(f"vdpbf16ps {THREE}", 0, pair(0, 0x0080), pair(0, 0x3F00), 0),
-    # the same of float16 (2^-12 is 0x0C00), where an input that is denormal counts: 2^-24 1
-    Known(f"vdpphps {THREE}", F_1, pair(0x0C00, 0x0C00), pair(0x0C00, 0x0C00), F_1),
-    Known(f"vdpphps {THREE}", 0, pair(0, 0x0001), pair(0, 0x3C00), 0x33800000),
-    # to bfloat16: ties to even; past the largest, infinity; denormal, zero; a NaN becomes quiet
+    Known(f"vdpbf16ps {XMM_OPERANDS}", F_1, pair(B_DENORMAL, 0), pair(B_2_127, 0), F_1),
+    Known(f"vdpbf16ps {XMM_OPERANDS}", 0x00000001, 0, 0, 0),
+    Known(f"vdpbf16ps {XMM_OPERANDS}", 0, pair(0, 0x0080), pair(0, 0x3F00), 0),
+    # the same with float16 (2^-12 is 0x0C00), whose denormal inputs keep their value: 2^-24 1
+    Known(f"vdpphps {XMM_OPERANDS}", F_1, pair(0x0C00, 0x0C00), pair(0x0C00, 0x0C00), F_1),
+    Known(f"vdpphps {XMM_OPERANDS}", 0, pair(0, 0x0001), pair(0, 0x3C00), 0x33800000),
+    # to bfloat16: ties to even; overflow to infinity; denormal to zero; a NaN becomes quiet
     Known("{vex} vcvtneps2bf16 xmm0, xmm2", 0, 0, 0x3F808000, 0x3F80),
     Known("{vex} vcvtneps2bf16 xmm0, xmm2", 0, 0, 0x3F818000, 0x3F82),
     Known("{vex} vcvtneps2bf16 xmm0, xmm2", 0, 0, 0x3F808001, 0x3F81),
     Known("{vex} vcvtneps2bf16 xmm0, xmm2", 0, 0, F_MAX, 0x7F80),
     Known("{vex} vcvtneps2bf16 xmm0, xmm2", 0, 0, 0x807FFFFF, 0x8000),
     Known("{vex} vcvtneps2bf16 xmm0, xmm2", 0, 0, 0x7F800001, 0x7FC0),
-    # to float16: 65520 is the first that is infinite; 2^-25 a tie with zero; 1 + 2^-11, 1 + 3 2^-11
+    # to float16: 65520 is the first to overflow; 2^-25 ties with zero; 1 + 2^-11, 1 + 3 2^-11
     Known("vcvtps2phx xmm0, xmm2", 0, 0, 0x477FF000, 0x7C00),
     Known("vcvtps2phx xmm0, xmm2", 0, 0, 0x477FEFFF, 0x7BFF),
     Known("vcvtps2phx xmm0, xmm2", 0, 0, 0x33000000, 0x0000),
     Known("vcvtps2phx xmm0, xmm2", 0, 0, 0x33000001, 0x0001),
     Known("vcvtps2phx xmm0, xmm2", 0, 0, 0x3F801000, 0x3C00),
     Known("vcvtps2phx xmm0, xmm2", 0, 0, 0x3F803000, 0x3C02),
-    # neither is less: the second one
-    Known(f"vminph {THREE}", 0, 0x8000, 0x0000, 0x0000),
-    Known(f"vmaxph {THREE}", 0, 0x0000, 0x8000, 0x8000),
+    # the second operand if neither is less
+    Known(f"vminph {XMM_OPERANDS}", 0, 0x8000, 0x0000, 0x0000),
+    Known(f"vmaxph {XMM_OPERANDS}", 0, 0x0000, 0x8000, 0x8000),
     # (1 + 2^-10) (1 - 2^-10) - 1 = -2^-20, rounded once; the product alone would be 1
-    Known(f"vfmadd231ph {THREE}", 0xBC00, 0x3C01, 0x3BFE, 0x8010),
+    Known(f"vfmadd231ph {XMM_OPERANDS}", 0xBC00, 0x3C01, 0x3BFE, 0x8010),
 ]
 
 
@@ -766,17 +774,17 @@ def test_known_vectors(known: Known, code: Code) -> None:
         assert machine.zmm.view("u4")[0, 0] == known.result
 
 
-ROUNDED = f"vaddph {LONG}, {{rn-sae}}"
+ROUNDING_MODE = f"vaddph {ZMM_OPERANDS}, {{rn-sae}}"
 
 
 @pytest.mark.skipif(not MASKED, reason="the CPU lacks AVX-512's registers")
-def test_rounding_to_nearest_as_the_instruction_says(code: Code) -> None:
-    """Where the length of the vectors would stand."""
+def test_rounding_mode_in_the_instruction(code: Code) -> None:
+    """It is encoded in place of the vector length."""
     for run in (code.emulate, code.execute):
         machine = Machine()
         machine.zmm.view("f2")[1] = 1
         machine.zmm.view("f2")[2] = 3 * 2.0**-11
-        run(ROUNDED, machine)
+        run(ROUNDING_MODE, machine)
         assert (machine.zmm.view("f2")[0] == 1 + 2.0**-9).all()
 
 
@@ -794,13 +802,13 @@ STORE = "tilestored [rcx + 2*r9], tmm7"
 def tiles(name: str) -> str:
     """C += A B: ``void (configuration, A, B + 4, C, stride of A, half the stride of B and C)``.
 
-    The signal's handler ends at a nop: what it has made of tiles is the thread's.
+    The signal handler returns at a nop: the tiles are stored to the thread, and loaded again.
     """
     return f"{LOAD}; {name} tmm7, tmm5, tmm2; nop; {STORE}; tilerelease"
 
 
 def configuration(m: int, n: int, k: int) -> Array:
-    """For C (`m` by `n` doublewords) in tile 7, A (`m` by `k`) in 5, B (`k` by `n`) in 2."""
+    """A tile configuration: C (`m` by `n` doublewords) in tile 7, A (`m` by `k`) in 5, B in 2."""
     data = np.zeros(64, "u1")
     data[0] = 1
     bytes_per_row, rows = data[16:48].view("u2"), data[48:]
@@ -810,7 +818,7 @@ def configuration(m: int, n: int, k: int) -> Array:
 
 
 def multiplied(name: str, c: Array, a: Array, b: Array) -> Array:
-    """C + A B, of bytes as doublewords: what stands in the manual."""
+    """C + A B by the manual's definition, on bytes as doublewords."""
     k = b.shape[0]
     if name.endswith("d"):
         signed_a, signed_b = (np.dtype("i1" if sign == "s" else "u1") for sign in name[4:6])
@@ -844,7 +852,7 @@ def product_of(
     b: Array,
     c: Array,
 ) -> Array:
-    """What C becomes; A has 16 rows, and so have B and C, of any other length."""
+    """The result C; A has 16 rows in memory, and so have B and C, with other strides."""
     wanted, result, machine = configuration(*shape), c.copy(), Machine()
     addresses = [x.ctypes.data for x in (wanted, a, b, result)]
     arguments = dict(zip(("rdi", "rsi", "rdx", "rcx"), addresses, strict=True))
@@ -858,7 +866,7 @@ def product_of(
 def operands_of(
     generator: np.random.Generator, name: str, shape: tuple[int, int, int]
 ) -> list[Array]:
-    """A, B and C, with something beside their rows."""
+    """A, B and C, with values in the padding of their rows."""
     kind = {"tdpbf16ps": "bf16", "tdpfp16ps": "half"}.get(name, "integer")
     sums = "bf16" if kind == "half" else kind
     _, n, k = shape
@@ -886,12 +894,12 @@ def test_tiles(name: str, shape: tuple[int, int, int], code: Code) -> None:
             (inside.view("u4") == product.view("u4")) | (inside != inside) & (product != product)
         ).all()
         got[:m, : 4 * n] = rows_c[:m, : 4 * n]
-        assert np.array_equal(got, rows_c)  # and nothing beside it
+        assert np.array_equal(got, rows_c)  # the padding is unchanged
 
 
 @pytest.mark.parametrize("name", NATIVE_TILES)
 def test_tiles_as_the_cpu_does(name: str, code: Code) -> None:
-    """Thousands of rows, of every shape, bit by bit."""
+    """Emulation and CPU agree in all bits of thousands of rows, in all shapes."""
     generator = np.random.default_rng(1)
     for _ in range(1000):
         m, n, k = map(int, generator.integers(1, 17, 3))
@@ -903,11 +911,11 @@ def test_tiles_as_the_cpu_does(name: str, code: Code) -> None:
 
 
 KNOWN_TILES = [
-    # unlike vdpbf16ps: 2^-24 + 2^-24, and then 1 + 2^-23
+    # unlike vdpbf16ps: first 2^-24 + 2^-24, then 1 + 2^-23
     ("tdpbf16ps", F_1, pair(B_TINY, B_TINY), pair(B_TINY, B_TINY), F_1 + 1),
     ("tdpbf16ps", F_1, pair(B_DENORMAL, 0), pair(B_2_127, 0), F_1),
     ("tdpbf16ps", 0x00000001, 0, 0, 0),
-    # fused to what is there, which is zero: an infinite product is one
+    # fused with an accumulator of zero: a product that overflows is infinite
     ("tdpbf16ps", 0xFF7FFFFF, pair(0, B_2_64), pair(0, B_2_64), F_INFINITY),
     ("tdpfp16ps", 0, pair(0, 0x0001), pair(0, 0x3C00), 0x33800000),
     ("tdpfp16ps", 0x00000001, 0, 0, 0),
@@ -918,7 +926,7 @@ KNOWN_TILES = [
 ]
 
 
-@pytest.mark.parametrize("name, target, a, b, result", KNOWN_TILES)
+@pytest.mark.parametrize(("name", "target", "a", "b", "result"), KNOWN_TILES)
 def test_known_tiles(name: str, target: int, a: int, b: int, result: int, code: Code) -> None:
     wanted = configuration(1, 1, 1)
     for run in (code.emulate, code.execute):
@@ -932,7 +940,7 @@ def test_known_tiles(name: str, target: int, a: int, b: int, result: int, code: 
 
 
 def can_be_configured(data: Array) -> bool:
-    """What stands in the manual: tiles beyond the eighth are none, and none has rows alone."""
+    """Whether the manual allows a configuration: 8 tiles, each with rows and columns or neither."""
     bytes_per_row, rows = data[16:48].view("u2"), data[48:]
     return data[0] == 0 or bool(
         data[0] == 1
@@ -948,7 +956,7 @@ CONFIGURE = "ldtilecfg [rdi]; sttilecfg [rsi]; tilerelease; sttilecfg [rsi + 64]
 
 
 def test_configurations(code: Code) -> None:
-    """Those that tiles can have are stored as they were loaded; released tiles have none."""
+    """Valid configurations are stored as they were loaded; released tiles have none."""
     for place, value in itertools.product(range(64), (0, 1, 2, 16, 17, 64, 65)):
         wanted, stored = configuration(3, 4, 5), np.full(128, 0xFF, "u1")
         wanted[place] = value
@@ -956,14 +964,14 @@ def test_configurations(code: Code) -> None:
         machine.gpr[7], machine.gpr[6] = wanted.ctypes.data, stored.ctypes.data
         assert machine.emulate(code.address(CONFIGURE)) == possible, (place, value)
         if AMX and value in (1, 17, 65):
-            assert code.refused(CONFIGURE, machine) == (not possible), (place, value)
+            assert code.faults(CONFIGURE, machine) == (not possible), (place, value)
         for run in (code.emulate, code.execute) if possible else ():
             run(CONFIGURE, machine)
             assert np.array_equal(stored[:64], wanted if wanted[0] else np.zeros(64, "u1"))
             assert not stored[64:].any()
 
 
-MOVES_OF_TILES = {
+TILE_MOVES = {
     what: f"""
     ldtilecfg [rdi]
     {text}
@@ -982,13 +990,13 @@ MOVES_OF_TILES = {
 }
 
 
-@pytest.mark.parametrize("what", MOVES_OF_TILES)
+@pytest.mark.parametrize("what", TILE_MOVES)
 def test_moves_of_tiles(what: str, code: Code) -> None:
-    """Of every height and width, rows apart or backwards, from any row; and nothing beside them."""
+    """All heights and widths, padded or reversed rows, any start row; no other byte changes."""
     generator = np.random.default_rng(0)
     for m, n in itertools.product(range(1, 17), (1, 2, 7, 16)):
-        start, apart, back = map(int, generator.integers(0, [m, 64, 64]))
-        distance, stride = 4 * n + apart, -4 * n - back
+        start, padding, gap = map(int, generator.integers(0, [m, 64, 64]))
+        distance, stride = 4 * n + padding, -4 * n - gap
         wanted = configuration(m, n, 3)
         wanted[1] = start
         inside, outside = (generator.integers(0, 256, size, "u1") for size in (2048, 4200))
@@ -999,7 +1007,7 @@ def test_moves_of_tiles(what: str, code: Code) -> None:
             machine.gpr[7], machine.gpr[2] = wanted.ctypes.data, memory[2].ctypes.data
             machine.gpr[6], machine.gpr[8] = memory[0].ctypes.data, distance
             machine.gpr[1], machine.gpr[9] = memory[1].ctypes.data + 2000, stride % (1 << 64)
-            run(MOVES_OF_TILES[what], machine)
+            run(TILE_MOVES[what], machine)
             results.append(memory)
 
         tile = np.zeros((m, 4 * n), "u1")
@@ -1012,15 +1020,15 @@ def test_moves_of_tiles(what: str, code: Code) -> None:
         for r in range(m):
             outside[2000 + stride * r :][: 4 * n] = tile[r]
             outside[4048 + stride * r :][: 4 * n] = 0
-        wanted[1] = 0  # whatever ends resets it
+        wanted[1] = 0  # an instruction that completes resets it
         for memory in results:
             for got, expected in zip(memory, (inside, outside, wanted), strict=True):
                 assert np.array_equal(got, expected), (m, n, start)
 
 
-REFUSED = [f"{name} tmm7, tmm5, tmm2" for name in TILES]
-ROUNDED_OTHERWISE = f"vaddph {LONG}, {{rz-sae}}"
-REFUSED_ALWAYS = [
+MISMATCHED_TILES = [f"{name} tmm7, tmm5, tmm2" for name in TILES]
+OTHER_ROUNDING_MODE = f"vaddph {ZMM_OPERANDS}, {{rz-sae}}"
+INVALID_TILES = [
     ".byte 0xc4, 0xe2, 0x53, 0x5e, 0xfd  # tdpbssd tmm7, tmm5, tmm5",
     ".byte 0xc4, 0xe2, 0x6b, 0x5e, 0xff  # tdpbssd tmm7, tmm7, tmm2",
     ".byte 0xc4, 0xe2, 0x6b, 0x5e, 0xd5  # tdpbssd tmm2, tmm5, tmm2",
@@ -1032,21 +1040,21 @@ REFUSED_ALWAYS = [
 ]
 
 
-def answers(piece: str, machine: Machine, code: Code, native: bool) -> bool:
-    """Whether the emulator carries out an instruction on configured tiles.
+def is_emulated_as_on_cpu(piece: str, machine: Machine, code: Code, native: bool) -> bool:
+    """Whether an instruction on configured tiles is emulated, rather than faults.
 
-    A CPU that has it (`native`) answers the same.
+    A CPU that has it (`native`) agrees.
     """
     assert machine.emulate(code.address(LOAD))
-    done = machine.emulate(code.address(piece))
+    is_emulated = machine.emulate(code.address(piece))
     if native:
-        assert code.refused(f"{LOAD}; {piece}", machine) == (not done), piece
-    return done
+        assert code.faults(f"{LOAD}; {piece}", machine) == (not is_emulated), piece
+    return is_emulated
 
 
 @pytest.mark.parametrize("name", TILES)
-def test_refused(name: str, code: Code) -> None:
-    """What the CPU would refuse: tiles that do not fit each other."""
+def test_mismatched_tiles_fault(name: str, code: Code) -> None:
+    """Products of tiles whose shapes do not match."""
     operand, machine = np.zeros(1 << 12, "u1"), Machine()
     for number in (1, 2, 6):
         machine.gpr[number] = operand.ctypes.data + 4
@@ -1058,42 +1066,42 @@ def test_refused(name: str, code: Code) -> None:
         wanted[place] = value
         machine.gpr[7] = wanted.ctypes.data
         product = f"{name} tmm7, tmm5, tmm2"
-        assert answers(product, machine, code, name in NATIVE_TILES) == (place == 0)
+        assert is_emulated_as_on_cpu(product, machine, code, name in NATIVE_TILES) == (place == 0)
 
 
-def test_refused_always(code: Code) -> None:
-    """Tiles that are none, or twice the same; and what is no instruction."""
+def test_invalid_tiles_fault(code: Code) -> None:
+    """Unconfigured tiles, the same tile as two operands, and unknown instructions."""
     operand, machine, square = np.zeros(1 << 12, "u1"), Machine(), configuration(4, 4, 4)
     for number in (0, 1, 2, 6):
         machine.gpr[number] = operand.ctypes.data + 4
     machine.gpr[7] = square.ctypes.data
-    for piece in REFUSED_ALWAYS:
-        assert not answers(piece, machine, code, AMX), piece
-    for piece in ("ud2", ROUNDED_OTHERWISE):
+    for piece in INVALID_TILES:
+        assert not is_emulated_as_on_cpu(piece, machine, code, AMX), piece
+    for piece in ("ud2", OTHER_ROUNDING_MODE):
         assert not machine.emulate(code.address(piece)), piece
 
 
-MOVES_ALONE = {
+SINGLE_TILE_MOVES = {
     move: f"ldtilecfg [rdi]; {move}"
     for move in ("tileloadd tmm7, [rsi + r8]", "tilestored [rsi + r8], tmm7")
 }
 
 
-@pytest.mark.parametrize("place, value", [(1, 3), (1, 20), (30, 18)])
-@pytest.mark.parametrize("move", MOVES_ALONE)
-def test_refused_moves(move: str, place: int, value: int, code: Code) -> None:
-    """From a row that a tile lacks, and of rows that end within a doubleword."""
+@pytest.mark.parametrize(("place", "value"), [(1, 3), (1, 20), (30, 18)])
+@pytest.mark.parametrize("move", SINGLE_TILE_MOVES)
+def test_invalid_moves_fault(move: str, place: int, value: int, code: Code) -> None:
+    """A start row beyond the tile, and rows that are not whole doublewords."""
     wanted, operand, machine = configuration(3, 4, 5), np.zeros(1 << 10, "u1"), Machine()
     machine.gpr[7], machine.gpr[6] = wanted.ctypes.data, operand.ctypes.data
-    code.emulate(MOVES_ALONE[move], machine)
+    code.emulate(SINGLE_TILE_MOVES[move], machine)
     wanted[place] = value
-    assert machine.emulate(code.address(MOVES_ALONE[move]))
+    assert machine.emulate(code.address(SINGLE_TILE_MOVES[move]))
     assert not machine.emulate(machine.rip)
     if AMX:
-        assert code.refused(MOVES_ALONE[move], machine)
+        assert code.faults(SINGLE_TILE_MOVES[move], machine)
 
 
-# ---- memory that may not be read, beside what is
+# ---- operands at the end of accessible memory
 
 FENCED = {
     "vpdpbssd zmm0{k1}, zmm1, [rax]": 4,
@@ -1128,22 +1136,22 @@ def test_tiles_are_read_and_written_to_their_end(code: Code) -> None:
         run(tiles("tdpbssd"), machine)
 
 
-# ---- registers in their first state: the signal's frame says that they are zeros, and has none
+# ---- registers in their initial state: the signal's frame marks them as zero and lacks their bytes
 
-FIRST = """
+SET_INITIAL_STATE = """
     mov r11, rcx
     mov r10, rdi
     lea rdi, [rsp - 16384]
     mov ecx, 16384 - 64
     mov eax, 0xFF
-    rep stosb  # where the frame will be
+    rep stosb  # fill the place of the frame
     mov rcx, r11
     mov rdi, r10
     mov eax, 0xE4  # all but SSE
     xor edx, edx
     xrstor [rdi]
     """
-FIRST_USED = {
+INITIAL_STATE_USES = {
     "vmovw xmm20, ecx": (20, "zmm"),
     "vmovw xmm2, ecx": (2, "xmm"),
     "{vex} vpdpbuud ymm5, ymm6, ymm7": (5, "dot"),
@@ -1153,19 +1161,19 @@ FIRST_USED = {
 
 
 @pytest.mark.skipif(not MASKED, reason="the CPU lacks AVX-512's registers")
-@pytest.mark.parametrize("text", FIRST_USED)
-def test_registers_in_first_state(text: str, code: Code) -> None:
+@pytest.mark.parametrize("text", INITIAL_STATE_USES)
+def test_registers_in_initial_state(text: str, code: Code) -> None:
     generator = np.random.default_rng(0)
     buffer = np.zeros(4096, "u1")
     area = -buffer.ctypes.data % 64
-    buffer[area + 24 : area + 28].view("u4")[:] = 0x1F80  # MXCSR as it is
+    buffer[area + 24 : area + 28].view("u4")[:] = 0x1F80  # the default MXCSR
     machine = Machine()
     machine.zmm[:] = generator.integers(0, 256, (32, 64), "u1")
     machine.gpr[1], machine.gpr[7] = 0x1234, buffer.ctypes.data + area
     expected = machine.zmm[:].copy()
     expected[16:], expected[:, 16:] = 0, 0
-    code.execute(FIRST + text, machine)
-    number, kind = FIRST_USED[text]
+    code.execute(SET_INITIAL_STATE + text, machine)
+    number, kind = INITIAL_STATE_USES[text]
     masks = [0] * 8
     if kind == "k":
         masks[number] = (1 << 32) - 1
@@ -1207,7 +1215,7 @@ def operands(size):
     return a, b, c, (*addresses, 4 * size, 2 * size), (wanted, packed)
 
 def multiply(size, rounds=1):
-    a, b, c, arguments, kept = operands(size)
+    a, b, c, arguments, alive = operands(size)
     for _ in range(rounds):
         before = c.copy()
         tiles(*arguments)
@@ -1217,7 +1225,7 @@ def multiply(size, rounds=1):
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The command line of a program that multiplies tiles, but for what it does."""
+    """The command line of a program that can multiply tiles; a test appends its statements."""
     folder = tmp_path_factory.mktemp("program")
     Code(folder, [tiles("tdpbssd"), LOAD, STORE, "ud2", UNKNOWN, UNLOADED], b"0")
     return [sys.executable, "-c", PROGRAM, str(folder / "code.so"), str(SLOT)]
@@ -1233,7 +1241,7 @@ def run(program: list[str], ending: str) -> "subprocess.CompletedProcess[str]":
 COMPLETES = {
     "once": "multiply(16)",
     "threads, each with its own tiles": """
-a, b, c, arguments, kept = operands(7)
+a, b, c, arguments, alive = operands(7)
 before = c.copy()
 load(*arguments)
 other = threading.Thread(target=multiply, args=(9,))
@@ -1246,8 +1254,8 @@ threads = [threading.Thread(target=multiply, args=(size, 300)) for size in (3, 8
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
 """,
-    "a product of tiles that nothing has been loaded to": """
-a, b, c, arguments, kept = operands(6)
+    "a product of tiles before any load": """
+a, b, c, arguments, alive = operands(6)
 before = c.copy()
 unloaded(*arguments)
 assert (c == before).all()
@@ -1260,7 +1268,7 @@ if not child:
     os._exit(7)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 """,
-    "a program that another one starts": """
+    "a child program": """
 if "again" not in sys.argv:
     subprocess.run([sys.executable, *sys.orig_argv[1:], "again"], check=True)
 multiply(4)
@@ -1286,8 +1294,8 @@ def test_program_completes(what: str, program: list[str]) -> None:
 
 DIES = {
     "an illegal instruction": "multiply(3); illegal(*nothing)",
-    "an instruction that is not known": "multiply(3); unknown(*nothing)",
-    "a signal that is sent": "multiply(3); os.kill(os.getpid(), signal.SIGILL)",
+    "an unknown instruction": "multiply(3); unknown(*nothing)",
+    "a signal from a process": "multiply(3); os.kill(os.getpid(), signal.SIGILL)",
     "an illegal instruction that is ignored": """
 signal.signal(signal.SIGILL, signal.SIG_IGN)
 os.kill(os.getpid(), signal.SIGILL)
@@ -1302,11 +1310,11 @@ def test_program_dies(what: str, program: list[str]) -> None:
     done = run(program, DIES[what] + "\nprint('still there')")
     assert (done.returncode, done.stdout) == (-signal.SIGILL, "")
     assert ("Fatal Python error: Illegal instruction" in done.stderr) == ("handler" in what)
-    assert ("can't carry out 62 f6 7d 48 ff\n" in done.stderr) == ("not known" in what)
+    assert ("can't carry out 62 f6 7d 48 ff\n" in done.stderr) == ("unknown" in what)
 
 
 def test_harmless() -> None:
-    """To a program that has no use for it."""
+    """A program without such instructions is unaffected."""
     done = subprocess.run(
         ["uname", "-s"], env={**os.environ, **emulated()}, capture_output=True, text=True
     )
@@ -1320,7 +1328,7 @@ def test_environment() -> None:
 
 
 def test_hidden() -> None:
-    """Its names are not in the way of a program's own: the library comes before all others."""
+    """It exports no other names, which would replace a program's own: it is loaded first."""
     nm = subprocess.run(["nm", "-D", "--defined-only", library()], capture_output=True, text=True)
     names = {line.split()[-1] for line in nm.stdout.splitlines()}
     assert names == {"emulator_emulate", "sigaction", "signal"}

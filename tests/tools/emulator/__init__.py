@@ -1,12 +1,12 @@
-"""Instructions that the CPU lacks, carried out by a program: so that every kernel can be run.
+"""An emulator of the instructions that the CPU lacks, so that every kernel can be tested.
 
-A shared library (its sources are beside this file) catches the signal of an illegal instruction,
-carries out the instruction on the registers that were saved, and steps over it. Loaded into a
-process before anything else it does so for that process and those that it starts::
+A shared library (its sources are beside this file) handles the signal of an illegal instruction:
+it emulates the instruction on the saved registers, and steps over it. Preloaded into a process it
+does so in that process and in its child processes::
 
     subprocess.run(command, env={**os.environ, **emulated()})
 
-What the CPU has runs on the CPU. `Machine` is for tests of the emulator itself.
+Instructions that the CPU has are executed by the CPU. `Machine` is for tests of the emulator.
 """
 
 import ctypes
@@ -23,21 +23,21 @@ from numpy.typing import NDArray
 
 SOURCES = sorted(Path(__file__).parent.glob("*.c"))
 
-# The library is for this machine alone: `native` makes a multiply-add one instruction.
+# The library is for this machine only: with `native` a multiply-add is one instruction.
 OPTIONS = ["-std=gnu11", "-O3", "-march=native", "-ffp-contract=off"]
 OPTIONS += ["-fPIC", "-fvisibility=hidden", "-shared"]
 
-_folder: Any = None  # a temporary folder; it goes with the process
+_folder: Any = None  # a temporary folder, removed at the end of the process
 
 
 @functools.cache
 def library() -> Path:
-    """The shared library, compiled once in each process.
+    """The path of the shared library, which each process compiles once.
 
     Raises
     ------
     RuntimeError
-        There is no C compiler, or it fails.
+        There is no C compiler, or the compilation fails.
     """
     global _folder
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
@@ -53,19 +53,19 @@ def library() -> Path:
 
 
 def emulated(**changes: Any) -> dict[str, str]:
-    """Changes of the environment with which programs can use instructions that the CPU lacks.
+    """Environment variables with which a program can use instructions that the CPU lacks.
 
     Parameters
     ----------
     **changes
-        More changes.
+        More variables.
     """
     preload = " ".join(filter(None, (str(library()), os.environ.get("LD_PRELOAD"))))
     return {"LD_PRELOAD": preload, **{name: str(value) for name, value in changes.items()}}
 
 
 class Machine(ctypes.Structure):
-    """The registers on which the emulator works, as emulator.h has them."""
+    """The registers on which the emulator works: `machine` in emulator.h."""
 
     _fields_ = [
         ("_zmm", ctypes.c_uint8 * (32 * 64)),
@@ -73,7 +73,7 @@ class Machine(ctypes.Structure):
         ("gpr", ctypes.c_uint64 * 16),  # rax rcx rdx rbx rsp rbp rsi rdi r8 ...
         ("rip", ctypes.c_uint64),
         ("rflags", ctypes.c_uint64),
-        ("_signal", ctypes.c_uint32 * 3),  # what only a signal's frame needs
+        ("_signal", ctypes.c_uint32 * 3),  # used by the signal handler only
     ]
 
     @property
@@ -82,6 +82,6 @@ class Machine(ctypes.Structure):
         return np.ctypeslib.as_array(self._zmm).reshape(32, 64)
 
     def emulate(self, address: int) -> bool:
-        """Carry out the instruction at an address, without executing it; False if not known."""
+        """Emulate the instruction at an address; False if it is not known."""
         self.rip = address
         return bool(ctypes.CDLL(str(library())).emulator_emulate(ctypes.byref(self)))

@@ -1,4 +1,4 @@
-/* From the bytes at RIP to an instruction, and the table of all that are known. */
+/* The table of all emulated instructions, and the decoder of the instruction at RIP. */
 #include <string.h>
 
 #include "emulator.h"
@@ -28,8 +28,8 @@
     HALF_FMA(name, "132", opcode), HALF_FMA(name, "213", opcode + 0x10),                           \
         HALF_FMA(name, "231", opcode + 0x20)
 
-/* Rows of one opcode differ in what stands before `rm`, or in `rm`. */
-static const row rows[] = {
+/* Entries of the same opcode differ in a field before `opcode`, or in `rm`. */
+static const opcode_entry opcode_table[] = {
     /* AVX-VNNI, AVX512-VNNI; AVX-VNNI-INT8, AVX-VNNI-INT16; AVX10.2 */
     DOTS("vpdpbusd", P66, 0x50, SIGNED_B),
     DOTS("vpdpwssd", P66, 0x52, SIGNED_A | SIGNED_B | WORDS),
@@ -106,19 +106,21 @@ static const row rows[] = {
     {"vmovd", EVEX, 1, P66, W0, 0xD6, EITHER, SCALAR, 4, move_xmm, 1},
 };
 
-enum { ROWS = sizeof rows / sizeof *rows };
-static uint8_t first[256], after[ROWS + 1]; /* rows of an opcode, counted from 1: a list */
+enum { ENTRIES = sizeof opcode_table / sizeof *opcode_table };
 
-__attribute__((constructor)) static void index_rows(void)
+/* Linked lists of the entries of each opcode: indices from 1; 0 is the end. */
+static uint8_t first[256], after[ENTRIES + 1];
+
+__attribute__((constructor)) static void build_lists(void)
 {
-    for (int i = ROWS; i > 0; i--) {
-        after[i] = first[rows[i - 1].opcode];
-        first[rows[i - 1].opcode] = (uint8_t)i;
+    for (int i = ENTRIES; i > 0; i--) {
+        after[i] = first[opcode_table[i - 1].opcode];
+        first[opcode_table[i - 1].opcode] = (uint8_t)i;
     }
 }
 
-/* What VEX and EVEX say, with the bits that are stored inverted put right. (The short form of VEX
-   is for another map than those of the table.) */
+/* The fields of a VEX or EVEX prefix; inverted bits are inverted back. (The two-byte form of VEX
+   implies a map that is not in the table.) */
 typedef struct {
     int space, map, prefix, w, length, r, x, b, r_high, v_high;
 } payload;
@@ -142,23 +144,23 @@ static const uint8_t *read_prefix(const uint8_t *code, payload *p, instruction *
     return code + 4;
 }
 
-static const row *find(const payload *p, uint8_t opcode, int rm)
+static const opcode_entry *find(const payload *p, uint8_t opcode, int rm)
 {
     for (int n = first[opcode]; n; n = after[n]) {
-        const row *r = &rows[n - 1];
-        if (r->space == p->space && r->map == p->map && r->prefix == p->prefix && r->rm & rm &&
-            (r->w == WIG || r->w == p->w))
-            return r;
+        const opcode_entry *e = &opcode_table[n - 1];
+        if (e->space == p->space && e->map == p->map && e->prefix == p->prefix && e->rm & rm &&
+            (e->w == WIG || e->w == p->w))
+            return e;
     }
     return NULL;
 }
 
-/* Bytes of memory that an instruction reads or writes. EVEX counts short displacements in these. */
+/* Bytes of memory that an instruction accesses: the unit of short displacements in EVEX. */
 static int bytes_of_memory(const instruction *i)
 {
-    if (i->broadcast || i->row->amount == SCALAR)
-        return i->row->element;
-    return i->vl >> i->row->amount;
+    if (i->broadcast || i->entry->amount == SCALAR)
+        return i->entry->element;
+    return i->vl >> i->entry->amount;
 }
 
 static const uint8_t *read_address(const machine *m, const uint8_t *code, const payload *p,
@@ -186,14 +188,14 @@ static const uint8_t *read_address(const machine *m, const uint8_t *code, const 
         displacement = wide, code += 4;
     }
     if (in_rip)
-        i->address = (uint64_t)(uintptr_t)code + (i->row->map == 3);
+        i->address = (uint64_t)(uintptr_t)code + (i->entry->map == 3);
     else if (!no_base)
         i->address = m->gpr[base];
     i->address += (uint64_t)displacement;
     return code;
 }
 
-/* What stands at RIP; 0 if it is no instruction of the table. */
+/* Decode the instruction at RIP; 0 if it is not in the table. */
 static int decode(const machine *m, instruction *i)
 {
     payload p;
@@ -203,15 +205,15 @@ static int decode(const machine *m, instruction *i)
         return 0;
     uint8_t opcode = code[0], modrm = code[1];
     i->memory = modrm >> 6 != 3;
-    i->row = find(&p, opcode, i->memory ? MEMORY : REGISTER);
-    if (!i->row)
+    i->entry = find(&p, opcode, i->memory ? MEMORY : REGISTER);
+    if (!i->entry)
         return 0;
-    if (i->broadcast && !i->memory) { /* no broadcast, but rounding: only to nearest is known */
+    if (i->broadcast && !i->memory) { /* no broadcast, but a rounding mode: nearest only */
         if (p.length != 0)
             return 0;
         p.length = 2, i->broadcast = 0;
     }
-    if (p.space == EVEX && i->row->amount == SCALAR)
+    if (p.space == EVEX && i->entry->amount == SCALAR)
         p.length = 0;
     if (p.length == 3)
         return 0;
@@ -225,7 +227,7 @@ static int decode(const machine *m, instruction *i)
         i->rm = (modrm & 7) | p.b << 3 | (p.space == EVEX ? p.x << 4 : 0);
         code++;
     }
-    if (i->row->map == 3)
+    if (i->entry->map == 3)
         i->imm = *code++;
     i->next = (uint64_t)(uintptr_t)code;
     return 1;
@@ -234,7 +236,7 @@ static int decode(const machine *m, instruction *i)
 int emulate(machine *m)
 {
     instruction i;
-    if (!decode(m, &i) || !i.row->run(m, &i))
+    if (!decode(m, &i) || !i.entry->run(m, &i))
         return 0;
     m->rip = i.next;
     return 1;

@@ -1,8 +1,8 @@
-/* An interpreter for the instructions that generated kernels use and a CPU may lack.
+/* An emulator of the instructions that generated kernels use and a CPU may lack.
 
-   signal.c    what a thread's illegal instruction comes to: its registers, from the signal's frame
-   decode.c    bytes to an `instruction`, by the table of all that are known
-   integers.c, floats.c, halves.c, moves.c, tiles.c    what they do, one function for each kind
+   signal.c    the handler of illegal instructions: registers from and to the signal's frame
+   decode.c    the table of all emulated instructions, and the decoder of machine code
+   integers.c, floats.c, halves.c, moves.c, tiles.c    their semantics, a function for each kind
    operands.c  reading the last operand, writing the result: memory, broadcast, masks
 
    Names and definitions are those of Intel's Software Developer's Manual, volume 2. */
@@ -23,74 +23,74 @@ typedef union {
     double f64[8];
 } vector;
 
-/* The registers of a thread, but for its tiles. */
+/* The registers of a thread, without its tiles. */
 typedef struct {
     vector zmm[32];
     uint64_t k[8];
     uint64_t gpr[16]; /* in the order of their numbers: rax rcx rdx rbx rsp rbp rsi rdi r8 ... */
     uint64_t rip;
     uint64_t rflags;
-    uint32_t changed, masks_changed; /* one bit for each of zmm, k that was written */
+    uint32_t changed, masks_changed; /* one bit for each zmm, and each k, that was written */
     uint32_t
-        no_tile_data; /* the frame has no place for it: zeros until the CPU itself loads some */
+        no_tile_data; /* the frame has no tile data: it is zero until the CPU itself loads some */
 } machine;
 
-/* The tiles of a thread. On a CPU that has them they come from the signal's frame and go back there;
-   no frame has them on one that lacks them, so that this is where they are. */
+/* The tiles of a thread. On a CPU with AMX they are loaded from the signal's frame and stored to it;
+   on a CPU without it they exist only here. */
 enum { TILES = 8, TILE_ROWS = 16, TILE_BYTES = 64 };
-typedef struct { /* as ldtilecfg and XSAVE have it */
+typedef struct { /* the layout of ldtilecfg and XSAVE */
     uint8_t palette, start_row, reserved[14];
     uint16_t bytes_per_row[16];
     uint8_t rows[16];
-} configuration;
+} tile_config;
 typedef struct {
-    configuration is;
+    tile_config config;
     uint8_t data[TILES][TILE_ROWS][TILE_BYTES];
 } tile_registers;
 extern __thread tile_registers tiles;
 
-typedef struct row row;
+typedef struct opcode_entry opcode_entry;
 
 typedef struct {
-    const row *row;
+    const opcode_entry *entry;
     int vl;             /* bytes of a vector */
-    int reg, vvvv, rm;  /* ModRM.reg, (E)VEX.vvvv, ModRM.rm if that is a register */
-    int memory;         /* whether ModRM.rm is memory, at: */
+    int reg, vvvv, rm;  /* ModRM.reg, (E)VEX.vvvv, ModRM.rm if it is a register */
+    int memory;         /* whether ModRM.rm is memory, at address + index */
     uint64_t address;   /* base + displacement */
-    uint64_t index;     /* index << scale; the stride, where rows of a tile lie */
+    uint64_t index;     /* index << scale; the row stride of a tile */
     int has_index_byte; /* whether the address has a SIB byte */
-    int k, zeroing;     /* the mask's register (0: none), and what becomes of other elements */
-    int broadcast;      /* one element of memory stands for all */
+    int k, zeroing;     /* the mask register (0: none); whether other elements become zero */
+    int broadcast;      /* whether one element of memory is broadcast */
     int imm;
-    uint64_t next; /* address of the instruction after it */
+    uint64_t next; /* address of the next instruction */
 } instruction;
 
-/* Carry out an instruction; 0 if the CPU would refuse it. */
+/* Emulate an instruction; 0 if the CPU would raise an exception. */
 typedef int operation(machine *, const instruction *);
 
 enum { VEX, EVEX };
 enum { NONE, P66, PF3, PF2 };                  /* the mandatory prefix, as encoded in pp */
 enum { W0, W1, WIG };                          /* WIG: W is ignored */
 enum { REGISTER = 1, MEMORY = 2, EITHER = 3 }; /* what ModRM.rm may be */
-enum { FULL, HALF, QUARTER, SCALAR };          /* how much of a vector's length memory has */
+enum { FULL, HALF, QUARTER, SCALAR };          /* the share of a vector that is in memory */
 
-/* One row of the table of instructions. */
-struct row {
+/* One entry of the table of instructions. */
+struct opcode_entry {
     const char *name;
     uint8_t space, map, prefix, w, opcode;
     uint8_t rm;      /* REGISTER, MEMORY, EITHER */
     uint8_t amount;  /* FULL, HALF, QUARTER, SCALAR: of memory */
     uint8_t element; /* bytes of one element there */
     operation *run;
-    int variant; /* what `run` makes of it */
+    int variant; /* a parameter of `run` */
 };
 
-/* All else is hidden: the library comes before all others of a program. */
+/* All other symbols are hidden: the library is loaded before all others of a program. */
 #define EXPORTED __attribute__((visibility("default")))
 
 /* decode.c */
 
-/* Carry out the instruction at RIP and step over it; 0, with nothing changed, if it can't be. */
+/* Emulate the instruction at RIP and step over it; 0, and no change, if it can't be emulated. */
 int emulate(machine *);
 
 /* operands.c */
@@ -113,7 +113,7 @@ uint16_t float_to_bf16(uint32_t bits);
 float half_to_float(uint16_t);
 double half_to_double(uint16_t);
 uint16_t double_to_half(double);
-uint32_t flush_denormals(void); /* returns what to restore */
+uint32_t flush_denormals(void); /* returns MXCSR for restore_denormals */
 void restore_denormals(uint32_t);
 void multiply_add(const float *a, const float *b, float *c, int count);
 void add_sum(const float *a, const float *b, float *c, int count);

@@ -35,7 +35,7 @@ uint16_t float_to_bf16(uint32_t bits)
     return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
 }
 
-/* Exact; denormals count as what they are. */
+/* Exact; denormals keep their values. */
 double half_to_double(uint16_t x)
 {
     int exponent = x >> 10 & 31, fraction = x & 1023;
@@ -67,7 +67,7 @@ uint16_t double_to_half(double x)
         return sign | 0x7C00;
     if (exponent < -14) /* in units of the smallest denormal */
         return (uint16_t)(sign | (uint16_t)nearbyint(fabs(x) * 0x1p24));
-    /* the fraction's first 10 bits; what it carries goes to the exponent, up to infinity */
+    /* the fraction's first 10 bits; a carry goes to the exponent, up to infinity */
     bits &= ~(uint64_t)0 >> 1;
     bits += ((uint64_t)1 << 41) - 1 + (bits >> 42 & 1);
     return (uint16_t)(sign | (uint16_t)((bits >> 42) - ((uint64_t)1008 << 10)));
@@ -75,8 +75,8 @@ uint16_t double_to_half(double x)
 
 /* ---- dot products
 
-   Inputs and results that are denormal count as zero, rounding is to nearest, ties to even, and no
-   exception is raised, whatever MXCSR says: the host's own arithmetic with a MXCSR of ours. */
+   Denormal inputs and results count as zero, rounding is to nearest, ties to even, and no exception
+   is raised, independent of MXCSR: the host's arithmetic runs with another value of MXCSR. */
 
 uint32_t flush_denormals(void)
 {
@@ -87,8 +87,8 @@ uint32_t flush_denormals(void)
 
 void restore_denormals(uint32_t before) { __builtin_ia32_ldmxcsr(before); }
 
-/* c = a b + c, rounded once. A NaN is the first one's of a, b, c. The compiler knows nothing of
-   MXCSR: what depends on it is a function of its own. */
+/* c = a b + c, rounded once. The result is the first NaN of a, b, c. The compiler does not know that
+   arithmetic depends on MXCSR, so this is not inlined. */
 __attribute__((noinline)) void multiply_add(const float *a, const float *b, float *c, int count)
 {
     for (int n = 0; n < count; n++) {
@@ -99,7 +99,7 @@ __attribute__((noinline)) void multiply_add(const float *a, const float *b, floa
     }
 }
 
-/* c += a + b, each sum rounded. A NaN is the first one's of c, a, b. */
+/* c += a + b, each sum rounded. The result is the first NaN of c, a, b. */
 __attribute__((noinline)) void add_sum(const float *a, const float *b, float *c, int count)
 {
     for (int n = 0; n < count; n++) {
@@ -110,7 +110,7 @@ __attribute__((noinline)) void add_sum(const float *a, const float *b, float *c,
     }
 }
 
-/* Every other one of 2 `count` elements. */
+/* The even or the odd elements of 2 `count`. */
 void widen(const uint16_t *x, int kind, int which, float *result, int count)
 {
     for (int n = 0; n < count; n++)
@@ -120,7 +120,7 @@ void widen(const uint16_t *x, int kind, int which, float *result, int count)
 /* vdpbf16ps, vdpphps: the product of the odd elements is added first. */
 int dot_floats(machine *m, const instruction *i)
 {
-    int kind = i->row->variant, count = i->vl / 4;
+    int kind = i->entry->variant, count = i->vl / 4;
     vector a = m->zmm[i->vvvv], b = source(m, i), c = m->zmm[i->reg];
     for (int which = ODD; which >= EVEN; which--) {
         float wide_a[16], wide_b[16];
@@ -140,7 +140,7 @@ int dot_floats(machine *m, const instruction *i)
 int convert_every_other(machine *m, const instruction *i)
 {
     vector x = source(m, i), result = {0};
-    widen(x.u16, i->row->variant & 1, i->row->variant >> 1, result.f32, i->vl / 4);
+    widen(x.u16, i->entry->variant & 1, i->entry->variant >> 1, result.f32, i->vl / 4);
     write_elements(m, i, &result, 4, i->vl / 4);
     return 1;
 }
@@ -150,7 +150,7 @@ int broadcast_one(machine *m, const instruction *i)
 {
     vector x = source(m, i), result = {0};
     for (int n = 0; n < i->vl / 4; n++)
-        widen(x.u16, i->row->variant, EVEN, &result.f32[n], 1);
+        widen(x.u16, i->entry->variant, EVEN, &result.f32[n], 1);
     write_elements(m, i, &result, 4, i->vl / 4);
     return 1;
 }
@@ -165,12 +165,12 @@ int round_to_bf16(machine *m, const instruction *i)
     return 1;
 }
 
-/* vcvtne2ps2bf16: the last operand makes the lower half. */
+/* vcvtne2ps2bf16: the last operand becomes the lower half. */
 int round_two_to_bf16(machine *m, const instruction *i)
 {
     int count = i->vl / 4;
     instruction whole = *i;
-    whole.k = 0; /* a mask is for elements of the result: all are read */
+    whole.k = 0; /* the mask applies to elements of the result: all are read */
     vector low = source(m, &whole), high = m->zmm[i->vvvv], result = {0};
     for (int n = 0; n < count; n++) {
         result.u16[n] = float_to_bf16(low.u32[n]);

@@ -1,4 +1,4 @@
-/* AVX512-FP16. The rounding is that of a program that has not changed it: to nearest. */
+/* AVX512-FP16. Rounding is to nearest, as in a program that has not changed the mode. */
 #include <math.h>
 
 #include "emulator.h"
@@ -7,11 +7,11 @@ static int is_nan(uint16_t x) { return (x & 0x7FFF) > 0x7C00; }
 
 static uint16_t quiet(uint16_t x) { return x | 0x0200; }
 
-static int elements(const instruction *i) { return i->row->amount == SCALAR ? 1 : i->vl / 2; }
+static int elements(const instruction *i) { return i->entry->amount == SCALAR ? 1 : i->vl / 2; }
 
 static int write_halves(machine *m, const instruction *i, const vector *result)
 {
-    if (i->row->amount == SCALAR)
+    if (i->entry->amount == SCALAR)
         write_scalar(m, i, result->u16[0], 2);
     else
         write_elements(m, i, result, 2, i->vl / 2);
@@ -20,8 +20,8 @@ static int write_halves(machine *m, const instruction *i, const vector *result)
 
 /* ---- arithmetic */
 
-/* x y + z, rounded once, in effect: the product is exact, and the sum is too unless one of them is
-   so small beside the other that it counts for nothing. A NaN is the first one's of x, y, z. */
+/* x y + z, rounded once in effect: the product is exact, and so is the sum unless one addend is too
+   small beside the other to change the rounding. The result is the first NaN of x, y, z. */
 static uint16_t fma_half(uint16_t x, uint16_t y, uint16_t z)
 {
     if (is_nan(x) || is_nan(y) || is_nan(z))
@@ -32,7 +32,7 @@ static uint16_t fma_half(uint16_t x, uint16_t y, uint16_t z)
 /* vf[n]m{add,sub}{132,213,231}{ph,sh}: `variant` is the opcode of ph. */
 int half_fma(machine *m, const instruction *i)
 {
-    int order = i->row->variant & 0xF0, signs = i->row->variant & 0x0F;
+    int order = i->entry->variant & 0xF0, signs = i->entry->variant & 0x0F;
     uint16_t negate_product = signs >= 0xC ? 0x8000 : 0;
     uint16_t negate_addend = signs == 0xA || signs == 0xE ? 0x8000 : 0;
     vector one = m->zmm[i->reg], two = m->zmm[i->vvvv], three = source(m, i), result = {0};
@@ -45,9 +45,9 @@ int half_fma(machine *m, const instruction *i)
         result.u16[n] = fma_half(is_nan(a) ? a : a ^ negate_product, y->u16[n],
                                  is_nan(c) ? c : c ^ negate_addend);
     }
-    if (i->row->amount != SCALAR)
+    if (i->entry->amount != SCALAR)
         return write_halves(m, i, &result);
-    instruction onto = *i; /* the rest is the destination's */
+    instruction onto = *i; /* the other elements come from the destination */
     onto.vvvv = i->reg;
     return write_halves(m, &onto, &result);
 }
@@ -55,13 +55,13 @@ int half_fma(machine *m, const instruction *i)
 static uint16_t arithmetic(int opcode, uint16_t a, uint16_t b)
 {
     double x = half_to_double(a), y = half_to_double(b);
-    if (opcode == 0x5D) /* the second one where neither is less: NaN, zeros */
+    if (opcode == 0x5D) /* b if neither is less: NaN, zeros */
         return x < y ? a : b;
     if (opcode == 0x5F)
         return x > y ? a : b;
     if (is_nan(a) || is_nan(b))
         return quiet(is_nan(a) ? a : b);
-    /* exact, or so many digits that another rounding does no harm */
+    /* exact, or with enough digits that double rounding is harmless */
     return double_to_half(opcode == 0x58   ? x + y
                           : opcode == 0x59 ? x * y
                           : opcode == 0x5C ? x - y
@@ -73,7 +73,7 @@ int half_arithmetic(machine *m, const instruction *i)
 {
     vector a = m->zmm[i->vvvv], b = source(m, i), result = {0};
     for (int n = 0; n < elements(i); n++)
-        result.u16[n] = arithmetic(i->row->variant, a.u16[n], b.u16[n]);
+        result.u16[n] = arithmetic(i->entry->variant, a.u16[n], b.u16[n]);
     return write_halves(m, i, &result);
 }
 
@@ -97,8 +97,8 @@ static int relation(uint16_t a, uint16_t b)
     return x < y ? LESS : x > y ? GREATER : x == y ? EQUAL : UNORDERED;
 }
 
-/* vcmp{ph,sh}: a bit for each element in a mask register. Of the 32 predicates, those that differ
-   only in the exceptions that they raise are 16 apart. */
+/* vcmp{ph,sh}: a bit for each element in a mask register. Predicates n and n + 16 differ only in the
+   exceptions that they raise. */
 int half_compare(machine *m, const instruction *i)
 {
     static const uint8_t holds[16] = {
@@ -145,10 +145,10 @@ int half_compare_flags(machine *m, const instruction *i)
 
 /* ---- conversions */
 
-/* vcvtph2psx, vcvtph2pd, vcvtsh2ss, vcvtsh2sd: `variant` is the bytes of the result's elements. */
+/* vcvtph2psx, vcvtph2pd, vcvtsh2ss, vcvtsh2sd: `variant` is the itemsize of the result. */
 int half_widen(machine *m, const instruction *i)
 {
-    int element = i->row->variant, scalar = i->row->amount == SCALAR;
+    int element = i->entry->variant, scalar = i->entry->amount == SCALAR;
     int count = scalar ? 1 : i->vl / element;
     vector x = source(m, i), result = {0};
     for (int n = 0; n < count; n++)
@@ -166,7 +166,7 @@ int half_widen(machine *m, const instruction *i)
 /* vcvtps2phx, vcvtpd2ph, vcvtss2sh, vcvtsd2sh */
 int half_narrow(machine *m, const instruction *i)
 {
-    int element = i->row->element, scalar = i->row->amount == SCALAR;
+    int element = i->entry->element, scalar = i->entry->amount == SCALAR;
     int count = scalar ? 1 : i->vl / element;
     vector x = source(m, i), result = {0};
     for (int n = 0; n < count; n++)

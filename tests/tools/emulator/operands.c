@@ -9,15 +9,15 @@ uint64_t mask_of(const machine *m, const instruction *i)
     return i->k ? m->k[i->k] : ~(uint64_t)0;
 }
 
-/* The last operand: a register, or memory. Elements that are masked out are not read there. */
+/* The last operand: a register, or memory, of which masked elements are not read. */
 vector source(const machine *m, const instruction *i)
 {
     if (!i->memory)
         return m->zmm[i->rm];
     vector result = {0};
     const uint8_t *from = (const uint8_t *)(uintptr_t)(i->address + i->index);
-    int element = i->row->element;
-    int count = i->row->amount == SCALAR ? 1 : (i->vl >> i->row->amount) / element;
+    int element = i->entry->element;
+    int count = i->entry->amount == SCALAR ? 1 : (i->vl >> i->entry->amount) / element;
     if (!i->k && !i->broadcast) {
         memcpy(&result, from, (size_t)(count * element));
         return result;
@@ -42,7 +42,7 @@ void set_mask(machine *m, int number, uint64_t value)
     m->masks_changed |= 1u << number;
 }
 
-/* Write `count` elements to the destination, as the mask says; what lies beyond becomes zero. */
+/* Write `count` elements to the destination under the mask; the rest of it becomes zero. */
 void write_elements(machine *m, const instruction *i, const vector *result, int element, int count)
 {
     const vector *old = &m->zmm[i->reg];
@@ -56,7 +56,8 @@ void write_elements(machine *m, const instruction *i, const vector *result, int 
     set_vector(m, i->reg, value);
 }
 
-/* Write one element; the rest of 16 bytes is the second operand's, and what lies beyond zero. */
+/* Write one element. The rest of the first 16 bytes comes from the second operand; the other bytes
+   become zero. */
 void write_scalar(machine *m, const instruction *i, uint64_t element, int size)
 {
     vector value = m->zmm[i->vvvv];

@@ -1,7 +1,8 @@
-/* The handler of illegal instructions: registers come from the signal's frame, and go back there.
+/* The handler of illegal instructions: it loads the registers from the signal's frame and stores
+   them there.
 
-   Loaded before a program (LD_PRELOAD) it goes first, whoever installs a handler later; what it
-   does not know goes on to that one, or ends the process as without it. */
+   Loaded before a program (LD_PRELOAD) it precedes any handler that is installed later. Instructions
+   that it does not know are left to that handler, or end the process as usual. */
 #define _GNU_SOURCE
 #include <cpuid.h>
 #include <dlfcn.h>
@@ -14,23 +15,23 @@
 
 #include "emulator.h"
 
-/* ---- the frame: general registers, then the memory of XSAVE in its standard form */
+/* ---- the frame: general registers, then the XSAVE area in its standard format */
 
 enum { X87, SSE, AVX, OPMASK = 5, ZMM_HIGH, ZMM_16_TO_31 };
 enum { TILE_CONFIGURATION = 17, TILE_DATA, COMPONENTS };
 enum { XMM = 160, XSAVE_HEADER = 512, MAGIC = 0x46505853 };
 static uint32_t offset[COMPONENTS], size[COMPONENTS];
 
-static const int general[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP,
-                                REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11,
-                                REG_R12, REG_R13, REG_R14, REG_R15};
+static const int gregs_index[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP,
+                                    REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11,
+                                    REG_R12, REG_R13, REG_R14, REG_R15};
 
-enum { FOR_EVEX = 1 << OPMASK | 1 << ZMM_HIGH | 1 << ZMM_16_TO_31 };
+enum { EVEX_COMPONENTS = 1 << OPMASK | 1 << ZMM_HIGH | 1 << ZMM_16_TO_31 };
 
 typedef struct {
     uint8_t *base;
     uint64_t present; /* components that the frame has */
-    uint64_t *in_use; /* those of them that are not in their first state: all zeros */
+    uint64_t *in_use; /* those that are not in their initial state, which is all zeros */
 } frame;
 
 static void find_components(void)
@@ -52,13 +53,13 @@ static frame frame_of(const ucontext_t *context)
 
 static int has(const frame *f, int n) { return f->present >> n & 1; }
 
-/* Bytes of a component; NULL if there are none, or they are zeros. */
+/* The bytes of a component; NULL if the frame lacks it, or if it is in its initial state. */
 static uint8_t *component(const frame *f, int n)
 {
     return has(f, n) && *f->in_use >> n & 1 ? f->base + offset[n] : NULL;
 }
 
-/* The same, to be written. */
+/* The bytes of a component to write to; NULL if the frame lacks it. */
 static uint8_t *writable(const frame *f, int n)
 {
     if (!has(f, n))
@@ -70,7 +71,7 @@ static uint8_t *writable(const frame *f, int n)
     return f->base + offset[n];
 }
 
-/* A register's bytes, in parts. */
+/* The components that hold the bytes of vector registers. */
 static const struct part {
     int component, first, last, from, bytes;
 } parts[] = {
@@ -84,10 +85,11 @@ static void load_tiles(machine *m, const frame *f)
 {
     if (!has(f, TILE_CONFIGURATION))
         return;
-    const uint8_t *is = component(f, TILE_CONFIGURATION), *data = component(f, TILE_DATA);
+    const uint8_t *config = component(f, TILE_CONFIGURATION);
+    const uint8_t *data = component(f, TILE_DATA);
     memset(&tiles, 0, sizeof tiles);
-    if (is)
-        memcpy(&tiles.is, is, sizeof tiles.is);
+    if (config)
+        memcpy(&tiles.config, config, sizeof tiles.config);
     if (data)
         memcpy(tiles.data, data, sizeof tiles.data);
     m->no_tile_data = !has(f, TILE_DATA);
@@ -95,11 +97,11 @@ static void load_tiles(machine *m, const frame *f)
 
 static void store_tiles(const frame *f)
 {
-    int configured = component(f, TILE_CONFIGURATION) || tiles.is.palette;
-    uint8_t *is = configured ? writable(f, TILE_CONFIGURATION) : NULL;
-    uint8_t *data = is ? writable(f, TILE_DATA) : NULL;
-    if (is)
-        memcpy(is, &tiles.is, sizeof tiles.is);
+    int is_configured = component(f, TILE_CONFIGURATION) || tiles.config.palette;
+    uint8_t *config = is_configured ? writable(f, TILE_CONFIGURATION) : NULL;
+    uint8_t *data = config ? writable(f, TILE_DATA) : NULL;
+    if (config)
+        memcpy(config, &tiles.config, sizeof tiles.config);
     if (data)
         memcpy(data, tiles.data, sizeof tiles.data);
 }
@@ -117,7 +119,7 @@ static void load(machine *m, const ucontext_t *context, const frame *f)
         memcpy(m->k, masks, sizeof m->k);
     const greg_t *registers = context->uc_mcontext.gregs;
     for (int n = 0; n < 16; n++)
-        m->gpr[n] = (uint64_t)registers[general[n]];
+        m->gpr[n] = (uint64_t)registers[gregs_index[n]];
     m->rip = (uint64_t)registers[REG_RIP];
     m->rflags = (uint64_t)registers[REG_EFL];
     load_tiles(m, f);
@@ -136,7 +138,7 @@ static void store(const machine *m, ucontext_t *context, const frame *f)
         memcpy(masks, m->k, sizeof m->k);
     greg_t *registers = context->uc_mcontext.gregs;
     for (int n = 0; n < 16; n++)
-        registers[general[n]] = (greg_t)m->gpr[n];
+        registers[gregs_index[n]] = (greg_t)m->gpr[n];
     registers[REG_RIP] = (greg_t)m->rip;
     registers[REG_EFL] = (greg_t)m->rflags;
     store_tiles(f);
@@ -144,7 +146,7 @@ static void store(const machine *m, ucontext_t *context, const frame *f)
 
 /* ---- the handler */
 
-/* What there was before ours, or was installed since. */
+/* The handler that was installed before this one, or by the program since. */
 static struct sigaction next;
 
 static int system_sigaction(int number, const struct sigaction *wanted, struct sigaction *old)
@@ -155,7 +157,7 @@ static int system_sigaction(int number, const struct sigaction *wanted, struct s
     return function(number, wanted, old);
 }
 
-/* The first bytes of what is not known, or refused, for whoever looks into it. */
+/* Print the first bytes of an instruction that can't be emulated. */
 static void report(const uint8_t *code)
 {
     static const char digits[] = "0123456789abcdef";
@@ -168,8 +170,8 @@ static void report(const uint8_t *code)
         return;
 }
 
-/* An instruction that isn't ours. What has no handler ends the process, at that instruction. */
-static void pass_on(int number, siginfo_t *info, void *context)
+/* Leave a signal to the next handler. Without one the process ends, at this instruction. */
+static void leave_to_next_handler(int number, siginfo_t *info, void *context)
 {
     if (next.sa_handler == SIG_DFL || next.sa_handler == SIG_IGN) {
         struct sigaction none = {.sa_handler = SIG_DFL};
@@ -178,7 +180,7 @@ static void pass_on(int number, siginfo_t *info, void *context)
         system_sigaction(number, &none, NULL);
         if (info->si_code > 0)
             report(info->si_addr);
-        else /* sent: nothing raises it again */
+        else /* sent by a process: no instruction raises it again */
             raise(number);
     } else if (next.sa_flags & SA_SIGINFO) {
         next.sa_sigaction(number, info, context);
@@ -187,11 +189,11 @@ static void pass_on(int number, siginfo_t *info, void *context)
     }
 }
 
-/* The instruction at RIP, if it is known and the frame has its registers. */
-static int carry_out(machine *m, const frame *f)
+/* Emulate the instruction at RIP, if it is known and the frame has its registers. */
+static int try_to_emulate(machine *m, const frame *f)
 {
     int evex = *(const uint8_t *)(uintptr_t)m->rip == 0x62;
-    return f->present && (!evex || (f->present & FOR_EVEX) == FOR_EVEX) && emulate(m);
+    return f->present && (!evex || (f->present & EVEX_COMPONENTS) == EVEX_COMPONENTS) && emulate(m);
 }
 
 static void handle(int number, siginfo_t *info, void *argument)
@@ -200,35 +202,35 @@ static void handle(int number, siginfo_t *info, void *argument)
     frame f = frame_of(context);
     machine m;
     load(&m, context, &f);
-    if (info->si_code > 0 && carry_out(&m, &f)) {
-        /* A signal takes much longer than an instruction: those that follow are carried out too. */
-        while (carry_out(&m, &f))
+    if (info->si_code > 0 && try_to_emulate(&m, &f)) {
+        /* A signal takes much longer than an instruction: emulate the following ones too. */
+        while (try_to_emulate(&m, &f))
             ;
         store(&m, context, &f);
     } else {
-        pass_on(number, info, argument);
+        leave_to_next_handler(number, info, argument);
     }
 }
 
-/* What the CPU has runs there: a system that keeps tiles wants to be asked for them. */
-static void ask_for_tiles(void)
+/* A CPU with AMX executes its instructions, but Linux requires a request for tile data. */
+static void request_tiles(void)
 {
-    enum { REQUEST = 0x1023 };
-    syscall(SYS_arch_prctl, REQUEST, TILE_DATA);
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023 };
+    syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA);
 }
 
 __attribute__((constructor)) static void install(void)
 {
     struct sigaction ours = {.sa_sigaction = handle, .sa_flags = SA_SIGINFO | SA_NODEFER};
     find_components();
-    ask_for_tiles();
+    request_tiles();
     system_sigaction(SIGILL, &ours, &next);
 }
 
-/* For tests, on registers that no signal has saved. */
+/* For tests: on registers that were not saved by a signal. */
 EXPORTED int emulator_emulate(machine *m) { return emulate(m); }
 
-/* In place of the system's: a handler that a program installs comes after ours. */
+/* Instead of the system's: a handler that a program installs comes after this one. */
 EXPORTED int sigaction(int number, const struct sigaction *wanted, struct sigaction *old)
 {
     if (number != SIGILL)

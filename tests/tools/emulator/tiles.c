@@ -5,16 +5,16 @@
 
 __thread tile_registers tiles;
 
-static int bytes(int tile) { return tiles.is.bytes_per_row[tile]; }
+static int bytes(int tile) { return tiles.config.bytes_per_row[tile]; }
 
-static int rows(int tile) { return tiles.is.rows[tile]; }
+static int rows(int tile) { return tiles.config.rows[tile]; }
 
-/* A row of these to start at is what an interrupt left undone; whatever has ended resets it. */
-static int start(void) { return tiles.is.start_row; }
+/* Rows before start_row were done before an interrupt. An instruction that completes resets it. */
+static int start_row(void) { return tiles.config.start_row; }
 
-static int done(void)
+static int completed(void)
 {
-    tiles.is.start_row = 0;
+    tiles.config.start_row = 0;
     return 1;
 }
 
@@ -26,12 +26,12 @@ static int release(void)
 
 static int configured(int tile) { return tile < TILES && rows(tile) > 0; }
 
-/* What the CPU answers by a general protection fault is an illegal instruction here. */
+/* An illegal instruction here is a general protection fault on the CPU. */
 int configure_tiles(machine *m, const instruction *i)
 {
     (void)m;
-    static const configuration none;
-    configuration wanted;
+    static const tile_config none;
+    tile_config wanted;
     memcpy(&wanted, (const void *)(uintptr_t)(i->address + i->index), sizeof wanted);
     if (wanted.palette == 0)
         return release();
@@ -44,14 +44,14 @@ int configure_tiles(machine *m, const instruction *i)
             return 0;
     }
     release();
-    tiles.is = wanted;
+    tiles.config = wanted;
     return 1;
 }
 
 int store_configuration(machine *m, const instruction *i)
 {
     (void)m;
-    memcpy((void *)(uintptr_t)(i->address + i->index), &tiles.is, sizeof tiles.is);
+    memcpy((void *)(uintptr_t)(i->address + i->index), &tiles.config, sizeof tiles.config);
     return 1;
 }
 
@@ -67,17 +67,17 @@ int zero_tile(machine *m, const instruction *i)
     if (!configured(i->reg) || i->rm != 0)
         return 0;
     memset(tiles.data[i->reg], 0, sizeof *tiles.data);
-    return done();
+    return completed();
 }
 
-/* Whether rows can be loaded or stored, from the one to start at. */
+/* Whether the rows from start_row on can be loaded or stored. */
 static int can_move(const instruction *i)
 {
     return configured(i->reg) && i->has_index_byte && bytes(i->reg) % 4 == 0 &&
-           start() < rows(i->reg);
+           start_row() < rows(i->reg);
 }
 
-/* The index register is the distance of rows. */
+/* The index register is the row stride. */
 static void *row_in_memory(const instruction *i, int r)
 {
     return (void *)(uintptr_t)(i->address + (uint64_t)r * i->index);
@@ -88,10 +88,10 @@ int load_tile(machine *m, const instruction *i)
     if (!can_move(i) || m->no_tile_data)
         return 0;
     uint8_t (*to)[TILE_BYTES] = tiles.data[i->reg];
-    memset(to[start()], 0, sizeof *to * (size_t)(TILE_ROWS - start()));
-    for (int r = start(); r < rows(i->reg); r++)
+    memset(to[start_row()], 0, sizeof *to * (size_t)(TILE_ROWS - start_row()));
+    for (int r = start_row(); r < rows(i->reg); r++)
         memcpy(to[r], row_in_memory(i, r), (size_t)bytes(i->reg));
-    return done();
+    return completed();
 }
 
 int store_tile(machine *m, const instruction *i)
@@ -99,13 +99,13 @@ int store_tile(machine *m, const instruction *i)
     (void)m;
     if (!can_move(i))
         return 0;
-    for (int r = start(); r < rows(i->reg); r++)
+    for (int r = start_row(); r < rows(i->reg); r++)
         memcpy(row_in_memory(i, r), tiles.data[i->reg][r], (size_t)bytes(i->reg));
-    return done();
+    return completed();
 }
 
-/* C (m by n) += A (m by k) B (k by n), where an element of A and B is 4 bytes: ModRM.reg is C,
-   ModRM.rm is A, VEX.vvvv is B. */
+/* Whether C (m by n) += A (m by k) B (k by n) is possible, with elements of A and B of 4 bytes:
+   ModRM.reg is C, ModRM.rm is A, VEX.vvvv is B. */
 static int can_multiply(const instruction *i)
 {
     int c = i->reg, a = i->rm, b = i->vvvv;
@@ -121,8 +121,8 @@ int multiply_tiles_of_bytes(machine *m, const instruction *i)
     if (!can_multiply(i))
         return 0;
     int columns = bytes(i->reg) / 4, depth = bytes(i->rm);
-    int signed_a = i->row->variant & SIGNED_A, signed_b = i->row->variant & SIGNED_B;
-    uint32_t wide_b[4 * TILE_ROWS][TILE_BYTES / 4]; /* a row for each byte of the depth */
+    int signed_a = i->entry->variant & SIGNED_A, signed_b = i->entry->variant & SIGNED_B;
+    uint32_t wide_b[4 * TILE_ROWS][TILE_BYTES / 4]; /* a row for each byte of k */
     for (int p = 0; p < depth; p++)
         for (int n = 0; n < columns; n++) {
             uint8_t b = tiles.data[i->vvvv][p / 4][4 * n + p % 4];
@@ -137,17 +137,17 @@ int multiply_tiles_of_bytes(machine *m, const instruction *i)
                 c[n] += factor * wide_b[p][n];
         }
     }
-    return done();
+    return completed();
 }
 
-/* tdpbf16ps, tdpfp16ps: sums over the even and over the odd elements, which are then added, and
-   that to C. Denormal numbers of float16 count as what they are, those of float32 as zero. */
+/* tdpbf16ps, tdpfp16ps: the sums over the even and over the odd elements are added, and then added
+   to C. Denormal numbers of float16 keep their values, those of float32 count as zero. */
 int multiply_tiles_of_floats(machine *m, const instruction *i)
 {
     (void)m;
     if (!can_multiply(i))
         return 0;
-    int kind = i->row->variant, columns = bytes(i->reg) / 4, depth = rows(i->vvvv);
+    int kind = i->entry->variant, columns = bytes(i->reg) / 4, depth = rows(i->vvvv);
     float wide_b[2][TILE_ROWS][TILE_BYTES / 4];
     for (int which = EVEN; which <= ODD; which++)
         for (int p = 0; p < depth; p++)
@@ -167,5 +167,5 @@ int multiply_tiles_of_floats(machine *m, const instruction *i)
         add_sum(sums[EVEN], sums[ODD], (float *)(void *)tiles.data[i->reg][r], columns);
     }
     restore_denormals(before);
-    return done();
+    return completed();
 }

@@ -1,9 +1,10 @@
-"""Faults, injected many times at random places and moments; see ``docs/reliability.md``.
+"""Fault injection: each fault many times, at random places and moments.
 
-By hand: ``make faults`` for all, ``make fault-NAME`` for one, or from this folder's parent
-``python -m faults [NAME ...] [--times N] [--seed S]``. Each injection begins with a cache of its
-own, ends with products that are right and a cache that ``nkblas cache verify`` finds whole, and
-counts what it cost. ``test_faults.py`` injects each a few times.
+``docs/reliability.md`` has the results. Run all faults with ``make faults``, one with
+``make fault-NAME``, or some with ``python -m faults [NAME ...] [--times N] [--seed S]`` in the
+parent folder. Each injection starts with a cache folder of its own. It passes if all products are
+right and ``nkblas cache verify`` finds the cache whole at the end; what it cost is counted.
+``test_faults.py`` injects each fault a few times.
 """
 
 import atexit
@@ -27,77 +28,90 @@ from support import finish, start
 from nkblas.cli import command_line
 
 SHAPES = [(5, 6, 7), (3, 16, 9), (70, 80, 90), (2, 33, 4)]
-PRODUCTS = f"improve(*{SHAPES}); multiply(*{SHAPES}); report()"
-"""Compiles the best kernels of some shapes, or loads them, and checks products against NumPy's."""
+COMPILE_AND_MULTIPLY = f"improve(*{SHAPES}); multiply(*{SHAPES}); report()"
+"""A program that compiles or loads the kernels of the best plans, and checks the products."""
 
-ALONE = "can't be kept"
-"""What is said where the folder can't be used."""
+MULTIPLY = f"multiply(*{SHAPES}); report()"
+"""A program that checks the products by whichever plans come first."""
+
+NOT_STORED = "can't be kept"
+"""Part of the warning that kernels can't be stored in the cache folder."""
 
 
 class Case:
-    """One injection.
+    """One injection of a fault.
 
     Attributes
     ----------
     random : random.Random
-        What is random about it.
+        The source of everything that is random in the injection.
     folder, cache : Path
-        A folder of its own, and the cache folder in it.
+        A temporary folder, and the cache folder in it.
     notes : Counter
-        What it cost.
+        What the injection cost, as counts by description.
     """
 
     def __init__(self, seed: int, folder: Path, notes: "Counter[str]") -> None:
         self.random = random.Random(seed)
         self.folder, self.cache, self.notes = folder, folder / "cache", notes
 
-    def start(self, program: str = PRODUCTS, *options: str, **changes: Any) -> Any:
-        """Start a process that multiplies; see `support.start`."""
+    def start(self, program: str = COMPILE_AND_MULTIPLY, *options: str, **changes: Any) -> Any:
+        """Start a process that multiplies, on this case's cache; see `support.start`."""
         changes = {"NKBLAS_CACHE_DIR": self.cache, **changes}
         return start(program, *options, **changes)
 
     def finish(self, process: Any) -> tuple[Any, str]:
-        """What it reported, and its standard error; it has ended as it should."""
+        """Wait for a process, which must succeed; its report and its standard error."""
         report, errors = finish(process)
         self.notes["products by NumPy"] += report["fallbacks"]
         self.notes["kernels compiled"] += report["kernels_compiled"]
         return report, errors
 
-    def run(self, program: str = PRODUCTS, *options: str, **changes: Any) -> tuple[Any, str]:
+    def run(
+        self, program: str = COMPILE_AND_MULTIPLY, *options: str, **changes: Any
+    ) -> tuple[Any, str]:
+        """`start` a process and `finish` it."""
         return self.finish(self.start(program, *options, **changes))
 
-    def warm(self) -> None:
-        """Have a cache with the kernels of `SHAPES`, and with a plan."""
+    def fill_cache(self) -> None:
+        """Fill the cache with the kernels that the products of `SHAPES` need."""
         shutil.copytree(warm_cache(), self.cache, symlinks=True)
 
-    def kernels(self) -> list[Path]:
-        """The kernels in the cache, without suffix, in a random order."""
+    def shuffled_kernels(self) -> list[Path]:
+        """The kernels in the cache, as paths without suffix, in random order."""
         found = sorted(path.with_suffix("") for path in self.cache.glob("kernels/*.json"))
         self.random.shuffle(found)
         return found
 
-    def moment(self, longest: float) -> None:
-        time.sleep(self.random.uniform(0, longest))
+    def sleep_up_to(self, seconds: float) -> None:
+        time.sleep(self.random.uniform(0, seconds))
 
-    def verify(self) -> None:
-        """``nkblas cache verify``: what it mends is noted, and the second time it finds nothing."""
+    def verify_cache(self) -> None:
+        """Run ``nkblas cache verify``; what it repairs is counted, and a second run finds nothing.
+
+        Raises
+        ------
+        AssertionError
+            The second run finds a fault.
+        """
         os.environ["NKBLAS_CACHE_DIR"] = str(self.cache)
-        for last in (False, True):
+        for is_second in (False, True):
             output = io.StringIO()
             with contextlib.redirect_stdout(output):
                 status = command_line.main(["cache", "verify"])
             text = output.getvalue()
             if status == 0:
                 break
-            assert not last, text
+            assert not is_second, text
             self.notes["faults mended"] += len(text.splitlines()) - 1
 
 
 @functools.cache
 def warm_cache() -> Path:
+    """A cache folder with the kernels that the products of `SHAPES` need."""
     folder = Path(tempfile.mkdtemp(prefix="nkblas-faults-"))
     atexit.register(shutil.rmtree, folder)
-    finish(start(PRODUCTS, NKBLAS_CACHE_DIR=folder / "cache"))
+    finish(start(COMPILE_AND_MULTIPLY, NKBLAS_CACHE_DIR=folder / "cache"))
     return folder / "cache"
 
 
@@ -106,78 +120,92 @@ class Fault(NamedTuple):
 
     Attributes
     ----------
-    what : str
-        What is done.
-    times, quick : int
-        How often, by hand and in the tests.
+    description : str
+        What happens.
+    times, test_times : int
+        How often it is injected by hand, and by `test_faults.py`.
     inject : callable
-        Does it, and checks what comes of it.
+        Injects it once, and checks the consequences.
     """
 
-    what: str
+    description: str
     times: int
-    quick: int
-    inject: Callable[[Case], None]
+    test_times: int
+    inject: "Injection"
 
+
+Injection = Callable[[Case], None]
 
 FAULTS: dict[str, Fault] = {}
+"""All faults by name."""
 
 
-def fault(what: str, times: int, quick: int = 1) -> Any:
-    """Register a function that injects a fault."""
+def fault(description: str, times: int, test_times: int = 1) -> Callable[[Injection], Injection]:
+    """Register a function that injects a fault, under its own name with hyphens."""
 
-    def register(inject: Callable[[Case], None]) -> Callable[[Case], None]:
-        FAULTS[inject.__name__.replace("_", "-")] = Fault(what, times, quick, inject)
+    def register(inject: Injection) -> Injection:
+        name = inject.__name__.replace("_", "-")
+        FAULTS[name] = Fault(description, times, test_times, inject)
         return inject
 
     return register
 
 
 class Outcome(NamedTuple):
-    lost: list[str]
+    """The outcome of several injections of one fault.
+
+    Attributes
+    ----------
+    failures : list of str
+        A message for each injection that failed.
+    notes : Counter
+        What the injections cost.
+    """
+
+    failures: list[str]
     notes: "Counter[str]"
 
 
 def inject(name: str, times: int, seed: int) -> Outcome:
-    """Inject a fault so often; each time has its own seed, ``seed + i``."""
-    before = os.environ.get("NKBLAS_CACHE_DIR")
+    """Inject a fault `times` times, with the seeds from `seed` on."""
+    cache_dir_before = os.environ.get("NKBLAS_CACHE_DIR")
     notes: Counter[str] = Counter()
-    lost = []
+    failures = []
     for i in range(seed, seed + times):
         folder = Path(tempfile.mkdtemp(prefix="nkblas-fault-"))
         case = Case(i, folder, notes)
         try:
             FAULTS[name].inject(case)
-            case.verify()
+            case.verify_cache()
         except Exception as error:
-            lost.append(f"seed {i}: {type(error).__name__}: {error}")
+            failures.append(f"seed {i}: {type(error).__name__}: {error}")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             os.environ.pop("NKBLAS_CACHE_DIR", None)
-            if before is not None:
-                os.environ["NKBLAS_CACHE_DIR"] = before
-    return Outcome(lost, notes)
+            if cache_dir_before is not None:
+                os.environ["NKBLAS_CACHE_DIR"] = cache_dir_before
+    return Outcome(failures, notes)
 
 
-# What several faults need
+# ---- helpers of several faults
 
 
 @contextlib.contextmanager
-def disk(folder: Path, size: int) -> Iterator[bool]:
-    """A disk of so many bytes there, if this user may mount one; whether there is."""
+def small_disk(folder: Path, size: int) -> Iterator[bool]:
+    """Mount a tmpfs of `size` bytes on a folder; False if this user may not mount."""
     folder.mkdir(mode=0o700, exist_ok=True)
     options = f"size={size},mode=0700"
     mount = ["mount", "-t", "tmpfs", "-o", options, "nkblas-fault", str(folder)]
-    mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0
+    is_mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0
     try:
-        yield mounted
+        yield is_mounted
     finally:
-        if mounted:
+        if is_mounted:
             subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def children(process: int) -> list[int]:
-    """Processes that a process has started."""
+def child_processes(process: int) -> list[int]:
+    """The running child processes of a process."""
     found = []
     for entry in os.scandir("/proc"):
         with contextlib.suppress(OSError):
@@ -188,9 +216,14 @@ def children(process: int) -> list[int]:
     return found
 
 
-def gone(process: int) -> bool:
-    """Whether a process has ended, within a while."""
-    for _ in range(200):
+EXIT_SECONDS = 60
+"""How long a process may take to notice that its parent has ended, on a busy machine."""
+
+
+def has_ended(process: int) -> bool:
+    """Whether a process ends within `EXIT_SECONDS`."""
+    end = time.monotonic() + EXIT_SECONDS
+    while time.monotonic() < end:
         try:
             state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
         except (FileNotFoundError, ProcessLookupError):
@@ -201,12 +234,13 @@ def gone(process: int) -> bool:
     return False
 
 
-def kill(process: int, number: int = signal.SIGKILL) -> None:
+def send_signal(process: int, number: int = signal.SIGKILL) -> None:
+    """Send a signal to a process, which may have ended."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(process, number)
 
 
-def told(text: str, *words: str) -> None:
+def assert_mentions(text: str, *words: str) -> None:
     assert all(word in text for word in words), text
 
 

@@ -1,33 +1,43 @@
-"""Crowds: many processes at once, forks of every kind, and ends that come at any moment."""
+"""Many processes at once, forks of every kind, and processes that end at any moment."""
 
 import signal
 import time
 
-from support import PRELUDE, start
+from support import HANG_SECONDS, PRELUDE, start
 
-from . import PRODUCTS, SHAPES, Case, children, fault, gone, kill, told
+from . import (
+    COMPILE_AND_MULTIPLY,
+    SHAPES,
+    Case,
+    assert_mentions,
+    child_processes,
+    fault,
+    has_ended,
+    send_signal,
+)
 
-QUIET = ("-W", "ignore:This process:DeprecationWarning")  # of forks among threads, since 3.12
+IGNORE_FORK_WARNING = ("-W", "ignore:This process:DeprecationWarning")
+"""Python 3.12 and later warn of a fork in a process that has threads."""
 
 
 @fault("64 processes start at once on a cold cache", 2, 0)
 def crowd(case: Case) -> None:
-    _together(case, 64)
+    start_together(case, 64)
 
 
 @fault("12 processes start at once on a cold cache", 2)
 def small_crowd(case: Case) -> None:
-    _together(case, 12)
+    start_together(case, 12)
 
 
-def _together(case: Case, count: int) -> None:
-    """All begin once the last one is ready; each kernel is compiled once."""
+def start_together(case: Case, count: int) -> None:
+    """No process multiplies before all are ready; each kernel is compiled once."""
     gate = case.folder / "gate"
     program = f"""
 open({str(case.folder)!r} + f"/ready-{{os.getpid()}}", "w").close()
 while not os.path.exists({str(gate)!r}):
     time.sleep(0.01)
-{PRODUCTS}
+{COMPILE_AND_MULTIPLY}
 """
     processes = [case.start(program, NKBLAS_NUM_THREADS=1) for _ in range(count)]
     while len(list(case.folder.glob("ready-*"))) < count:
@@ -35,7 +45,7 @@ while not os.path.exists({str(gate)!r}):
         time.sleep(0.01)
     gate.touch()
     reports = [case.finish(process)[0] for process in processes]
-    kernels = len(case.kernels())
+    kernels = len(case.shuffled_kernels())
     assert sum(report["kernels_compiled"] for report in reports) == kernels > 0
     for report in reports:
         assert report["kernels_compiled"] + report["kernels_loaded"] == kernels
@@ -66,50 +76,51 @@ report(meanwhile=meanwhile)
 
 @fault("the compiler process is killed, 0 to 1.5 s after it has started", 100)
 def kill_compiler(case: Case) -> None:
-    """Another one takes its place: nothing is done by NumPy."""
+    """A new one takes its place: no product is left to NumPy."""
     moment, number = case.random.uniform(0, 1.5), case.random.choice(("SIGKILL", "SIGSEGV"))
     program = KILLER.format(moment=moment, signal=number, shapes=tuple(SHAPES))
     report, errors = case.run(program)
     case.notes["killed while it worked"] += report["meanwhile"]
     assert report["fallbacks"] == 0, report
     assert errors == "", errors
-    assert report["kernels_compiled"] == len(case.kernels()), report
+    assert report["kernels_compiled"] == len(case.shuffled_kernels()), report
 
 
 @fault("one of three processes on a cold cache is killed, within 1.5 s", 30)
 def kill_process(case: Case) -> None:
-    """The others take over; its compiler ends, and what it left half done is mended."""
+    """The others take over, its compiler ends, and its incomplete files are repaired."""
     victim, *others = [case.start() for _ in range(3)]
-    case.moment(1.5)
-    helpers = children(victim.pid)
+    case.sleep_up_to(1.5)
+    helpers = child_processes(victim.pid)
     case.notes["killed while it worked"] += victim.poll() is None
-    kill(victim.pid)
-    victim.communicate(timeout=60)
+    send_signal(victim.pid)
+    victim.communicate(timeout=HANG_SECONDS)
     for process in others:
         report, errors = case.finish(process)
         assert report["fallbacks"] == 0, report
         assert errors == "", errors
-    assert all(map(gone, helpers)), helpers
+    assert all(map(has_ended, helpers)), helpers
 
 
 @fault("a process that compiles is stopped for good; others wait 2 s (instead of 60) for it", 3)
 def stop_process(case: Case) -> None:
     victim = case.start()
-    while not children(victim.pid):
+    while not child_processes(victim.pid):
+        assert victim.poll() is None
         time.sleep(0.01)
-    case.moment(0.4)
-    kill(victim.pid, signal.SIGSTOP)
+    case.sleep_up_to(0.4)
+    send_signal(victim.pid, signal.SIGSTOP)
     try:
-        timeout = "from nkblas.system import folder; folder.LOCK_TIMEOUT_SECONDS = 2.0\n"
-        report, _ = case.run(timeout + PRODUCTS)
+        short_wait = "from nkblas.system import folder; folder.LOCK_TIMEOUT_SECONDS = 2.0\n"
+        report, _ = case.run(short_wait + COMPILE_AND_MULTIPLY)
         assert report["fallbacks"] == 0, report
     finally:
-        kill(victim.pid, signal.SIGCONT)
+        send_signal(victim.pid, signal.SIGCONT)
     report, _ = case.finish(victim)
     assert report["fallbacks"] == 0, report
 
 
-ENDS = {
+EXITS = {
     "end": (0, ""),
     "sys.exit(3)": (3, ""),
     "os._exit(4)": (4, ""),
@@ -117,17 +128,18 @@ ENDS = {
     "signal.raise_signal(2); time.sleep(60)": (-2, "KeyboardInterrupt"),
     "raise RuntimeError('mine')": (1, "RuntimeError: mine"),
 }
+"""Ways to end a process: the status, and the last line of the standard error."""
 
 
 @fault("the interpreter ends while kernels are compiled, in the background or by a thread", 20, 2)
 def shutdown(case: Case) -> None:
-    """With the status and the words of the program itself, and no process is left."""
-    end, (status, last) = case.random.choice(list(ENDS.items()))
+    """It ends with the program's own status and message, and leaves no process behind."""
+    end, (status, last) = case.random.choice(list(EXITS.items()))
     work = case.random.choice(
         (
             "threading.Thread(target=improve, args=shapes, daemon=True).start()",
             "threading.Thread(target=multiply, args=shapes, daemon=True).start()",
-            "multiply(*shapes)",  # which has the base kernels compiled in the background
+            "multiply(*shapes)",  # the base kernels are then compiled in the background
         )
     )
     moment = case.random.uniform(0, 1.5)
@@ -142,13 +154,13 @@ print("ending", flush=True)
     process = case.start(program)
     assert process.stdout is not None
     assert process.stdout.readline() == "ending\n", process.stderr.read()
-    helpers = children(process.pid)
-    _, errors = process.communicate(timeout=60)
+    helpers = child_processes(process.pid)
+    _, errors = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == status, (process.returncode, errors)
     lines = errors.strip().splitlines()
     assert (lines[-1] if lines else "") == last, errors
     assert all("nkblas" not in line for line in lines), errors
-    assert all(map(gone, helpers)), helpers
+    assert all(map(has_ended, helpers)), helpers
     report, _ = case.run()
     assert report["fallbacks"] == 0, report
 
@@ -156,20 +168,20 @@ print("ending", flush=True)
 @fault("an interrupt from the keyboard comes while a product waits for the compiler", 15)
 def interrupt(case: Case) -> None:
     program = f"""
-print("ready", flush=True)
 interrupted = 0
 try:
+    print("ready", flush=True)
     multiply(*{SHAPES})
     time.sleep(2)
 except KeyboardInterrupt:
     interrupted = 1
-{PRODUCTS[:-1]}interrupted=interrupted)
+{COMPILE_AND_MULTIPLY[:-1]}interrupted=interrupted)
 """
     process = case.start(program)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    case.moment(1.2)
-    kill(process.pid, signal.SIGINT)
+    case.sleep_up_to(1.2)
+    send_signal(process.pid, signal.SIGINT)
     report, _ = case.finish(process)
     assert report["interrupted"] == 1, report
 
@@ -177,20 +189,20 @@ except KeyboardInterrupt:
 @fault("multiprocessing.Pool on a cold cache, by fork, spawn and forkserver", 9)
 def pools(case: Case) -> None:
     method = ("fork", "spawn", "forkserver")[case.random.randrange(3)]
-    warm = case.random.random() < 0.5  # whether the parent has a compiler, and kernels
+    parent_multiplies = case.random.random() < 0.5  # it then has a compiler, and kernels
     program = f"""
 import multiprocessing
-if {warm}:
+if {parent_multiplies}:
     multiply({SHAPES[0]})
 a, b = operands(*{SHAPES[2]})
 with multiprocessing.get_context({method!r}).Pool(3) as processes:
     for m, n, k in {SHAPES}:
         a, b = operands(m, n, k)
-        found = processes.starmap_async(nkblas.matmul, [(a, b)] * 6).get(60)
+        found = processes.starmap_async(nkblas.matmul, [(a, b)] * 6).get({HANG_SECONDS})
         assert all(np.array_equal(c, a.astype("d") @ b) for c in found), (m, n, k)
-{PRODUCTS}
+{COMPILE_AND_MULTIPLY}
 """
-    report, errors = case.run(program, *QUIET)
+    report, errors = case.run(program, *IGNORE_FORK_WARNING)
     assert report["fallbacks"] == 0, report
     assert errors == "", errors
 
@@ -209,7 +221,7 @@ def worker():
     if child == 0:
         status = 99
         try:
-            signal.alarm(60)
+            signal.alarm({hang_seconds})
             for shape in shapes:
                 improve(shape)
                 multiply(shape)
@@ -235,12 +247,13 @@ for pid in workers:
 
 @fault("a server loads nkblas, forks 4 workers, 2 of them are killed and replaced", 12)
 def preload(case: Case) -> None:
-    """As gunicorn with ``--preload``; in half of the cases the master is compiling meanwhile."""
+    """Like gunicorn with ``--preload``; in half of the cases the master compiles meanwhile."""
     program = SERVER.format(
         seed=case.random.random(), shapes=SHAPES, busy=case.random.random() < 0.5,
-        products=PRODUCTS.replace("report()", "report(statuses=statuses)"),
+        hang_seconds=HANG_SECONDS,
+        products=COMPILE_AND_MULTIPLY.replace("report()", "report(statuses=statuses)"),
     )  # fmt: skip
-    report, errors = case.run(program, *QUIET)
+    report, errors = case.run(program, *IGNORE_FORK_WARNING)
     assert report["statuses"] == [0] * 4, report
     assert report["fallbacks"] == 0, report
     assert errors == "", errors
@@ -280,7 +293,7 @@ assert error and "ImportError" in error, error
 
 @fault("nkblas is imported in a subinterpreter", 4)
 def subinterpreter(case: Case) -> None:
-    """It is refused, by nkblas or before it by NumPy; the main interpreter goes on."""
+    """NumPy or nkblas refuses to be imported there; the main interpreter is unaffected."""
     prelude = SUBINTERPRETER.format(first=case.random.random() < 0.5) + PRELUDE
     report, _ = case.run(prelude=prelude)
     assert report["fallbacks"] == 0, report
@@ -289,8 +302,8 @@ def subinterpreter(case: Case) -> None:
 @fault("a free-threaded Python without its GIL (simulated)", 1)
 def without_gil(case: Case) -> None:
     prelude = "import sys; sys._is_gil_enabled = lambda: False\n" + PRELUDE
-    process = start(PRODUCTS, prelude=prelude, NKBLAS_CACHE_DIR=case.cache)
-    _, errors = process.communicate(timeout=60)
+    process = start(COMPILE_AND_MULTIPLY, prelude=prelude, NKBLAS_CACHE_DIR=case.cache)
+    _, errors = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 1
-    told(errors.splitlines()[-1], "ImportError", "GIL", "PYTHON_GIL=0")
+    assert_mentions(errors.splitlines()[-1], "ImportError", "GIL", "PYTHON_GIL=0")
     assert not case.cache.exists()

@@ -1,6 +1,6 @@
-"""Fuzzers: random calls of the public API beside NumPy, and damaged files for the store's readers.
+"""Fuzzers: random calls of the public API, compared with NumPy, and damaged files in the store.
 
-``python -m fuzz`` (in this folder, or ``make fuzz``) runs them in batches, each in a process of its
-own; ``tests/reliability/test_fuzz.py`` runs them for a few seconds. A case is known by its suite,
-the seed and its number, and is the same wherever it runs.
+``make fuzz``, or ``python -m fuzz`` in the parent folder, runs batches of cases, each batch in a
+process of its own; ``tests/reliability/test_fuzz.py`` runs both suites for a few seconds. Suite,
+seed and number identify a case: it is the same in every run.
 """

@@ -1,9 +1,9 @@
-"""The suite "api": a random call, what it comes to, and what is wrong with that."""
+"""The suite "api": random calls, and the comparison of their results."""
 
 import operator
 import warnings
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,135 +11,122 @@ import nkblas
 from nkblas.base.dtypes import product
 from nkblas.runtime import dispatch
 
-from . import numpys, own
+from . import nkblas_functions, numpy_functions
 from .case import Wrong
 from .draw import Draw, Theme
-from .numpys import Failed, outcome
-from .recipe import Call, Fences, is_numpys
+from .numpy_functions import Failed, outcome
+from .recipe import Array, Call, Fences, is_numpys
 
 BATCH = 40_000
-"""Cases that have a theme in common, and a process."""
+"""Cases that share a theme and a process."""
 
 
 FUNCTIONS = {
-    name: (getattr(np, name), getattr(nkblas, name)) for name in numpys.CALLS if hasattr(np, name)
+    name: (getattr(np, name), getattr(nkblas, name))
+    for name in numpy_functions.CALLS
+    if hasattr(np, name)
 }
 FUNCTIONS["multi_dot"] = np.linalg.multi_dot, nkblas.multi_dot
 FUNCTIONS["matrix_power"] = np.linalg.matrix_power, nkblas.matrix_power
 
 _flags: list[str] = []
+"""Floating-point warnings of the last call."""
+
 _defects: list[str] = []
+"""Errors that nkblas has logged in this case."""
 
 
-def _listen() -> None:
-    """Note what nkblas logs of its own defects: NumPy does such a product, and it is right."""
-    log = dispatch.log
+def _record_defects() -> None:
+    """Record the errors that nkblas logs: NumPy does these products, whose results are right."""
+    module: Any = dispatch
+    log = module.log
 
-    def heard(level: str, message: str, **options: Any) -> None:
+    def record(level: str, message: str, **options: Any) -> None:
         if level == "error":
             _defects.append(message)
         log(level, message, **options)
 
-    dispatch.log = heard
+    module.log = record
 
 
 class Cases:
-    """Runs cases of a batch."""
+    """Runs the cases of a batch."""
 
     def __init__(self, seed: int, batch: int) -> None:
         self.seed = seed
         self.theme = Theme.of(seed, batch)
         self.fences = Fences()
-        calls = {name: x for name, x in numpys.CALLS.items() if name in FUNCTIONS}
-        self.calls = {**calls, **own.CALLS}
+        calls = {name: x for name, x in numpy_functions.CALLS.items() if name in FUNCTIONS}
+        self.calls = {**calls, **nkblas_functions.CALLS}
         self.names = list(self.calls)
         self.weights = [weight for weight, _ in self.calls.values()]
         np.seterr(all="call")
         np.seterrcall(lambda kind, flag: _flags.append(kind))
         warnings.simplefilter("ignore")
-        _listen()
+        _record_defects()
 
     def draw(self, number: int) -> tuple[Call, int]:
+        """A random call, and random bits for the way in which it is made."""
         draw = Draw(f"{self.seed}/{number}", self.theme)
         name = draw.random.choices(self.names, self.weights)[0]
         call = self.calls[name][1](draw)
         return call, draw.random.getrandbits(16)
 
     def run(self, number: int) -> Wrong | None:
-        """One case."""
-        call, chance = self.draw(number)
+        """Run one case."""
+        call, bits = self.draw(number)
         _defects.clear()
         if call.function in FUNCTIONS:
-            why = self.same_as_numpy(call, chance)
+            why = self.compare_with_numpy(call, bits)
         else:
-            memories = self.fences.hold(call.memories, chance)
-            why = own.as_said(call, memories) or self.memory(call, memories)
+            memories = self.fences.hold(call.memories, bits)
+            why = nkblas_functions.check(call, memories) or self.check_memory(call, memories)
         why = why or "".join(_defects)
         if not why:
             return None
         return Wrong(f"api {self.seed} {number}", f"{call.function}: {why}", call.code())
 
-    def same_as_numpy(self, call: Call, chance: int) -> str:
-        numpy, ours = FUNCTIONS[call.function]
-        patched = chance >> Fences.COUNT & 7 == 0
-        if patched:
-            arrays = all(x.kind not in ("list", "arrayish", "scalar") for x in call.arrays())
-            if call.function == "matmul" and len(call.args) == 2 and not call.kwargs and arrays:
-                numpy = operator.matmul
-            ours = numpy
-        new = any(not is_numpys(x.dtype) for x in call.arrays())
-        if new and any(x.kind == "list" for x in call.arrays()):
-            return ""  # Python's numbers beside types that are not NumPy's: it has many rules
-        safe, out = numpys.with_dense_out(call)
+    def compare_with_numpy(self, call: Call, bits: int) -> str:
+        """The fault of a call of a function that NumPy has too; empty: none."""
+        is_patched = bits >> Fences.COUNT & 7 == 0
+        has_list = any(x.kind == "list" for x in call.arrays())
+        if has_list and not all(is_numpys(x.dtype) for x in call.arrays()):
+            return ""  # NumPy has many rules for Python numbers beside dtypes of ml_dtypes
+        call_of_numpy, out = numpy_functions.with_dense_out(call)
         if out is not None and out.kind == "masked":
-            return ""  # the mask of its result is not that of another array
-        for_numpy = [bytearray(memory) for memory in safe.memories]
-        args, kwargs = safe.arguments(for_numpy)
-        _flags.clear()
-        want = outcome(numpy, args, kwargs)
-        is_out = any(want is x for x in given_as_out(args, kwargs))
-        wanted_flags = set(_flags)
-        if out is not None and is_out:
-            values, want = want, out.live(for_numpy)
-            np.copyto(np.asarray(want), np.asarray(values))
-        memories = self.fences.hold(call.memories, chance)
+            return ""  # the mask of its result differs from that of another array
+        numpy, ours = functions_of(call, is_patched)
+        wanted = call_numpy(numpy, call_of_numpy, out)
+        memories = self.fences.hold(call.memories, bits)
         args, kwargs = call.arguments(memories)
         _flags.clear()
-        with nkblas.patched() if patched else nullcontext():
+        with nkblas.patched() if is_patched else nullcontext():
             got = outcome(ours, args, kwargs)
         flags = set(_flags)
-        if isinstance(want, Failed) or isinstance(got, Failed):
-            return self.same_failure(call, got, want)
-        why = numpys.form(got, want)
+        if isinstance(wanted.result, Failed) or isinstance(got, Failed):
+            return self.compare_failures(call, got, wanted.result)
+        why = numpy_functions.compare_form(got, wanted.result)
         if why:
             return why
-        if any(got is x for x in given_as_out(args, kwargs)) != is_out:
+        if any(got is x for x in given_as_out(args, kwargs)) != wanted.is_out:
             return "the result is `out`, or is not"
-        if not hasattr(want, "dtype"):
-            # Python's numbers, of objects; some of it may have been made in other types
-            same = call.mode != "exact" or got == want or (got != got and want != want)
-            return "" if same else f"{got!r}, expected {want!r}"
-        if not self.same_values(call, numpy, got, want):
-            contents = [bytearray(memory) for memory in call.memories]
-            why = numpys.reference(
-                call, FUNCTIONS[call.function][0], np.asarray(got), np.asarray(want), contents
-            )
-            if why:
-                return why
-        if flags - wanted_flags and call.mode in ("exact", "rounded"):
-            return f"it warns of {flags}, NumPy of {wanted_flags or 'nothing'}"
-        return self.memory(call, memories)
+        why = self.compare_values(call, got, wanted.result)
+        if why or not hasattr(wanted.result, "dtype"):
+            return why
+        if flags - wanted.flags and call.mode in ("exact", "rounded"):
+            return f"it warns of {flags}, NumPy of {wanted.flags or 'nothing'}"
+        return self.check_memory(call, memories)
 
     @staticmethod
-    def same_failure(call: Call, got: Any, want: Any) -> str:
-        """Where one of the two fails."""
+    def compare_failures(call: Call, got: Any, want: Any) -> str:
+        """The fault of two outcomes of which at least one is an error; empty: none."""
         if call.kwargs.get("casting") in ("no", "equiv"):
             types = [x.dtype.name for x in call.arrays()[:2]]
-            asked = np.dtype(call.kwargs.get("dtype", "f4")).name
-            if product(types[0], types[-1], asked):
-                return ""  # there is a loop for these types, where NumPy would cast to another
-        asks = {"dtype", "signature", "sig"}.intersection(call.kwargs)
-        if asks and isinstance(want, Failed) and numpys.is_more(call):
+            requested = np.dtype(call.kwargs.get("dtype", "f4")).name
+            if product(types[0], types[-1], requested):
+                return ""  # nkblas has a loop for these types, NumPy would cast them
+        has_dtype_option = {"dtype", "signature", "sig"}.intersection(call.kwargs)
+        if has_dtype_option and isinstance(want, Failed) and numpy_functions.may_have_no_loop(call):
             return ""
         kinds = [x.kind for x in (got, want) if isinstance(x, Failed)]
         if len(kinds) == 2 and (issubclass(*kinds) or issubclass(*kinds[::-1])):
@@ -147,27 +134,86 @@ class Cases:
         return f"{describe(got)}, expected {describe(want)}"
 
     @staticmethod
-    def same_values(call: Call, numpy: Any, got: Any, want: Any) -> bool:
-        if isinstance(want, np.ma.MaskedArray):
-            if not np.array_equal(np.ma.getmaskarray(got), np.ma.getmaskarray(want)):
-                return False
-            got, want = np.ma.getdata(got), np.ma.getdata(want)
-        return numpys.equal(np.asarray(got), np.asarray(want))
+    def compare_values(call: Call, got: Any, want: Any) -> str:
+        """The fault of the values of a result; empty: none."""
+        if not hasattr(want, "dtype"):
+            # Python numbers, from objects; NumPy may have used other types for a part of them
+            same = call.mode != "exact" or got == want or (got != got and want != want)
+            return "" if same else f"{got!r}, expected {want!r}"
+        if same_values(got, want):
+            return ""
+        contents = [bytearray(memory) for memory in call.memories]
+        return numpy_functions.compare_with_reference(
+            call, FUNCTIONS[call.function][0], np.asarray(got), np.asarray(want), contents
+        )
 
     @staticmethod
-    def memory(call: Call, memories: list[Any]) -> str:
-        """What is wrong around the results."""
-        outs = own.outs(call)
+    def check_memory(call: Call, memories: list[Any]) -> str:
+        """The fault if memory outside the results has changed; empty: none."""
+        outs = nkblas_functions.outs(call)
         for i, (before, after) in enumerate(zip(call.memories, memories, strict=True)):
-            if not numpys.outside(call, before, after, i, outs):
+            if not numpy_functions.is_unchanged_outside(call, before, after, i, outs):
                 return f"it changes memory m{i} outside of its result"
         return ""
 
 
+class NumpyOutcome(NamedTuple):
+    """The outcome of a call of NumPy's function.
+
+    Attributes
+    ----------
+    result
+        The result, or a `Failed`.
+    is_out : bool
+        Whether the result is the `out` argument.
+    flags : set of str
+        Floating-point warnings.
+    """
+
+    result: Any
+    is_out: bool
+    flags: set[str]
+
+
+def functions_of(call: Call, is_patched: bool) -> tuple[Any, Any]:
+    """NumPy's function and the one to compare with it: nkblas's, or NumPy's to be patched."""
+    numpy, ours = FUNCTIONS[call.function]
+    if is_patched:
+        arrays = all(x.kind not in ("list", "arrayish", "scalar") for x in call.arrays())
+        if call.function == "matmul" and len(call.args) == 2 and not call.kwargs and arrays:
+            numpy = operator.matmul
+        ours = numpy
+    return numpy, ours
+
+
+def call_numpy(numpy: Any, call: Call, out: Array | None) -> NumpyOutcome:
+    """Call NumPy's function; the result is copied to `out`, if that was replaced in the call."""
+    memories = [bytearray(memory) for memory in call.memories]
+    args, kwargs = call.arguments(memories)
+    _flags.clear()
+    result = outcome(numpy, args, kwargs)
+    is_out = any(result is x for x in given_as_out(args, kwargs))
+    flags = set(_flags)
+    if out is not None and is_out:
+        values, result = result, out.make(memories)
+        np.copyto(np.asarray(result), np.asarray(values))
+    return NumpyOutcome(result, is_out, flags)
+
+
+def same_values(got: Any, want: Any) -> bool:
+    """Whether two results have the same values, and the same mask if they are masked."""
+    if isinstance(want, np.ma.MaskedArray):
+        if not np.array_equal(np.ma.getmaskarray(got), np.ma.getmaskarray(want)):
+            return False
+        got, want = np.ma.getdata(got), np.ma.getdata(want)
+    return numpy_functions.equal(np.asarray(got), np.asarray(want))
+
+
 def given_as_out(args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """The arguments of a call that may be its `out`."""
     out = kwargs.get("out")
     return (*args[2:], *(out if isinstance(out, tuple) else (out,)))
 
 
 def describe(value: Any) -> str:
-    return repr(value) if isinstance(value, Failed) else numpys.describe(value)
+    return repr(value) if isinstance(value, Failed) else numpy_functions.describe(value)

@@ -1,7 +1,8 @@
-"""A batch of cases in a process of its own: ``fuzz.batch SUITE SEED FIRST CASES SECONDS``.
+"""Run a batch of cases in this process: ``python -m fuzz.batch SUITE SEED FIRST CASES SECONDS``.
 
-It writes a line of JSON for each case that is wrong, and how many were run; the number of the case
-that it is at goes into the file that the environment variable FUZZ_AT names, in case it dies.
+It prints a line of JSON with the wrong cases and the number of cases. The number of the current
+case goes into the file that the environment variable FUZZ_AT names, for the case that this process
+dies.
 """
 
 import faulthandler
@@ -18,41 +19,41 @@ from typing import Any
 
 from .case import Wrong
 
-MOST = 10
+MAX_WRONG = 10
 """Wrong cases after which a batch ends."""
 
-LONGEST = 60
-"""Seconds after which a case hangs, and the process ends."""
+CASE_SECONDS = 60
+"""Time-out of a case; it ends the process."""
 
-MEMORY = 6 << 30
-"""Bytes that a batch may take."""
+MAX_ADDRESSES = 6 << 30
+"""Bytes of addresses that a batch may take."""
 
 
 def run(suite: str, seed: int, first: int, cases: int, seconds: float) -> dict[str, Any]:
-    """Run cases of one batch, and report."""
+    """Run cases of one batch; their number, and those that are wrong."""
     module = import_module(f".{suite}", __package__)
     runner = module.Cases(seed, first // module.BATCH)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    at = Marker(os.environ.get("FUZZ_AT"))
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_ADDRESSES, MAX_ADDRESSES))
+    marker = Marker(os.environ.get("FUZZ_AT"))
     end, done, wrong = time.monotonic() + seconds, 0, []
     for number in range(first, first + cases):
-        at.put(number)
-        signal.alarm(LONGEST)
+        marker.put(number)
+        signal.alarm(CASE_SECONDS)
         try:
             found = runner.run(number)
-        except Exception:  # of the fuzzer itself
+        except Exception:  # an error of the fuzzer itself
             found = Wrong(f"{suite} {seed} {number}", traceback.format_exc(), "")
         done += 1
         if found:
             wrong.append(found._asdict())
-        if len(wrong) >= MOST or time.monotonic() > end:
+        if len(wrong) >= MAX_WRONG or time.monotonic() > end:
             break
     signal.alarm(0)
     return {"cases": done, "wrong": wrong}
 
 
 class Marker:
-    """A number in a file that outlives this process."""
+    """Writes a number to a file that outlives this process."""
 
     def __init__(self, path: str | None) -> None:
         self._map: Any = None
@@ -67,6 +68,6 @@ class Marker:
 
 if __name__ == "__main__":
     faulthandler.enable()
-    faulthandler.register(signal.SIGALRM, chain=True)  # it tells where a case hangs
+    faulthandler.register(signal.SIGALRM, chain=True)  # it prints where a case hangs
     suite, seed, first, cases, seconds = sys.argv[1:]
     print(json.dumps(run(suite, int(seed), int(first), int(cases), float(seconds))))

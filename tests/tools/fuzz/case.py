@@ -1,18 +1,19 @@
-"""What a fuzzer finds."""
+"""The finding of a fuzzer."""
 
 from typing import NamedTuple
 
 
 class Wrong(NamedTuple):
-    """A case that is not as it must be.
+    """A case with a wrong outcome.
 
     Attributes
     ----------
     case : str
-        The suite, the seed and the number: what ``python -m fuzz`` runs again with ``--case``.
+        Suite, seed and number: the argument of ``python -m fuzz --case``.
     why : str
+        The fault.
     code : str
-        A program that shows it; empty if there is none.
+        A program that reproduces it; empty if there is none.
     """
 
     case: str

@@ -1,4 +1,4 @@
-"""What a case is drawn from: lengths, dtypes, layouts, mistakes."""
+"""Random choices of a case: lengths, dtypes, layouts, arrays."""
 
 import random
 from collections.abc import Sequence
@@ -10,41 +10,41 @@ import numpy as np
 from .recipe import Array, Call, dense, is_injective, poison, reach, values
 
 FLOATS = ("float32", "float64")
-OTHERS = (
+OTHER_DTYPES = (
     *("complex64", "complex128", "float16", "bool"),
     *(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("", "u")),
 )
-LOW = (
+LOW_PRECISION = (
     "bfloat16",
     *("float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz", "float8_e4m3fn", "float8_e4m3fnuz"),
     *("float8_e5m2", "float8_e5m2fnuz"),
 )
-STRANGE = (
+UNUSUAL_DTYPES = (
     *("longdouble", "clongdouble", "M8[s]", "m8[s]"),
     *("int4", "uint4", "float8_e8m0fnu", "float6_e2m3fn"),
 )
 OBJECTS, TEXTS = ("object",), ("S2", "U2")
-"""Not in one case: a Python number times a Python string is that string so many times. For the same
-reason there is no "V4": `numpy.dot` of it and of integers multiplies objects."""
+"""They are not used in the same case: a Python number times a Python string repeats the string. For
+the same reason there is no "V4": `numpy.dot` of it and of integers multiplies objects."""
 
 
 def dtype_of(name: str) -> "np.dtype[Any]":
     return np.dtype(getattr(ml_dtypes, name)) if hasattr(ml_dtypes, name) else np.dtype(name)
 
 
-ALL = [dtype_of(name) for name in (*FLOATS, *OTHERS, *LOW)]
-RARE = [[dtype_of(name) for name in (*STRANGE, *more)] for more in (OBJECTS, TEXTS)]
+ALL_DTYPES = [dtype_of(name) for name in (*FLOATS, *OTHER_DTYPES, *LOW_PRECISION)]
+RARE_DTYPES = [[dtype_of(name) for name in (*UNUSUAL_DTYPES, *more)] for more in (OBJECTS, TEXTS)]
 LENGTHS = (2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 15, 16, 17, 23, 24, 31, 32, 33, 47, 48, 49, 63, 64, 65)
-LONG = (79, 80, 96, 97, 127, 128, 129, 200, 255, 257, 300)
-LARGEST = 1 << 14
-"""Multiplications of a product, about."""
+LONG_LENGTHS = (79, 80, 96, 97, 127, 128, 129, 200, 255, 257, 300)
+MAX_WORK = 1 << 14
+"""Multiplications of an ordinary product, approximately."""
 
-LARGE = 1 << 22
-"""The same, where several threads take part."""
+MAX_LARGE_WORK = 1 << 22
+"""Multiplications of a product that several threads share."""
 
 
 class Theme(NamedTuple):
-    """What the cases of a batch have in common: few shapes and dtypes, so that few are new."""
+    """The lengths, dtypes and fused layers of a batch: few, so that few kernels are compiled."""
 
     lengths: tuple[int, ...]
     dtypes: "tuple[np.dtype[Any], ...]"
@@ -55,9 +55,9 @@ class Theme(NamedTuple):
         draw = random.Random(f"{seed}/{batch}")
         a, b, c = draw.sample(LENGTHS, 3)
         if draw.random() < 0.3:
-            c = draw.choice(LONG)
+            c = draw.choice(LONG_LENGTHS)
         lengths = (0, 1, 1, *3 * [a], *3 * [b], c, draw.choice(LENGTHS[:6]))
-        dtypes = draw.choices((*map(dtype_of, FLOATS), *ALL), k=4)
+        dtypes = draw.choices((*map(dtype_of, FLOATS), *ALL_DTYPES), k=4)
         layers = [
             (
                 draw.choice(("", "columns", "columns", "rows")),
@@ -77,15 +77,16 @@ class Draw:
         self.theme = theme
         self.memories: list[bytearray] = []
         self.mode = self.random.choices(("exact", "rounded", "special", "tiny"), (55, 30, 9, 6))[0]
-        self.rare = self.choice(RARE)
+        self.rare = self.choice(RARE_DTYPES)
         self.large = self.chance(0.004)
-        """Whether its matrices are large, or many."""
+        """Whether the matrices are large, or many."""
         self.many = self.large and self.chance(0.4)
 
     def chance(self, share: float) -> bool:
         return self.random.random() < share
 
     def below(self, limit: int) -> int:
+        """A random integer in [0, limit)."""
         return int(self.random.random() * limit)
 
     def choice(self, options: Sequence[Any]) -> Any:
@@ -93,13 +94,13 @@ class Draw:
 
     def length(self) -> int:
         large = self.large and not self.many
-        found: int = self.choice(LONG if large else self.theme.lengths)
+        found: int = self.choice(LONG_LENGTHS if large else self.theme.lengths)
         return found
 
-    def lengths(self, count: int, limit: int = LARGEST) -> list[int]:
-        """So many, with a product that is not large."""
-        if self.large and limit == LARGEST:
-            limit = LARGEST if self.many else LARGE
+    def lengths(self, count: int, limit: int = MAX_WORK) -> list[int]:
+        """`count` lengths whose product is at most about `limit`."""
+        if self.large and limit == MAX_WORK:
+            limit = MAX_WORK if self.many else MAX_LARGE_WORK
         found: list[int] = []
         for _ in range(count):
             length = self.length()
@@ -111,7 +112,7 @@ class Draw:
         return found
 
     def stack(self) -> list[int]:
-        """The dimensions before a matrix."""
+        """The stack dimensions before those of a matrix."""
         if self.many:
             return [self.choice((40, 100, 300))]
         if self.large:
@@ -129,13 +130,13 @@ class Draw:
         if chance < 0.88:
             found = self.choice(self.theme.dtypes)
         elif chance < 0.985:
-            found = self.choice(ALL)
+            found = self.choice(ALL_DTYPES)
         else:
             found = self.choice(self.rare)
         return found
 
     def dtypes(self, count: int = 2) -> "list[np.dtype[Any]]":
-        """Of operands: most often the same."""
+        """Dtypes of operands, which are mostly the same."""
         first = self.dtype()
         return [first] + [first if self.chance(0.8) else self.dtype() for _ in range(count - 1)]
 
@@ -144,7 +145,7 @@ class Draw:
     def layout(
         self, shape: Sequence[int], dtype: "np.dtype[Any]", overlaps: bool = True
     ) -> tuple[tuple[int, ...], int, int]:
-        """Strides, the first element's offset in bytes, and how many bytes that takes.
+        """Strides, the offset of the first element, and the size of the memory, all in bytes.
 
         With `overlaps` a dimension may have a stride of 0.
         """
@@ -160,20 +161,20 @@ class Draw:
             elif self.chance(0.3):
                 self.random.shuffle(order)
             found, step = [0] * ndim, itemsize
-            plain = chance < 0.7
+            is_dense = chance < 0.7
             for axis in reversed(order):
-                factor = 1 if plain else self.choice((1, 1, 1, 1, 2, 3, -1, -1, -2))
+                factor = 1 if is_dense else self.choice((1, 1, 1, 1, 2, 3, -1, -1, -2))
                 found[axis] = factor * step
                 step *= abs(factor) * max(shape[axis], 1)
-                if not plain and self.chance(0.3):
+                if not is_dense and self.chance(0.3):
                     step += itemsize * (1 + self.below(4))
-                if overlaps and not plain and self.chance(0.07):
+                if overlaps and not is_dense and self.chance(0.07):
                     found[axis] = 0
-                elif not plain and self.chance(0.01) and itemsize > 1:
-                    step += itemsize // 2  # a row that begins between two elements
+                elif not is_dense and self.chance(0.01) and itemsize > 1:
+                    step += itemsize // 2  # rows are misaligned
             strides = tuple(found)
         low, high = reach(shape, strides, itemsize)
-        return strides, low, max(low + high, itemsize)  # NumPy's empty arrays have memory, too
+        return strides, low, max(low + high, itemsize)  # as in NumPy, empty arrays have memory
 
     def array(
         self,
@@ -183,14 +184,14 @@ class Draw:
         overlaps: bool = True,
         swapped: bool = True,
     ) -> Array:
-        """An array with values, in a memory of its own."""
+        """An array of random values, in a memory of its own."""
         if swapped and dtype.itemsize > 1 and self.chance(0.03):
             dtype = dtype.newbyteorder()
         strides, offset, size = self.layout(shape, dtype, overlaps)
         shift = 0
         if dtype.itemsize > 1 and 0 not in shape and self.chance(0.03):
             shift = self.choice((1, dtype.itemsize // 2))
-        if dtype.kind == "O":  # Python's objects lie in memory of NumPy's alone
+        if dtype.kind == "O":  # only NumPy may allocate memory for objects
             return self._object(shape, dtype)
         memory = poison(dtype, size + 2 * shift)
         found = Array(len(self.memories), dtype, tuple(shape), strides, offset + shift)
@@ -218,14 +219,14 @@ class Draw:
             kinds.append("scalar")
         return array._replace(kind=self.choice(kinds))
 
-    def turned(self, array: Array) -> Array:
-        """The same elements, the last two axes swapped."""
+    def transposed(self, array: Array) -> Array:
+        """A view with the last two axes swapped."""
         shape, strides = array.shape, array.strides
         swapped = (*shape[:-2], shape[-1], shape[-2]), (*strides[:-2], strides[-1], strides[-2])
         return array._replace(shape=swapped[0], strides=swapped[1], kind="array")
 
     def out(self, shape: Sequence[int], dtype: "np.dtype[Any]", near: Sequence[Array]) -> Any:
-        """Where a result goes that has this shape and dtype; most often it fits."""
+        """An `out` argument for a result of this shape and dtype; it mostly fits."""
         chance = self.random.random()
         if chance < 0.02:
             return self.choice((None, 3, [1.0]))
@@ -246,7 +247,7 @@ class Draw:
         return found
 
     def overlapping(self, shape: Sequence[int], dtype: "np.dtype[Any]", other: Array) -> Array:
-        """An array in the memory of another one, which grows for it."""
+        """An array that overlaps another one, in the same memory, which grows for it."""
         same = tuple(shape) == other.shape and dtype == other.dtype and self.chance(0.4)
         if same and is_injective(other):
             return other._replace(kind="array")
@@ -256,7 +257,7 @@ class Draw:
         start -= (start - other.offset) % dtype.itemsize if self.chance(0.9) else 0
         start = max(start, 0)
         memory.extend(poison(dtype, max(start + size - len(memory), 0)))
-        memory.extend(bytes(-len(memory) % 16))  # aligned alike in any memory
+        memory.extend(bytes(-len(memory) % 16))  # the same alignment at either end of an area
         return Array(other.memory, dtype, tuple(shape), strides, start + offset)
 
     def call(

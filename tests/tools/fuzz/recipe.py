@@ -1,4 +1,4 @@
-"""Arrays and calls as recipes: made as often as needed, in any memory, and printed as a program."""
+"""Recipes of arrays and calls: they can be made in any memory, and printed as a program."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -10,15 +10,16 @@ import numpy as np
 
 from nkblas.codegen.lowering.guard_pages import Area
 
-Live = Any
+ArrayLike = Any
+"""An array, or another object that a function takes as one."""
 
 
 class Sub(np.ndarray):
-    """A subclass that adds nothing."""
+    """A trivial subclass."""
 
 
-class Arrayish:
-    """What is no array, and becomes one."""
+class Convertible:
+    """An object that is no array but converts to one."""
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
@@ -28,18 +29,19 @@ class Arrayish:
 
 
 class Array(NamedTuple):
-    """An array in one of a call's memories.
+    """The recipe of an array in one of the memories of a call.
 
     Attributes
     ----------
     memory : int
+        Index of the memory.
     dtype : dtype
     shape, strides : tuple of int
     offset : int
-        Bytes from the memory's begin to the first element.
+        Bytes from the start of the memory to the first element.
     kind : str
-        What it is given as: "array", "read-only", "matrix", "masked", "sub", "object", "list",
-        "arrayish" or "scalar".
+        The kind of argument: "array", "read-only", "matrix", "masked", "sub", "object", "list",
+        "arrayish" (a `Convertible`) or "scalar".
     """
 
     memory: int
@@ -50,11 +52,11 @@ class Array(NamedTuple):
     kind: str = "array"
 
     def bare(self, memories: Sequence[Any]) -> np.ndarray:
-        """The elements, in NumPy's own class."""
+        """The array as a plain `ndarray`."""
         return np.ndarray(self.shape, self.dtype, memories[self.memory], self.offset, self.strides)
 
-    def live(self, memories: Sequence[Any]) -> Live:
-        """What is handed over."""
+    def make(self, memories: Sequence[Any]) -> ArrayLike:
+        """The argument of the call, of the given kind."""
         array = self.bare(memories)
         if self.kind == "array":
             return array
@@ -74,9 +76,10 @@ class Array(NamedTuple):
             return array.tolist()
         if self.kind == "scalar":
             return array[()]
-        return Arrayish(array)
+        return Convertible(array)
 
     def code(self) -> str:
+        """A Python expression of the argument."""
         dtype = self.dtype.str if is_numpys(self.dtype) else self.dtype.name
         place = f"{dtype!r}, m{self.memory}, {self.offset}, {self.strides}"
         if self.dtype.byteorder not in "=|" and not is_numpys(self.dtype):
@@ -93,7 +96,7 @@ class Array(NamedTuple):
 
 
 def each(function: Callable[[Array], Any], value: Any) -> Any:
-    """A value with the arrays in it replaced."""
+    """A value with `function` applied to the arrays in it."""
     if isinstance(value, Array):
         return function(value)
     if type(value) in (list, tuple):
@@ -102,18 +105,19 @@ def each(function: Callable[[Array], Any], value: Any) -> Any:
 
 
 class Call(NamedTuple):
-    """A call of a public function.
+    """The recipe of a call of a public function.
 
     Attributes
     ----------
     function : str
     args, kwargs
-        With `Array` for arrays, also in lists and tuples.
+        The arguments, with an `Array` for each array, also in lists and tuples.
     memories : list of bytes
+        The initial contents of the memories.
     mode : str
-        Which values the arrays have, of `VALUES`.
+        The kind of values, one of `VALUES`.
     depth : int
-        How many products an element is the sum of, at most.
+        Upper bound on the number of products that are summed up in an element.
     """
 
     function: str
@@ -124,28 +128,28 @@ class Call(NamedTuple):
     depth: int = 1
 
     def arguments(self, memories: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
-        """Live ones, in memories that hold what `memories` does."""
+        """The arguments, in memories that hold the contents of `self.memories`."""
 
-        def live(array: Array) -> Live:
-            return array.live(memories)
+        def make(array: Array) -> ArrayLike:
+            return array.make(memories)
 
-        args = [each(live, value) for value in self.args]
-        return args, {name: each(live, value) for name, value in self.kwargs.items()}
+        args = [each(make, value) for value in self.args]
+        return args, {name: each(make, value) for name, value in self.kwargs.items()}
 
     def arrays(self) -> list[Array]:
-        """All of them."""
+        """The arrays among the arguments."""
         found: list[Array] = []
         for value in (*self.args, *self.kwargs.values()):
             each(found.append, value)
         return found
 
     def code(self) -> str:
-        """A program that makes the call, or about that."""
-        places: dict[str, str] = {}
+        """A program that makes the call, or a similar one."""
+        names: dict[str, str] = {}
 
         def text(value: Any) -> str:
             if isinstance(value, Array):
-                return places.setdefault(value.code(), f"x{len(places)}")
+                return names.setdefault(value.code(), f"x{len(names)}")
             if type(value) is list:
                 return f"[{', '.join(map(text, value))}]"
             if type(value) is tuple:
@@ -153,11 +157,11 @@ class Call(NamedTuple):
             return f"np.{value!r}" if isinstance(value, np.dtype) else repr(value)
 
         args = list(map(text, self.args))
-        name = self.function
-        if name in ("pack", "packed_gemm"):
-            name = {"pack": "matmul", "packed_gemm": "gemm"}[name]
+        function = self.function
+        if function in ("pack", "packed_gemm"):
+            function = {"pack": "matmul", "packed_gemm": "gemm"}[function]
             args[1] = f"nkblas.pack({args[1]})"
-        module = "nkblas.blas" if name[1:] in ("gemm", "gemv") else "nkblas"
+        module = "nkblas.blas" if function[1:] in ("gemm", "gemv") else "nkblas"
         given = [*args, *(f"{k}={text(v)}" for k, v in self.kwargs.items())]
         lines = [
             "import ml_dtypes, numpy as np, nkblas",
@@ -167,19 +171,20 @@ class Call(NamedTuple):
                 else f"m{i} = bytearray({len(m)})  # too long to be printed: see the case"
                 for i, m in enumerate(self.memories)
             ),
-            *(f"{name} = {code}" for code, name in places.items()),
-            f"{module}.{name}({', '.join(given)})",
+            *(f"{name} = {code}" for code, name in names.items()),
+            f"{module}.{function}({', '.join(given)})",
         ]
         return "\n".join(lines)
 
 
 # --- values ---
 
-POOL = 1 << 16
+POOL_SIZE = 1 << 16
+"""Values of each dtype and mode from which arrays take their elements."""
 
 
-def _integers(generator: np.random.Generator, dtype: "np.dtype[Any]", size: int) -> np.ndarray:
-    """Small ones, of which sums are exact in every float; any, where they wrap."""
+def _draw_integers(generator: np.random.Generator, dtype: "np.dtype[Any]", size: int) -> np.ndarray:
+    """Any integers in integer dtypes, which wrap; else small ones, whose sums are exact."""
     if dtype.kind in "iu":
         info = np.iinfo(dtype)
         return generator.integers(info.min, info.max, size, dtype.newbyteorder("="), endpoint=True)
@@ -192,25 +197,28 @@ def _integers(generator: np.random.Generator, dtype: "np.dtype[Any]", size: int)
 
 
 def is_numpys(dtype: "np.dtype[Any]") -> bool:
-    """Whether a type is NumPy's own."""
+    """Whether a dtype is NumPy's own."""
     return dtype.num < 256
 
 
-def _finfo(dtype: "np.dtype[Any]") -> Any:
-    return np.finfo(dtype) if is_numpys(dtype) else ml_dtypes.finfo(dtype)
+def finfo(dtype: "np.dtype[Any]") -> Any:
+    """The limits of a float dtype, NumPy's own or not."""
+    if not is_numpys(dtype):
+        return ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call, unused-ignore]
+    return np.finfo(dtype)
 
 
-def _reals(
+def _draw_reals(
     generator: np.random.Generator, dtype: "np.dtype[Any]", size: int, mode: str
 ) -> np.ndarray:
-    """Floats of a mode, as longdouble or float64."""
+    """Floats of a mode other than "exact", as longdouble or float64."""
     values = generator.standard_normal(size)
-    info = _finfo(dtype)
+    info = finfo(dtype)
     low, high = int(np.log2(info.smallest_normal)), int(np.log2(info.max))
     if mode == "rounded":
         spread = min(10, (high - 10) // 2) if high > 12 else 1
         return np.ldexp(values, generator.integers(-max(spread, 1), max(spread, 1) + 1, size))
-    if mode == "tiny":  # products around the smallest number
+    if mode == "tiny":  # products are near the smallest number
         if high > 12:
             return np.ldexp(values, generator.integers(low // 2 - 12, low // 2 + 12, size))
         return np.ldexp(values, generator.integers(low - 3, low + 4, size))
@@ -218,7 +226,7 @@ def _reals(
     values = np.ldexp(values, generator.integers(-3, 4, size)).astype(np.longdouble)
     which = generator.random(size)
     smallest, largest = info.smallest_subnormal, info.max
-    if dtype.name == "bfloat16":  # whose instructions take subnormal numbers for zero
+    if dtype.name == "bfloat16":  # its instructions flush subnormal numbers to zero
         smallest = info.smallest_normal
     specials = [np.inf, -np.inf, np.nan, 0.0, -0.0, largest, -largest, smallest, largest / 2]
     for i, special in enumerate(specials):
@@ -226,46 +234,46 @@ def _reals(
     return values
 
 
-def _make(dtype: "np.dtype[Any]", mode: str) -> np.ndarray:
+def _make_pool(dtype: "np.dtype[Any]", mode: str) -> np.ndarray:
     generator = np.random.default_rng([dtype.num, ord(mode[0])])
     if dtype.name in ("int4", "uint4"):
-        return generator.integers(0, 2, POOL).astype(dtype)
+        return generator.integers(0, 2, POOL_SIZE).astype(dtype)
     if mode == "exact" or dtype.kind in "iub":
-        return _integers(generator, dtype, POOL)
+        return _draw_integers(generator, dtype, POOL_SIZE)
     if dtype.kind not in "fcV" or dtype.type is np.void or dtype.name == "float8_e8m0fnu":
-        return np.zeros(POOL, dtype)
+        return np.zeros(POOL_SIZE, dtype)
     real = np.zeros(0, dtype).real.dtype if dtype.kind == "c" else dtype
     with np.errstate(all="ignore"):
         if dtype.kind == "c":
-            values = np.empty(POOL, dtype)
-            values.real = _reals(generator, real, POOL, mode)
-            values.imag = _reals(generator, real, POOL, mode)
+            values = np.empty(POOL_SIZE, dtype)
+            values.real = _draw_reals(generator, real, POOL_SIZE, mode)
+            values.imag = _draw_reals(generator, real, POOL_SIZE, mode)
             return values
-        values = _reals(generator, dtype, POOL, mode)
+        values = _draw_reals(generator, dtype, POOL_SIZE, mode)
         return values.astype("f8").astype(dtype) if not is_numpys(dtype) else values.astype(dtype)
 
 
 _pools: dict[tuple[Any, str], np.ndarray] = {}
 
 VALUES = ("exact", "rounded", "special", "tiny")
-"""Whole numbers; of moderate size; some infinite, NaN or near the largest; near the smallest."""
+"""Modes: integers; floats of moderate size; some infinities, NaNs and extremes; tiny floats."""
 
 
 def values(draw: random.Random, dtype: "np.dtype[Any]", mode: str, size: int) -> np.ndarray:
-    """So many values."""
+    """`size` values of a dtype and mode."""
     key = dtype, mode
     pool = _pools.get(key)
     if pool is None:
         native = dtype.newbyteorder("=")
-        pool = _pools[key] = _make(native, mode)
-    if size > POOL:
+        pool = _pools[key] = _make_pool(native, mode)
+    if size > POOL_SIZE:
         return np.resize(pool, size)
-    start = int(draw.random() * (POOL - size))
+    start = int(draw.random() * (POOL_SIZE - size))
     return pool[start : start + size]
 
 
 def poison(dtype: "np.dtype[Any]", length: int) -> bytearray:
-    """Bytes that show in a result, if they are read as elements."""
+    """Bytes that are seen in a result which reads them as elements."""
     byte = 0x7F if dtype.kind in "iu" else 0x01 if dtype.kind == "b" else 0xFF
     return bytearray([byte]) * length
 
@@ -274,7 +282,7 @@ def poison(dtype: "np.dtype[Any]", length: int) -> bytearray:
 
 
 class Fences:
-    """Memories that end, or begin, where no page can be touched."""
+    """Memories that end, or begin, at a page without access."""
 
     SIZE = 1 << 17
     COUNT = 10
@@ -283,7 +291,7 @@ class Fences:
         self._areas = [Area(self.SIZE) for _ in range(self.COUNT)]
 
     def hold(self, memories: Sequence[bytes], at_end: int) -> list[Any]:
-        """Memories with these contents; bit i of `at_end` is whether the i-th ends at a fence."""
+        """Memories with these contents; bit i of `at_end`: memory i ends at the page."""
         found: list[Any] = []
         for i, content in enumerate(memories):
             size = len(content)
@@ -291,14 +299,15 @@ class Fences:
                 found.append(bytearray(content))
                 continue
             begin = self.SIZE - size if at_end >> i & 1 else 0
-            part = memoryview(self._areas[i].memory)[begin : begin + size]
+            area: Any = self._areas[i].memory
+            part = memoryview(area)[begin : begin + size]
             part[:] = content
             found.append(part)
         return found
 
 
 def reach(shape: Sequence[int], strides: Sequence[int], itemsize: int) -> tuple[int, int]:
-    """The bytes before the first element, and from there on, that an array takes."""
+    """Bytes of an array before its first element, and from its first element on."""
     low, high = 0, itemsize
     for length, stride in zip(shape, strides, strict=True):
         if length == 0:
@@ -311,7 +320,7 @@ def reach(shape: Sequence[int], strides: Sequence[int], itemsize: int) -> tuple[
 
 
 def dense(shape: Sequence[int], itemsize: int, order: Sequence[int] = ()) -> tuple[int, ...]:
-    """Strides of an array that lies without gaps; the last axis of `order` has the shortest."""
+    """Strides of an array without gaps; the last axis of `order` has the smallest one."""
     strides, step = [0] * len(shape), itemsize
     for axis in reversed(order or range(len(shape))):
         strides[axis] = step
@@ -320,7 +329,7 @@ def dense(shape: Sequence[int], itemsize: int, order: Sequence[int] = ()) -> tup
 
 
 def is_injective(array: Array) -> bool:
-    """Whether no two elements share bytes, as far as sorted strides tell."""
+    """Whether no two elements share bytes, by a test that may say False of some such arrays."""
     pairs = sorted(
         (abs(stride), length)
         for stride, length in zip(array.strides, array.shape, strict=True)

@@ -1,9 +1,9 @@
-"""The suite "store": damaged files in a cache folder, and what their readers make of them.
+"""The suite "store": damaged files in a cache folder, and how they are read.
 
-Files of a few kernels and plans are changed by hand: bits, lengths, contents that are swapped,
-fields of records, words of plans, kinds and modes of files. Readers may raise nothing but what they
-say, a kernel comes from its own bytes or not at all, a plan that is read can be run, what was not
-touched stays, and ``nkblas cache verify`` mends.
+The files of a few kernels and plans are damaged: bits, lengths, swapped contents, fields of
+records, words of plans, kinds and modes of files. Readers may raise only the errors that they
+document, a kernel is read from its own bytes or not at all, a plan that is read can be run, files
+that were not damaged stay, and ``nkblas cache verify`` repairs the folder.
 """
 
 import contextlib
@@ -37,6 +37,7 @@ from nkblas.system.lock import planning_lock
 from .case import Wrong
 
 BATCH = 10_000
+"""Cases that share the files and a process."""
 
 SPECS: list[KernelSpec] = [
     Microkernel("avx2", "float32", 6, 16, "row", False),
@@ -46,21 +47,22 @@ SPECS: list[KernelSpec] = [
 ]
 SHAPES = ("20x33x48:f32", "64x64x64:f64", "5x17x9:f32:rcr", "40x40x40:f32:columns+relu")
 FOREIGN = {"kernels/notes.txt": b"the user's own\n", "plans/todo.md": b"tune more\n"}
-"""Files that are none of nkblas's."""
+"""Files in the cache folder that are not nkblas's."""
 
-OTHERS = (
+EXTRA_FILES = (
     *("kernels/lock", "kernels/.{key}.so.0123abcd", "kernels/.{key}.json.abcd0123"),
     *("kernels/{key}.so", "kernels/{key}.json", "plans/.{machine}.txt.00112233"),
     *("plans/{other}.txt", "plans/lock"),
 )
-"""Names of nkblas's under which there may be a file too many."""
+"""Names of additional files, such as nkblas itself uses."""
 
 Step = Callable[[random.Random], str]
+"""A check of one case; its fault, or empty."""
 
-COMPILED = 4
-"""Kernels that a batch may compile, to run plans that it read."""
+MAX_COMPILED = 4
+"""Kernels that a batch may compile, to run plans that it has read."""
 
-JSON = (
+JSON_VALUES: tuple[Any, ...] = (
     *(None, True, -1, 0, 1.5, 10**30, "", "x", "\ud800", "é", [], {}, [[]], {"kind": "Pack"}),
     *(float("inf"), float("nan"), "float32", "row", "Microkernel"),
 )
@@ -81,15 +83,16 @@ PROBLEMS = (
 
 
 class Cases:
-    """Runs cases of a batch, each with the same files before it."""
+    """Runs the cases of a batch, each on the same files."""
 
     def __init__(self, seed: int, batch: int) -> None:
         self.seed = seed
         draw = random.Random(f"{seed}/{batch}")
-        self.mine = kernels.kernels.store and kernels.kernels  # of the folder that this process has
+        assert kernels.kernels.store  # opened now, in the folder of this process
+        self.process_kernels = kernels.kernels
         self.compiled = 0
-        self._above = tempfile.TemporaryDirectory()
-        self.folder = Path(self._above.name, "cache")
+        self._parent = tempfile.TemporaryDirectory()
+        self.folder = Path(self._parent.name, "cache")
         os.environ["NKBLAS_CACHE_DIR"] = str(self.folder)
         self.store = Store(self.folder)
         self.libraries = {
@@ -113,21 +116,21 @@ class Cases:
             str(path.relative_to(self.folder)): path.read_bytes()
             for path in self.folder.glob("*/*")
         }
-        kernels.open_library = self._open_library
+        kernels_module.open_library = self._open_library
         self._opened: list[tuple[KernelSpec, bytes]] = []
 
     def _open_library(self, spec: KernelSpec, library: bytes) -> int:
         self._opened.append((spec, library))
         return 1
 
-    # --- a case ---
+    # ---- one case
 
     def run(self, number: int) -> Wrong | None:
-        """One case."""
+        """Run one case."""
         draw = random.Random(f"{self.seed}/{number}")
         self._restore()
         damage = Damage(draw, self.folder, self.files, self.plan_file.name)
-        what = damage.several()
+        changes = damage.apply_several()
         self.touched = damage.touched
         self._opened.clear()
         why = ""
@@ -137,19 +140,19 @@ class Cases:
             why = traceback.format_exc()
         if not why:
             return None
-        return Wrong(f"store {self.seed} {number}", f"after {'; '.join(what)}: {why}", "")
+        return Wrong(f"store {self.seed} {number}", f"after {'; '.join(changes)}: {why}", "")
 
     def _restore(self) -> None:
-        """The folder as it is before each case."""
+        """Restore the folder to its state before each case."""
         os.chmod(self.folder, 0o700)
-        for above in ("kernels", "plans"):
-            folder = self.folder / above
+        for name in ("kernels", "plans"):
+            folder = self.folder / name
             if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
                 folder.unlink()
             folder.mkdir(0o700, exist_ok=True)
             folder.chmod(0o700)
             for entry in list(os.scandir(folder)):
-                content = self.files.get(f"{above}/{entry.name}")
+                content = self.files.get(f"{name}/{entry.name}")
                 found = entry.stat(follow_symlinks=False)
                 if content is None or not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
                     if entry.is_dir(follow_symlinks=False):
@@ -169,54 +172,61 @@ class Cases:
 
     def _check(self, draw: random.Random) -> str:
         before = self._intact_lines()
-        shares = (self._kernels, 1), (self._plans, 0.7), (self._listing, 0.1), (self._keep, 0.2)
-        steps: list[Step] = [step for step, share in shares if draw.random() < share]
+        shares: tuple[tuple[Step, float], ...] = (
+            (self._check_kernels, 1),
+            (self._check_plans, 0.7),
+            (self._check_listing, 0.1),
+            (self._check_saving, 0.2),
+        )
+        steps = [step for step, share in shares if draw.random() < share]
         draw.shuffle(steps)
         for step in steps:
             if why := step(draw):
                 return why
-        if draw.random() < 0.6 and (why := self._verify(draw, before)):
+        if draw.random() < 0.6 and (why := self._check_verify(draw, before)):
             return why
-        return self._end(draw) if draw.random() < 0.2 else ""
+        return self._check_emptying(draw) if draw.random() < 0.2 else ""
 
-    # --- what is to hold ---
+    # ---- checks
 
-    def _kernels(self, draw: random.Random) -> str:
-        any_one = draw.choice(SPECS)
+    def _check_kernels(self, draw: random.Random) -> str:
+        """The store reads each kernel from its own bytes, or not at all."""
+        any_spec = draw.choice(SPECS)
         for spec in SPECS:
             key = self.store.key(spec)
-            if spec is not any_one and not any(key in name for name in self.touched):
+            if spec is not any_spec and not any(key in name for name in self.touched):
                 continue
             right = self.libraries[key]
             if type(self.store.has(spec)) is not bool:
                 return "has() is no bool"
             got = self.store.get(key)
-            whole = not {f"kernels/{key}.so", f"kernels/{key}.json"} & self.touched
-            if got is None and whole and not self.closed:
-                return f"the whole kernel {key} is not found"
+            is_damaged = {f"kernels/{key}.so", f"kernels/{key}.json"} & self.touched
+            if got is None and not is_damaged and not self.is_folder_touched:
+                return f"the undamaged kernel {key} is not found"
             if got is not None and got != right:
                 return f"kernel {key} is read from other bytes"
             try:
                 self.store.read(key)
             except (OSError, ValueError):
                 if got is not None:
-                    return f"kernel {key} is got, and not read"
+                    return f"get() finds kernel {key}, and read() does not"
             self.store.is_locked(key)
-            mine = Kernels()
-            mine._store = self.store
-            loaded = mine._load_from_store(spec)
+            reader = Kernels()
+            reader._store = self.store
+            loaded = reader._load_from_store(spec)
             if loaded != (got is not None):
-                return f"kernel {key} is loaded, or not"
+                return f"kernel {key} is loaded, and get() does not find it, or the reverse"
         if any(self.libraries[self.store.key(spec)] != library for spec, library in self._opened):
             return "other bytes were loaded"
         return ""
 
     @property
-    def closed(self) -> bool:
-        """Whether the kernels' folder may not be read."""
+    def is_folder_touched(self) -> bool:
+        """Whether the kernels' folder may be refused."""
         return bool({"", "kernels"} & self.touched)
 
-    def _plans(self, draw: random.Random) -> str:
+    def _check_plans(self, draw: random.Random) -> str:
+        """Undamaged plans are read; a plan that is read can be run."""
         measured = measured_plans.Plans()
         lines = self._intact_lines()
         for problem, right in self.plans.items():
@@ -237,7 +247,7 @@ class Cases:
         return ""
 
     def _intact_lines(self) -> set[str]:
-        """Lines of plans that are there as they were, and hold."""
+        """The undamaged lines of plans that are the last ones of their problems."""
         name = f"plans/{self.plan_file.name}"
         if {"", "plans"} & self.touched or not self._is_readable(self.plan_file):
             return set()
@@ -254,6 +264,7 @@ class Cases:
         return found
 
     def _is_readable(self, path: Path) -> bool:
+        """Whether a file is an ordinary one that nkblas trusts."""
         try:
             found = path.lstat()
         except OSError:
@@ -262,20 +273,20 @@ class Cases:
         return regular and found.st_size < 1 << 20
 
     def _run(self, plan: Plan) -> str:
-        """Multiply by a plan, if there are kernels for it."""
+        """Multiply by a plan, if it needs few kernels to be compiled."""
         problem = plan.problem
         if problem.m * problem.n * problem.k > 1 << 20 or problem.epilogue:
             return ""
-        missing = sum(not self.mine.is_available(spec) for spec in plan.kernels)
-        if self.compiled + missing > COMPILED:
+        missing = sum(not self.process_kernels.is_available(spec) for spec in plan.kernels)
+        if self.compiled + missing > MAX_COMPILED:
             return ""
         self.compiled += missing
-        kernels.open_library = _open_library
+        kernels_module.open_library = _open_library
         try:
             with planning_lock():
                 plan_table.insert(plan)
         finally:
-            kernels.open_library = self._open_library
+            kernels_module.open_library = self._open_library
         a, b = (
             (np.arange(rows * columns) % 7 - 3.0).astype(problem.dtype).reshape(rows, columns)
             for rows, columns in ((problem.m, problem.k), (problem.k, problem.n))
@@ -285,7 +296,8 @@ class Cases:
             return f"a wrong product by {plan}"
         return ""
 
-    def _listing(self, draw: random.Random) -> str:
+    def _check_listing(self, draw: random.Random) -> str:
+        """Listing and exporting raise no other error than OSError."""
         with contextlib.suppress(OSError):
             maintenance.kernels(self.store)
         with contextlib.suppress(OSError):
@@ -293,79 +305,81 @@ class Cases:
                 with contextlib.suppress(OSError):
                     maintenance.read_plans(path, isa, cpu)
         if draw.random() < 0.05:
-            return self._command("list", (0, 1)) or self._command("export", (0, 1), "-")
+            return self._run_command("list", (0, 1)) or self._run_command("export", (0, 1), "-")
         return ""
 
-    def _command(self, name: str, statuses: tuple[int, ...], *arguments: str) -> str:
+    def _run_command(self, name: str, statuses: tuple[int, ...], *arguments: str) -> str:
+        """Run ``nkblas cache``; the fault if its status is not one of these."""
         output = io.StringIO()
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             status = command_line.main(["cache", name, *arguments])
         return "" if status in statuses else f"nkblas cache {name} ends with {status}"
 
-    def _keep(self, draw: random.Random) -> str:
-        """A plan that is measured now."""
+    def _check_saving(self, draw: random.Random) -> str:
+        """A new measured plan is saved, is read again, and replaces no other one."""
         problem = Problem("float64", 3 + draw.randrange(50), 20, 30)
         plan = cost_model.cheapest_plan(problem, cpu)._replace(nanoseconds=1000.0)
         lines = self._intact_lines()
         if lines and not self.plan_file.read_bytes().endswith(b"\n"):
-            lines = set()  # what is torn becomes a line, and may be a later one of the same problem
+            lines = set()  # the torn line is completed, and may replace an earlier line
         measured = measured_plans.Plans()
         measured.save(plan, cpu)
         found = measured.find(problem, cpu)
         if found is None or found.schedule != plan.schedule:
-            return f"{measured_plans.to_line(plan)} is kept, and read as {found}"
+            return f"{measured_plans.to_line(plan)} is saved, and read as {found}"
         if lines - self._intact_lines():
-            return "a plan that is kept takes others away"
+            return "saving a plan removes others"
         return ""
 
-    def _verify(self, draw: random.Random, lines: set[str]) -> str:
-        """It mends, and nothing else."""
+    def _check_verify(self, draw: random.Random, lines: set[str]) -> str:
+        """`verify` repairs the folder, and changes nothing else; `lines` are undamaged plans."""
         try:
-            if draw.random() < 0.01 and (why := self._command("verify", (0, 1))):
+            if draw.random() < 0.01 and (why := self._run_command("verify", (0, 1))):
                 return why
-            told = [str(fault) for fault in maintenance.verify(self.store, cpu)]
+            faults = [str(fault) for fault in maintenance.verify(self.store, cpu)]
             again = [str(fault) for fault in maintenance.verify(self.store, cpu)]
         except OSError:
-            if not self.unmendable:
+            if not self.is_unrepairable:
                 raise
             return ""
-        if self.unmendable:
+        if self.is_unrepairable:
             return ""
         if again:
-            return f"verify found {told}, and again {again}"
-        for name, content in self.files.items():
-            folder = name.partition("/")[0]
-            path = self.folder / name
-            if {"", folder, name} & self.touched or path.suffix == ".txt":
-                continue
-            if name.endswith((".so", ".json")):
-                partner = f"{name.rpartition('.')[0]}.{'json' if name.endswith('.so') else 'so'}"
-                if partner in self.touched:
-                    continue
-            if not path.exists() or path.read_bytes() != content:
-                return f"verify takes {name} away, which was not touched"
-        for name, content in FOREIGN.items():
-            if {"", name.partition("/")[0], name} & self.touched:
-                continue
-            if (self.folder / name).read_bytes() != content:
-                return f"verify changes {name}"
-        now = set(measured_plans.read(str(self.plan_file)))
-        lost = {line.partition(" ")[0] for line in lines} - now
+            return f"verify found {faults}, and again {again}"
+        why = self._check_untouched_kernels() or self._check_foreign_files()
+        if why:
+            return f"after verify {why}"
+        remaining = set(measured_plans.read(str(self.plan_file)))
+        lost = {line.partition(" ")[0] for line in lines} - remaining
         if lost and not {"", "plans"} & self.touched:
-            return f"verify takes the plans of {lost} away"
+            return f"verify removes the plans of {lost}"
         for spec in SPECS:
             got = self.store.get(self.store.key(spec))
             if got is not None and got != self.libraries[self.store.key(spec)]:
                 return "after verify other bytes are read"
         return ""
 
+    def _check_untouched_kernels(self) -> str:
+        """The files of undamaged kernels are unchanged."""
+        for name, content in self.files.items():
+            path = self.folder / name
+            if {"", name.partition("/")[0], name} & self.touched or path.suffix == ".txt":
+                continue
+            if name.endswith((".so", ".json")):
+                partner = path.with_suffix(".json" if path.suffix == ".so" else ".so")
+                if str(partner.relative_to(self.folder)) in self.touched:
+                    continue
+            if not path.exists() or path.read_bytes() != content:
+                return f"{name} is changed"
+        return ""
+
     @property
-    def unmendable(self) -> bool:
-        """Whether somebody put a folder with files of its own in a file's place."""
+    def is_unrepairable(self) -> bool:
+        """Whether a folder with files replaces a file: `verify` does not remove it."""
         return "full" in self.touched
 
-    def _end(self, draw: random.Random) -> str:
-        """What empties the folder."""
+    def _check_emptying(self, draw: random.Random) -> str:
+        """Shrinking, pruning or clearing the folder leaves other files alone."""
         chance = draw.random()
         try:
             if chance < 0.4:
@@ -375,30 +389,38 @@ class Cases:
             else:
                 maintenance.clear(self.store)
                 left = [name for name in self.files if name not in FOREIGN]
-                if any((self.folder / name).is_file() for name in left) and not self.unmendable:
+                if (
+                    any((self.folder / name).is_file() for name in left)
+                    and not self.is_unrepairable
+                ):
                     return "clear leaves files"
         except OSError:
-            if not self.unmendable and not {"", "kernels", "plans"} & self.touched:
+            if not self.is_unrepairable and not {"", "kernels", "plans"} & self.touched:
                 raise
+        return self._check_foreign_files()
+
+    def _check_foreign_files(self) -> str:
+        """Files that are not nkblas's are unchanged."""
         for name, content in FOREIGN.items():
             if {"", name.partition("/")[0], name} & self.touched:
                 continue
             if (self.folder / name).read_bytes() != content:
-                return f"{name} is not what it was"
+                return f"{name} is changed"
         return ""
 
 
-_open_library = kernels.open_library
+kernels_module: Any = kernels
+_open_library = kernels_module.open_library
 
 
 class Damage:
-    """Changes files by hand.
+    """Random damage of files.
 
     Attributes
     ----------
     touched : set of str
-        Names of the files that are other than before; of a folder that is open to others, too;
-        "full" if a folder with something in it is in a file's place.
+        Names of the files that are changed, and of folders whose mode is; "full" if a file is
+        replaced by a folder that is not empty.
     """
 
     def __init__(
@@ -408,43 +430,45 @@ class Damage:
         self.machine = machine.removesuffix(".txt")
         self.touched: set[str] = set()
 
-    def several(self) -> list[str]:
-        """Some changes; what they are."""
+    def apply_several(self) -> list[str]:
+        """Make some changes; their descriptions."""
         count = self.draw.choices((0, 1, 2, 3, 6), (3, 60, 22, 10, 5))[0]
-        return [self.one() for _ in range(count)]
+        return [self.apply_one() for _ in range(count)]
 
-    def one(self) -> str:
+    def apply_one(self) -> str:
+        """Make one change; its description."""
         draw = self.draw
         chance = draw.random()
         if chance < 0.02:
-            return self._folder()
+            return self._change_folder()
         if chance < 0.1:
-            return self._too_many()
-        mine = [name for name in self.files if name not in FOREIGN]
-        texts = [name for name in mine if name.endswith((".json", ".txt"))]
-        plans_ = [name for name in mine if name.endswith(".txt")]
-        name = draw.choice(draw.choice((mine, texts, plans_)))
+            return self._add_file()
+        own_files = [name for name in self.files if name not in FOREIGN]
+        texts = [name for name in own_files if name.endswith((".json", ".txt"))]
+        plan_files = [name for name in own_files if name.endswith(".txt")]
+        name = draw.choice(draw.choice((own_files, texts, plan_files)))
         self.touched.add(name)
         path = self.folder / name
         if not path.parent.is_dir():
             return f"{name}: gone"
         if chance < 0.22:
-            return self._kind(name, path)
+            return self._change_kind(name, path)
         if path.is_symlink() or path.exists() != path.is_file():
-            return f"{name}: no file any more"
+            return f"{name}: no longer a file"
         content = self.files[name]
         if path.exists() and path.stat().st_size < 1 << 20:
             content = path.read_bytes()
         if chance < 0.6 and name.endswith(".json"):
-            content, what = self._record(content)
+            content, change = self._change_record(content)
         elif chance < 0.75 and name.endswith(".txt"):
-            content, what = self._lines(content)
+            content, change = self._change_lines(content)
         else:
-            content, what = self._bytes(content)
+            content, change = self._change_bytes(content)
         path.write_bytes(content)
-        return f"{name}: {what}"
+        return f"{name}: {change}"
 
-    def _bytes(self, content: bytes) -> tuple[bytes, str]:
+    def _change_bytes(self, content: bytes) -> tuple[bytes, str]:
+        """Change bytes of a file."""
         draw = self.draw
         changed = bytearray(content)
         size = len(changed)
@@ -476,23 +500,23 @@ class Damage:
             del changed[place:end]
         return bytes(changed), kind
 
-    def _record(self, content: bytes) -> tuple[bytes, str]:
-        """Change a field of a record."""
+    def _change_record(self, content: bytes) -> tuple[bytes, str]:
+        """Change a field of a record, or its JSON."""
         draw = self.draw
         try:
             record = json.loads(content)
             fields: Any = draw.choice((record, record, record["spec"]))
             name = draw.choice(list(fields.keys()))
         except Exception:
-            return self._bytes(content)
+            return self._change_bytes(content)
         kind = draw.choice(("value", "value", "value", "gone", "more", "deep", "text", "encoding"))
         if kind == "value":
             others = [value for value in record.values() if value is not record.get("spec")]
-            fields[name] = draw.choice((*JSON, *others))
+            fields[name] = draw.choice((*JSON_VALUES, *others))
         elif kind == "gone":
             del fields[name]
         elif kind == "more":
-            fields[draw.choice(("more", "kind", "self", ""))] = draw.choice(JSON)
+            fields[draw.choice(("more", "kind", "self", ""))] = draw.choice(JSON_VALUES)
         text = json.dumps(record, indent=draw.choice((None, 1)), check_circular=False)
         if kind == "deep":
             depth = draw.choice((10, 1000, 100_000))
@@ -504,7 +528,7 @@ class Damage:
             return text.encode(draw.choice(("utf-16", "utf-32", "utf-8-sig", "utf-7"))), kind
         return text.encode(errors="surrogatepass"), f"{kind} of {name}"
 
-    def _lines(self, content: bytes) -> tuple[bytes, str]:
+    def _change_lines(self, content: bytes) -> tuple[bytes, str]:
         """Change a word of a plan, or a line."""
         draw = self.draw
         lines = content.decode("utf-8", errors="replace").split("\n")
@@ -529,8 +553,8 @@ class Damage:
             lines.insert(draw.randrange(len(lines) + 1), lines[at])
         return "\n".join(lines).encode("utf-8"), f"{kind} in line {at}"
 
-    def _kind(self, name: str, path: Path) -> str:
-        """Have something else in a file's place."""
+    def _change_kind(self, name: str, path: Path) -> str:
+        """Change the mode of a file, enlarge it, or replace it by something else."""
         draw = self.draw
         kind = draw.choice(
             (
@@ -539,26 +563,29 @@ class Damage:
             )
         )
         if path.is_dir() and not path.is_symlink():
-            return f"{name}: a folder, still"
-        if kind == "mode":
+            return f"{name}: still a folder"
+        if kind in ("mode", "huge"):
             if path.is_file() and not path.is_symlink():
-                path.chmod(draw.choice((0o000, 0o400, 0o644, 0o660, 0o622, 0o777, 0o4600)))
-            return f"{name}: mode"
-        if kind == "huge":
-            if path.is_file() and not path.is_symlink():
-                os.truncate(path, draw.choice(((64 << 20) + 1, 1 << 40)))
-            return f"{name}: huge"
+                if kind == "mode":
+                    path.chmod(draw.choice((0o000, 0o400, 0o644, 0o660, 0o622, 0o777, 0o4600)))
+                else:
+                    os.truncate(path, draw.choice(((64 << 20) + 1, 1 << 40)))
+            return f"{name}: {kind}"
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
-        other = self.folder / draw.choice(list(self.files))
-        if kind == "link":
-            path.symlink_to(other)
-        elif kind == "link out":
-            path.symlink_to("/etc/passwd")
-        elif kind == "no link":
-            path.symlink_to("nowhere")
-        elif kind == "loop":
-            path.symlink_to(path.name)
+        self._replace(path, kind, self.folder / draw.choice(list(self.files)))
+        return f"{name}: {kind}"
+
+    def _replace(self, path: Path, kind: str, other: Path) -> None:
+        """Make something of a kind, which may be a link to another file."""
+        links: dict[str, str | Path] = {
+            "link": other,
+            "link out": "/etc/passwd",
+            "no link": "nowhere",
+            "loop": path.name,
+        }
+        if kind in links:
+            path.symlink_to(links[kind])
         elif kind == "hard link" and other.is_file() and not other.is_symlink():
             os.link(other, path)
             self.touched.add(str(other.relative_to(self.folder)))
@@ -571,30 +598,29 @@ class Damage:
             if kind == "full folder":
                 (path / "file").write_bytes(b"x")
                 self.touched.add("full")
-        return f"{name}: {kind}"
 
-    def _too_many(self) -> str:
-        """A file that should not be there."""
+    def _add_file(self) -> str:
+        """Add a file that should not be there."""
         draw = self.draw
         keys = [name[8:48] for name in self.files if name.endswith(".so")]
         key = draw.choice((*keys, f"{draw.randrange(1 << 160):040x}"))
         other = draw.choice(
             ("intel-6-cf-avx2", "amd-19-11-avx512", "x-0-0-nonsense", "--", "a-1-1-")
         )
-        name = draw.choice(OTHERS).format(key=key, machine=self.machine, other=other)
+        name = draw.choice(EXTRA_FILES).format(key=key, machine=self.machine, other=other)
         path = self.folder / name
         if path.exists() or path.is_symlink() or not path.parent.is_dir():
-            return f"{name}: there"
+            return f"{name}: exists"
         self.touched.add(name)
         if draw.random() < 0.2:
             path.mkdir()
         else:
             path.write_bytes(draw.choice((b"", b"x", draw.randbytes(100), *self.files.values())))
             path.chmod(draw.choice((0o600, 0o600, 0o666)))
-        return f"{name}: too many"
+        return f"{name}: added"
 
-    def _folder(self) -> str:
-        """A folder that is open to others, or is none."""
+    def _change_folder(self) -> str:
+        """Change the mode of a folder, or replace it."""
         draw = self.draw
         name = draw.choice(("", "kernels", "plans"))
         path = self.folder / name

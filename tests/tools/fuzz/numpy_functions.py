@@ -1,15 +1,15 @@
-"""Random calls of the functions that are NumPy's too, and what is to be the same as with NumPy."""
+"""Random calls of the functions that NumPy has too, and the comparison of their results."""
 
 import string
 from collections.abc import Callable
 from itertools import pairwise
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .draw import Draw
-from .recipe import Array, Call, dense, each, is_numpys
+from .recipe import Array, Call, dense, each, finfo, is_numpys
 
 CASTING = ("no", "equiv", "safe", "same_kind", "unsafe", "unsafe", "nonsense")
 CORES = {
@@ -18,10 +18,13 @@ CORES = {
     "matvec": ("mk", "k", "m"),
     "vecmat": ("k", "kn", "n"),
 }
+"""Core dimensions of the gufuncs: of both operands, and of the result."""
+
+Draws = Callable[[Draw], Call]
 
 
 def named(draw: Draw, args: list[Any], names: str) -> dict[str, Any]:
-    """Give some of the last arguments by their names."""
+    """Turn some of the last arguments into keyword arguments."""
     kwargs = {}
     while args and draw.chance(0.3):
         kwargs[names[len(args) - 1]] = args.pop()
@@ -29,16 +32,16 @@ def named(draw: Draw, args: list[Any], names: str) -> dict[str, Any]:
 
 
 def operands(draw: Draw, shapes: list[list[int]]) -> list[Array]:
-    """Arrays of these shapes; the second may be another view of the first."""
+    """Arrays of these shapes; the second may be a view of the first."""
     dtypes = draw.dtypes(len(shapes))
     first = draw.array(shapes[0], dtypes[0])
     found = [first]
-    # dot of a stack of three dimensions and itself has a result as large as both, multiplied
-    few = prod(first.shape) <= (1 << 12 if len(first.shape) <= 2 else 1 << 10)
+    # the result of dot of a 3-d stack and itself is as large as the square of its size
+    is_small = prod(first.shape) <= (1 << 12 if len(first.shape) <= 2 else 1 << 10)
     for shape, dtype in zip(shapes[1:], dtypes[1:], strict=True):
-        if few and draw.chance(0.05) and len(first.shape) >= 2 and first.kind == "array":
-            found.append(draw.turned(first))
-        elif few and draw.chance(0.02):
+        if is_small and draw.chance(0.05) and len(first.shape) >= 2 and first.kind == "array":
+            found.append(draw.transposed(first))
+        elif is_small and draw.chance(0.02):
             found.append(first)
         else:
             found.append(draw.array(shape, dtype))
@@ -46,7 +49,7 @@ def operands(draw: Draw, shapes: list[list[int]]) -> list[Array]:
 
 
 def mistake(draw: Draw, shapes: list[list[int]]) -> None:
-    """Have a dimension of one of the shapes wrong, or none at all."""
+    """Make a dimension of one of the shapes wrong, or remove all its dimensions."""
     shape = draw.choice(shapes)
     if draw.chance(0.3):
         shape[:] = []
@@ -54,20 +57,20 @@ def mistake(draw: Draw, shapes: list[list[int]]) -> None:
         shape[draw.below(len(shape))] += 1
 
 
-def natural(function: Any, args: list[Any], kwargs: dict[str, Any], draw: Draw) -> Any:
-    """What NumPy makes of it: a result, of which shape and dtype count, or None."""
+def numpy_result(function: Any, args: list[Any], kwargs: dict[str, Any], draw: Draw) -> Any:
+    """NumPy's result, for its shape and dtype; None if NumPy raises an error."""
     call = Call("", tuple(args), kwargs, draw.memories, "")  # type: ignore[arg-type]
-    live, named = call.arguments([bytearray(memory) for memory in draw.memories])
+    arrays, named = call.arguments([bytearray(memory) for memory in draw.memories])
     try:
         with np.errstate(all="ignore"):
-            return np.asarray(function(*live, **named))
+            return np.asarray(function(*arrays, **named))
     except Exception:
         return None
 
 
 def with_out(draw: Draw, function: Any, args: list[Any], kwargs: dict[str, Any]) -> "Array | Any":
-    """An `out` for a call; None if NumPy refuses it anyhow."""
-    result = natural(function, args, kwargs, draw)
+    """An `out` argument for a call; None if NumPy refuses the call anyway."""
+    result = numpy_result(function, args, kwargs, draw)
     if result is None or result.dtype.kind == "O":
         return None
     near = [x for x in args if isinstance(x, Array) and x.kind == "array"]
@@ -75,6 +78,7 @@ def with_out(draw: Draw, function: Any, args: list[Any], kwargs: dict[str, Any])
 
 
 def gufunc(draw: Draw, name: str) -> Call:
+    """A random call of a gufunc."""
     cores = CORES[name]
     length = dict(zip("kmn", draw.lengths(3), strict=True))
     shapes = []
@@ -107,7 +111,7 @@ def gufunc(draw: Draw, name: str) -> Call:
 
 
 def gufunc_options(draw: Draw, name: str, shapes: list[list[int]], kwargs: dict[str, Any]) -> None:
-    cores = CORES[name]
+    """Add random options; some change the shapes of the operands."""
     for _ in range(1 + draw.chance(0.3)):
         chance = draw.random.random()
         if chance < 0.25:
@@ -121,30 +125,40 @@ def gufunc_options(draw: Draw, name: str, shapes: list[list[int]], kwargs: dict[
         elif chance < 0.57:
             kwargs["subok"] = draw.chance(0.3)
         elif chance < 0.67:
-            types = [draw.choice(draw.theme.dtypes) for _ in range(3)]
-            if draw.chance(0.5):
-                types = types[:1] * 3
-            given: Any = tuple(x if draw.chance(0.7) else None for x in types)
-            if draw.chance(0.3):
-                given = "{}{}->{}".format(*(x.char for x in types))
+            given = signature(draw)
             kwargs["signature" if draw.chance(0.8) else "sig"] = given
         elif chance < 0.85:
-            kwargs["axes"] = moved(draw, cores, shapes)
+            kwargs["axes"] = moved_axes(draw, CORES[name], shapes)
         elif chance < 0.92:
             kwargs["axis"] = draw.choice((0, -1, -2, 1))
             if name == "vecdot":
-                for shape in shapes:  # so that it is the axis to sum over
-                    axis = kwargs["axis"]
-                    if shape and -len(shape) <= axis < len(shape):
-                        shape.insert(axis % len(shape), shape.pop())
+                move_last_axis(shapes, kwargs["axis"])
         elif chance < 0.97:
             kwargs["keepdims"] = draw.chance(0.7)
         else:
             kwargs[draw.choice(("where", "nonsense", "extobj"))] = True
 
 
-def moved(draw: Draw, cores: tuple[str, ...], shapes: list[list[int]]) -> Any:
-    """Axes for the cores of the operands, whose shapes change for it, and of the result."""
+def signature(draw: Draw) -> Any:
+    """A `signature` argument: a tuple of dtypes, or a string."""
+    types = [draw.choice(draw.theme.dtypes) for _ in range(3)]
+    if draw.chance(0.5):
+        types = types[:1] * 3
+    given: Any = tuple(x if draw.chance(0.7) else None for x in types)
+    if draw.chance(0.3):
+        given = "{}{}->{}".format(*(x.char for x in types))
+    return given
+
+
+def move_last_axis(shapes: list[list[int]], axis: int) -> None:
+    """Move the last dimension of the shapes to `axis`, where they have it."""
+    for shape in shapes:
+        if shape and -len(shape) <= axis < len(shape):
+            shape.insert(axis % len(shape), shape.pop())
+
+
+def moved_axes(draw: Draw, cores: tuple[str, ...], shapes: list[list[int]]) -> Any:
+    """An `axes` argument; the core dimensions of the operands' shapes are moved accordingly."""
     axes: list[Any] = []
     for core, shape in zip(cores, shapes, strict=False):
         if len(shape) < len(core):
@@ -170,11 +184,11 @@ def moved(draw: Draw, cores: tuple[str, ...], shapes: list[list[int]]) -> Any:
 
 
 def outer(draw: Draw) -> tuple[list[int], list[int], int]:
-    """Shapes of stacks that are all multiplied with each other, and k."""
+    """Shapes of two stacks for `dot` and `inner`, which multiply all pairs; and k."""
     m, k, n = draw.lengths(3)
     a = [*draw.stack()[:2], m, k] if draw.chance(0.75) else [k]
-    small = len(a) < 3 or (m * n < 1 << 8 and not draw.large)
-    b = [*(draw.stack()[:2] if small else []), k, n] if draw.chance(0.75) else [k]
+    has_room = len(a) < 3 or (m * n < 1 << 8 and not draw.large)
+    b = [*(draw.stack()[:2] if has_room else []), k, n] if draw.chance(0.75) else [k]
     return a, b, k
 
 
@@ -228,19 +242,22 @@ def tensordot(draw: Draw) -> Call:
         axes, a, b = count, [*left, *common], [*common, *right]
     else:
         a, b = [*left, *common], [*common, *right]
-        of_a = list(range(len(left), len(a)))
-        of_b = list(range(count))
+        a_axes = list(range(len(left), len(a)))
+        b_axes = list(range(count))
         order = draw.random.sample(range(count), count)
-        of_a, of_b = [of_a[i] for i in order], [of_b[i] for i in order]
-        a, of_a = _shuffled(draw, a, of_a)
-        b, of_b = _shuffled(draw, b, of_b)
+        a_axes, b_axes = [a_axes[i] for i in order], [b_axes[i] for i in order]
+        a, a_axes = shuffle_axes(draw, a, a_axes)
+        b, b_axes = shuffle_axes(draw, b, b_axes)
         axes = draw.choice(
-            ((of_a, of_b), [of_a, of_b], (tuple(of_a), tuple(of_b)), [tuple(of_a), of_b])
+            (
+                *((a_axes, b_axes), [a_axes, b_axes]),
+                *((tuple(a_axes), tuple(b_axes)), [tuple(a_axes), b_axes]),
+            )
         )
         if count == 1 and draw.chance(0.5):
-            axes = (of_a[0], of_b[0])
+            axes = (a_axes[0], b_axes[0])
         if draw.chance(0.04):
-            axes = draw.choice((1, 3, (of_a, of_b[:-1]), ([0, 0], [0, 0]), -1, "x", (9, 0)))
+            axes = draw.choice((1, 3, (a_axes, b_axes[:-1]), ([0, 0], [0, 0]), -1, "x", (9, 0)))
     if draw.chance(0.04):
         mistake(draw, [a, b])
     args: list[Any] = list(operands(draw, [a, b]))
@@ -252,7 +269,8 @@ def tensordot(draw: Draw) -> Call:
     return draw.call("tensordot", args, {"axes": axes}, depth)
 
 
-def _shuffled(draw: Draw, shape: list[int], axes: list[int]) -> tuple[list[int], list[int]]:
+def shuffle_axes(draw: Draw, shape: list[int], axes: list[int]) -> tuple[list[int], list[int]]:
+    """A permuted shape, and where the axes are in it."""
     order = draw.random.sample(range(len(shape)), len(shape))
     found = [order.index(axis) for axis in axes]
     if draw.chance(0.3):
@@ -275,7 +293,7 @@ def multi_dot(draw: Draw) -> Call:
     given: Any = arrays if draw.chance(0.7) else tuple(arrays)
     kwargs = {}
     if draw.chance(0.15):
-        result = natural(np.linalg.multi_dot, [given], {}, draw)
+        result = numpy_result(np.linalg.multi_dot, [given], {}, draw)
         if result is not None and result.dtype.kind != "O":
             kwargs["out"] = draw.out(result.shape, result.dtype, arrays)
     return draw.call("multi_dot", [given], kwargs, max(sum(lengths), 1))
@@ -287,58 +305,23 @@ def matrix_power(draw: Draw) -> Call:
     if draw.chance(0.05):
         mistake(draw, [shape])
     power = draw.choice((0, 1, 2, 3, 3, 4, 5, 7, 10, 2.5, -1))
-    if power == -1:  # an inverse: NumPy's own
+    if power == -1:  # nkblas leaves inverses to NumPy
         power = 1
     depth = max(size * 4 * max(int(power), 1), 1)
     return draw.call("matrix_power", [draw.array(shape, draw.dtype()), power], {}, depth)
 
 
 def einsum(draw: Draw) -> Call:
+    """A random call of `einsum`."""
     count = draw.random.choices((1, 2, 3), (5, 85, 10))[0]
     letters = draw.random.sample(string.ascii_letters, 6)
-    # never 0: NumPy reads and writes beyond empty arrays, where strides are not plain
+    # never 0: NumPy reads and writes beyond empty arrays that are not dense
     lengths = {x: draw.length() or 1 for x in letters}
-    terms, shapes = [], []
-    size = 1
-    used: list[str] = []
-    for i in range(count):
-        ndim = draw.below(4) if draw.chance(0.8) else draw.below(6)
-        term = []
-        for _ in range(ndim):
-            if i and used and draw.chance(0.5):
-                term.append(draw.choice(used))
-            else:
-                term.append(draw.choice(letters[:4] if draw.chance(0.8) else letters))
-            if term[-1] in term[:-1] and (lengths[term[-1]] > 5 or draw.chance(0.6)):
-                term.pop()
-        for x in term:
-            if x not in used:
-                while size * lengths[x] > 1 << 13:
-                    lengths[x] = draw.choice((1, 2, 3))
-                size *= max(lengths[x], 1)
-                used.append(x)
-        shapes.append(term)
-    for i, term in enumerate(shapes):
-        shape = [lengths[x] if draw.chance(0.985) else 1 for x in term]
-        if draw.chance(0.02) and shape:
-            mistake(draw, [shape])
-        text = "".join(term)
-        if draw.chance(0.15):  # an ellipsis
-            place = draw.below(len(term) + 1)
-            text = f"{text[:place]}...{text[place:]}"
-            shape[place:place] = draw.choice(([], [2], [3, 2], [2], [1, 2]))
-        terms.append(text)
-        shapes[i] = shape
+    operand_labels, used, size = einsum_labels(draw, count, letters, lengths)
+    terms, shapes = einsum_terms(draw, operand_labels, lengths)
     out = None
     if draw.chance(0.75):
-        picked = [x for x in used if draw.chance(0.5)]
-        draw.random.shuffle(picked)
-        out = "".join(picked)
-        if any("..." in term for term in terms) or draw.chance(0.02):
-            place = draw.below(len(out) + 1)
-            out = f"{out[:place]}...{out[place:]}"
-        if draw.chance(0.02):
-            out += draw.choice((*letters, "..", "1", " "))
+        out = einsum_output(draw, terms, used, letters)
     arrays = [draw.array(shape, x) for shape, x in zip(shapes, draw.dtypes(count), strict=True)]
     if (
         count == 2
@@ -347,10 +330,82 @@ def einsum(draw: Draw) -> Call:
         and len(shapes[1]) == len(shapes[0])
     ):
         arrays[1] = arrays[0]
-    args = _as_lists(draw, terms, arrays, out) if draw.chance(0.15) else None
+    args = einsum_lists(draw, terms, arrays, out) if draw.chance(0.15) else None
     if args is None:
         text = ",".join(terms) if draw.chance(0.9) else ", ".join(terms)
         args = [text if out is None else f"{text}->{out}", *arrays]
+    kwargs = einsum_options(draw)
+    if draw.chance(0.15):
+        result = numpy_result(np.einsum, args, kwargs, draw)
+        if result is not None and result.dtype.kind != "O":
+            kwargs["out"] = draw.out(result.shape, result.dtype, arrays)
+    return draw.call("einsum", args, kwargs, max(size * 6, 1))
+
+
+def einsum_labels(
+    draw: Draw, count: int, letters: list[str], lengths: dict[str, int]
+) -> tuple[list[list[str]], list[str], int]:
+    """Labels of each operand, all labels, and the product of their lengths.
+
+    Some of the `lengths` are reduced to bound that product.
+    """
+    operand_labels: list[list[str]] = []
+    used: list[str] = []
+    size = 1
+    for i in range(count):
+        ndim = draw.below(4) if draw.chance(0.8) else draw.below(6)
+        labels: list[str] = []
+        for _ in range(ndim):
+            if i and used and draw.chance(0.5):
+                labels.append(draw.choice(used))
+            else:
+                labels.append(draw.choice(letters[:4] if draw.chance(0.8) else letters))
+            is_repeated = labels[-1] in labels[:-1]
+            if is_repeated and (lengths[labels[-1]] > 5 or draw.chance(0.6)):
+                labels.pop()
+        for x in labels:
+            if x not in used:
+                while size * lengths[x] > 1 << 13:
+                    lengths[x] = draw.choice((1, 2, 3))
+                size *= max(lengths[x], 1)
+                used.append(x)
+        operand_labels.append(labels)
+    return operand_labels, used, size
+
+
+def einsum_terms(
+    draw: Draw, operand_labels: list[list[str]], lengths: dict[str, int]
+) -> tuple[list[str], list[list[int]]]:
+    """The subscripts and the shape of each operand; some have an ellipsis, some a mistake."""
+    terms, shapes = [], []
+    for labels in operand_labels:
+        shape = [lengths[x] if draw.chance(0.985) else 1 for x in labels]
+        if draw.chance(0.02) and shape:
+            mistake(draw, [shape])
+        text = "".join(labels)
+        if draw.chance(0.15):
+            place = draw.below(len(labels) + 1)
+            text = f"{text[:place]}...{text[place:]}"
+            shape[place:place] = draw.choice(([], [2], [3, 2], [2], [1, 2]))
+        terms.append(text)
+        shapes.append(shape)
+    return terms, shapes
+
+
+def einsum_output(draw: Draw, terms: list[str], used: list[str], letters: list[str]) -> str:
+    """The subscripts of the result."""
+    picked = [x for x in used if draw.chance(0.5)]
+    draw.random.shuffle(picked)
+    out = "".join(picked)
+    if any("..." in term for term in terms) or draw.chance(0.02):
+        place = draw.below(len(out) + 1)
+        out = f"{out[:place]}...{out[place:]}"
+    if draw.chance(0.02):
+        out += draw.choice((*letters, "..", "1", " "))
+    return out
+
+
+def einsum_options(draw: Draw) -> dict[str, Any]:
     kwargs: dict[str, Any] = {}
     if draw.chance(0.3):
         kwargs["optimize"] = draw.choice(
@@ -362,17 +417,13 @@ def einsum(draw: Draw) -> Call:
         kwargs["casting"] = draw.choice(CASTING)
     if draw.chance(0.12):
         kwargs["order"] = draw.choice("CFAKX")
-    if draw.chance(0.15):
-        result = natural(np.einsum, args, kwargs, draw)
-        if result is not None and result.dtype.kind != "O":
-            kwargs["out"] = draw.out(result.shape, result.dtype, arrays)
-    return draw.call("einsum", args, kwargs, max(size * 6, 1))
+    return kwargs
 
 
-def _as_lists(
+def einsum_lists(
     draw: Draw, terms: list[str], arrays: list[Array], out: str | None
 ) -> list[Any] | None:
-    """Labels as numbers."""
+    """Arguments with lists of numbers as subscripts; None if a label is no letter."""
 
     def numbers(term: str) -> list[Any] | None:
         found: list[Any] = []
@@ -401,7 +452,7 @@ def _as_lists(
     return args
 
 
-CALLS: dict[str, tuple[float, Callable[[Draw], Call]]] = {
+CALLS: dict[str, tuple[float, Draws]] = {
     "matmul": (30, lambda draw: gufunc(draw, "matmul")),
     "vecdot": (5, lambda draw: gufunc(draw, "vecdot")),
     "matvec": (5, lambda draw: gufunc(draw, "matvec")),
@@ -414,13 +465,14 @@ CALLS: dict[str, tuple[float, Callable[[Draw], Call]]] = {
     "matrix_power": (2, matrix_power),
     "einsum": (14, einsum),
 }
+"""The functions: how often they are called, and how a call is drawn."""
 
 
-# --- the same as NumPy ---
+# ---- comparison with NumPy
 
 
 class Failed:
-    """An error that a call came to."""
+    """An error that a call has raised."""
 
     def __init__(self, error: Exception) -> None:
         self.kind, self.text = type(error), str(error)
@@ -435,7 +487,7 @@ class Failed:
 
 
 def outcome(function: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    """What a call comes to: a result or an error."""
+    """The result of a call, or a `Failed`."""
     try:
         return function(*args, **kwargs)
     except Exception as error:
@@ -443,8 +495,10 @@ def outcome(function: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
 
 
 WIDE = {"f": np.longdouble, "c": np.clongdouble}
+"""Dtypes of reference results by kind."""
+
 STRUCTURE = ("axes", "axis", "keepdims")
-"""Arguments that are no matter of types."""
+"""Options that are independent of dtypes."""
 
 
 def describe(value: Any) -> str:
@@ -454,10 +508,10 @@ def describe(value: Any) -> str:
     return repr(value)
 
 
-def form(got: Any, want: Any) -> str:
-    """What is wrong with the type, dtype, shape or memory order of a result; empty: nothing."""
+def compare_form(got: Any, want: Any) -> str:
+    """The fault of the type, dtype, shape or memory order of a result; empty: none."""
     same = type(got) is type(want)
-    # numpy.ulonglong may be numpy.uint64 by another name
+    # numpy.ulonglong may be another name of numpy.uint64
     same = same or (isinstance(got, np.integer) and isinstance(want, np.integer))
     if same and isinstance(want, np.ndarray | np.generic):
         same = got.dtype == want.dtype and got.shape == want.shape
@@ -468,7 +522,7 @@ def form(got: Any, want: Any) -> str:
 
 
 def equal(got: np.ndarray, want: np.ndarray) -> bool:
-    """Element by element; NaN is NaN, and 0 is -0."""
+    """Whether all elements are equal; NaN equals NaN, and 0 equals -0."""
     if got.dtype == bool:
         got, want = got.view("u1"), want.view("u1")
     same = got == want
@@ -477,54 +531,54 @@ def equal(got: np.ndarray, want: np.ndarray) -> bool:
     return bool(np.all(same | ((got != got) & (want != want))))
 
 
-def real_of(dtype: "np.dtype[Any]") -> "np.dtype[Any]":
+def real_dtype(dtype: "np.dtype[Any]") -> "np.dtype[Any]":
     return np.zeros(0, dtype).real.dtype if dtype.kind == "c" else dtype
 
 
-def adds_in(dtype: "np.dtype[Any]") -> "np.dtype[Any]":
-    """The real type of the sums of a product in this type."""
-    real = real_of(dtype)
+def accumulator_dtype(dtype: "np.dtype[Any]") -> "np.dtype[Any]":
+    """The real dtype in which a product of this dtype accumulates."""
+    real = real_dtype(dtype)
     if real.kind in "iub":
         return np.dtype(np.float64)
     return np.dtype(np.float32) if real.itemsize < 4 else real
 
 
-def distance(
+def compare_rounded(
     got: np.ndarray,
     product: np.ndarray,
     size: np.ndarray,
-    moderate: np.ndarray,
+    finite_size: np.ndarray,
     terms: float,
     sums: "np.dtype[Any]",
     flushed: bool = False,
 ) -> str:
-    """What is wrong with values that may be rounded; empty: nothing.
+    """The fault of values that may be rounded; empty: none.
 
     Parameters
     ----------
     got : ndarray
     product : ndarray
-        What is right, but for rounding.
-    size, moderate : ndarray
-        The sum of the sizes of what was added up; and but for infinite ones.
+        The reference result, without rounding.
+    size, finite_size : ndarray
+        Sum of the magnitudes of all addends, and of the finite addends.
     terms : float
-        How many eps the error may be, of `size`.
+        The error bound, in units of ``eps * finite_size``.
     sums : dtype
-        What it was added up in.
+        Dtype of the accumulator.
     flushed : bool
-        Whether subnormal numbers may be taken for zero.
+        Whether subnormal numbers may be flushed to zero.
     """
     if got.dtype.kind == "c":
         parts = (got.real, product.real), (got.imag, product.imag)
-        found = (distance(*part, size, moderate, terms, sums) for part in parts)
+        found = (compare_rounded(*part, size, finite_size, terms, sums) for part in parts)
         return next(filter(None, found), "")
-    info = np.finfo(sums)
+    info = finfo(sums)
     smallest = info.smallest_normal if flushed else info.smallest_subnormal
-    product, size, moderate = (
+    product, size, finite_size = (
         x.reshape(got.shape) if x.size == got.size else np.broadcast_to(x, got.shape)
-        for x in (product, size, moderate)  # numpy.matrix drops dimensions
+        for x in (product, size, finite_size)  # numpy.matrix drops dimensions
     )
-    bound = terms * info.eps * moderate + 2 * terms * smallest
+    bound = terms * info.eps * finite_size + 2 * terms * smallest
     native = got.dtype.newbyteorder("=")
 
     def rounded(x: np.ndarray) -> np.ndarray:
@@ -532,13 +586,13 @@ def distance(
         return x.astype("f4").astype(native) if native.itemsize < 4 else x.astype(native)
 
     low, high = rounded(product - bound), rounded(product + bound)
-    # some formats have nothing infinite, but NaN
+    # some formats have NaN instead of infinity
     least = np.where((low != low) & (product == product), -np.inf, low.astype("g"))
     most = np.where((high != high) & (product == product), np.inf, high.astype("g"))
     good = (least <= got.astype("g")) & (got.astype("g") <= most)
     good |= (got != got) & ((low != low) | (high != high))
     good |= ~np.isfinite(size) & (got == rounded(product))
-    good |= moderate > info.max / 2  # sums may overflow in some orders
+    good |= finite_size > info.max / 2  # sums may overflow in some orders
     if np.all(good):
         return ""
     wrong = np.argwhere(~np.asarray(good))
@@ -548,7 +602,7 @@ def distance(
 
 
 def finite(x: np.ndarray) -> np.ndarray:
-    """An array with zeros for what is infinite or NaN."""
+    """An array with infinities and NaNs replaced by zeros."""
     if x.dtype.kind == "c":
         x = x.copy()
         x.real, x.imag = finite(x.real), finite(x.imag)
@@ -557,7 +611,7 @@ def finite(x: np.ndarray) -> np.ndarray:
 
 
 def split_out(call: Call) -> tuple[list[Any], list[Array]]:
-    """The arguments without `out`, and what is given as that."""
+    """The arguments without `out`, and the arrays that are given as `out`."""
     args = list(call.args)
     out = call.kwargs.get("out")
     found = [*out] if type(out) is tuple else [out]
@@ -568,10 +622,10 @@ def split_out(call: Call) -> tuple[list[Any], list[Array]]:
 
 
 def with_dense_out(call: Call) -> tuple[Call, Array | None]:
-    """A call whose `out` lies dense, and the one that it had, if that has gaps.
+    """The call with a dense `out`, and its own `out` if that has gaps.
 
-    Of complex numbers NumPy's `vecmat` writes elsewhere then, and other products if elements lie
-    apart by parts of elements.
+    With gaps NumPy's `vecmat` of complex numbers writes to wrong places, and so do other products
+    if strides are no multiples of the itemsize.
     """
     outs = split_out(call)[1]
     if call.function not in CORES or len(outs) != 1:
@@ -591,125 +645,178 @@ def with_dense_out(call: Call) -> tuple[Call, Array | None]:
     return call._replace(args=args, kwargs=kwargs, memories=[*call.memories, memory]), out
 
 
-def works_in(
+def product_dtype(
     call: Call, function: Any, inputs: list[Array], contents: list[Any]
 ) -> "np.dtype[Any]":
-    """The dtype of the product, whatever becomes of it.
+    """The dtype of the product, before any conversion to `out`.
 
     Raises
     ------
     TypeError
-        There is none.
+        The operands have no common dtype.
     """
-    asked = call.kwargs.get("dtype")
+    requested = call.kwargs.get("dtype")
     dtypes = [
-        np.asarray(x.live(contents)).dtype
+        np.asarray(x.make(contents)).dtype
         if x.kind in ("list", "object", "scalar")
         else x.dtype.newbyteorder("=")
         for x in inputs
     ]
-    if asked is not None:
-        return np.dtype(asked).newbyteorder("=")
+    common: np.dtype[Any]
+    if requested is not None:
+        common = np.dtype(requested).newbyteorder("=")
+        return common
     if call.function in CORES:
         signature = call.kwargs.get("signature", call.kwargs.get("sig"))
         more = {} if signature is None else {"signature": signature}
-        found: np.dtype[Any] = function.resolve_dtypes((*dtypes, None), **more)[2]
-        return found
-    return np.result_type(*dtypes)
+        common = function.resolve_dtypes((*dtypes, None), **more)[2]
+        return common
+    common = np.result_type(*dtypes)
+    return common
 
 
-def alone(
+def compare_without_overlap(
     call: Call, function: Any, args: list[Any], inputs: list[Array], outs: list[Array],
     got: np.ndarray, contents: list[Any],
 ) -> str:  # fmt: skip
-    """Compare with NumPy's result where `out` does not overlap the operands.
+    """Compare with NumPy's result for an `out` that does not overlap the operands.
 
-    `numpy.vecdot` writes where it has yet to read.
+    `numpy.vecdot` overwrites operands that it has yet to read.
     """
     kwargs = {name: x for name, x in call.kwargs.items() if name != "out"}
     if outs:
         kwargs["out"] = outs[0].bare(contents).copy()
-    again = function(*(each(lambda x: x.live(contents), x) for x in args), **kwargs)
-    return "" if equal(got, np.asarray(again)) else "other values than NumPy's"
+    want = function(*(each(lambda x: x.make(contents), x) for x in args), **kwargs)
+    return "" if equal(got, np.asarray(want)) else "other values than NumPy's"
 
 
-def is_more(call: Call) -> bool:
-    """Whether types are asked for that NumPy may have no loop for, and nkblas has one."""
+def may_have_no_loop(call: Call) -> bool:
+    """Whether a call requests dtypes for which nkblas has a loop, and NumPy perhaps none."""
     if "signature" in call.kwargs or "sig" in call.kwargs:
         return True
-    asked = call.kwargs.get("dtype")
+    requested = call.kwargs.get("dtype")
     types = [x.dtype for x in call.arrays()]
-    if isinstance(asked, np.dtype):
-        types.append(asked)
+    if isinstance(requested, np.dtype):
+        types.append(requested)
     return not all(map(is_numpys, types))
 
 
-def reference(
+def compare_with_reference(
     call: Call, function: Any, got: np.ndarray, want: np.ndarray, contents: list[Any]
 ) -> str:
-    """Compare with what NumPy finds with wider types; what is wrong, or nothing."""
+    """Compare with NumPy's result in wider dtypes; the fault, or empty."""
     args, outs = split_out(call)
     inputs: list[Array] = []
     each(inputs.append, args)
     try:
-        common = works_in(call, function, inputs, contents)
+        common = product_dtype(call, function, inputs, contents)
     except TypeError:
         common = want.dtype
-    several = call.function == "multi_dot" or call.kwargs.get("optimize")
-    if (
-        several
-        and len({x.dtype for x in inputs}) > 1
-        and not all(is_numpys(x.dtype) for x in inputs)
-    ):
-        return ""  # it is rounded in between, to whatever two of them promote to
+    dtypes = {x.dtype for x in inputs}
+    if has_intermediates(call) and len(dtypes) > 1 and not all(map(is_numpys, dtypes)):
+        return ""  # intermediate results are rounded to the common dtype of two operands
     if common.kind not in "fcV":
-        return alone(call, function, args, inputs, outs, got, contents)
-    wide = np.dtype(WIDE["c" if common.kind == "c" else "f"])
-    structure = {name: x for name, x in call.kwargs.items() if name in STRUCTURE}
-    if call.function == "einsum":
-        structure["optimize"] = False
+        return compare_without_overlap(call, function, args, inputs, outs, got, contents)
+    with np.errstate(all="ignore"):
+        reference = Reference(call, function, args, inputs, outs, common, contents)
+        return reference.compare(got, want)
 
-    def evaluate(change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        def live(array: Array) -> np.ndarray:
-            x = array.bare(contents).astype(common)
+
+def has_intermediates(call: Call) -> bool:
+    """Whether a call may be a sequence of products."""
+    return bool(call.function == "multi_dot" or call.kwargs.get("optimize"))
+
+
+class Reference(NamedTuple):
+    """NumPy's results in wide dtypes, of a call whose products are floats.
+
+    Attributes
+    ----------
+    call : Call
+    function : callable
+        NumPy's function.
+    args : list
+        The arguments without `out`.
+    inputs, outs : list of Array
+    common : dtype
+        The dtype of the product.
+    contents : list
+        The memories of the arrays.
+    """
+
+    call: Call
+    function: Any
+    args: list[Any]
+    inputs: list[Array]
+    outs: list[Array]
+    common: "np.dtype[Any]"
+    contents: list[Any]
+
+    @property
+    def wide(self) -> "np.dtype[Any]":
+        return np.dtype(WIDE["c" if self.common.kind == "c" else "f"])
+
+    def evaluate(self, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """NumPy's result for arguments that are changed by a function."""
+        options = {name: x for name, x in self.call.kwargs.items() if name in STRUCTURE}
+        if self.call.function == "einsum":
+            options["optimize"] = False
+
+        def argument(array: Array) -> np.ndarray:
+            x = array.bare(self.contents).astype(self.common)
             return change(x if is_numpys(x.dtype) else x.astype("f4"))
 
-        given = [each(live, value) for value in args]
-        named = {name: each(live, value) for name, value in structure.items()}
-        if outs and call.function in CORES:
-            named["out"] = np.zeros(outs[0].shape, wide)
-        return np.asarray(function(*given, **named))
+        given = [each(argument, value) for value in self.args]
+        named = {name: each(argument, value) for name, value in options.items()}
+        if self.outs and self.call.function in CORES:
+            named["out"] = np.zeros(self.outs[0].shape, self.wide)
+        return np.asarray(self.function(*given, **named))
 
-    with np.errstate(all="ignore"):
-        size = evaluate(lambda x: abs(x.astype(wide)).astype(wide)).real
-        moderate = size
+    @property
+    def is_undefined(self) -> bool:
+        """Whether infinities may become NaNs: by intermediate results, or by BLAS's alpha."""
+        if self.call.mode != "special":
+            return False
+        is_complex = self.common.kind == "c"
+        if len(self.inputs) > 2 or self.call.function == "matrix_power":
+            return True
+        if has_intermediates(self.call) and is_complex:
+            return True
+        # NumPy does products itself whose strides are no multiples of the itemsize
+        steps = [(step, x.dtype.itemsize) for x in self.inputs for step in x.strides]
+        return is_complex and any(step % itemsize for step, itemsize in steps)
+
+    def compare(self, got: np.ndarray, want: np.ndarray) -> str:
+        """The fault of a result; empty: none. `want` is NumPy's own result."""
+        wide, inputs = self.wide, self.inputs
+        size = self.evaluate(lambda x: abs(x.astype(wide)).astype(wide)).real
+        finite_size = size
         if not np.all(np.isfinite(size)):
-            moderate = evaluate(lambda x: abs(finite(x).astype(wide)).astype(wide)).real
-        terms = float(call.depth + (2 if len(inputs) > 2 else 0))
-        sums = adds_in(common)
-        flushed = any(x.dtype.name == "bfloat16" for x in inputs)
-        more_than_one = len(inputs) > 2 or call.function == "matrix_power"
-        if call.mode == "special" and (more_than_one or (several and common.kind == "c")):
-            return ""  # what is between may overflow; BLAS's alpha makes NaN of infinities
-        apart = any(step % x.dtype.itemsize for x in inputs for step in x.strides)
-        if apart and call.mode == "special" and common.kind == "c":
-            return ""  # the same: NumPy multiplies what lies parts of elements apart
-        dtypes = [x.dtype for x in inputs]
-        if several and any(x.dtype != common or x.kind != "array" for x in inputs):
-            # some of it is made in other types: NumPy's own result is the measure
+            finite_size = self.evaluate(lambda x: abs(finite(x).astype(wide)).astype(wide)).real
+        if self.is_undefined:
+            return ""
+        terms = float(self.call.depth + (2 if len(inputs) > 2 else 0))
+        sums = accumulator_dtype(self.common)
+        several = has_intermediates(self.call)
+        if several and any(x.dtype != self.common or x.kind != "array" for x in inputs):
+            # some products have other dtypes: NumPy's own result is the reference
             product, terms = want, 2 * terms
-            sums = min((adds_in(x) for x in (common, *dtypes)), key=lambda x: x.itemsize)
+            dtypes = (self.common, *(x.dtype for x in inputs))
+            sums = min(map(accumulator_dtype, dtypes), key=lambda x: x.itemsize)
         else:
-            product = evaluate(lambda x: x.astype(wide))
-        if several and call.mode == "special":  # its path may sum up infinities first
+            product = self.evaluate(lambda x: x.astype(wide))
+        if several and self.call.mode == "special":  # its path may sum up infinities first
             product = np.where(np.isfinite(want), product, want.astype(wide))
-        if got.dtype.kind in "biu" and not np.all(moderate < np.iinfo("i1").max):
-            return ""  # what integers become of floats that they do not hold is not defined
-        return distance(got, product, size, moderate, terms, sums, flushed)
+        if got.dtype.kind in "biu" and not np.all(finite_size < np.iinfo("i1").max):
+            return ""  # the conversion of floats that integers can't represent is undefined
+        flushed = any(x.dtype.name == "bfloat16" for x in inputs)
+        return compare_rounded(got, product, size, finite_size, terms, sums, flushed)
 
 
-def outside(call: Call, before: bytes, after: Any, memory: int, outs: list[Array]) -> bool:
-    """Whether a memory holds what it did, but for the elements of `outs`."""
+def is_unchanged_outside(
+    call: Call, before: bytes, after: Any, memory: int, outs: list[Array]
+) -> bool:
+    """Whether a memory is unchanged, except in the elements of `outs`."""
     old, new = bytearray(before), bytearray(after)
     if old == new:
         return True
