@@ -49,22 +49,22 @@ class ActivationCode(NamedTuple):
 
 
 def _clip(x: Value, bounds: tuple[Value, Value]) -> Value:
-    low, high = (ir.splat(ir.number(bound, x.type.element_type), x.type) for bound in bounds)
-    return ir.bounded(x, low, high)
+    low, high = (ir.splat(ir.from_f64(bound, x.type.element_type), x.type) for bound in bounds)
+    return ir.clamp(x, low, high)
 
 
 def _gelu_tanh(x: Value) -> Value:
     # Hendrycks and Gimpel, arXiv 1606.08415; 1 + tanh(y) = 2 sigmoid(2y)
-    cubic = ir.times(_constant(x, 2 * 0.044715 * math.sqrt(2 / math.pi)), ir.times(x, x))
-    factor = ir.plus(_constant(x, 2 * math.sqrt(2 / math.pi)), cubic)
-    return ir.times(x, _sigmoid(ir.times(x, factor)))
+    cubic = ir.mul(_constant(x, 2 * 0.044715 * math.sqrt(2 / math.pi)), ir.mul(x, x))
+    factor = ir.add(_constant(x, 2 * math.sqrt(2 / math.pi)), cubic)
+    return ir.mul(x, _sigmoid(ir.mul(x, factor)))
 
 
 ACTIVATION_CODE: dict[str, ActivationCode] = {
-    "relu": ActivationCode(lambda x, bounds: ir.at_least(x, ir.zero(x.type)), is_long=False),
+    "relu": ActivationCode(lambda x, bounds: ir.maximum(x, ir.const_zero(x.type)), is_long=False),
     "clip": ActivationCode(_clip, is_long=False),
     "sigmoid": ActivationCode(lambda x, bounds: _sigmoid(x), is_long=True),
-    "silu": ActivationCode(lambda x, bounds: ir.times(x, _sigmoid(x)), is_long=True),
+    "silu": ActivationCode(lambda x, bounds: ir.mul(x, _sigmoid(x)), is_long=True),
     "tanh": ActivationCode(lambda x, bounds: _tanh(x), is_long=True),
     "gelu_tanh": ActivationCode(lambda x, bounds: _gelu_tanh(x), is_long=True),
     "gelu": ActivationCode(lambda x, bounds: _gelu(x), is_long=True),
@@ -73,7 +73,7 @@ ACTIVATION_CODE: dict[str, ActivationCode] = {
 
 
 def _constant(like: Value, number: float) -> Value:
-    return ir.constant(like.type, number)
+    return ir.const(like.type, number)
 
 
 def _bits(x: Value) -> int:
@@ -95,50 +95,50 @@ def _power_and_rest(x: Value) -> tuple[Value, Value]:
     # the sum has the nearest integer in its last bits
     magic = _constant(x, 1.5 * 2.0**mantissa)
     sum_ = ir.fma(x, _constant(x, 1 / math.log(2)), magic)
-    n = ir.plus(sum_, ir.negative(magic))
+    n = ir.add(sum_, ir.neg(magic))
     high, low = LOG2[bits]
     rest = ir.fma(n, _constant(x, -high), x)
     rest = ir.fma(n, _constant(x, -low), rest)
     series = [1 / math.factorial(i) for i in range(TERMS[bits], 1, -1)]
-    q = ir.fma(ir.times(rest, rest), _horner(rest, series), rest)
+    q = ir.fma(ir.mul(rest, rest), _horner(rest, series), rest)
     one = _constant(x, 1.0)
-    exponent = ir.shift_left(ir.bits_of(sum_), mantissa)
-    power = ir.float_of(ir.plus(ir.bits_of(one), exponent), x.type.element_type)
+    exponent = ir.shl(ir.bitcast_to_int(sum_), mantissa)
+    power = ir.bitcast_to_float(ir.add(ir.bitcast_to_int(one), exponent), x.type.element_type)
     return power, q
 
 
 def _exp(x: Value) -> Value:
     """exp(x), where x is small enough for it to be a number; with too negative ones it is tiny."""
-    power, q = _power_and_rest(ir.at_least(x, _constant(x, -LARGEST[_bits(x)] + 1)))
+    power, q = _power_and_rest(ir.maximum(x, _constant(x, -LARGEST[_bits(x)] + 1)))
     return ir.fma(power, q, power)
 
 
 def _sigmoid(x: Value) -> Value:
     """1 / (1 + exp(-x)); 0 where that is tiny."""
-    one, minus = _constant(x, 1.0), ir.negative(x)
+    one, minus = _constant(x, 1.0), ir.neg(x)
     most = _constant(x, LARGEST[_bits(x)])
-    value = ir.divide(one, ir.plus(one, _exp(ir.at_most(minus, most))))
-    return ir.select(ir.float_less(most, minus), ir.zero(x.type), value)
+    value = ir.div(one, ir.add(one, _exp(ir.minimum(minus, most))))
+    return ir.select(ir.olt(most, minus), ir.const_zero(x.type), value)
 
 
 def _tanh(x: Value) -> Value:
     """e / (e + 2) with e = exp(2|x|) - 1, and x's sign: exact where x is small, too."""
-    size = ir.absolute(x)
-    twice = ir.at_most(ir.plus(size, size), _constant(x, 80.0))
+    size = ir.fabs(x)
+    twice = ir.minimum(ir.add(size, size), _constant(x, 80.0))
     power, q = _power_and_rest(twice)
-    e = ir.fma(power, q, ir.plus(power, _constant(x, -1.0)))
-    return ir.copy_sign(ir.divide(e, ir.plus(e, _constant(x, 2.0))), x)
+    e = ir.fma(power, q, ir.add(power, _constant(x, -1.0)))
+    return ir.copysign(ir.div(e, ir.add(e, _constant(x, 2.0))), x)
 
 
 def _gelu(x: Value) -> Value:
     """x times the normal distribution's function, 1/2 + u G(u**2), with u not far from 0: beyond,
     that is 0 or 1 within an element's precision."""
     end, degree = NORMAL[_bits(x)]
-    least = ir.at_least(x, _constant(x, -end))
-    u = ir.at_most(least, _constant(x, end))
-    y = ir.fma(ir.times(u, u), _constant(x, 2 / end**2), _constant(x, -1.0))
+    least = ir.maximum(x, _constant(x, -end))
+    u = ir.minimum(least, _constant(x, end))
+    y = ir.fma(ir.mul(u, u), _constant(x, 2 / end**2), _constant(x, -1.0))
     normal = ir.fma(u, _horner(y, _normal(end, degree)), _constant(x, 0.5))
-    return ir.times(least, normal)
+    return ir.mul(least, normal)
 
 
 @cache

@@ -6,7 +6,12 @@ from typing import Any
 from nkblas.base.dtypes import ITEMSIZE
 from nkblas.base.isa import ISA
 from nkblas.codegen import ir
-from nkblas.codegen.ir import LINE, PREFETCH, SEGMENT, Value
+from nkblas.codegen.ir import (
+    CACHE_LINE_BYTES,
+    PREFETCH_DISTANCE_BYTES,
+    SEGMENT_BYTES,
+    Value,
+)
 from nkblas.codegen.spec import Dot
 
 from . import epilogue
@@ -24,8 +29,8 @@ def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
     nanokernel = Plain(spec.dtype, lanes)
     vector, parts = nanokernel.vector_type, nanokernel.parts
     size = spec.mr * spec.nr * parts
-    a_lines = [ir.mul(lda, ir.const(i)) for i in range(spec.mr)]
-    b_lines = [ir.mul(ldb, ir.const(j)) for j in range(spec.nr)]
+    a_lines = [ir.mul(lda, ir.const_i64(i)) for i in range(spec.mr)]
+    b_lines = [ir.mul(ldb, ir.const_i64(j)) for j in range(spec.nr)]
     streamed, ld, lines = (a, lda, a_lines) if spec.streamed == "a" else (b, ldb, b_lines)
     turns_a = spec.mr < spec.nr
 
@@ -39,8 +44,8 @@ def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
         """One vector of each line, from `p` + `offset` on."""
         tile = compose(
             nanokernel,
-            lambda i: operand(load(ir.at(a, element, p, a_lines[i], offset)), turns_a),
-            lambda j: operand(load(ir.at(b, element, p, b_lines[j], offset)), not turns_a),
+            lambda i: operand(load(ir.gep(a, element, p, a_lines[i], offset)), turns_a),
+            lambda j: operand(load(ir.gep(b, element, p, b_lines[j], offset)), not turns_a),
             unflatten(sums, spec.nr, parts),
         )
         return flatten(tile)
@@ -50,10 +55,13 @@ def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
         new = []
         for i in range(len(sums) // size):
             offset = i * lanes
-            if spec.prefetch and offset * itemsize % LINE == 0:
+            if spec.prefetch and offset * itemsize % CACHE_LINE_BYTES == 0:
                 for line in lines:
                     ir.prefetch(
-                        ir.at(streamed, element, p, line, offset + PREFETCH // itemsize), ir.L2
+                        ir.gep(
+                            streamed, element, p, line, offset + PREFETCH_DISTANCE_BYTES // itemsize
+                        ),
+                        ir.TO_L2,
                     )
             new += step(p, sums[i * size :][:size], lambda place: ir.load(vector, place), offset)
         return new
@@ -66,47 +74,51 @@ def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
             def masked() -> list[Value]:
                 return step(start, sums, lambda place: ir.load(vector, place, mask))
 
-            return ir.when(ir.less(start, stop), masked, sums)
+            return ir.if_then(ir.slt(start, stop), masked, sums)
 
         def one(p: Value, sums: list[Value]) -> list[Value]:
-            return step(p, sums, lambda place: ir.load_first(vector, place, parts))
+            return step(p, sums, lambda place: ir.load_first_lanes(vector, place, parts))
 
-        return ir.loop(stop, sums, one, start=start)
+        return ir.for_loop(stop, sums, one, start=start)
 
     def zeros(count: int) -> list[Value]:
-        return [ir.zero(vector)] * count
+        return [ir.const_zero(vector)] * count
 
     def up_to_aligned(skipped: Value) -> list[Value]:
         """The first, aligned vector of the streamed operand, without the lanes before it."""
         mask = nanokernel.mask(ir.add(skipped, k))
-        mask = ir.but_for(mask, nanokernel.mask(skipped))
-        before = ir.sub(ir.const(0), skipped)
+        mask = ir.andnot(mask, nanokernel.mask(skipped))
+        before = ir.sub(ir.const_i64(0), skipped)
         return step(before, sums, lambda place: ir.load(vector, place, mask))
 
     # A vector that lies in two cache lines is two loads: most are of the streamed operand, whose
     # lines are aligned together or not at all.
-    start, sums = ir.const(0), zeros(size)
+    start, sums = ir.const_i64(0), zeros(size)
     vectors_at_once = max(1, CHAINS // size)
     aligned = isa.masked and vectors_at_once == 1
     if aligned:
-        odd = ir.modulo(ld, lanes) if len(lines) > 1 else ir.const(0)
-        skipped = ir.select(ir.is_zero(odd), ir.lane_of(streamed, itemsize, lanes), ir.const(0))
-        sums = ir.when(ir.nonzero(skipped), lambda: up_to_aligned(skipped), sums)
-        start = ir.minimum(ir.modulo(ir.sub(ir.const(0), skipped), lanes), k)
+        odd = ir.mod_power_of_two(ld, lanes) if len(lines) > 1 else ir.const_i64(0)
+        skipped = ir.select(
+            ir.is_zero(odd), ir.lane_in_aligned_vector(streamed, itemsize, lanes), ir.const_i64(0)
+        )
+        sums = ir.if_then(ir.is_nonzero(skipped), lambda: up_to_aligned(skipped), sums)
+        start = ir.minsi(ir.mod_power_of_two(ir.sub(ir.const_i64(0), skipped), lanes), k)
     for count in dict.fromkeys((vectors_at_once, 1)):
-        stop = ir.add(start, ir.whole(ir.sub(k, start), count * lanes))
+        stop = ir.add(start, ir.round_down(ir.sub(k, start), count * lanes))
         chains = sums + zeros(size * (count - 1))
-        chains = ir.loop(stop, chains, steps, start=start, step=count * lanes)
+        chains = ir.for_loop(stop, chains, steps, start=start, step=count * lanes)
         sums = chains[:size]
         for i in range(size, len(chains), size):
-            sums = list(map(ir.plus, sums, chains[i : i + size]))
+            sums = list(map(ir.add, sums, chains[i : i + size]))
         start = stop
     sums = edge(start, k, sums)
     if aligned:
         # The bits must not depend on where operands lie: the sums in each lane are always those
         # of the same elements, and so is their order.
-        down = ir.mul(skipped, ir.const(parts))
-        sums = ir.when(ir.nonzero(skipped), lambda: [ir.rotate(x, down) for x in sums], sums)
+        down = ir.mul(skipped, ir.const_i64(parts))
+        sums = ir.if_then(
+            ir.is_nonzero(skipped), lambda: [ir.rotate_lanes(x, down) for x in sums], sums
+        )
 
     found = epilogue.Scale.read(scale, vector.element_type) if spec.epilogue else None
     sums = _sums(sums, parts, turns_a, found)
@@ -115,7 +127,7 @@ def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
     row_size, width = spec.nr * parts, lanes * parts
     for first in range(0, spec.mr, together):
         rows = range(first, min(first + together, spec.mr))
-        segment = SEGMENT * parts // itemsize
+        segment = SEGMENT_BYTES * parts // itemsize
         totals = lane_sums(sums[rows.start * row_size : rows.stop * row_size], segment)
         for i in rows:
             for j in range(0, spec.nr, lanes):
@@ -140,13 +152,13 @@ def _sums(
     if parts == 1:
         return accumulators
     type_ = accumulators[0].type
-    signs = ir.alternating(type_, 1, -1), ir.one(type_)
+    signs = ir.const_alternating(type_, 1, -1), ir.const_one(type_)
     if scale is not None:  # A's imaginary parts
         turn = ir.splat(scale.a_imag_sign, type_)
-        odd, even = ir.alternating(type_, 0, 1), ir.alternating(type_, 1, 0)
+        odd, even = ir.const_alternating(type_, 0, 1), ir.const_alternating(type_, 1, 0)
         ofs = (odd, even) if not turns_a else (even, odd)
-        signs = ir.fma(turn, ir.alternating(type_, 0, -1), even), ir.fma(turn, ofs[0], ofs[1])
-    return [ir.times(value, signs[i % 2]) for i, value in enumerate(accumulators)]
+        signs = ir.fma(turn, ir.const_alternating(type_, 0, -1), even), ir.fma(turn, ofs[0], ofs[1])
+    return [ir.mul(value, signs[i % 2]) for i, value in enumerate(accumulators)]
 
 
 def lane_sums(vectors: list[Value], segment: int) -> list[Value]:
@@ -170,10 +182,10 @@ def lane_sums(vectors: list[Value], segment: int) -> list[Value]:
         ]
         upper = [lane + block // 2 for lane in lower]
         other = x if y is None else y
-        return ir.plus(ir.shuffle(x, other, lower), ir.shuffle(x, other, upper))
+        return ir.add(ir.shuffle(x, other, lower), ir.shuffle(x, other, upper))
 
     def in_pairs(vectors: list[Value], span: int, block: int) -> list[Value]:
-        even = vectors + [ir.zero(vectors[0].type)] * (len(vectors) % 2)
+        even = vectors + [ir.const_zero(vectors[0].type)] * (len(vectors) % 2)
         return [halve(x, y, span, block) for x, y in zip(even[::2], even[1::2], strict=True)]
 
     block = segment

@@ -48,14 +48,14 @@ class Scale(NamedTuple):
     def read(cls, scale: Value, element: Any) -> "Scale":
         """From an ``nk_call_args``, which holds float64."""
         double = ir.element_type("float64")
-        return cls(*(ir.convert(load_field(scale, x, double), element) for x in cls._fields))
+        return cls(*(ir.from_f64(load_field(scale, x, double), element) for x in cls._fields))
 
 
 def load_field(args: Value, name: str, type_: Any) -> Value:
     """A field of the kernel's ``nk_call_args`` (engine/nkblas.h)."""
     offset = ffi.offsetof("nk_call_args", name)
     assert offset % 8 == 0, name
-    return ir.load(type_, ir.address(args, offset // 8, ir.i64()))
+    return ir.load(type_, ir.gep(args, ir.i64(), offset // 8))
 
 
 class Block(NamedTuple):
@@ -92,8 +92,8 @@ class Block(NamedTuple):
         double = ir.element_type("float64")
         return cls(
             load_field(scale, "partial_sums", ir.ptr()),
-            ir.nonzero(load_field(scale, "is_first_k_block", ir.i64())),
-            ir.nonzero(load_field(scale, "is_last_k_block", ir.i64())),
+            ir.is_nonzero(load_field(scale, "is_first_k_block", ir.i64())),
+            ir.is_nonzero(load_field(scale, "is_last_k_block", ir.i64())),
             load_field(scale, "bias", ir.ptr()),
             load_field(scale, "residual", ir.ptr()),
             load_field(scale, "ldr", ir.i64()),
@@ -165,7 +165,7 @@ class Target(NamedTuple):
         element = ir.element_type(dtype)
         distance = ir.mul(self.ldc, _value(i))
         return [
-            (ir.at(self.c, element, distance, start), mask)
+            (ir.gep(self.c, element, distance, start), mask)
             for start, mask in zip(self.starts, self.masks, strict=True)
         ]
 
@@ -211,16 +211,14 @@ def store(
             return []
         size, element = tail.lanes, tail.vector.element_type
         for i, value in enumerate(values):
-            ir.store(value, ir.address(target.room, i * size, element))
+            ir.store(value, ir.gep(target.room, element, i * size))
 
         def of_row(i: Value, _: list[Value]) -> list[Value]:
-            start = ir.address(target.room, ir.mul(i, ir.const(width * size)), element)
-            kept = [
-                ir.load(tail.vector, ir.address(start, j * size, element)) for j in range(width)
-            ]
+            start = ir.gep(target.room, element, ir.mul(i, ir.const_i64(width * size)))
+            kept = [ir.load(tail.vector, ir.gep(start, element, j * size)) for j in range(width)]
             return put(tail.of_row(kept, i), target.row(i, stored))
 
-        ir.loop(ir.const(target.rows), [], of_row)
+        ir.for_loop(ir.const_i64(target.rows), [], of_row)
         return []
 
     def finish(sums: Sequence[Value], last: Value | None) -> list[Value]:
@@ -229,28 +227,28 @@ def store(
             return put(values, target.places(stored))
         if last is None:
             return fuse(values)
-        return ir.either(last, lambda: fuse(values), lambda: put(values, target.places(stored)))
+        return ir.if_else(last, lambda: fuse(values), lambda: put(values, target.places(stored)))
 
     if held == stored:
         finish(sums, block.last if block else None)
         return
     assert block is not None
     size, element = sums[0].type.shape[0], sums[0].type.element_type
-    start = ir.address(block.partial, target.kept, element)
-    tile = [ir.address(start, i * size, element) for i in range(len(sums))]
+    start = ir.gep(block.partial, element, target.kept)
+    tile = [ir.gep(start, element, i * size) for i in range(len(sums))]
 
     def added() -> list[Value]:
         before = zip(sums, tile, strict=True)
-        return [ir.plus(ir.load(value.type, place), value) for value, place in before]
+        return [ir.add(ir.load(value.type, place), value) for value, place in before]
 
-    total = ir.either(block.first, lambda: sums, added, [value.type for value in sums])
+    total = ir.if_else(block.first, lambda: sums, added, [value.type for value in sums])
 
     def keep() -> list[Value]:
         for value, place in zip(total, tile, strict=True):
             ir.store(value, place)
         return []
 
-    ir.either(block.last, lambda: finish(total, None), keep)
+    ir.if_else(block.last, lambda: finish(total, None), keep)
 
 
 def _with_c(
@@ -258,12 +256,12 @@ def _with_c(
 ) -> Sequence[Value]:
     """Sums that are scaled and added to C, in their own type."""
     held = dtypes[0]
-    whether, factor = ir.nonzero(target.accumulate), None
+    whether, factor = ir.is_nonzero(target.accumulate), None
     if kind == "scale":
         element = sums[0].type.element_type
         found = Scale.read(target.scale, element)
         sums = [times(value, held, found.alpha, found.alpha_imag) for value in sums]
-        one, zero = ir.one(element), ir.zero(element)
+        one, zero = ir.const_one(element), ir.const_zero(element)
         factor = (
             ir.select(whether, one, found.beta),
             ir.select(whether, zero, found.beta_imag),
@@ -275,14 +273,14 @@ def _with_c(
         for value, (place, mask) in zip(sums, target.places(dtypes[1]), strict=True):
             c = _read(value, dtypes, place, mask, isa)
             if factor is None:
-                found.append(ir.plus(c, value))
+                found.append(ir.add(c, value))
             elif held in REAL_PART:
-                found.append(ir.plus(times(c, held, *factor), value))
+                found.append(ir.add(times(c, held, *factor), value))
             else:
                 found.append(ir.fma(ir.splat(factor[0], value.type), c, value))
         return found
 
-    return ir.when(whether, with_c, sums)
+    return ir.if_then(whether, with_c, sums)
 
 
 def _read(
@@ -291,7 +289,7 @@ def _read(
     """A vector of C's type at a place, as `value` is."""
     held, stored = dtypes
     element = ir.element_type(REAL_PART.get(stored, stored))
-    return convert(ir.load(ir.like(value, element), place, mask), stored, held, isa)
+    return convert(ir.load(ir.type_like(value, element), place, mask), stored, held, isa)
 
 
 class _Tail:
@@ -311,32 +309,34 @@ class _Tail:
         self.vector, self.lanes = vector, vector.shape[0]
         self.held = dtypes[0]
         self.scales: list[Value] = []
-        self.columns = [ir.add(ir.const(start), _value(target.right)) for start in target.starts]
+        self.columns = [
+            ir.add(ir.const_i64(start), _value(target.right)) for start in target.starts
+        ]
         self.biases: list[Value] = []
         if epilogue.scales:  # from here on it is floats
             self.held, element = "float32", ir.element_type("float32")
-            vector = self.wide = ir.vector_of(self.lanes, element)
-            places = [ir.address(block.scales, column, element) for column in self.columns]
+            vector = self.wide = ir.vector_type(self.lanes, element)
+            places = [ir.gep(block.scales, element, column) for column in self.columns]
             self.scales = [ir.load(vector, place) for place in places]
         else:
             self.wide = vector
         if epilogue.bias == "columns":
             element = vector.element_type
-            places = [ir.address(block.bias, column, element) for column in self.columns]
+            places = [ir.gep(block.bias, element, column) for column in self.columns]
             self.biases = [ir.load(vector, place) for place in places]
 
     def of_row(self, values: Sequence[Value], i: Value | int) -> list[Value]:
         """What becomes of the vectors of row `i`."""
         biases, element = self.biases, self.wide.element_type
         if self.scales:
-            floats = [ir.from_integer(value, element) for value in values]
-            values = list(map(ir.times, floats, self.scales))
+            floats = [ir.sitofp(value, element) for value in values]
+            values = list(map(ir.mul, floats, self.scales))
         i = ir.add(self.down, _value(i))
         if self.epilogue.bias == "rows":
-            one = ir.load(element, ir.address(self.block.bias, i, element))
+            one = ir.load(element, ir.gep(self.block.bias, element, i))
             biases = [ir.splat(one, self.wide)] * len(values)
         if biases:
-            values = list(map(ir.plus, values, biases))
+            values = list(map(ir.add, values, biases))
         if self.epilogue.activation:
             bounds = self.block.bounds
             code = ACTIVATION_CODE[self.epilogue.activation]
@@ -344,43 +344,43 @@ class _Tail:
         if self.epilogue.residual:
             start = ir.mul(self.block.ldr, i)
             stored = ir.element_type(self.dtypes[1])
-            places = [ir.at(self.block.residual, stored, start, x) for x in self.columns]
+            places = [ir.gep(self.block.residual, stored, start, x) for x in self.columns]
             residual = [
                 _read(value, (self.held, self.dtypes[1]), place, mask, self.isa)
                 for value, place, mask in zip(values, places, self.masks, strict=True)
             ]
-            values = list(map(ir.plus, values, residual))
+            values = list(map(ir.add, values, residual))
         if DTYPES[self.dtypes[1]].saturates:
-            zero = ir.splat(ir.number(self.block.zero, element), self.wide)
-            values = [ir.plus(ir.nearest(_far(value)), zero) for value in values]
+            zero = ir.splat(ir.from_f64(self.block.zero, element), self.wide)
+            values = [ir.add(ir.roundeven(_far(value)), zero) for value in values]
         return list(values)
 
 
 def _far(value: Value) -> Value:
     """What is farther away from 0 than any byte, nearer."""
-    most = ir.constant(value.type, 1e6)
-    return ir.bounded(value, ir.negative(most), most)
+    most = ir.const(value.type, 1e6)
+    return ir.clamp(value, ir.neg(most), most)
 
 
 def _value(index: Value | int) -> Value:
-    return ir.const(index) if isinstance(index, int) else index
+    return ir.const_i64(index) if isinstance(index, int) else index
 
 
 def is_not_zero(real: Value, imaginary: Value) -> Value:
     """Whether a number is not 0."""
-    return ir.any_of(ir.float_nonzero(real), ir.float_nonzero(imaginary))
+    return ir.or_(ir.is_nonzero(real), ir.is_nonzero(imaginary))
 
 
 def times(value: Value, dtype: str, real: Value, imaginary: Value) -> Value:
     """A vector of a dtype times a number. If that is real, infinities stay what they are."""
-    scaled = ir.times(ir.splat(real, value.type), value)
+    scaled = ir.mul(ir.splat(real, value.type), value)
     if dtype not in REAL_PART:
         return scaled
 
     def turned() -> list[Value]:
         return [ir.fma(ir.splat(imaginary, value.type), times_i(value), scaled)]
 
-    return ir.when(ir.float_nonzero(imaginary), turned, [scaled])[0]
+    return ir.if_then(ir.is_nonzero(imaginary), turned, [scaled])[0]
 
 
 def combined(parts: Sequence[Value]) -> Value:
@@ -388,7 +388,7 @@ def combined(parts: Sequence[Value]) -> Value:
     if len(parts) == 1:
         return parts[0]
     real, imaginary = parts
-    return ir.fma(swapped(imaginary), ir.alternating(real.type, -1, 1), real)
+    return ir.fma(swapped(imaginary), ir.const_alternating(real.type, -1, 1), real)
 
 
 def product(parts: Sequence[Value], epilogue: str, scale: Value) -> Value:
@@ -397,7 +397,7 @@ def product(parts: Sequence[Value], epilogue: str, scale: Value) -> Value:
         return combined(parts)
     real, imaginary = parts
     found = Scale.read(scale, real.type.element_type)
-    turned = ir.times(ir.splat(found.a_imag_sign, imaginary.type), imaginary)
+    turned = ir.mul(ir.splat(found.a_imag_sign, imaginary.type), imaginary)
     return _with_sign(combined((real, turned)), found)
 
 
@@ -408,12 +408,14 @@ def with_sign(value: Value, dtype: str, scale: Scale | None) -> Value:
 
 def _with_sign(value: Value, scale: Scale) -> Value:
     sign, type_ = ir.splat(scale.c_imag_sign, value.type), value.type
-    return ir.times(value, ir.fma(sign, ir.alternating(type_, 0, 1), ir.alternating(type_, 1, 0)))
+    return ir.mul(
+        value, ir.fma(sign, ir.const_alternating(type_, 0, 1), ir.const_alternating(type_, 1, 0))
+    )
 
 
 def times_i(value: Value) -> Value:
     """A vector of complex numbers times the imaginary unit."""
-    return ir.times(swapped(value), ir.alternating(value.type, -1, 1))
+    return ir.mul(swapped(value), ir.const_alternating(value.type, -1, 1))
 
 
 def swapped(value: Value) -> Value:
@@ -424,15 +426,15 @@ def swapped(value: Value) -> Value:
 def scaled_element(element: Sequence[Value], scale: Scale) -> tuple[Value, ...]:
     """An element of A, for sums that need only `with_sign` to be scaled."""
     if len(element) == 1:
-        return (ir.times(scale.alpha, element[0]),)
+        return (ir.mul(scale.alpha, element[0]),)
     real, imaginary = element
-    imaginary = ir.times(scale.a_imag_sign, imaginary)
-    alpha_i = ir.times(scale.c_imag_sign, scale.alpha_imag)
-    whole = ir.times(scale.alpha, real), ir.times(scale.alpha, imaginary)
+    imaginary = ir.mul(scale.a_imag_sign, imaginary)
+    alpha_i = ir.mul(scale.c_imag_sign, scale.alpha_imag)
+    whole = ir.mul(scale.alpha, real), ir.mul(scale.alpha, imaginary)
 
     def turned() -> list[Value]:
-        minus = ir.negative(alpha_i)
-        cross = ir.times(minus, imaginary), ir.times(alpha_i, real)
-        return list(map(ir.plus, whole, cross))
+        minus = ir.neg(alpha_i)
+        cross = ir.mul(minus, imaginary), ir.mul(alpha_i, real)
+        return list(map(ir.add, whole, cross))
 
-    return tuple(ir.when(ir.float_nonzero(alpha_i), turned, whole))
+    return tuple(ir.if_then(ir.is_nonzero(alpha_i), turned, whole))

@@ -47,7 +47,7 @@ class Nanokernel:
         self.lanes = family.lanes(isa)
         part = ir.element_type(REAL_PART.get(family.accumulator, family.accumulator))
         parts = 2 if family.accumulator in REAL_PART else 1
-        self.vector_type = ir.vector_of(parts * self.lanes, part)
+        self.vector_type = ir.vector_type(parts * self.lanes, part)
 
     def row_groups(self, rows: int) -> list[tuple[int, int]]:
         """The rows of C that go together: the first of them, and how many."""
@@ -55,11 +55,11 @@ class Nanokernel:
 
     def zero(self, rows: int) -> Accumulator:
         """An empty accumulator, of some rows that go together."""
-        return (ir.zero(self.vector_type),)
+        return (ir.const_zero(self.vector_type),)
 
     def mask(self, live: Value) -> Value:
         """A mask of the first so many columns of a vector."""
-        return ir.first_lanes(self.lanes, live)
+        return ir.create_mask(self.lanes, live)
 
     def load_a(self, source: Value, rows: int, apart: Value) -> Value:
         """A step's values of A, of some rows that go together; `apart` is their distance."""
@@ -93,10 +93,10 @@ def load_masked(vector_type: Any, source: Value, mask: Value | None, parts: int 
     """
     if mask is None:
         return ir.load(vector_type, source)
-    first = ir.load(ir.vector_of(parts, vector_type.element_type), source)
+    first = ir.load(ir.vector_type(parts, vector_type.element_type), source)
     lanes = vector_type.shape[0]
     repeated = ir.shuffle(first, first, [lane % parts for lane in range(lanes)])
-    return ir.load(vector_type, source, mask, otherwise=repeated)
+    return ir.load(vector_type, source, mask, passthru=repeated)
 
 
 class Plain:
@@ -118,19 +118,19 @@ class Plain:
         self.parts = 2 if dtype in REAL_PART else 1
         self.lanes = lanes
         part = ir.element_type(REAL_PART.get(dtype, dtype))
-        self.vector_type = ir.vector_of(self.parts * lanes, part)
+        self.vector_type = ir.vector_type(self.parts * lanes, part)
 
     def mask(self, live: Value) -> Value:
         """A mask of the first so many elements of a vector."""
-        return ir.first_lanes(self.parts * self.lanes, ir.mul(live, ir.const(self.parts)))
+        return ir.create_mask(self.parts * self.lanes, ir.mul(live, ir.const_i64(self.parts)))
 
     def zero(self) -> Accumulator:
-        return tuple(ir.zero(self.vector_type) for _ in range(self.parts))
+        return tuple(ir.const_zero(self.vector_type) for _ in range(self.parts))
 
     def element(self, source: Value) -> tuple[Value, ...]:
         """The parts of an element of A."""
         part = self.vector_type.element_type
-        return tuple(ir.load(part, ir.address(source, i, part)) for i in range(self.parts))
+        return tuple(ir.load(part, ir.gep(source, part, i)) for i in range(self.parts))
 
     def splat(self, element: Sequence[Value]) -> tuple[Value, ...]:
         return tuple(ir.splat(part, self.vector_type) for part in element)
@@ -160,7 +160,7 @@ class FMA(Nanokernel):
         return splat(element, self.lanes, self.a, self.family.accumulator, self.isa)
 
     def load_b(self, source: Value, mask: Value | None, apart: Value, turn: int) -> Value:
-        vector = load_masked(ir.vector_of(self.lanes, ir.element_type(self.b)), source, mask)
+        vector = load_masked(ir.vector_type(self.lanes, ir.element_type(self.b)), source, mask)
         return convert(vector, self.b, self.family.accumulator, self.isa)
 
     def multiply_add(self, a: Value, b: Value, accumulator: Accumulator) -> Accumulator:
@@ -176,11 +176,11 @@ class Words(Nanokernel):
 
     def __init__(self, isa: ISA, family: Family, a: str, b: str) -> None:
         super().__init__(isa, family, a, b)
-        self.halves = ir.vector_of(2 * self.lanes, ir.integer(32))
-        self.low = ir.constant(self.vector_type, 2**32 - 1)
+        self.halves = ir.vector_type(2 * self.lanes, ir.int_type(32))
+        self.low = ir.const(self.vector_type, 2**32 - 1)
 
     def zero(self, rows: int) -> Accumulator:
-        return ir.zero(self.vector_type), ir.zero(self.halves)
+        return ir.const_zero(self.vector_type), ir.const_zero(self.halves)
 
     def load_a(self, source: Value, rows: int, apart: Value) -> Value:
         return ir.splat(ir.load(self.vector_type.element_type, source), self.vector_type)
@@ -193,16 +193,16 @@ class Words(Nanokernel):
     def multiply_add(self, a: Value, b: Value, accumulator: Accumulator) -> Accumulator:
         whole, turned = b
         sums, upper = accumulator
-        product = ir.times(ir.both(a, self.low), ir.both(whole, self.low))
-        return ir.plus(product, sums), ir.fma(ir.bitcast(self.halves, a), turned, upper)
+        product = ir.mul(ir.and_(a, self.low), ir.and_(whole, self.low))
+        return ir.add(product, sums), ir.fma(ir.bitcast(self.halves, a), turned, upper)
 
     def sums(
         self, tile: Sequence[Sequence[Accumulator]], rows: int, kind: str, scale: Value
     ) -> list[Value]:
         def whole(sums: Value, upper: Value) -> Value:
             both = ir.bitcast(self.vector_type, upper)
-            first, second = ir.shift_left(both, 32), ir.flipped(both, ir.both(both, self.low))
-            return ir.plus(sums, ir.plus(first, second))
+            first, second = ir.shl(both, 32), ir.xor(both, ir.and_(both, self.low))
+            return ir.add(sums, ir.add(first, second))
 
         return [whole(*accumulator) for row in tile for accumulator in row]
 
@@ -245,12 +245,12 @@ class Dots(Nanokernel):
     def __init__(self, isa: ISA, family: Family, a: str, b: str) -> None:
         super().__init__(isa, family, a, b)
         bits = 8 * ITEMSIZE[family.accumulator]
-        self.word = ir.vector_of(self.lanes, ir.integer(bits))
+        self.word = ir.vector_type(self.lanes, ir.int_type(bits))
 
     def operand(self, words: Value, dtype: str) -> Value:
         """A vector of words as the instruction takes it."""
-        element = ir.bfloat16() if dtype == "bfloat16" else ir.element_type(dtype)
-        type_ = ir.vector_of(self.lanes * self.family.k_step, element)
+        element = ir.bf16() if dtype == "bfloat16" else ir.element_type(dtype)
+        type_ = ir.vector_type(self.lanes * self.family.k_step, element)
         return ir.bitcast(type_, words)
 
     def load_a(self, source: Value, rows: int, apart: Value) -> Value:
@@ -269,7 +269,7 @@ class Dots(Nanokernel):
     def intrinsic(self, name: str, *operands: Value) -> Value:
         """Call the one of this vector width."""
         result = operands[0].type
-        return ir.call(name.format(self.isa.vector_bits), result, *operands)
+        return ir.call_intrinsic(name.format(self.isa.vector_bits), result, *operands)
 
 
 class MultiplyAddPairs(Dots):
@@ -281,7 +281,7 @@ class MultiplyAddPairs(Dots):
             256: "llvm.x86.avx2.pmadd.wd",
             512: "llvm.x86.avx512.pmaddw.d.512",
         }[self.isa.vector_bits]
-        return ir.plus(ir.call(name, sums.type, a, b), sums)
+        return ir.add(ir.call_intrinsic(name, sums.type, a, b), sums)
 
 
 class BFloat16Dots(Dots):
@@ -303,8 +303,8 @@ class VNNI(Dots):
             return super().load_a(source, rows, apart)
         words = ir.splat(ir.load(self.word.element_type, source), self.word)
         # with a constant that it knows, LLVM would do this to a scalar, and then broadcast that
-        signs = ir.opaque(ir.constant(self.word, SIGNS))
-        return self.operand(ir.flipped(words, signs), self.a)
+        signs = ir.arithmetic_fence(ir.const(self.word, SIGNS))
+        return self.operand(ir.xor(words, signs), self.a)
 
     def dot(self, a: Value, b: Value, sums: Value) -> Value:
         if self.family.k_step == 2:
@@ -335,11 +335,11 @@ class NEConvert(FMA):
 
     def load_a(self, source: Value, rows: int, apart: Value) -> Value:
         kind = {"bfloat16": "bf162ps", "float16": "sh2ps"}[self.a]
-        return ir.call(f"llvm.x86.vbcstne{kind}256", self.vector_type, source)
+        return ir.call_intrinsic(f"llvm.x86.vbcstne{kind}256", self.vector_type, source)
 
     def load_b(self, source: Value, mask: Value | None, apart: Value, turn: int) -> Value:
         kind = {"bfloat16": "bf162ps", "float16": "ph2ps"}[self.b]
-        return ir.call(f"llvm.x86.vcvtne{'eo'[turn]}{kind}256", self.vector_type, source)
+        return ir.call_intrinsic(f"llvm.x86.vcvtne{'eo'[turn]}{kind}256", self.vector_type, source)
 
 
 class AMX(Nanokernel):
@@ -357,7 +357,7 @@ class AMX(Nanokernel):
         return [(sum(sizes[:i]), size) for i, size in enumerate(sizes)]
 
     def zero(self, rows: int) -> Accumulator:
-        return (self._call("tilezero", ir.tile(), *self._shape(rows)),)
+        return (self._call("tilezero", ir.amx_tile(), *self._shape(rows)),)
 
     def load_a(self, source: Value, rows: int, apart: Value) -> Value:
         return rows, self._load(rows, source, apart, ITEMSIZE[self.a])
@@ -367,8 +367,8 @@ class AMX(Nanokernel):
         return self._load(groups, source, apart, ITEMSIZE[self.b] * self.family.k_group_b)
 
     def _load(self, rows: int, source: Value, apart: Value, size: int) -> Value:
-        stride = ir.mul(apart, ir.const(size))
-        return self._call("tileloadd64", ir.tile(), *self._shape(rows), source, stride)
+        stride = ir.mul(apart, ir.const_i64(size))
+        return self._call("tileloadd64", ir.amx_tile(), *self._shape(rows), source, stride)
 
     def multiply_add(self, a: Value, b: Value, accumulator: Accumulator) -> Accumulator:
         rows, tile = a
@@ -380,33 +380,33 @@ class AMX(Nanokernel):
             ("uint8", "int8"): "tdpbusd",
             ("uint8", "uint8"): "tdpbuud",
         }[self.a, self.b]
-        shape = (*self._shape(rows), ir.short(self.LINE))
-        return (self._call(name, ir.tile(), *shape, accumulator[0], tile, b),)
+        shape = (*self._shape(rows), ir.const_i16(self.LINE))
+        return (self._call(name, ir.amx_tile(), *shape, accumulator[0], tile, b),)
 
     def store(
         self, tile: Sequence[Sequence[Accumulator]], rows: int, place: Value, apart: Value
     ) -> None:
         """Store so many rows of sums, so many of these apart."""
         element = self.vector_type.element_type
-        stride = ir.mul(apart, ir.const(ITEMSIZE[self.family.accumulator]))
+        stride = ir.mul(apart, ir.const_i64(ITEMSIZE[self.family.accumulator]))
         for (first, count), row in zip(self.row_groups(rows), tile, strict=True):
-            start = ir.address(place, ir.mul(apart, ir.const(first)), element)
+            start = ir.gep(place, element, ir.mul(apart, ir.const_i64(first)))
             for j, (value,) in enumerate(row):
-                target = ir.address(start, j * self.lanes, element)
+                target = ir.gep(start, element, j * self.lanes)
                 self._call("tilestored64", None, *self._shape(count), target, stride, value)
 
     def load_row(self, place: Value, before: Value, vectors: int) -> list[Value]:
         """So many vectors of a stored row, with so many sums before it."""
         element = self.vector_type.element_type
-        places = [ir.at(place, element, before, j * self.lanes) for j in range(vectors)]
+        places = [ir.gep(place, element, before, j * self.lanes) for j in range(vectors)]
         return [ir.load(self.vector_type, x) for x in places]
 
     def _shape(self, rows: int) -> tuple[Value, Value]:
-        return ir.short(rows), ir.short(self.LINE)
+        return ir.const_i16(rows), ir.const_i16(self.LINE)
 
     def _call(self, name: str, result: Any, *operands: Value) -> Value:
         # LLVM finds the registers for these, and sets the shapes before they are used
-        return ir.call(f"llvm.x86.{name}.internal", result, *operands)
+        return ir.call_intrinsic(f"llvm.x86.{name}.internal", result, *operands)
 
 
 NANOKERNELS: dict[str, type[Nanokernel]] = {

@@ -48,10 +48,10 @@ class Cells(NamedTuple):
         """Where the cell of a line is that begins with a k, a multiple of the group."""
 
         def times(index: Value | int, factor: int) -> Value | int:
-            return index * factor if isinstance(index, int) else ir.mul(index, ir.const(factor))
+            return index * factor if isinstance(index, int) else ir.mul(index, ir.const_i64(factor))
 
         column = times(line, self.spec.group)
-        return ir.at(panel, self.target, times(k, self.spec.width), column)
+        return ir.gep(panel, self.target, times(k, self.spec.width), column)
 
     def convert(self, value: Value) -> Value:
         return convert(value, self.spec.dtype, self.spec.target, self.isa)
@@ -63,7 +63,7 @@ class Cells(NamedTuple):
 
         What `mask` leaves out is as the element `otherwise`, or 0.
         """
-        vector = ir.vector_of(lines, self.source)
+        vector = ir.vector_type(lines, self.source)
         rest = None if otherwise is None else ir.splat(otherwise, vector)
         return self.convert(ir.load(vector, place, mask, rest))
 
@@ -79,7 +79,7 @@ def build(spec: Pack, isa: ISA, arguments: list[Value]) -> None:
     cells = Cells.of(spec, isa)
     top = panel
     if spec.compensation:
-        panel = ir.address(panel, spec.width, ir.integer(32))
+        panel = ir.gep(panel, ir.int_type(32), spec.width)
     arguments = [n, k, source, ls, ps, panel]
 
     def elements(start: Value | None = None) -> list[Value]:
@@ -94,7 +94,7 @@ def build(spec: Pack, isa: ISA, arguments: list[Value]) -> None:
     if spec.source == "along" and spec.dtype not in REAL_PART:
         can_mask = isa.can_mask(ITEMSIZE[spec.dtype])
         edge = partial(vectors, True) if can_mask else elements
-        ir.either(ir.less(n, ir.const(spec.width)), edge, partial(vectors, False))
+        ir.if_else(ir.slt(n, ir.const_i64(spec.width)), edge, partial(vectors, False))
     elif spec.source == "across" and cells.size in WORDS:
         elements(_squares(cells, arguments))
     elif spec.source == "across" and spec.group > 1:
@@ -109,7 +109,7 @@ def build(spec: Pack, isa: ISA, arguments: list[Value]) -> None:
 
 def _line(i: Value | int, n: Value) -> Value:
     """The line that column `i` of the panel holds: beyond the last one, the last one."""
-    return ir.minimum(ir.const(i) if isinstance(i, int) else i, ir.add(n, ir.const(-1)))
+    return ir.minsi(ir.const_i64(i) if isinstance(i, int) else i, ir.add(n, ir.const_i64(-1)))
 
 
 def _elements(cells: Cells, arguments: list[Value], start: Value | None = None) -> None:
@@ -117,7 +117,7 @@ def _elements(cells: Cells, arguments: list[Value], start: Value | None = None) 
     n, k, source, ls, ps, panel = arguments
 
     def element(p: Value, i: Value) -> Value:
-        place = ir.at(source, cells.source, ir.mul(p, ps), ir.mul(_line(i, n), ls))
+        place = ir.gep(source, cells.source, ir.mul(p, ps), ir.mul(_line(i, n), ls))
         return cells.convert(ir.load(cells.source, place))
 
     _one_by_one(cells, panel, start, k, element)
@@ -126,7 +126,7 @@ def _elements(cells: Cells, arguments: list[Value], start: Value | None = None) 
 def _fill(cells: Cells, k: Value, panel: Value) -> None:
     """Zeros from k on, up to a whole step."""
     stop = _padded(k, cells.spec.step)
-    _one_by_one(cells, panel, k, stop, lambda p, i: ir.zero(cells.target))
+    _one_by_one(cells, panel, k, stop, lambda p, i: ir.const_zero(cells.target))
 
 
 def _one_by_one(
@@ -139,20 +139,20 @@ def _one_by_one(
     """Store ``element(p, i)`` for each p from `start` to `stop` and each column of the panel."""
 
     def step(p: Value, _: list[Value]) -> list[Value]:
-        group = ir.round_down(p, cells.spec.group)
-        write = ir.address(cells.address(panel, group, 0), ir.sub(p, group), cells.target)
+        group = ir.align_down(p, cells.spec.group)
+        write = ir.gep(cells.address(panel, group, 0), cells.target, ir.sub(p, group))
 
         def one(i: Value, _: list[Value]) -> list[Value]:
             ir.store(element(p, i), cells.address(write, 0, i))
             return []
 
-        return ir.loop(ir.const(cells.spec.width), [], one)
+        return ir.for_loop(ir.const_i64(cells.spec.width), [], one)
 
-    ir.loop(stop, [], step, start=start)
+    ir.for_loop(stop, [], step, start=start)
 
 
 def _padded(k: Value, step: int) -> Value:
-    return ir.round_down(ir.add(k, ir.const(step - 1)), step)
+    return ir.align_down(ir.add(k, ir.const_i64(step - 1)), step)
 
 
 def _vectors(cells: Cells, arguments: list[Value], at_edge: bool) -> Value:
@@ -162,33 +162,33 @@ def _vectors(cells: Cells, arguments: list[Value], at_edge: bool) -> Value:
     """
     n, k, source, _, ps, panel = arguments
     spec, group = cells.spec, cells.spec.group
-    end = ir.round_down(k, group)
+    end = ir.align_down(k, group)
 
     def step(p: Value, carried: list[Value]) -> list[Value]:
         (read,) = carried
-        places = [ir.address(read, ir.mul(ps, ir.const(q)), cells.source) for q in range(group)]
+        places = [ir.gep(read, cells.source, ir.mul(ps, ir.const_i64(q))) for q in range(group)]
         last = [None] * group
         if at_edge:
-            final = ir.add(n, ir.const(-1))
-            last = [ir.load(cells.source, ir.address(x, final, cells.source)) for x in places]
+            final = ir.add(n, ir.const_i64(-1))
+            last = [ir.load(cells.source, ir.gep(x, cells.source, final)) for x in places]
         for start in range(0, spec.width, cells.lanes):
             live = min(cells.lanes, spec.width - start)
             mask = None
             if at_edge:
-                mask = ir.first_lanes(cells.lanes, ir.add(n, ir.const(-start)))
+                mask = ir.create_mask(cells.lanes, ir.add(n, ir.const_i64(-start)))
             elif live < cells.lanes:
-                mask = ir.first_lanes(cells.lanes, ir.const(live))
+                mask = ir.create_mask(cells.lanes, ir.const_i64(live))
             rows = [
-                cells.load(ir.address(x, start, cells.source), cells.lanes, mask, otherwise)
+                cells.load(ir.gep(x, cells.source, start), cells.lanes, mask, otherwise)
                 for x, otherwise in zip(places, last, strict=True)
             ]
             mask = None
             if live < cells.lanes:
-                mask = ir.first_lanes(cells.lanes * group, ir.const(live * group))
+                mask = ir.create_mask(cells.lanes * group, ir.const_i64(live * group))
             ir.store(_zipped(rows), cells.address(panel, p, start), mask)
-        return [ir.address(read, ir.mul(ps, ir.const(group)), cells.source)]
+        return [ir.gep(read, cells.source, ir.mul(ps, ir.const_i64(group)))]
 
-    ir.loop(end, [source], step, step=group)
+    ir.for_loop(end, [source], step, step=group)
     return end
 
 
@@ -198,8 +198,8 @@ def _turned(cells: Cells, arguments: list[Value], at_edge: bool) -> Value:
     spec, group = cells.spec, cells.spec.group
     part = WORDS[0] // ITEMSIZE[spec.target]  # values of k in a word
     lanes = group // part
-    words = ir.vector_of(lanes, ir.integer(32))
-    end = ir.round_down(k, group)
+    words = ir.vector_type(lanes, ir.int_type(32))
+    end = ir.align_down(k, group)
 
     def step(p: Value, carried: list[Value]) -> list[Value]:
         (read,) = carried
@@ -207,17 +207,17 @@ def _turned(cells: Cells, arguments: list[Value], at_edge: bool) -> Value:
             live = min(lanes, spec.width - start)
             mask = None
             if at_edge:
-                mask = ir.first_lanes(lanes, ir.add(n, ir.const(-start)))
+                mask = ir.create_mask(lanes, ir.add(n, ir.const_i64(-start)))
             elif live < lanes:
-                mask = ir.first_lanes(lanes, ir.const(live))
+                mask = ir.create_mask(lanes, ir.const_i64(live))
 
             def row(q: int, start: int = start, mask: Value | None = mask) -> Value:
-                place = ir.address(read, ir.mul(ps, ir.const(q)), cells.source)
+                place = ir.gep(read, cells.source, ir.mul(ps, ir.const_i64(q)))
                 last = None
                 if at_edge:
-                    final = ir.add(n, ir.const(-1))
-                    last = ir.load(cells.source, ir.address(place, final, cells.source))
-                return cells.load(ir.address(place, start, cells.source), lanes, mask, last)
+                    final = ir.add(n, ir.const_i64(-1))
+                    last = ir.load(cells.source, ir.gep(place, cells.source, final))
+                return cells.load(ir.gep(place, cells.source, start), lanes, mask, last)
 
             rows = [
                 ir.bitcast(words, _zipped([row(q) for q in range(first, first + part)]))
@@ -225,9 +225,9 @@ def _turned(cells: Cells, arguments: list[Value], at_edge: bool) -> Value:
             ]
             for i, cell in enumerate(transposed(rows)[:live]):
                 ir.store(cell, cells.address(panel, p, start + i))
-        return [ir.address(read, ir.mul(ps, ir.const(group)), cells.source)]
+        return [ir.gep(read, cells.source, ir.mul(ps, ir.const_i64(group)))]
 
-    ir.loop(end, [source], step, step=group)
+    ir.for_loop(end, [source], step, step=group)
     return end
 
 
@@ -246,18 +246,18 @@ def _copies(cells: Cells, arguments: list[Value]) -> Value:
     """Copy whole cells, contiguous in the source too; the k that it comes to."""
     n, k, source, ls, _, panel = arguments
     group = cells.spec.group
-    end = ir.round_down(k, group)
+    end = ir.align_down(k, group)
 
     def step(p: Value, _: list[Value]) -> list[Value]:
         def one(i: Value, _: list[Value]) -> list[Value]:
-            place = ir.at(source, cells.source, ir.mul(_line(i, n), ls), p)
+            place = ir.gep(source, cells.source, ir.mul(_line(i, n), ls), p)
             ir.store(cells.load(place, group), cells.address(panel, p, i))
             return []
 
-        ir.loop(ir.const(cells.spec.width), [], one)
+        ir.for_loop(ir.const_i64(cells.spec.width), [], one)
         return []
 
-    ir.loop(end, [], step, step=group)
+    ir.for_loop(end, [], step, step=group)
     return end
 
 
@@ -265,20 +265,20 @@ def _squares(cells: Cells, arguments: list[Value]) -> Value:
     """Transpose squares of `lanes` by `lanes` cells in registers; the k that it comes to."""
     n, k, source, ls, _, panel = arguments
     lanes, group, width = cells.lanes, cells.spec.group, cells.spec.width
-    words = ir.vector_of(lanes, ir.integer(32) if group > 1 else cells.target)
-    end = ir.round_down(k, lanes * group)
+    words = ir.vector_type(lanes, ir.int_type(32) if group > 1 else cells.target)
+    end = ir.align_down(k, lanes * group)
     whole = width // lanes * lanes
 
     def square(p: Value, start: Value, columns: int = lanes) -> list[Value]:
         def read(i: int) -> Value:
             if i >= columns:
-                return ir.zero(words)
-            line = ir.mul(_line(ir.add(start, ir.const(i)), n), ls)
-            place = ir.at(source, cells.source, line, p)
+                return ir.const_zero(words)
+            line = ir.mul(_line(ir.add(start, ir.const_i64(i)), n), ls)
+            place = ir.gep(source, cells.source, line, p)
             return ir.bitcast(words, cells.load(place, lanes * group))
 
         target = cells.address(panel, p, start)
-        mask = ir.first_lanes(lanes, ir.const(columns))
+        mask = ir.create_mask(lanes, ir.const_i64(columns))
         for i, row in enumerate(transposed([read(i) for i in range(lanes)])):
             # Whole stores are faster than masked ones: what is too much is overwritten after
             # this, by the next row or by a square further left; but for the last rows.
@@ -289,11 +289,11 @@ def _squares(cells: Cells, arguments: list[Value]) -> Value:
 
     def band(p: Value, _: list[Value]) -> list[Value]:
         if whole < width:
-            square(p, ir.const(whole), width - whole)
-        ir.loop(ir.const(whole), [], lambda start, _: square(p, start), step=lanes)
+            square(p, ir.const_i64(whole), width - whole)
+        ir.for_loop(ir.const_i64(whole), [], lambda start, _: square(p, start), step=lanes)
         return []
 
-    ir.loop(end, [], band, step=lanes * group)
+    ir.for_loop(end, [], band, step=lanes * group)
     return end
 
 
@@ -312,9 +312,9 @@ def transposed(rows: list[Value]) -> list[Value]:
 def _compensate(cells: Cells, k: Value, panel: Value, top: Value) -> None:
     """The sums of the panel's columns, times `compensation`, before its first row."""
     spec, lanes = cells.spec, cells.lanes
-    sums = ir.vector_of(lanes, ir.integer(32))
-    four = ir.vector_of(4 * lanes, cells.target)
-    ones = ir.one(four)
+    sums = ir.vector_type(lanes, ir.int_type(32))
+    four = ir.vector_type(4 * lanes, cells.target)
+    ones = ir.const_one(four)
     name = f"llvm.x86.avx512.vpdpbusd.{cells.isa.vector_bits}"
 
     def add(p: Value, totals: list[Value]) -> list[Value]:
@@ -322,15 +322,15 @@ def _compensate(cells: Cells, k: Value, panel: Value, top: Value) -> None:
         for j, total in enumerate(totals):
             values = ir.load(four, cells.address(panel, p, j * lanes))
             pair = (values, ones) if spec.target == "uint8" else (ones, values)
-            new.append(ir.call(name, sums, total, *pair))
+            new.append(ir.call_intrinsic(name, sums, total, *pair))
         return new
 
-    empty = [ir.zero(sums) for _ in range(0, spec.width, lanes)]
-    totals = ir.loop(_padded(k, spec.step), empty, add, step=spec.group)
-    factor = ir.constant(sums, spec.compensation)
+    empty = [ir.const_zero(sums) for _ in range(0, spec.width, lanes)]
+    totals = ir.for_loop(_padded(k, spec.step), empty, add, step=spec.group)
+    factor = ir.const(sums, spec.compensation)
     for j, total in enumerate(totals):
-        place = ir.address(top, j * lanes, sums.element_type)
-        ir.store(ir.times(total, factor), place)
+        place = ir.gep(top, sums.element_type, j * lanes)
+        ir.store(ir.mul(total, factor), place)
 
 
 def build_copy(spec: Copy, arguments: list[Value]) -> None:
@@ -342,10 +342,10 @@ def build_copy(spec: Copy, arguments: list[Value]) -> None:
         def one(_: Value, places: list[Value]) -> list[Value]:
             source, target = places
             ir.store(ir.load(element, source), target)
-            return [ir.address(source, scs, element), ir.address(target, tcs, element)]
+            return [ir.gep(source, element, scs), ir.gep(target, element, tcs)]
 
         source, target = pointers
-        ir.loop(n, [source, target], one)
-        return [ir.address(source, srs, element), ir.address(target, trs, element)]
+        ir.for_loop(n, [source, target], one)
+        return [ir.gep(source, element, srs), ir.gep(target, element, trs)]
 
-    ir.loop(m, [source, target], row)
+    ir.for_loop(m, [source, target], row)

@@ -16,7 +16,7 @@ from nkblas.base.families import Family, families
 from nkblas.base.isa import ISA
 from nkblas.base.tiling import split_evenly
 from nkblas.codegen import ir
-from nkblas.codegen.ir import SEGMENT, Value
+from nkblas.codegen.ir import SEGMENT_BYTES, Value
 from nkblas.codegen.spec import Small
 
 from . import tiny
@@ -175,16 +175,16 @@ def build(spec: Small, isa: ISA, element: Any, arguments: list[Value]) -> None:
     def turn(_: Value, pointers: list[Value]) -> list[Value]:
         one(*pointers)
         steps = zip(pointers, (a_step, b_step, c_step), strict=True)
-        return [ir.address(pointer, step, element) for pointer, step in steps]
+        return [ir.gep(pointer, element, step) for pointer, step in steps]
 
-    ir.loop(count, [a, b, c], turn)
+    ir.for_loop(count, [a, b, c], turn)
 
 
 def _product(spec: Small, isa: ISA, element: Any) -> Callable[[Value, Value, Value], None]:
     """What emits one product, given the addresses of A, B and C."""
     cut, straight = tiles(spec, isa), is_straight(spec, isa)
     masks = {
-        piece: Plain(spec.dtype, piece.lanes).mask(ir.const(piece.live))
+        piece: Plain(spec.dtype, piece.lanes).mask(ir.const_i64(piece.live))
         for columns, _ in cut.columns
         for piece in columns
         if piece.live < piece.lanes
@@ -194,11 +194,11 @@ def _product(spec: Small, isa: ISA, element: Any) -> Callable[[Value, Value, Val
     panel = None
     if spec.b_layout == "col":
         widest = max(sum(piece.lanes for piece in columns) for columns, _ in cut.columns)
-        panel = ir.allocate(spec.k * widest, element)
+        panel = ir.alloca(spec.k * widest, element)
 
     def moved(addresses: list[Value], *distances: int) -> list[Value]:
         pairs = zip(addresses, distances, strict=True)
-        return [ir.address(start, distance, element) for start, distance in pairs]
+        return [ir.gep(start, element, distance) for start, distance in pairs]
 
     def one(a: Value, b: Value, c: Value) -> None:
         def band(columns: tuple[Piece, ...], at: list[Value]) -> list[Value]:
@@ -231,7 +231,7 @@ def _repeat(
 ) -> list[Value]:
     """A loop, or as many copies of its body."""
     if not straight and count > 1:
-        return ir.loop(ir.const(count), carried, lambda _, carried: body(carried))
+        return ir.for_loop(ir.const_i64(count), carried, lambda _, carried: body(carried))
     for _ in range(count):
         carried = body(carried)
     return carried
@@ -249,7 +249,7 @@ def _transpose(
 
     Columns that count for nothing repeat the last one.
     """
-    segment = SEGMENT // ITEMSIZE[spec.dtype]
+    segment = SEGMENT_BYTES // ITEMSIZE[spec.dtype]
     while segment > spec.k:
         segment //= 2
     width, places = 0, {}
@@ -263,22 +263,21 @@ def _transpose(
         for piece in columns:
             size = min(segment, piece.lanes)
             lines = [
-                ir.address(b, (piece.column + min(i, piece.live - 1)) * spec.k, element)
+                ir.gep(b, element, (piece.column + min(i, piece.live - 1)) * spec.k)
                 for i in range(piece.lanes)
             ]
             for p in range(0, segment, size):
                 parts = [
-                    ir.load(_stretch(spec.dtype, size), ir.address(line, p, element))
-                    for line in lines
+                    ir.load(_stretch(spec.dtype, size), ir.gep(line, element, p)) for line in lines
                 ]
                 vectors = [ir.concatenate(parts[i::size]) for i in range(size)]
                 for i, row in enumerate(transposed(vectors), p):
-                    ir.store(row, ir.address(panel, i * width + places[piece], element))
-        return [ir.address(b, segment, element), ir.address(panel, segment * width, element)]
+                    ir.store(row, ir.gep(panel, element, i * width + places[piece]))
+        return [ir.gep(b, element, segment), ir.gep(panel, element, segment * width)]
 
     last = spec.k - segment  # which may do some of k again
     _repeat(-(-last // segment), straight, [b, panel], squares)
-    squares([ir.address(b, last, element), ir.address(panel, last * width, element)])
+    squares([ir.gep(b, element, last), ir.gep(panel, element, last * width)])
     return Rows(panel, width, places, {})
 
 
@@ -286,8 +285,8 @@ def _stretch(dtype: str, size: int) -> Any:
     """The type of so many elements that are only moved."""
     moved = as_moved(dtype)
     if dtype == "complex128":
-        return ir.vector_of(2 * size, moved.element_type)
-    return ir.vector_of(size, moved)
+        return ir.vector_type(2 * size, moved.element_type)
+    return ir.vector_type(size, moved)
 
 
 def _tile(
@@ -311,13 +310,13 @@ def _tile(
     def step(p: int, a: Value, b_row: Value, sums: Sums) -> Sums:
         def load_b(j: int) -> Sequence[Value]:
             piece = columns[j]
-            source = ir.address(b_row, p * b.apart + b.places[piece], element)
+            source = ir.gep(b_row, element, p * b.apart + b.places[piece])
             return vectors[j].load_b(source, b.masks.get(piece))
 
         def load_a(i: int) -> Sequence[Value]:
             if segments and segments.has(i, p):
                 return [segments.element_of(i, p)]
-            return scalar.element(ir.address(a, i * a_row + p * a_column, element))
+            return scalar.element(ir.gep(a, element, i * a_row + p * a_column))
 
         return compose(scalar, load_a, load_b, sums)
 
@@ -330,16 +329,16 @@ def _tile(
         def turn(_: Value, carried: list[Value]) -> list[Value]:
             a, b_row, *flat = carried
             new = step(0, a, b_row, unflatten(flat, len(columns), scalar.parts))
-            moved = [ir.address(a, a_column, element), ir.address(b_row, b.apart, element)]
+            moved = [ir.gep(a, element, a_column), ir.gep(b_row, element, b.apart)]
             return [*moved, *flatten(new)]
 
-        carried = ir.loop(ir.const(spec.k), [a, b.start, *flatten(sums)], turn)
+        carried = ir.for_loop(ir.const_i64(spec.k), [a, b.start, *flatten(sums)], turn)
         sums = unflatten(carried[2:], len(columns), scalar.parts)
     for i, row in enumerate(sums):
         for piece, vector, accumulator in zip(columns, vectors, row, strict=True):
-            place = ir.address(c, i * spec.n + piece.column, element)
+            place = ir.gep(c, element, i * spec.n + piece.column)
             live = piece.live * vector.parts
-            ir.store_first(vector.total(accumulator), place, live, isa.mask_registers)
+            ir.store_first_lanes(vector.total(accumulator), place, live, isa.mask_registers)
 
 
 class Segments:
@@ -352,7 +351,7 @@ class Segments:
 
     def __init__(self, spec: Small, element: Any, columns: tuple[Piece, ...], a: Value) -> None:
         self.spec, self.element, self.a = spec, element, a
-        self.size, self.lanes = SEGMENT // ITEMSIZE[spec.dtype], columns[0].lanes
+        self.size, self.lanes = SEGMENT_BYTES // ITEMSIZE[spec.dtype], columns[0].lanes
         self.worth = spec.a_layout == "row" and len(columns) == 1
         self.worth = self.worth and 4 <= self.size <= self.lanes <= 2 * self.size
         self.loaded: dict[tuple[int, int], Value] = {}
@@ -365,10 +364,12 @@ class Segments:
         """That of row i and column p, in every lane."""
         which, lane = divmod(p, self.size)
         if (i, which) not in self.loaded:
-            place = ir.address(self.a, i * self.spec.k + which * self.size, self.element)
-            segment = ir.load(ir.vector_of(self.size, self.element), place)
+            place = ir.gep(self.a, self.element, i * self.spec.k + which * self.size)
+            segment = ir.load(ir.vector_type(self.size, self.element), place)
             # if LLVM saw where it comes from, it would load each lane by itself
-            self.loaded[i, which] = ir.opaque(ir.concatenate([segment] * (self.lanes // self.size)))
+            self.loaded[i, which] = ir.arithmetic_fence(
+                ir.concatenate([segment] * (self.lanes // self.size))
+            )
         value = self.loaded[i, which]
         order = [
             start + lane for start in range(0, self.lanes, self.size) for _ in range(self.size)

@@ -11,7 +11,7 @@ from typing import Any
 from nkblas.base.dtypes import ITEMSIZE, REAL_PART
 from nkblas.base.isa import ISA
 from nkblas.codegen import ir
-from nkblas.codegen.ir import SEGMENT, Value
+from nkblas.codegen.ir import SEGMENT_BYTES, Value
 from nkblas.codegen.spec import Small
 
 STEPS = 64
@@ -32,7 +32,7 @@ def is_tiny(spec: Small, isa: ISA) -> bool:
     """
     itemsize = ITEMSIZE[spec.dtype]
     lanes, rows = isa.lanes(itemsize), rows_of_vector(spec, isa)
-    fits = spec.n * itemsize <= SEGMENT and rows >= 2 and spec.dtype not in REAL_PART
+    fits = spec.n * itemsize <= SEGMENT_BYTES and rows >= 2 and spec.dtype not in REAL_PART
     fits = fits and -(-spec.m // rows) * spec.k <= STEPS
     # two vectors are what lanes can be chosen from
     fits = fits and (spec.a_layout == "col" or rows * spec.k <= 2 * lanes)
@@ -65,10 +65,10 @@ class Operand:
 
     def _load(self, first: int, lanes: int) -> Value:
         if (first, lanes) not in self.loaded:
-            place = ir.address(self.start, first, self.element)
+            place = ir.gep(self.start, self.element, first)
             live = self.size - first
-            mask = ir.first_lanes(lanes, ir.const(live)) if live < lanes else None
-            self.loaded[first, lanes] = ir.load(ir.vector_of(lanes, self.element), place, mask)
+            mask = ir.create_mask(lanes, ir.const_i64(live)) if live < lanes else None
+            self.loaded[first, lanes] = ir.load(ir.vector_type(lanes, self.element), place, mask)
         return self.loaded[first, lanes]
 
 
@@ -76,7 +76,7 @@ def product(spec: Small, isa: ISA, element: Any) -> Callable[[Value, Value, Valu
     """What emits one product, given the addresses of A, B and C."""
     m, n, k = spec.m, spec.n, spec.k
     rows = rows_of_vector(spec, isa)
-    segment, most = SEGMENT // ITEMSIZE[spec.dtype], isa.lanes(ITEMSIZE[spec.dtype])
+    segment, most = SEGMENT_BYTES // ITEMSIZE[spec.dtype], isa.lanes(ITEMSIZE[spec.dtype])
 
     def lanes_for(elements: int) -> int:
         """Of the narrowest vector that holds so many elements, if any does."""
@@ -87,7 +87,7 @@ def product(spec: Small, isa: ISA, element: Any) -> Callable[[Value, Value, Valu
         cells = [divmod(cell, n) for cell in range(height * n)]
         # lanes beyond repeat the first one: they raise no exception of their own
         cells += cells[:1] * (lanes_for(height * n) - height * n)
-        total = ir.zero(ir.vector_of(len(cells), element))
+        total = ir.const_zero(ir.vector_type(len(cells), element))
         for p in range(k):
             if spec.a_layout == "row":
                 place = top * k, lanes_for(height * k)
@@ -110,7 +110,7 @@ def product(spec: Small, isa: ISA, element: Any) -> Callable[[Value, Value, Valu
         for top in range(0, m, rows):
             height = min(rows, m - top)
             value = vector(a, b, top, height)
-            place = ir.address(c, top * n, element)
-            ir.store_first(value, place, height * n, isa.mask_registers)
+            place = ir.gep(c, element, top * n)
+            ir.store_first_lanes(value, place, height * n, isa.mask_registers)
 
     return one

@@ -65,7 +65,7 @@ def build(spec: KernelSpec, name: str = "") -> Any:
         module = mlir.Module.create()
         types = [{"i64": ir.i64, "ptr": ir.ptr}[name]() for name in SIGNATURES[type(spec)].split()]
         with mlir.InsertionPoint(module.body):
-            entry = ir.function(
+            entry = ir.create_function(
                 name or spec.symbol,
                 types,
                 section=SECTION,
