@@ -23,8 +23,8 @@ class DType(NamedTuple):
     saturates : bool
         Whether results out of range become the nearest number of the type, instead of wrapping.
     signed : bool
-        Whether numbers can be negative. (Where results wrap, signed and unsigned integers of one
-        size are one type, which is listed as signed.)
+        Of integers, whether they can be negative. (Where results wrap, signed and unsigned integers
+        of one size are one type, which is listed as signed.)
     """
 
     short: str
@@ -71,7 +71,7 @@ DTYPES: dict[str, DType] = {
     "complex128": DType("c128", 16, "complex"),
     "float16": DType("f16", 2, "float"),
     "bfloat16": DType("bf16", 2, "float"),
-    "bool": DType("bool", 1, "bool", signed=False),
+    "bool": DType("bool", 1, "bool"),
     "int8": DType("i8", 1, "integer"),
     "uint8": DType("u8", 1, "integer", signed=False),
     "int16": DType("i16", 2, "integer"),

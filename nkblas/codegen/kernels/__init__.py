@@ -1,0 +1,1 @@
+"""Builders: each emits the body of one kind of `nkblas.codegen.spec.KernelSpec` as MLIR."""

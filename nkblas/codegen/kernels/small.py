@@ -20,8 +20,8 @@ from nkblas.codegen.ir import SEGMENT_BYTES, Value
 from nkblas.codegen.spec import Small
 
 from . import tiny
-from .nanokernel import Accumulator, Plain, compose, flatten, unflatten
-from .packing import as_moved, transposed
+from .nanokernel import Accumulator, NativeVectors, compose, flatten, unflatten
+from .packing import element_type_for_copy, transpose
 
 L1 = 32 << 10
 """Bytes of a B that stays near, whatever else there is: so large is L1 at least."""
@@ -150,12 +150,12 @@ class Rows(NamedTuple):
 Sums: TypeAlias = list[list[Accumulator]]
 
 
-class Scalar(Plain):
+class Scalar(NativeVectors):
     """An element of A that feeds vectors of different widths."""
 
-    @property
-    def a_registers(self) -> int:  # type: ignore[override]
-        return self.parts
+    def __init__(self, dtype: str) -> None:
+        super().__init__(dtype, 1)
+        self.a_registers = self.parts
 
     def multiply_add(
         self, a: Sequence[Value], b: Sequence[Value], accumulator: Accumulator
@@ -164,9 +164,10 @@ class Scalar(Plain):
         return super().multiply_add(wide, b, accumulator)
 
 
-def build(spec: Small, isa: ISA, element: Any, arguments: list[Value]) -> None:
+def build(spec: Small, isa: ISA, arguments: list[Value]) -> None:
     """Emit the body of `spec`'s function (its contract is `spec.Small`'s)."""
     count, a, a_step, b, b_step, c, c_step = arguments
+    element = ir.element_type(spec.dtype)
     if tiny.is_tiny(spec, isa):
         one = tiny.product(spec, isa, element)
     else:
@@ -184,7 +185,7 @@ def _product(spec: Small, isa: ISA, element: Any) -> Callable[[Value, Value, Val
     """What emits one product, given the addresses of A, B and C."""
     cut, straight = tiles(spec, isa), is_straight(spec, isa)
     masks = {
-        piece: Plain(spec.dtype, piece.lanes).mask(ir.const_i64(piece.live))
+        piece: NativeVectors(spec.dtype, piece.lanes).element_mask(ir.const_i64(piece.live))
         for columns, _ in cut.columns
         for piece in columns
         if piece.live < piece.lanes
@@ -271,7 +272,7 @@ def _transpose(
                     ir.load(_stretch(spec.dtype, size), ir.gep(line, element, p)) for line in lines
                 ]
                 vectors = [ir.concatenate(parts[i::size]) for i in range(size)]
-                for i, row in enumerate(transposed(vectors), p):
+                for i, row in enumerate(transpose(vectors), p):
                     ir.store(row, ir.gep(panel, element, i * width + places[piece]))
         return [ir.gep(b, element, segment), ir.gep(panel, element, segment * width)]
 
@@ -283,7 +284,7 @@ def _transpose(
 
 def _stretch(dtype: str, size: int) -> Any:
     """The type of so many elements that are only moved."""
-    moved = as_moved(dtype)
+    moved = element_type_for_copy(dtype)
     if dtype == "complex128":
         return ir.vector_type(2 * size, moved.element_type)
     return ir.vector_type(size, moved)
@@ -302,8 +303,8 @@ def _tile(
 ) -> None:
     """Multiply and store one tile, which A, B and C begin with."""
     rows = range(height)
-    vectors = [Plain(spec.dtype, piece.lanes) for piece in columns]
-    scalar = Scalar(spec.dtype, 1)
+    vectors = [NativeVectors(spec.dtype, piece.lanes) for piece in columns]
+    scalar = Scalar(spec.dtype)
     a_row, a_column = (spec.k, 1) if spec.a_layout == "row" else (1, spec.m)
     segments = Segments(spec, element, columns, a) if straight and isa.registers > 16 else None
 
@@ -316,11 +317,11 @@ def _tile(
         def load_a(i: int) -> Sequence[Value]:
             if segments and segments.has(i, p):
                 return [segments.element_of(i, p)]
-            return scalar.element(ir.gep(a, element, i * a_row + p * a_column))
+            return scalar.load_element(ir.gep(a, element, i * a_row + p * a_column))
 
         return compose(scalar, load_a, load_b, sums)
 
-    sums = [[vector.zero() for vector in vectors] for _ in rows]
+    sums = [[vector.zero_accumulator() for vector in vectors] for _ in rows]
     if straight:
         for p in range(spec.k):
             sums = step(p, a, b.start, sums)
@@ -338,7 +339,7 @@ def _tile(
         for piece, vector, accumulator in zip(columns, vectors, row, strict=True):
             place = ir.gep(c, element, i * spec.n + piece.column)
             live = piece.live * vector.parts
-            ir.store_first_lanes(vector.total(accumulator), place, live, isa.mask_registers)
+            ir.store_first_lanes(vector.combine(accumulator), place, live, isa.mask_registers)
 
 
 class Segments:
