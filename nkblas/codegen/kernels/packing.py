@@ -232,9 +232,7 @@ def _interleave_rows(cells: Cells, args: PackArguments, is_edge: bool) -> Value:
             live, store_mask = min(cells.lanes, spec.width - start), None
             if live < cells.lanes:
                 store_mask = ir.create_mask(cells.lanes * group, ir.const_i64(live * group))
-            ir.store(
-                _interleave(vectors), cells.address(args.panel, p, start), store_mask
-            )
+            ir.store(_interleave(vectors), cells.address(args.panel, p, start), store_mask)
         return [ir.gep(read, cells.source, ir.mul(args.k_stride, ir.const_i64(group)))]
 
     ir.for_loop(end, [args.source], pack_group, step=group)
