@@ -1,0 +1,1 @@
+"""From MLIR to verified machine code, in the compiler's process."""
