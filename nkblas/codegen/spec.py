@@ -26,7 +26,9 @@ def _symbol(spec: "KernelSpec") -> str:
             words.append(field)
         elif field in ("nr", "kr") or (field in "nk" and isinstance(spec, Small)):  # 14x32
             words[-1] += f"x{value}"
-        elif value not in (False, "") and (field, value) != ("family", "fma"):
+        elif field == "family" and value == spec._field_defaults[field]:
+            continue
+        elif value not in (False, ""):
             words.append(str(value).replace("+", "_"))
     return "_".join(words)
 

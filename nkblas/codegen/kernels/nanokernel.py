@@ -118,7 +118,11 @@ class Nanokernel:
         raise NotImplementedError
 
     def multiply_add(self, a: Operand, b: Operand, accumulator: Accumulator) -> Accumulator:
-        """The accumulator after the products of one pass have been added."""
+        """The accumulator after the products of one pass have been added.
+
+        Packing calls it with a vector of ones as `a`, to add up the columns of a panel, for
+        families with `Family.compensation`.
+        """
         raise NotImplementedError
 
     def combine(

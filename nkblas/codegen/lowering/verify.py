@@ -99,7 +99,8 @@ def _integers(generator: np.random.Generator, dtype: str, *shape: int) -> Array:
     if dtype in FLOAT8:
         numbers = _float8_values(FLOAT8[dtype])
         is_exact = np.abs(numbers * 4) % 1 == 0
-        return generator.choice(np.flatnonzero(is_exact), shape).astype(np.uint8)
+        encodings: Array = generator.choice(np.flatnonzero(is_exact), shape)
+        return encodings.astype(np.uint8)
     values = generator.integers(-9, 10, shape).astype(np.float64)
     if DTYPES[dtype].kind == "complex":
         values = values + 1j * generator.integers(-9, 10, shape)
@@ -110,8 +111,8 @@ def _encode(values: Array, dtype: str) -> Array:
     """Numbers in `dtype`; for bfloat16, which NumPy lacks, its bits."""
     if DTYPES[dtype].saturates:
         limits = np.iinfo(numpy_name(dtype))
-        rounded = np.rint(values) + ZERO_POINT
-        return np.clip(rounded, limits.min, limits.max).astype(limits.dtype)
+        rounded: Array = np.rint(values) + ZERO_POINT
+        return rounded.clip(limits.min, limits.max).astype(limits.dtype)
     if dtype != "bfloat16":
         return values.astype(dtype)
     bits = values.astype(np.float32).view(np.uint32)
@@ -250,7 +251,7 @@ def _check_microkernel(spec: Microkernel, test: _Test) -> None:
             case.run_in_k_blocks(accumulate)
 
 
-class _Held(TypedDict):
+class _GuardedOperands(TypedDict):
     """Addresses of a microkernel's operands in guarded areas."""
 
     a: "CData"
@@ -301,7 +302,7 @@ class _MicrokernelCase:
         exponents = generator.integers(-12, -6, self.width)
         self.scales = (2.0**exponents).astype(np.float32)
         self.residual = _integers(generator, types.c, spec.mr, self.width + 5)
-        self.held = {at_end: self._hold_operands(at_end) for at_end in AT_END}
+        self.guarded = {at_end: self._guard_operands(at_end) for at_end in AT_END}
 
     def _place_a(self, a: Array) -> tuple[Array, int]:
         """A as the kernel reads it, and its leading dimension."""
@@ -330,7 +331,7 @@ class _MicrokernelCase:
             memory = np.concatenate((row.view(memory.dtype), memory))
         return memory, ldb
 
-    def _hold_operands(self, at_end: bool) -> _Held:
+    def _guard_operands(self, at_end: bool) -> _GuardedOperands:
         """Copy the operands to guarded areas; operands that the kernel does not use are NULL."""
         spec, epilogue = self.spec, self.epilogue
 
@@ -380,15 +381,16 @@ class _MicrokernelCase:
 
     def _call(self, at_end: bool, c: Array, accumulate: int, args: Arguments) -> Array:
         """Run the kernel; returns C, in a guarded area."""
-        spec, held = self.spec, self.held[at_end]
+        spec, guarded = self.spec, self.guarded[at_end]
         (c,) = self.test.hold(at_end, c=c[:, : self.n])
         panel = np.zeros_like(self.b_elements)
         if spec.packs_b:
             (panel,) = self.test.hold(at_end, panel=panel)
+        panel_pointer = _pointer(panel) if spec.packs_b else ffi.NULL
+        call_args = ffi.new("nk_call_args *", {**args, **guarded["args"]})
         self.test.kernel(
-            self.steps, held["a"], self.lda, held["b"], self.ldb, _pointer(c), _strides(c)[0],
-            self.n, accumulate, _pointer(panel) if spec.packs_b else ffi.NULL,
-            held["b"], 1, min(self.steps, 2), ffi.new("nk_call_args *", {**args, **held["args"]}),
+            self.steps, guarded["a"], self.lda, guarded["b"], self.ldb, _pointer(c), _strides(c)[0],
+            self.n, accumulate, panel_pointer, guarded["b"], 1, min(self.steps, 2), call_args,
         )  # fmt: skip
         if spec.packs_b:
             panel[:, self.n :] = self.b_elements[:, self.n :]  # not part of the result
@@ -410,7 +412,7 @@ class _MicrokernelCase:
             _compare(self.spec, c, expected, f"{case}, last={is_last}", self.tolerance)
 
     def run_in_k_blocks(self, accumulate: int) -> None:
-        """Check it on two blocks of k: the first one's sums are kept, the second adds to them."""
+        """Check the kernel on two blocks of k: the second adds to the first one's sums."""
         spec, accumulator = self.spec, self.spec.types.accumulator
         expected = self.expected(2 * _Factors().product(self.a, self.b), accumulate)
         case = f"k={self.steps}, accumulate={accumulate}: in blocks"
@@ -465,10 +467,10 @@ def _check_product(
         args = ffi.new("nk_call_args *", factors.fields())
         case = f"k={k}, n={n}, accumulate={accumulate}, beta={factors.beta}"
         for at_end in AT_END:
-            held = test.hold(at_end, a=a, b=b, c=before[:, :n])
-            operands = _with_leading_dimensions(held)
+            guarded = test.hold(at_end, a=a, b=b, c=before[:, :n])
+            operands = _with_leading_dimensions(guarded)
             test.kernel(k, *operands, n, accumulate, ffi.NULL, ffi.NULL, 0, 0, args)
-            _compare(spec, held[2], expected[:, :n], case)
+            _compare(spec, guarded[2], expected[:, :n], case)
 
 
 def _check_stream(spec: Stream, test: _Test) -> None:
@@ -505,9 +507,9 @@ def _check_small(spec: Small, test: _Test) -> None:
         products = np.einsum(f"x{a_axes},x{b_axes}->xij", *stacks)
         expected[...] = products.reshape(count, m * n)
         for at_end in AT_END:
-            held = test.hold(at_end, a=a, b=b, c=c[:, : m * n])
-            test.kernel(count, *_with_leading_dimensions(held))
-            _compare(spec, held[2], expected, f"count={count}")
+            guarded = test.hold(at_end, a=a, b=b, c=c[:, : m * n])
+            test.kernel(count, *_with_leading_dimensions(guarded))
+            _compare(spec, guarded[2], expected, f"count={count}")
 
 
 # ---- copies ----
@@ -532,8 +534,8 @@ def _check_pack(spec: Pack, test: _Test) -> None:
             expected = np.concatenate((row.view(expected.dtype), expected))
         for at_end in AT_END:
             before = np.full(expected.size, 77).astype(expected.dtype)
-            held, panel = test.hold(at_end, source=source, panel=before)
-            test.kernel(n, k, _pointer(held), *_strides(held), _pointer(panel))
+            guarded, panel = test.hold(at_end, source=source, panel=before)
+            test.kernel(n, k, _pointer(guarded), *_strides(guarded), _pointer(panel))
             _compare(spec, panel, expected, f"n={n}, k={k}")
 
 
@@ -543,10 +545,10 @@ def _check_copy(spec: Copy, test: _Test) -> None:
     (expected,) = test.hold(True, expected=target)
     expected[...] = source
     for at_end in AT_END:
-        held = test.hold(at_end, a=source, c=target)
-        operands = [x for array in held for x in (_pointer(array), *_strides(array))]
+        guarded = test.hold(at_end, a=source, c=target)
+        operands = [x for array in guarded for x in (_pointer(array), *_strides(array))]
         test.kernel(*source.shape, *operands)
-        _compare(spec, held[1], expected, "strides")
+        _compare(spec, guarded[1], expected, "strides")
 
 
 def _check_peak(spec: Peak, test: _Test) -> None:
