@@ -22,12 +22,16 @@ class DType(NamedTuple):
     kind : {"float", "complex", "integer", "bool"}
     saturates : bool
         Whether results out of range become the nearest number of the type, instead of wrapping.
+    signed : bool
+        Of integers, whether they can be negative. (Where results wrap, signed and unsigned integers
+        of one size are one type, which is listed as signed.)
     """
 
     short: str
     itemsize: int
     kind: Kind
     saturates: bool = False
+    signed: bool = True
 
 
 class Float8(NamedTuple):
@@ -69,14 +73,14 @@ DTYPES: dict[str, DType] = {
     "bfloat16": DType("bf16", 2, "float"),
     "bool": DType("bool", 1, "bool"),
     "int8": DType("i8", 1, "integer"),
-    "uint8": DType("u8", 1, "integer"),
+    "uint8": DType("u8", 1, "integer", signed=False),
     "int16": DType("i16", 2, "integer"),
     "int32": DType("i32", 4, "integer"),
     "int64": DType("i64", 8, "integer"),
     **{name: DType(name.replace("float8_", "f8"), 1, "float") for name in FLOAT8},
     # 8-bit integers that floats are quantized to
     "qint8": DType("q8", 1, "integer", saturates=True),
-    "quint8": DType("qu8", 1, "integer", saturates=True),
+    "quint8": DType("qu8", 1, "integer", saturates=True, signed=False),
 }
 
 ITEMSIZE = {name: dtype.itemsize for name, dtype in DTYPES.items()}

@@ -1,29 +1,29 @@
-"""The helper process: reads specs, writes shared libraries (see `nkblas.codegen.compiler`).
+"""The helper process: reads specifications, writes shared libraries (see `compiler_client`).
 
-A request is a line of JSON, a spec. A reply is a line of JSON, ``{"size": bytes}`` and then the
-library, or ``{"error": message}``.
+A request is a line of JSON, a specification. A reply is a line of JSON: ``{"size": bytes}``,
+followed by the library, or ``{"error": message}``.
 """
 
 import json
 import os
 import select
-from typing import Any
 
+from .compiler_client import Reply
 from .loader import open_library
 from .spec import from_dict
 
-IDLE = 60.0
-"""Seconds without a request after which the helper ends, to give its 100 MB back."""
+IDLE_SECONDS = 60.0
+"""Time without a request after which the helper ends, to free its 100 MB of memory."""
 
 
 def main() -> None:
-    """Serve until the parent closes the pipe, or for `IDLE` seconds without a request."""
+    """Serve until the parent closes the pipe, or for `IDLE_SECONDS` without a request."""
     replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints must not get between the replies
+    os.dup2(2, 1)  # what a library prints must not get between the replies
     pending = b""
     while True:
         while b"\n" not in pending:
-            if not select.select([0], [], [], IDLE)[0]:
+            if not select.select([0], [], [], IDLE_SECONDS)[0]:
                 return
             part = os.read(0, 1 << 16)
             if not part:
@@ -35,9 +35,10 @@ def main() -> None:
         replies.flush()
 
 
-def serve(line: bytes) -> tuple[dict[str, Any], bytes]:
-    """Make and check one kernel."""
+def serve(line: bytes) -> tuple[Reply, bytes]:
+    """Compile and verify one kernel; returns the reply and the library."""
     try:
+        # Imported here, so that a failure to import `mlir` is a reply.
         from nkblas.codegen.lowering import pipeline, verify
 
         spec = from_dict(json.loads(line))

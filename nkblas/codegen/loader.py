@@ -6,14 +6,17 @@ from .spec import KernelSpec
 
 
 def open_library(spec: KernelSpec, library: bytes) -> int:
-    """The address of the function of `spec` in a shared library given as bytes.
+    """Load a shared library, given as bytes, for the rest of the process's life.
 
-    It stays loaded for as long as the process lives.
+    Returns
+    -------
+    int
+        The address of the function of `spec`.
 
     Raises
     ------
     OSError
-        The system does not load it.
+        The system can't load it.
     """
     message = ffi.new("char[]", 256)
     symbol = spec.symbol.encode()

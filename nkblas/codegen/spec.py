@@ -1,31 +1,40 @@
-"""`KernelSpec`: what to compile. Plain data, the same wherever it is read, and the store's key.
+"""`KernelSpec`: the specification of one generated function, and part of its key in the store.
 
-Named tuples, here and in all of the package: `dataclasses` alone would take longer to import than
-the rest of nkblas.
+Specifications are plain data: they are sent to the compiler's process and stored as JSON
+(`to_dict`). They are named tuples, as everywhere in the package: importing `dataclasses` alone
+would take longer than importing the rest of nkblas.
 """
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from nkblas.base.dtypes import PRODUCTS
 from nkblas.base.families import Family
 from nkblas.base.families import family as family_of
 
+Layout: TypeAlias = Literal["row", "col"]
+"""Whether the second or the first dimension of an operand has unit stride."""
+
+PackSource: TypeAlias = Literal["along", "across", "strided"]
+"""The unit-stride direction of a packing routine's source: see `Pack`."""
+
 
 def _symbol(spec: "KernelSpec") -> str:
-    """The function's name: readable, and different for every spec."""
+    """The function's name: readable, and unique to the specification."""
     words = [type(spec).__name__.lower()]
     for field, value in zip(spec._fields, spec, strict=True):
         if value is True:
             words.append(field)
         elif field in ("nr", "kr") or (field in "nk" and isinstance(spec, Small)):  # 14x32
             words[-1] += f"x{value}"
-        elif value not in (False, "") and (field, value) != ("family", "fma"):
+        elif field == "family" and value == spec._field_defaults[field]:
+            continue
+        elif value not in (False, ""):
             words.append(str(value).replace("+", "_"))
     return "_".join(words)
 
 
 class Operands(NamedTuple):
-    """The dtypes that a kernel reads, adds up and writes."""
+    """The dtypes that a kernel reads, accumulates in and writes."""
 
     a: str
     b: str
@@ -34,22 +43,25 @@ class Operands(NamedTuple):
 
 
 class Microkernel(NamedTuple):
-    """``C[mr, n] (+)= A[mr, k] @ B[k, n]``, the accumulators in registers for the whole k loop.
+    """``C[mr, n] (+)= A[mr, k] @ B[k, n]``, accumulated in registers for the whole k loop.
 
-    ``void (k, a, lda, b, ldb, c, ldc, n, accumulate, panel, line, line_step, lines, scale)``:
-    sizes and leading dimensions are int64, in elements. B and C have unit stride along n. A packed
-    panel is an operand like any other: its leading dimension is the panel's width.
+    ``void (k, a, lda, b, ldb, c, ldc, n, accumulate, panel, line, line_step, lines, args)``: sizes
+    and leading dimensions are int64, in elements; `args` is an ``nk_call_args *``. B and C have
+    unit stride along n. A packed panel is an operand like any other: its leading dimension is the
+    panel's width.
 
-    With tile registers, n is any number of columns: B is one packed panel of nr columns after the
-    other. (It is one call for many tiles, since these registers have to be configured first.) Then
-    `line` and `line_step` are the rows of A that the next call will read; `lines` means nothing.
+    `k` counts k steps of the family (`Family.k_step`). Panels hold whole steps, with adjacent
+    values of k in groups (`Family.k_group_a`, `Family.k_group_b`); operands read in place have to
+    have the same groups.
 
-    Here k counts steps of the family. Panels hold whole steps, with values of k in groups (see
-    `nkblas.base.families`); so does what is read in place.
+    During the k loop the kernel prefetches into L2 the data that the caller will need next: one
+    cache line in each of the first `lines` <= k steps, at `line`, ``line + line_step`` bytes and so
+    on. Operands beyond L2 arrive step by step, and no load has to wait for them.
 
-    Meanwhile it fetches into L2 what the caller will need next: in each of its first `lines` <= k
-    steps one cache line, those at `line`, `line_step` bytes later and so on. So what is far away
-    comes in bit by bit, and no load has to wait for it.
+    With tile registers, `n` is any number of columns: B is a sequence of packed panels of nr
+    columns. (One call computes many tiles, because the tile registers have to be configured first.)
+    `line` and `line_step` are then the rows of A that the next call will read, and `lines` is
+    ignored.
 
     Attributes
     ----------
@@ -58,39 +70,40 @@ class Microkernel(NamedTuple):
     dtype : str
         A name of `nkblas.base.dtypes.PRODUCTS`.
     mr, nr : int
-        Rows, and columns: a whole number of vectors.
+        Rows and columns of the register tile; nr is a whole number of vectors.
     a_layout : {"row", "col"}
         Whether A has unit stride along k (a row-major operand in place) or along m (a
         column-major operand in place, or a packed panel).
     masked : bool
-        An n-edge: only the first `n` columns of B and C are touched, with `n` in the last vector
-        of `nr` columns. Where the ISA has no masks, B is read whole: it must be packed. (With tile
-        registers, any `n` will do.)
+        An edge tile along n: only the first `n` columns of B and C are read and written, where
+        column n - 1 is in the last vector of the `nr` columns. On an ISA without masks B is read
+        whole, and has to be packed. (With tile registers `n` is arbitrary anyway.)
     packs_b : bool
-        Whether it also copies B, which lies in place, into `panel`, of width `nr`. Otherwise
-        `panel` means nothing.
+        Whether the kernel also copies B, which is read in place, into `panel`, of width `nr`.
+        Otherwise `panel` is ignored.
     prefetch : bool
-        Whether it fetches a B in place ahead, into L2, along all of its rows: for one beyond L3,
-        of which there are too few tiles in a column to fetch those of the next, line by line.
+        Whether the kernel prefetches B, read in place, into L2, `PREFETCH_DISTANCE_BYTES` ahead
+        along all of its rows. For a B beyond L3 with too few tiles in a column of C for the
+        prefetches of the next tile, line by line, to cover it.
     panel_ahead : bool
-        Whether it fetches B's panel, and behind it the next one, into L2: for panels that were
-        packed before, and so few rows that they are hardly read again.
+        Whether the kernel prefetches B's panel and the one after it into L2. For panels that were
+        packed before the call (`nkblas.pack`) and so few rows of C that panels are hardly reused.
     epilogue : str
-        What becomes of the sums on their way into C: see `nkblas.codegen.kernels.epilogue`.
+        An epilogue of `nkblas.base.epilogues`, as text.
     family : str
-        The instructions: a name of `nkblas.base.families`.
+        The instruction family: a name of `nkblas.base.families`.
     a, b : str
-        The dtypes that the operands have where they are read, if it is not the product's.
+        The dtypes in which the operands are read; empty for those of the product.
     batch_reduce : bool
-        Whether it adds up the products of all blocks that `scale` has: `a` and `b` are where the
-        tile's operands are in the first of them. `lines` means nothing.
+        Whether the kernel adds up the products of all blocks in `args`: `a` and `b` point to the
+        tile's operands in the first block. `lines` is ignored.
     """
 
     isa: str
     dtype: str
     mr: int
     nr: int
-    a_layout: str
+    a_layout: Layout
     masked: bool = False
     packs_b: bool = False
     prefetch: bool = False
@@ -103,26 +116,28 @@ class Microkernel(NamedTuple):
 
     @property
     def symbol(self) -> str:
+        """Name of the function."""
         return _symbol(self)
 
     @property
     def descriptor(self) -> Family:
-        """What is to be known of the family."""
+        """The descriptor of the instruction family."""
         return family_of(self.dtype, self.family)
 
     @property
     def types(self) -> Operands:
+        """The dtypes of the operands as they are read, of the accumulators and of C."""
         a, b, c = PRODUCTS[self.dtype]
         return Operands(self.a or a, self.b or b, self.descriptor.accumulator, c)
 
 
 class Stream(NamedTuple):
-    """``C[mr, n] (+)= A[mr, k] @ B[k, n]`` for any n, along the rows of B.
+    """``C[mr, n] (+)= A[mr, k] @ B[k, n]`` for any n, reading B once, along its rows.
 
-    A function like `Microkernel`'s, for a product that has too few rows for B to be read more than
-    once: it takes `kr` rows of B at a time, with their `mr` by `kr` elements of A in registers,
-    and goes through all of their columns. C comes and goes for every `kr` rows: where `k` is above
-    `kr`, `mr` rows of `n` columns should fit L2. `k` is at least 1.
+    The signature is `Microkernel`'s. For a product with so few rows of C that B is read only once.
+    The outer loop takes `kr` rows of B at a time, with the `mr` by `kr` elements of A in registers;
+    the inner loop runs over all columns. C is loaded and stored once for each `kr` rows of B: with
+    `k` > `kr`, `mr` rows of `n` columns should fit L2. `k` is at least 1.
 
     Attributes
     ----------
@@ -133,13 +148,13 @@ class Stream(NamedTuple):
     nr : int
         Columns in a step: a whole number of vectors.
     kr : int
-        Rows of B that are taken at once.
+        Rows of B in a pass over the columns.
     a_layout : {"row", "col"}
         As in `Microkernel`.
     prefetch : bool
-        Whether B is fetched ahead, into L2: for a B beyond L3.
+        Whether B is prefetched into L2: for a B beyond L3.
     nontemporal : bool
-        Whether C goes past the caches: for a C beyond L3 and a `k` up to `kr`.
+        Whether C is written by non-temporal stores: for a C beyond L3 and `k` <= `kr`.
     epilogue : str
         As in `Microkernel`.
     """
@@ -149,21 +164,22 @@ class Stream(NamedTuple):
     mr: int
     nr: int
     kr: int
-    a_layout: str
+    a_layout: Layout
     prefetch: bool = False
     nontemporal: bool = False
     epilogue: str = ""
 
     @property
     def symbol(self) -> str:
+        """Name of the function."""
         return _symbol(self)
 
 
 class Dot(NamedTuple):
-    """``C[mr, nr] (+)= A[mr, k] @ B[k, nr]`` with both operands along k.
+    """``C[mr, nr] (+)= A[mr, k] @ B[k, nr]`` for operands that both have unit stride along k.
 
-    A function like `Microkernel`'s, but B has unit stride along k, and `ldb` is the distance of
-    its columns. `n` means nothing: there are `nr` columns. Accumulators are vectors along k.
+    The signature is `Microkernel`'s, where `ldb` is the stride between columns of B. `n` is
+    ignored: there are `nr` columns. Accumulators are vectors along k.
 
     Attributes
     ----------
@@ -172,9 +188,9 @@ class Dot(NamedTuple):
     mr, nr : int
         Rows and columns of C.
     streamed : {"a", "b"}
-        The operand that comes from further away than the other.
+        The operand in the more distant level of memory.
     prefetch : bool
-        Whether that operand is fetched ahead, into L2: for one beyond L3.
+        Whether that operand is prefetched into L2: for one beyond L3.
     epilogue : str
         As in `Microkernel`.
     """
@@ -183,21 +199,23 @@ class Dot(NamedTuple):
     dtype: str
     mr: int
     nr: int
-    streamed: str
+    streamed: Literal["a", "b"]
     prefetch: bool = False
     epilogue: str = ""
 
     @property
     def symbol(self) -> str:
+        """Name of the function."""
         return _symbol(self)
 
 
 class Small(NamedTuple):
-    """``C[m, n] = A[m, k] @ B[k, n]`` of one size, for each matrix of a stack.
+    """``C[m, n] = A[m, k] @ B[k, n]`` of constant size, for each matrix of a stack.
 
-    ``void (count, a, as, b, bs, c, cs)``: `as`, `bs`, `cs` are the distances from one matrix of
-    the stack to the next, int64, in elements. The matrices themselves are dense: the leading
-    dimension of B and C is n, that of A is k (row) or m (col). C is only written.
+    ``void (count, a, a_stride, b, b_stride, c, c_stride)``: the strides are those between matrices
+    of the stack, int64, in elements. The matrices themselves are contiguous: the leading dimension
+    of C is n, that of A is k (row) or m (col), and that of B is n (row) or k (col). C is only
+    written.
 
     Attributes
     ----------
@@ -205,7 +223,7 @@ class Small(NamedTuple):
         As in `Microkernel`.
     m, n, k : int
     a_layout, b_layout : {"row", "col"}
-        Which dimension of the operand has unit stride: its second, or its first.
+        Whether the operand's second or first dimension has unit stride.
     """
 
     isa: str
@@ -213,21 +231,24 @@ class Small(NamedTuple):
     m: int
     n: int
     k: int
-    a_layout: str
-    b_layout: str
+    a_layout: Layout
+    b_layout: Layout
 
     @property
     def symbol(self) -> str:
+        """Name of the function."""
         return _symbol(self)
 
 
 class Pack(NamedTuple):
-    """Copy `n` <= `width` lines of `k` elements into a panel, `width` elements for each k.
+    """Pack `n` <= `width` lines of `k` elements into a panel, `width` elements for each k.
 
-    ``void (n, k, source, ls, ps, panel)`` sets ``panel[p * width + i] = source[i * ls + p * ps]``;
-    or, in groups, ``panel[(p // group * width + i) * group + p % group]``. Columns of the panel
-    beyond `n` repeat the last line, so that a kernel may read whole vectors: what it computes there
-    has the same exceptions as the rest. After the last k come zeros, up to a whole step.
+    ``void (n, k, source, line_stride, k_stride, panel)`` sets
+    ``panel[p * width + i] = source[i * line_stride + p * k_stride]``; with groups,
+    ``panel[(p // group * width + i) * group + p % group]``. A line is a row of A or a column of B.
+    Panel columns beyond `n` repeat the last line, so that kernels can read whole vectors whose
+    extra lanes raise no other floating-point exceptions than the rest. After the last k come zeros,
+    up to a whole k step.
 
     Attributes
     ----------
@@ -236,20 +257,23 @@ class Pack(NamedTuple):
     width : int
         `mr` or `nr` of the microkernel that reads the panel.
     source : {"along", "across", "strided"}
-        Where the source has unit stride: along the panel (`ls` is 1), across it, along k (`ps` is
-        1), or nowhere.
+        Where the source has unit stride: along the panel's rows (line_stride is 1); across them,
+        that is, along k (k_stride is 1); or in neither direction.
     to : str
-        The panel's dtype, if it is another one.
-    group, step : int
-        As in `nkblas.base.families.Family`.
+        The panel's dtype; empty for the source's.
+    group : int
+        Adjacent values of k, as `Family.k_group_a` or `Family.k_group_b`.
+    step : int
+        Values of k in a step, as `Family.k_step`.
     compensation : int
-        Not 0: before the panel comes a row of int32, so many times the sums of its columns.
+        As `Family.compensation`: if not 0, the panel starts with a row of int32, this factor times
+        the sums of the panel's columns.
     """
 
     isa: str
     dtype: str
     width: int
-    source: str
+    source: PackSource
     to: str = ""
     group: int = 1
     step: int = 1
@@ -257,17 +281,20 @@ class Pack(NamedTuple):
 
     @property
     def symbol(self) -> str:
+        """Name of the function."""
         return _symbol(self).replace("-", "m")
 
     @property
     def target(self) -> str:
+        """The panel's dtype."""
         return self.to or self.dtype
 
 
 class Copy(NamedTuple):
-    """``target[i * trs + j * tcs] = source[i * srs + j * scs]``, for strides of every kind.
+    """``target[i * target_rs + j * target_cs] = source[i * source_rs + j * source_cs]``.
 
-    ``void (m, n, source, srs, scs, target, trs, tcs)``. It moves tiles of a C without rows.
+    ``void (m, n, source, source_rs, source_cs, target, target_rs, target_cs)``, for any strides. It
+    copies tiles between a buffer and a C that has no unit stride.
     """
 
     isa: str
@@ -275,14 +302,15 @@ class Copy(NamedTuple):
 
     @property
     def symbol(self) -> str:
+        """Name of the function."""
         return _symbol(self)
 
 
 class Peak(NamedTuple):
-    """As many multiply-adds a cycle as the CPU can do: the yardstick of the benchmarks.
+    """Multiply-adds at the peak rate of the CPU, for the benchmarks to compare with.
 
-    ``void (steps, out)`` does `chains` independent multiply-adds, of a register each, in each of
-    `steps` steps. `out` has room for 4 KB, and holds what is multiplied.
+    ``void (steps, out)`` does `chains` independent multiply-adds, each of one register, in each of
+    `steps` steps. `out` is a buffer of 4 KB, which also holds the operands.
 
     Attributes
     ----------
@@ -298,33 +326,34 @@ class Peak(NamedTuple):
 
     @property
     def symbol(self) -> str:
+        """Name of the function."""
         return _symbol(self)
 
     @property
     def descriptor(self) -> Family:
+        """The descriptor of the instruction family."""
         return family_of(self.dtype, self.family)
 
     @property
     def types(self) -> Operands:
-        return Operands(
-            self.descriptor.a,
-            self.descriptor.b,
-            self.descriptor.accumulator,
-            self.descriptor.accumulator,
-        )
+        """The dtypes of the operands, of the accumulators and, for C, of the accumulators again."""
+        family = self.descriptor
+        return Operands(family.a, family.b, family.accumulator, family.accumulator)
 
 
 KernelSpec: TypeAlias = Microkernel | Stream | Dot | Small | Pack | Copy | Peak
 
-KINDS = {kind.__name__: kind for kind in (Microkernel, Stream, Dot, Small, Pack, Copy, Peak)}
+_KINDS: dict[str, type[KernelSpec]] = {
+    kind.__name__: kind for kind in (Microkernel, Stream, Dot, Small, Pack, Copy, Peak)
+}
 
 
 def to_dict(spec: KernelSpec) -> dict[str, Any]:
-    """`spec` as JSON can hold it."""
+    """`spec` as a dictionary that JSON can hold; `from_dict` is its inverse."""
     return {"kind": type(spec).__name__, **spec._asdict()}
 
 
 def from_dict(record: dict[str, Any]) -> KernelSpec:
-    """The spec that `to_dict` made `record` of."""
+    """The specification that `to_dict` returned `record` for."""
     fields = dict(record)
-    return KINDS[fields.pop("kind")](**fields)
+    return _KINDS[fields.pop("kind")](**fields)

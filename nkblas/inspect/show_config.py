@@ -8,7 +8,7 @@ import numpy as np
 
 from nkblas import __version__
 from nkblas.base.isa import ISAS
-from nkblas.codegen.compiler import CompileError, python
+from nkblas.codegen.compiler_client import CompileError, python
 from nkblas.runtime.kernels import kernels
 from nkblas.runtime.threads import get_num_threads
 from nkblas.system import config

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeAlias
 
 from nkblas.cache.store import Store
-from nkblas.codegen.compiler import CompileError, Compiler, NotLinkedError
+from nkblas.codegen.compiler_client import CompileError, Compiler, NotLinkedError
 from nkblas.codegen.loader import open_library
 from nkblas.codegen.spec import KernelSpec
 from nkblas.system.config import cache_folder

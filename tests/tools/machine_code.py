@@ -1,4 +1,4 @@
-"""Machine code to look at, and to call: what generated functions consist of."""
+"""Compiled kernels for tests: to call them, and to inspect their disassembly."""
 
 import functools
 import re
@@ -17,10 +17,10 @@ from nkblas.codegen.spec import KernelSpec
 _folder = tempfile.TemporaryDirectory(prefix="nkblas-kernels-")
 
 
-# By type, too: specs are tuples, and those of different types may be equal.
+# Typed caches: specs are tuples, and specs of different types may be equal.
 @functools.lru_cache(maxsize=None, typed=True)
 def library(spec: KernelSpec) -> Path:
-    """Its shared library: compiled once, however many tests look at it or call it."""
+    """The shared library of a kernel, which is compiled once."""
     path = Path(_folder.name, f"{spec.symbol}.so")
     with path.open("xb") as file:
         file.write(pipeline.shared_library(spec))
@@ -29,17 +29,20 @@ def library(spec: KernelSpec) -> Path:
 
 @functools.lru_cache(maxsize=None, typed=True)
 def function(spec: KernelSpec) -> int:
-    """The address of its function."""
+    """The address of a kernel's function."""
     return loader.open_library(spec, library(spec).read_bytes())
 
 
 class Instruction(NamedTuple):
+    """One line of a disassembly, in Intel's syntax."""
+
     address: int
     name: str
     operands: str
 
 
 def objdump(*arguments: str) -> str:
+    """The output of LLVM's or the system's objdump."""
     package = find_spec("llvm")
     folders = package.submodule_search_locations if package else None
     path = f"{folders[0]}/bin" if folders else None
@@ -50,7 +53,7 @@ def objdump(*arguments: str) -> str:
 
 
 def disassemble(specs: Iterable[KernelSpec]) -> dict[str, list[Instruction]]:
-    """The instructions of each function."""
+    """The instructions of each kernel's function, by its symbol."""
     listing = objdump("-d", "--no-show-raw-insn", "-M", "intel", *map(str, map(library, specs)))
     functions: dict[str, list[Instruction]] = {}
     for line in listing.splitlines():
@@ -62,7 +65,7 @@ def disassemble(specs: Iterable[KernelSpec]) -> dict[str, list[Instruction]]:
 
 
 def innermost_loops(code: list[Instruction]) -> Iterator[list[Instruction]]:
-    """Stretches from the target of a backward jump to the jump, without another such in them."""
+    """The code from the target of each backward jump to the jump, if it contains no other loop."""
     spans = []
     for jump in code:
         target = re.match(r"(0x)?([0-9a-f]+)\b", jump.operands)
@@ -74,7 +77,7 @@ def innermost_loops(code: list[Instruction]) -> Iterator[list[Instruction]]:
 
 
 def touching_stack(code: list[Instruction]) -> list[Instruction]:
-    """Those that read or write the stack."""
-    frame = any(x.name == "mov" and x.operands.strip() == "rbp, rsp" for x in code)
-    stack = r"\[(rsp|rbp)\b" if frame else r"\[rsp\b"
+    """The instructions that read or write the stack."""
+    has_frame = any(x.name == "mov" and x.operands.strip() == "rbp, rsp" for x in code)
+    stack = r"\[(rsp|rbp)\b" if has_frame else r"\[rsp\b"
     return [x for x in code if re.search(stack, x.operands) and x.name != "lea"]

@@ -1,4 +1,4 @@
-"""Generated machine code, read back: no spill in a k loop, and nothing but the function."""
+"""Generated machine code: its instructions, registers and exports, its results and its checks."""
 
 import ctypes
 import faulthandler
@@ -28,11 +28,21 @@ from nkblas.base.families import Family
 from nkblas.base.families import family as family_of
 from nkblas.base.isa import ISAS
 from nkblas.base.problem import NATIVE_DTYPES
-from nkblas.codegen import spec
 from nkblas.codegen.kernels.small import pieces
 from nkblas.codegen.kernels.small import tiles as small_tiles
 from nkblas.codegen.lowering import verify
-from nkblas.codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Peak, Small, Stream
+from nkblas.codegen.spec import (
+    Copy,
+    Dot,
+    KernelSpec,
+    Microkernel,
+    Pack,
+    Peak,
+    Small,
+    Stream,
+    from_dict,
+    to_dict,
+)
 from nkblas.planning.schedule import (
     MAX_STREAM_ROWS,
     has_spare_register,
@@ -42,14 +52,14 @@ from nkblas.planning.schedule import (
 )
 
 BASES = [name for name, isa in ISAS.items() if isa.base is isa]
-FAMILIES = list(itertools.product(BASES, DTYPES))
-by_family = pytest.mark.parametrize(("isa", "dtype"), FAMILIES, ids=map("-".join, FAMILIES))
+CASES = list(itertools.product(BASES, DTYPES))
+by_isa_and_dtype = pytest.mark.parametrize(("isa", "dtype"), CASES, ids=map("-".join, CASES))
 
 
 SPECS: list[KernelSpec] = [
-    kind
-    for isa, dtype in FAMILIES
-    for kind in (
+    spec
+    for isa, dtype in CASES
+    for spec in (
         Microkernel(isa, dtype, 4, 16, "row", False),
         Microkernel(isa, dtype, 4, 16, "col", True),
         Microkernel(isa, dtype, 4, 16, "row", packs_b=True),
@@ -76,23 +86,23 @@ SPECS: list[KernelSpec] = [
 ]
 
 
-NOTHING_ELSE = (_engine.ffi.NULL, _engine.ffi.NULL, 0, 0, _engine.ffi.NULL)
-"""The last arguments of a microkernel that has neither to pack nor to fetch nor to scale."""
+NO_PANEL_LINES_ARGS = (_engine.ffi.NULL, _engine.ffi.NULL, 0, 0, _engine.ffi.NULL)
+"""The last arguments of a microkernel that does not pack, prefetch lines or scale."""
 
 
 class Loop(NamedTuple):
-    """What is known of an innermost loop that multiplies.
+    """An innermost loop that multiplies.
 
     Attributes
     ----------
     multiplies, adds : int
-        Vector instructions; a fused one counts as both.
+        Number of vector instructions; a fused one counts as both.
     stack : list of Instruction
-        Those that touch the stack.
+        The instructions that read or write the stack.
     prefetches, stores : int
-        Instructions; vectors stored.
+        Number of prefetches, and of vectors stored.
     masked : bool
-        Whether it works on parts of vectors.
+        Whether it has masked loads or stores.
     """
 
     multiplies: int
@@ -106,7 +116,7 @@ class Loop(NamedTuple):
 def k_loops(code: list[Instruction]) -> list[Loop]:
     """The innermost loops of a microkernel that multiply: with and without prefetches.
 
-    LLVM may unroll a small one in two.
+    LLVM may unroll a small loop by two.
     """
     stack = touching_stack(code)
     found = []
@@ -127,26 +137,25 @@ def k_loops(code: list[Instruction]) -> list[Loop]:
 
 
 def fma(dtype: str) -> Family:
+    """The descriptor of the family "fma"."""
     return family_of(dtype, "fma")
 
 
-def family(isa: str, dtype: str, a_layout: str) -> list[Microkernel]:
-    """Every main tile, also packing B, and for every width the widest edges of any plan.
+def microkernels(isa: str, dtype: str, a_layout: str) -> list[Microkernel]:
+    """Every main tile, the flat tiles of few rows of C, and the widest edge tiles of any plan.
 
-    And those for few rows of C. An epilogue comes after the k loop: what has the most to hold has
-    one besides.
+    Main tiles also pack B. An epilogue follows the k loop: of the specs that need the most
+    registers, there is one with an epilogue.
     """
     lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
-    main = [
-        Microkernel(isa, dtype, mr, nr, a_layout)
-        for mr, nr in register_tiles(ISAS[isa], fma(dtype))
-    ]
-    spare = [each for each in main if has_spare_register(ISAS[isa], fma(dtype), each.mr, each.nr)]
-    found = {*main, *(each._replace(packs_b=True) for each in spare)}
+    main = [Microkernel(isa, dtype, mr, nr, a_layout) for mr, nr in register_tiles(ISAS[isa], fma(dtype))]
+    spare = [spec for spec in main if has_spare_register(ISAS[isa], fma(dtype), spec.mr, spec.nr)]
+    found = {*main, *(spec._replace(packs_b=True) for spec in spare)}
     flat = [(mr, max_vectors(ISAS[isa], mr, fma(dtype)) * lanes) for mr in range(1, 9)]
     found |= {Microkernel(isa, dtype, *tile, a_layout, prefetch=True) for tile in flat}
-    found |= {each._replace(epilogue="scale") for each in found if each.packs_b or each.prefetch}
-    for n in range(lanes - 1, max(each.nr for each in found), lanes):  # one less than whole
+    found |= {spec._replace(epilogue="scale") for spec in found if spec.packs_b or spec.prefetch}
+    max_nr = max(spec.nr for spec in found)
+    for n in range(lanes - 1, max_nr, lanes):  # one column less than whole vectors
         for mr, nr in register_tiles(ISAS[isa], fma(dtype), n):
             columns = -(-(n % nr) // lanes) * lanes
             for rows in {mr, max(1, mr - 1)}:
@@ -155,28 +164,28 @@ def family(isa: str, dtype: str, a_layout: str) -> list[Microkernel]:
 
 
 @pytest.mark.parametrize("a_layout", ["row", "col"])
-@by_family
+@by_isa_and_dtype
 def test_no_spill_in_the_k_loop(isa: str, dtype: str, a_layout: str) -> None:
-    """The multiply-adds of whole k-steps, and no access to the stack."""
-    specs = family(isa, dtype, a_layout)
+    """A k loop has the multiply-adds of whole k steps, and does not access the stack."""
+    specs = microkernels(isa, dtype, a_layout)
     functions = disassemble(specs)
     lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
     wrong = []
-    for each in specs:
-        products = each.mr * each.nr // lanes
-        loops = k_loops(functions[each.symbol])
+    for spec in specs:
+        products = spec.mr * spec.nr // lanes
+        loops = k_loops(functions[spec.symbol])
         if not loops:
-            wrong.append(f"{each.symbol}: no k loop")
+            wrong.append(f"{spec.symbol}: no k loop")
         for loop in loops:
             if loop.multiplies % products or loop.adds % products:
-                wrong.append(f"{each.symbol}: {loop.multiplies} products, expected {products}")
+                wrong.append(f"{spec.symbol}: {loop.multiplies} products, expected {products}")
             if loop.stack:
-                wrong.append(f"{each.symbol}: {len(loop.stack)} spills, like {loop.stack[0]}")
+                wrong.append(f"{spec.symbol}: {len(loop.stack)} spills, like {loop.stack[0]}")
     assert not wrong, "\n".join(wrong)
 
 
 def streams(isa: str, dtype: str, a_layout: str = "row") -> list[Stream]:
-    """Those of plans."""
+    """The stream kernels of all plans."""
     lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
     found = []
     for mr in range(1, MAX_STREAM_ROWS + 1):
@@ -186,7 +195,7 @@ def streams(isa: str, dtype: str, a_layout: str = "row") -> list[Stream]:
 
 
 def dots(isa: str, dtype: str) -> list[Dot]:
-    """The widest for each number of rows, their transposes, and those with few accumulators."""
+    """The widest dot kernels for each number of rows, their transposes, and narrow ones."""
     row = ISAS[isa]
     found = {Dot(isa, dtype, 1, nr, "b") for nr in range(1, 10)}
     for mr in (2, 3, 4):
@@ -198,37 +207,37 @@ def dots(isa: str, dtype: str) -> list[Dot]:
     return sorted(found)
 
 
-@pytest.mark.parametrize("more", [False, True])
-@by_family
-def test_no_spill_in_streams_and_dots(isa: str, dtype: str, more: bool) -> None:
-    """In loops over whole vectors: no vector on the stack, and nothing written to it.
+@pytest.mark.parametrize("options", [False, True])
+@by_isa_and_dtype
+def test_no_spill_in_streams_and_dots(isa: str, dtype: str, options: bool) -> None:
+    """Loops over whole vectors read no vector from the stack, and write nothing to it.
 
-    With the least to hold in registers, and with all that there may be besides. An address may be
-    read from the stack. At the edges, for one vector, registers may be short.
+    Without any option, and with all options that take registers. An address may be read from the
+    stack. The loops at the edges, of one vector, may spill.
     """
     lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
     found: list[Stream | Dot] = [*streams(isa, dtype), *streams(isa, dtype, "col")]
     specs = [*found, *dots(isa, dtype)]
-    if more:
-        specs = [each._replace(prefetch=True, epilogue="scale") for each in specs]
+    if options:
+        specs = [spec._replace(prefetch=True, epilogue="scale") for spec in specs]
     functions = disassemble(specs)
     wrong = []
-    for each in specs:
-        step = each.mr * each.nr if isinstance(each, Dot) else each.mr * each.nr // lanes * each.kr
-        loops = k_loops(functions[each.symbol])
+    for spec in specs:
+        step = spec.mr * spec.nr if isinstance(spec, Dot) else spec.mr * spec.nr // lanes * spec.kr
+        loops = k_loops(functions[spec.symbol])
         if not any(x.multiplies == x.adds and x.multiplies % step == 0 for x in loops):
-            wrong.append(f"{each.symbol}: no loop of whole steps")
+            wrong.append(f"{spec.symbol}: no loop of whole steps")
         for loop in [x for x in loops if not x.masked]:
             vectors = [x for x in loop.stack if re.search("[xyz]mm", x.operands)]
             written = [x for x in loop.stack if re.match("[a-z ]*\\[r", x.operands)]
             spills = vectors + [x for x in written if x.name != "cmp"]
-            # where a stream multiplies C by beta, once, that may come from memory
-            if len(spills) > (isinstance(each, Stream) and each.epilogue == "scale"):
-                wrong.append(f"{each.symbol}: {len(spills)} spills, like {spills[0]}")
+            # A stream may read beta from memory, which it needs once.
+            if len(spills) > (isinstance(spec, Stream) and spec.epilogue == "scale"):
+                wrong.append(f"{spec.symbol}: {len(spills)} spills, like {spills[0]}")
     assert not wrong, "\n".join(wrong)
 
 
-# What must not be in the code for an instruction set: an operand or a name of a later one
+# Operands and instructions of later instruction sets, which the code for each one must not have.
 LATER = {
     "sse42": r"^v|[yz]mm",
     "avx2": r"zmm|\{k[0-7]\}|\{1to|[xy]mm(1[6-9]|[23][0-9])",
@@ -236,47 +245,47 @@ LATER = {
 }
 
 
-@by_family
+@by_isa_and_dtype
 def test_code_keeps_to_its_instruction_set(isa: str, dtype: str) -> None:
-    """Whatever the CPU that compiles it has: libraries may be taken to another one."""
-    specs = [each for each in SPECS if (each.isa, each.dtype) == (isa, dtype)]
+    """Code does not depend on the CPU that compiles it: libraries may be used on another one."""
+    specs = [spec for spec in SPECS if (spec.isa, spec.dtype) == (isa, dtype)]
     for symbol, code in disassemble(specs).items():
         later = [x for x in code if re.search(LATER[isa], f"{x.name} {x.operands}")]
         assert not later, f"{symbol}: {later[0]}"
 
 
 def test_spills_are_seen() -> None:
-    """36 accumulators in 16 registers: the listing must show it, or the test above is blind."""
+    """The test for spills finds those of 36 accumulators in 16 registers."""
     too_large = Microkernel("avx2", "float32", 12, 24, "row", False)
-    for each in (too_large, too_large._replace(isa="sse42", nr=12)):
-        functions = disassemble([each])
-        for loop in k_loops(functions[each.symbol]):
+    for spec in (too_large, too_large._replace(isa="sse42", nr=12)):
+        functions = disassemble([spec])
+        for loop in k_loops(functions[spec.symbol]):
             assert loop.multiplies == loop.adds == 36
             assert loop.stack
 
 
-@by_family
-def test_what_a_k_loop_does_besides(isa: str, dtype: str) -> None:
-    """It fetches a line for each step, and nothing once there are no more of them.
+@by_isa_and_dtype
+def test_prefetches_and_stores_of_k_loops(isa: str, dtype: str) -> None:
+    """A k loop prefetches one of the caller's lines in each step, as long as there are any.
 
-    One that packs B stores each vector, and fetches the lines of a row that may lie across one
-    more of them than it fills. One that fetches B ahead takes as many as a row fills.
+    With `packs_b` it stores each vector of B, and prefetches the cache lines of a row, which may be
+    one more than the row fills. With `prefetch` it prefetches as many lines as a row fills.
     """
     lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
     mr, nr = register_tiles(ISAS[isa], fma(dtype))[1]
-    plain = Microkernel(isa, dtype, mr, nr, "row")
-    packing, ahead = plain._replace(packs_b=True), plain._replace(prefetch=True)
-    functions = disassemble([plain, packing, ahead])
+    basic = Microkernel(isa, dtype, mr, nr, "row")
+    packing, ahead = basic._replace(packs_b=True), basic._replace(prefetch=True)
+    functions = disassemble([basic, packing, ahead])
     vectors, row = nr // lanes, -(-nr * np.dtype(dtype).itemsize // 64) + 1
-    for each, stores, prefetches in ((plain, 0, 0), (packing, vectors, row), (ahead, 0, row - 1)):
-        fetching, rest = k_loops(functions[each.symbol])
-        assert (fetching.stores, fetching.prefetches) == (stores, prefetches + 1)
+    for spec, stores, prefetches in ((basic, 0, 0), (packing, vectors, row), (ahead, 0, row - 1)):
+        with_lines, rest = k_loops(functions[spec.symbol])
+        assert (with_lines.stores, with_lines.prefetches) == (stores, prefetches + 1)
         assert (rest.stores, rest.prefetches) == (stores, prefetches)
 
 
-@by_family
+@by_isa_and_dtype
 def test_tiles_fit_the_registers(isa: str, dtype: str) -> None:
-    """By an independent count, and none could have one row more."""
+    """Tiles fit the registers by an independent count, which is that of the family."""
     row = ISAS[isa]
     lanes = row.vector_bits // 8 // np.dtype(dtype).itemsize
     found = register_tiles(row, fma(dtype))
@@ -288,40 +297,42 @@ def test_tiles_fit_the_registers(isa: str, dtype: str) -> None:
         assert needed == fma(dtype).registers_needed(row, mr, vectors) <= row.registers
 
 
-def test_a_library_exports_its_function_alone() -> None:
-    for each in SPECS:
-        table = [line.split() for line in objdump("-T", str(library(each))).splitlines()]
+def test_libraries_export_only_their_function() -> None:
+    for spec in SPECS:
+        table = [line.split() for line in objdump("-T", str(library(spec))).splitlines()]
         exported = [words[-1] for words in table if "DF" in words or "DO" in words]
-        assert exported == [each.symbol]
-        if isinstance(each, Microkernel | Stream | Dot):
-            assert not any(x.name == "call" for x in disassemble([each])[each.symbol])
+        assert exported == [spec.symbol]
+        if isinstance(spec, Microkernel | Stream | Dot):
+            assert not any(x.name == "call" for x in disassemble([spec])[spec.symbol])
 
 
-def test_specs_survive_json_and_have_names_of_their_own() -> None:
-    assert [spec.from_dict(spec.to_dict(each)) for each in SPECS] == SPECS
-    assert [type(spec.from_dict(spec.to_dict(each))) for each in SPECS] == list(map(type, SPECS))
-    assert len({each.symbol for each in SPECS}) == len(SPECS)
+def test_specs_survive_json_and_have_unique_symbols() -> None:
+    assert [from_dict(to_dict(spec)) for spec in SPECS] == SPECS
+    assert [type(from_dict(to_dict(spec))) for spec in SPECS] == list(map(type, SPECS))
+    assert len({spec.symbol for spec in SPECS}) == len(SPECS)
 
 
 RUNNABLE = [name for name in BASES if nkblas.cpu.features.issuperset(ISAS[name].requires)]
 
 
 @pytest.mark.parametrize("isa", RUNNABLE)
-def test_a_kernel_is_checked_against_its_spec(isa: str) -> None:
-    """The check before storing lets right kernels pass, and sees those of another spec: they are
-    wrong, or they read or write where memory ends."""
+def test_verification_rejects_kernels_of_other_specs(isa: str) -> None:
+    """Verification accepts the kernel of a spec, and rejects those of similar specs.
+
+    Their results are wrong, or they access a guard page.
+    """
     microkernel = Microkernel(isa, "float32", 4, 16, "row", False)
     pack = Pack(isa, "float32", 16, "along")
     small = Small(isa, "float32", 5, 8, 3, "row", "row")
     tiny = Small(isa, "float32", 2, 2, 2, "row", "row")
     stream = Stream(isa, "float32", 2, 16, 3, "row")
     dot = Dot(isa, "float32", 1, 8, "b")
-    of_complex = [each._replace(dtype="complex64") for each in (small, stream, dot)]
+    of_complex = [spec._replace(dtype="complex64") for spec in (small, stream, dot)]
     impostors: dict[KernelSpec, KernelSpec] = {
         of_complex[0]: of_complex[0]._replace(k=2),
         of_complex[1]: of_complex[1]._replace(mr=1),
         of_complex[2]: of_complex[2]._replace(nr=7),
-        **{each._replace(epilogue="scale"): each for each in of_complex[1:]},
+        **{spec._replace(epilogue="scale"): spec for spec in of_complex[1:]},
         microkernel: microkernel._replace(mr=3),
         microkernel._replace(masked=True): microkernel,
         microkernel._replace(a_layout="col"): microkernel,
@@ -347,12 +358,12 @@ def test_a_kernel_is_checked_against_its_spec(isa: str) -> None:
         pack._replace(source="strided"): pack,
     }
     for right, wrong in impostors.items():
-        assert outcome(right, right) == "right"
-        assert outcome(right, wrong) in ("wrong", "fault"), f"{wrong.symbol} for {right.symbol}"
+        assert verdict(right, right) == "right"
+        assert verdict(right, wrong) in ("wrong", "fault"), f"{wrong.symbol} for {right.symbol}"
 
 
-def outcome(spec: KernelSpec, other: KernelSpec) -> str:
-    """What the check of a spec comes to, in a process of its own, with the function of another."""
+def verdict(spec: KernelSpec, other: KernelSpec) -> str:
+    """The result of verifying the function of `other` against `spec`, in a process of its own."""
     function(other)
     child = os.fork()
     if child == 0:
@@ -368,9 +379,8 @@ def outcome(spec: KernelSpec, other: KernelSpec) -> str:
     return {0: "right", 1: "wrong", -signal.SIGSEGV: "fault"}.get(status, f"status {status}")
 
 
-# A right kernel, and one that does the same a little further than it should: in what it reads,
-# and in what it writes.
-def beyond(isa: str) -> Iterator[tuple[KernelSpec, KernelSpec]]:
+def overrunning(isa: str) -> Iterator[tuple[KernelSpec, KernelSpec]]:
+    """A spec, and one whose kernel also reads or writes beyond the operands of the first."""
     lanes = ISAS[isa].lanes(4)
     tile = Microkernel(isa, "float32", 4, 2 * lanes, "row")
     yield tile._replace(mr=3), tile
@@ -391,27 +401,27 @@ def beyond(isa: str) -> Iterator[tuple[KernelSpec, KernelSpec]]:
 
 
 @pytest.mark.parametrize("isa", RUNNABLE)
-def test_no_kernel_that_goes_too_far_is_kept(isa: str) -> None:
-    """Where memory ends, a byte too much ends the process that compiles, and no other."""
+def test_verification_rejects_overruns(isa: str) -> None:
+    """A kernel that accesses memory beyond its operands is wrong, or ends the process."""
     faults = 0
-    for right, further in beyond(isa):
-        found = outcome(right, further)
-        assert found in ("wrong", "fault"), f"{further.symbol} for {right.symbol}: {found}"
+    for right, overrun in overrunning(isa):
+        found = verdict(right, overrun)
+        assert found in ("wrong", "fault"), f"{overrun.symbol} for {right.symbol}: {found}"
         faults += found == "fault"
     assert faults > 20
 
 
-@by_family
+@by_isa_and_dtype
 def test_every_tile_multiplies_right(isa: str, dtype: str) -> None:
     if isa not in RUNNABLE:
         pytest.skip(f"nkblas.cpu lacks {isa}")
     for mr, nr in register_tiles(ISAS[isa], fma(dtype)):
         for a_layout in ("row", "col"):
-            each = Microkernel(isa, dtype, mr, nr, a_layout, True, packs_b=True)
-            verify.check(each, function(each))
+            spec = Microkernel(isa, dtype, mr, nr, a_layout, True, packs_b=True)
+            verify.check(spec, function(spec))
 
 
-# One, primes, a vector and one more or less, what is unrolled and what is not; few columns
+# 1, primes, whole vectors and one element more or less, unrolled or not; then few columns
 SMALL = [(1, 1, 1), (2, 3, 5), (4, 4, 4), (5, 6, 7), (8, 8, 8), (7, 9, 17), (16, 15, 16)]
 SMALL += [(1, 64, 64), (64, 1, 64), (13, 31, 2), (33, 34, 35), (64, 64, 64)]
 SMALL += [(2, 2, 2), (3, 3, 3), (9, 4, 7), (17, 2, 3), (5, 1, 6), (4, 2, 1), (10, 3, 5), (4, 4, 9)]
@@ -420,15 +430,15 @@ LAYOUTS = list(itertools.product(("row", "col"), repeat=2))
 
 
 @pytest.mark.parametrize(("a_layout", "b_layout"), LAYOUTS)
-@by_family
+@by_isa_and_dtype
 def test_small_sizes_multiply_right(isa: str, dtype: str, a_layout: str, b_layout: str) -> None:
-    """Stacks of exact integers, with nothing written between them, and nothing read around them."""
+    """Stacks of integers multiply exactly, without accesses between or beyond the matrices."""
     if isa not in RUNNABLE:
         pytest.skip(f"nkblas.cpu lacks {isa}")
     for m, n, k in SMALL if a_layout == b_layout else SMALL[1::2]:
-        each = Small(isa, dtype, m, n, k, a_layout, b_layout)
-        address = function(each)
-        verify.check(each, address)
+        spec = Small(isa, dtype, m, n, k, a_layout, b_layout)
+        address = function(spec)
+        verify.check(spec, address)
         call = _engine.ffi.cast("nk_small", address)
         a, b = integers(2, m, k), integers(2, k, n, seed=1)
         for at_end in (False, True):
@@ -441,12 +451,12 @@ def test_small_sizes_multiply_right(isa: str, dtype: str, a_layout: str, b_layou
                 (_engine.ffi.cast("void *", x.ctypes.data), x[0].size) for x in (*operands, c)
             ]
             call(2, *itertools.chain(*stacks))
-            assert (c == exact(a, b)).all(), f"{each.symbol} {at_end=}"
+            assert (c == exact(a, b)).all(), f"{spec.symbol} {at_end=}"
 
 
 @pytest.mark.parametrize("isa", BASES)
 def test_every_small_size_has_tiles(isa: str) -> None:
-    """Also where a product takes so many registers that a vector of C is all there is room for."""
+    """Tiles cover C, also for dtypes that have registers for one vector of C only."""
     for dtype, (m, n, k) in itertools.product(NATIVE_DTYPES, SMALL):
         found = small_tiles(Small(isa, dtype, m, n, k, "row", "row"), ISAS[isa])
         assert sum(height * count for height, count in found.rows) == m
@@ -455,33 +465,33 @@ def test_every_small_size_has_tiles(isa: str) -> None:
 
 
 @pytest.mark.parametrize("b_layout", ["row", "col"])
-@by_family
+@by_isa_and_dtype
 def test_no_spill_in_small_sizes(isa: str, dtype: str, b_layout: str) -> None:
-    """Neither where k is unrolled nor where it is a loop.
+    """No spill, whether k is unrolled or a loop.
 
-    Of a B along k, rows are on the stack: each vector of them may be stored there once, but for a
-    few of the last, and none while it multiplies.
+    A B that is contiguous along k is transposed to a buffer on the stack: each vector of its rows
+    may be stored there once (a few of the last rows twice), and none in a k loop.
     """
     sizes = (2, 3, 4, 5, 8, 12, 16, 24, 32, 48, 64)
     specs = [Small(isa, dtype, size, size, size, "row", b_layout) for size in sizes]
     functions = disassemble(specs)
-    for each in specs:
-        code = functions[each.symbol]
+    for spec in specs:
+        code = functions[spec.symbol]
         stack = [x for x in touching_stack(code) if re.search(r"[xyz]mm", x.operands)]
-        if each.b_layout == "col":
+        if spec.b_layout == "col":
             stack = [x for x in stack if re.match(r"\w+ ptr", x.operands)]  # stores
             loops = [x for loop in k_loops(code) for x in loop.stack if x in stack]
-            if each.k > 24:
-                assert not loops, f"{each.symbol}: {len(loops)} spills, like {loops[0]}"
-            rows = (each.k + 3) * len(pieces(each.n, ISAS[isa], np.dtype(dtype).itemsize))
-            assert len(stack) <= rows, f"{each.symbol}: {len(stack)} vectors stored"
+            if spec.k > 24:
+                assert not loops, f"{spec.symbol}: {len(loops)} spills, like {loops[0]}"
+            rows = (spec.k + 3) * len(pieces(spec.n, ISAS[isa], np.dtype(dtype).itemsize))
+            assert len(stack) <= rows, f"{spec.symbol}: {len(stack)} vectors stored"
         else:
-            assert not stack, f"{each.symbol}: {len(stack)} spills, like {stack[0]}"
+            assert not stack, f"{spec.symbol}: {len(stack)} spills, like {stack[0]}"
 
 
-@by_family
+@by_isa_and_dtype
 def test_small_sizes_have_little_code(isa: str, dtype: str) -> None:
-    """However large they are: it is compiled while somebody may be waiting."""
+    """The code does not grow with the size: it is compiled while the user waits."""
     sizes = [(16, 16, 16), (33, 34, 35), (63, 61, 64), (64, 6, 60), (64, 64, 64)]
     specs = [
         Small(isa, dtype, *size, *layouts) for size, layouts in itertools.product(sizes, LAYOUTS)
@@ -493,15 +503,15 @@ def test_small_sizes_have_little_code(isa: str, dtype: str) -> None:
 INVALID, DIVISION, OVERFLOW, UNDERFLOW = 1, 4, 8, 16  # <fenv.h> on x86
 
 
-@by_family
+@by_isa_and_dtype
 def test_lanes_beyond_an_edge_raise_nothing(isa: str, dtype: str) -> None:
-    """What is infinite meets zeros in other products only: none is made that nobody asked for."""
+    """Lanes beyond an edge multiply no infinity by zero, which would raise the invalid flag."""
     if isa not in RUNNABLE:
         pytest.skip(f"nkblas.cpu lacks {isa}")
     libm = ctypes.CDLL("libm.so.6")
     for n, b_layout in itertools.product(range(1, 20), ("row", "col")):
-        each = Small(isa, dtype, 3, n, 4, "row", b_layout)
-        call = _engine.ffi.cast("nk_small", function(each))
+        spec = Small(isa, dtype, 3, n, 4, "row", b_layout)
+        call = _engine.ffi.cast("nk_small", function(spec))
         for infinite in ([0], [1], [2], [3], [0, 1, 2, 3]):
             a, b, c = np.ones((3, 4), dtype), np.zeros((4, n), dtype), np.empty((3, n), dtype)
             a[:, infinite], b[infinite] = np.inf, 1
@@ -509,49 +519,49 @@ def test_lanes_beyond_an_edge_raise_nothing(isa: str, dtype: str) -> None:
             operands = [_engine.ffi.cast("void *", x.ctypes.data) for x in (a, b, c)]
             libm.feclearexcept(INVALID)
             call(1, operands[0], 0, operands[1], 0, operands[2], 0)
-            assert not libm.fetestexcept(INVALID), f"{each.symbol} {infinite}"
+            assert not libm.fetestexcept(INVALID), f"{spec.symbol} {infinite}"
             assert np.isposinf(c).all()
 
 
 Multiply = Callable[..., None]
 
 
-def compiled(each: Stream | Dot) -> Multiply:
-    """The kernel as a function of contiguous matrices: A and B in the order that it wants."""
-    kernel = _engine.ffi.cast("nk_microkernel", function(each))
+def compiled(spec: Stream | Dot) -> Multiply:
+    """The kernel as a function of contiguous matrices, A and B in the orders of `orders`."""
+    kernel = _engine.ffi.cast("nk_microkernel", function(spec))
 
     def multiply(a: Array, b: Array, c: Array, accumulate: bool) -> None:
         (m, k), n = a.shape, b.shape[1]
-        by_column = isinstance(each, Stream) and each.a_layout == "col"
+        by_column = isinstance(spec, Stream) and spec.a_layout == "col"
         pa, pb, pc = (_engine.ffi.cast("void *", x.ctypes.data) for x in (a, b, c))
         kernel(
-            k, pa, m if by_column else k, pb, k if isinstance(each, Dot) else n, pc, n, n,
-            accumulate, *NOTHING_ELSE,
+            k, pa, m if by_column else k, pb, k if isinstance(spec, Dot) else n, pc, n, n,
+            accumulate, *NO_PANEL_LINES_ARGS,
         )  # fmt: skip
 
     return multiply
 
 
-def orders(each: Stream | Dot) -> tuple[Order, Order]:
-    """Of A and of B."""
-    if isinstance(each, Dot):
+def orders(spec: Stream | Dot) -> tuple[Order, Order]:
+    """The memory orders of A and B that a kernel takes."""
+    if isinstance(spec, Dot):
         return "C", "F"
-    return "F" if each.a_layout == "col" else "C", "C"
+    return "F" if spec.a_layout == "col" else "C", "C"
 
 
-def hurting(each: Stream | Dot) -> Iterator[tuple[int, int]]:
-    """Values of n and k around vectors, steps and groups."""
-    lanes = ISAS[each.isa].lanes(np.dtype(each.dtype).itemsize)
-    if isinstance(each, Dot):
+def sizes_around_vectors(spec: Stream | Dot) -> Iterator[tuple[int, int]]:
+    """Pairs of n and k around whole vectors, steps and groups of rows."""
+    lanes = ISAS[spec.isa].lanes(np.dtype(spec.dtype).itemsize)
+    if isinstance(spec, Dot):
         lengths = {1, 2, lanes - 1, lanes, lanes + 1, 8 * lanes + 1, 9 * lanes - 1, 211}
-        return ((each.nr, k) for k in sorted(lengths - {0}))
-    columns = {1, 2, lanes - 1, lanes + 1, each.nr, each.nr + 1, 3 * each.nr - 1, 97} - {0}
-    depths = {1, each.kr - 1, each.kr, each.kr + 1, 2 * each.kr, 31} - {0}
+        return ((spec.nr, k) for k in sorted(lengths - {0}))
+    columns = {1, 2, lanes - 1, lanes + 1, spec.nr, spec.nr + 1, 3 * spec.nr - 1, 97} - {0}
+    depths = {1, spec.kr - 1, spec.kr, spec.kr + 1, 2 * spec.kr, 31} - {0}
     return itertools.product(sorted(columns), sorted(depths))
 
 
 def streaming(isa: str, dtype: str) -> list[Stream | Dot]:
-    """One of each kind and shape, with every option on one of them."""
+    """Stream and dot kernels of all shapes, each option on one of them."""
     if isa not in RUNNABLE:
         pytest.skip(f"nkblas.cpu lacks {isa}")
     first, *others = streams(isa, dtype)
@@ -561,16 +571,16 @@ def streaming(isa: str, dtype: str) -> list[Stream | Dot]:
     return [*found, *most, last._replace(prefetch=True)]
 
 
-@by_family
+@by_isa_and_dtype
 def test_streams_and_dots_are_exact(isa: str, dtype: str) -> None:
-    """All sizes around a vector, on operands that begin or end where memory does."""
-    for each in streaming(isa, dtype):
-        multiply = compiled(each)
-        a_order, b_order = orders(each)
-        for n, k in hurting(each):
-            a, b, c = integers(each.mr, k), integers(k, n, seed=1), integers(each.mr, n, seed=2)
+    """Integers multiply exactly in all sizes around a vector, on guarded operands."""
+    for spec in streaming(isa, dtype):
+        multiply = compiled(spec)
+        a_order, b_order = orders(spec)
+        for n, k in sizes_around_vectors(spec):
+            a, b, c = integers(spec.mr, k), integers(k, n, seed=1), integers(spec.mr, n, seed=2)
             for at_end, accumulate in itertools.product((False, True), repeat=2):
-                # what is not to be read is not a number
+                # a C that must not be read is NaN
                 before = c if accumulate else np.full(c.shape, np.nan)
                 got = fenced(before, dtype, "C", at_end)
                 multiply(
@@ -580,43 +590,43 @@ def test_streams_and_dots_are_exact(isa: str, dtype: str) -> None:
                     accumulate,
                 )
                 expected = exact(a, b) + (c if accumulate else 0)
-                assert (got == expected).all(), f"{each.symbol} {n=} {k=} {at_end=} {accumulate=}"
+                assert (got == expected).all(), f"{spec.symbol} {n=} {k=} {at_end=} {accumulate=}"
 
 
-@by_family
-def test_streams_and_dots_raise_no_exceptions_of_their_own(isa: str, dtype: str) -> None:
-    """Products of infinities raise nothing; nor must what fills the vectors at an edge."""
+@by_isa_and_dtype
+def test_streams_and_dots_raise_no_floating_point_exceptions(isa: str, dtype: str) -> None:
+    """Products of infinities raise none, and the lanes beyond an edge must not either."""
     libm = ctypes.CDLL("libm.so.6")
     signaling = np.array([0x7F800001], "u4").view("f4")
     if dtype == "float64":
         signaling = np.array([0x7FF0000000000001], "u8").view("f8")
-    for each in streaming(isa, dtype):
-        multiply = compiled(each)
-        a_order, b_order = orders(each)
-        for n, k in hurting(each):
-            a = np.full((each.mr, k), np.inf, dtype, order=a_order)
+    for spec in streaming(isa, dtype):
+        multiply = compiled(spec)
+        a_order, b_order = orders(spec)
+        for n, k in sizes_around_vectors(spec):
+            a = np.full((spec.mr, k), np.inf, dtype, order=a_order)
             b = np.full((k, n), np.inf, dtype, order=b_order)
-            c = np.empty((each.mr, n), dtype)
+            c = np.empty((spec.mr, n), dtype)
             c.view(f"u{c.itemsize}")[...] = signaling.view(f"u{c.itemsize}")
             libm.feclearexcept(INVALID | DIVISION | OVERFLOW | UNDERFLOW)
             multiply(a, b, c, accumulate=False)
             raised = libm.fetestexcept(INVALID | DIVISION | OVERFLOW | UNDERFLOW)
-            assert raised == 0, f"{each.symbol} {n=} {k=}: {raised}"
+            assert raised == 0, f"{spec.symbol} {n=} {k=}: {raised}"
             assert (c == np.inf).all()
 
 
-@by_family
-def test_dots_have_the_same_bits_wherever_operands_lie(isa: str, dtype: str) -> None:
-    """Whatever the alignment of the two operands, and of their lines to each other."""
+@by_isa_and_dtype
+def test_bits_of_dots_do_not_depend_on_alignment(isa: str, dtype: str) -> None:
+    """The bits are the same for any alignment of the operands and of their lines."""
     if isa not in RUNNABLE:
         pytest.skip(f"nkblas.cpu lacks {isa}")
     size = np.dtype(dtype).itemsize
     lanes = ISAS[isa].lanes(size)
     generator = np.random.default_rng(0)
-    for each in dots(isa, dtype):
-        kernel = _engine.ffi.cast("nk_microkernel", function(each))
+    for spec in dots(isa, dtype):
+        kernel = _engine.ffi.cast("nk_microkernel", function(spec))
         for k in (1, lanes - 1, lanes + 1, 9 * lanes + 3):
-            a, b = (generator.standard_normal((lines, k)) for lines in (each.mr, each.nr))
+            a, b = (generator.standard_normal((lines, k)) for lines in (spec.mr, spec.nr))
             found = set()
             for shift, pad in itertools.product(range(lanes), (0, 1)):
                 ld = -(-k // lanes) * lanes + pad
@@ -624,15 +634,15 @@ def test_dots_have_the_same_bits_wherever_operands_lie(isa: str, dtype: str) -> 
                     shifted(x.astype(dtype), ld, 3 * shift % lanes if x is a else shift)
                     for x in (a, b)
                 )
-                c = np.empty((each.mr, each.nr), dtype)
+                c = np.empty((spec.mr, spec.nr), dtype)
                 pc = _engine.ffi.cast("void *", c.ctypes.data)
-                kernel(k, pa, ld, pb, ld, pc, each.nr, each.nr, 0, *NOTHING_ELSE)
+                kernel(k, pa, ld, pb, ld, pc, spec.nr, spec.nr, 0, *NO_PANEL_LINES_ARGS)
                 found.add(c.tobytes())
-            assert len(found) == 1, f"{each.symbol} {k=}"
+            assert len(found) == 1, f"{spec.symbol} {k=}"
 
 
 def shifted(lines: Array, ld: int, shift: int) -> tuple[object, Array]:
-    """The address of a copy, `shift` elements behind a cache line, and the buffer it is in."""
+    """The address of a copy that starts `shift` elements after a cache line, and its buffer."""
     buffer = np.full(lines.shape[0] * ld + 128, np.nan, lines.dtype)
     start = -buffer.ctypes.data % 64 // buffer.itemsize + shift
     np.lib.stride_tricks.as_strided(

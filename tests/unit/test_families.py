@@ -1,4 +1,4 @@
-"""Every instruction family, on every instruction set: its machine code, and what it computes."""
+"""Every instruction family on every instruction set: its machine code and its results."""
 
 import re
 
@@ -14,22 +14,25 @@ from nkblas.codegen.spec import KernelSpec, Microkernel
 from nkblas.planning.plan import base_kernel, pack_kernel
 from nkblas.planning.schedule import register_tiles
 
-TYPICAL = ("float8_e5m2", "float8_e4m3fn", "float8_e4m3fnuz")
-# On the widest vectors all types of 8 bits, which differ in numbers alone (where the digits are,
-# what is infinite); elsewhere one of those with infinities, one without, one without -0, too.
-WAYS = [
+# float8 formats differ in constants alone (digits, infinities): all are tested with the widest
+# vectors, elsewhere one with infinities, one without, and one without -0.
+TYPICAL_FLOAT8 = ("float8_e5m2", "float8_e4m3fn", "float8_e4m3fnuz")
+
+CASES = [
     (name, dtype, family)
     for name, isa in ISAS.items()
     for dtype in PRODUCTS
-    if dtype not in QUANTIZED  # which are those of exact sums, and test_scaled has
+    if dtype not in QUANTIZED  # the same kernels but for the epilogue: test_quantized has them
     for family in families(dtype, isa)
     if family.name in isa.families
-    and (PRODUCTS[dtype].a not in FLOAT8 or isa.mask_registers or PRODUCTS[dtype].a in TYPICAL)
+    and (
+        PRODUCTS[dtype].a not in FLOAT8 or isa.mask_registers or PRODUCTS[dtype].a in TYPICAL_FLOAT8
+    )
 ]
-IDS = [f"{isa}-{dtype}-{family.name}" for isa, dtype, family in WAYS]
-by_way = pytest.mark.parametrize(("isa", "dtype", "family"), WAYS, ids=IDS)
+IDS = [f"{isa}-{dtype}-{family.name}" for isa, dtype, family in CASES]
+by_family = pytest.mark.parametrize(("isa", "dtype", "family"), CASES, ids=IDS)
 
-# By family, and by what distinguishes its products: an instruction of every k loop
+# By family and dtype of the accumulators (complex: of the product), an instruction of every k loop.
 INSTRUCTIONS = {
     ("fma", "float32"): r"v?(fmadd...|mul)ps",
     ("fma", "float64"): r"v?(fmadd...|mul)pd",
@@ -51,7 +54,7 @@ INSTRUCTIONS = {
 
 
 def kernels(isa: str, dtype: str, family: Family) -> list[Microkernel]:
-    """Two tiles, on panels and on operands in place, whole and at an edge."""
+    """Two tiles, on panels and on operands in place, main tiles and edge tiles."""
     row, types = ISAS[isa], PRODUCTS[dtype]
     found = []
     for mr, nr in register_tiles(row, family)[:2]:
@@ -66,38 +69,38 @@ def kernels(isa: str, dtype: str, family: Family) -> list[Microkernel]:
     return list(dict.fromkeys(found))
 
 
-@by_way
-def test_its_instruction_and_no_spill(isa: str, dtype: str, family: Family) -> None:
+@by_family
+def test_k_loop_has_the_instruction_and_no_spill(isa: str, dtype: str, family: Family) -> None:
     specs = kernels(isa, dtype, family)
     functions = disassemble(specs)
     pattern = INSTRUCTIONS[family.name, family.accumulator if family.name != "complex" else dtype]
-    for each in specs:
-        code = functions[each.symbol]
+    for spec in specs:
+        code = functions[spec.symbol]
         stack = touching_stack(code)
-        least = 1 if family.tile_rows else each.mr  # one for each row
+        least = 1 if family.tile_rows else spec.mr  # one instruction for each row
         loops = [
             body
             for body in innermost_loops(code)
             if sum(bool(re.fullmatch(pattern, x.name)) for x in body) >= least
-            and sum(x.name.startswith("j") for x in body) == 1  # no branches of the epilogue's
+            and sum(x.name.startswith("j") for x in body) == 1  # not a loop of the epilogue
         ]
-        assert loops, f"{each.symbol}: no loop with {pattern}"
+        assert loops, f"{spec.symbol}: no loop with {pattern}"
         for body in loops:
-            # of addresses, which are no data, some may come from there
+            # Addresses may be spilled, vectors may not.
             spills = [x for x in body if x in stack and re.search("[xyzt]mm", x.operands)]
-            assert not spills, f"{each.symbol}: {spills[0]}"
+            assert not spills, f"{spec.symbol}: {spills[0]}"
         configured = sum(x.name == "ldtilecfg" for x in code)
-        assert configured == (1 if family.tile_rows else 0), each.symbol
+        assert configured == (1 if family.tile_rows else 0), spec.symbol
 
 
-@by_way
-def test_it_multiplies_right(isa: str, dtype: str, family: Family) -> None:
+@by_family
+def test_products_are_right(isa: str, dtype: str, family: Family) -> None:
     if not nkblas.cpu.features.issuperset(ISAS[isa].requires):
-        pytest.skip(f"nkblas.cpu lacks {isa}: test_isas has it emulated")
+        pytest.skip(f"nkblas.cpu lacks {isa}: test_isas emulates it")
     row = ISAS[isa]
     specs: list[KernelSpec] = list(kernels(isa, dtype, family))
     for operand, width in zip("ab", register_tiles(row, family)[0], strict=True):
         for source in ("along", "across", "strided"):
             specs.append(pack_kernel(row, dtype, family, operand, width, source))
-    for each in specs:
-        verify.check(each, function(each))
+    for spec in specs:
+        verify.check(spec, function(spec))

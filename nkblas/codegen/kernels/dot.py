@@ -1,160 +1,253 @@
-"""Products of rows and columns that both lie along k, built of nanokernels."""
+"""Dot kernels: products of rows of A and columns of B that both have unit stride along k."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from nkblas.base.dtypes import ITEMSIZE
 from nkblas.base.isa import ISA
 from nkblas.codegen import ir
-from nkblas.codegen.ir import LINE, PREFETCH, SEGMENT, Value
+from nkblas.codegen.ir import (
+    CACHE_LINE_BYTES,
+    PREFETCH_DISTANCE_BYTES,
+    SEGMENT_BYTES,
+    Value,
+)
 from nkblas.codegen.spec import Dot
 
-from . import epilogue
-from .nanokernel import Plain, compose, flatten, unflatten
+from . import complex_arithmetic
+from .call_args import KernelArguments, ScaleFactors
+from .nanokernel import NativeVectors, compose, flatten, unflatten
+from .tile_store import TileOfC, store_tile
 
-CHAINS = 8
-"""Accumulators that keep the units busy: two multiply-adds a cycle, each of which takes four."""
+INDEPENDENT_CHAINS = 8
+"""Accumulators that keep the FMA units busy: two multiply-adds a cycle, with a latency of four."""
 
 
-def build(spec: Dot, isa: ISA, element: Any, arguments: list[Value]) -> None:
-    """Emit the body of `spec`'s function (its contract is `spec.Dot`'s)."""
-    k, a, lda, b, ldb, c, ldc, _, accumulate, *_, scale = arguments
-    itemsize = ITEMSIZE[spec.dtype]
-    lanes = isa.lanes(itemsize)
-    nanokernel = Plain(spec.dtype, lanes)
-    vector, parts = nanokernel.vector_type, nanokernel.parts
-    size = spec.mr * spec.nr * parts
-    a_lines = [ir.mul(lda, ir.const(i)) for i in range(spec.mr)]
-    b_lines = [ir.mul(ldb, ir.const(j)) for j in range(spec.nr)]
-    streamed, ld, lines = (a, lda, a_lines) if spec.streamed == "a" else (b, ldb, b_lines)
-    turns_a = spec.mr < spec.nr
+def build(spec: Dot, isa: ISA, arguments: list[Value]) -> None:
+    """Emit the body of `spec`'s function."""
+    _DotKernel(spec, isa, KernelArguments(*arguments)).emit()
 
-    def operand(vector: Value, turned: bool) -> list[Value]:
-        """What the parts of an accumulator are multiplied by: see `_sums`."""
-        return [vector, epilogue.swapped(vector) if turned else vector][:parts]
 
-    def step(
-        p: Value, sums: list[Value], load: Callable[[Value], Value], offset: int = 0
-    ) -> list[Value]:
-        """One vector of each line, from `p` + `offset` on."""
-        tile = compose(
-            nanokernel,
-            lambda i: operand(load(ir.at(a, element, p, a_lines[i], offset)), turns_a),
-            lambda j: operand(load(ir.at(b, element, p, b_lines[j], offset)), not turns_a),
-            unflatten(sums, spec.nr, parts),
+class _DotKernel:
+    """The emission of a dot kernel, step by step.
+
+    Attributes
+    ----------
+    tile_registers : int
+        Accumulator registers for one vector of k.
+    swaps_a : bool
+        Of complex operands, one has to be multiplied with real and imaginary parts exchanged too:
+        whether that is A. It is the operand with fewer lines.
+    a_lines, b_lines : list of Value
+        Offsets of A's rows and B's columns.
+    streamed, streamed_ld, streamed_lines : Value, Value, list of Value
+        The operand in the more distant level of memory.
+    unrolled_vectors : int
+        Vectors of k in an iteration of the main loop, each with accumulators of its own.
+    aligns : bool
+        Whether loads of the streamed operand are aligned. A vector that crosses a cache line takes
+        two loads; the lines have the same alignment only if the leading dimension is a multiple of
+        the vector.
+    """
+
+    def __init__(self, spec: Dot, isa: ISA, args: KernelArguments) -> None:
+        self.spec, self.isa, self.args = spec, isa, args
+        self.element, self.itemsize = ir.element_type(spec.dtype), ITEMSIZE[spec.dtype]
+        self.lanes = isa.lanes(self.itemsize)
+        self.nanokernel = NativeVectors(spec.dtype, self.lanes)
+        self.vector_type, self.parts = self.nanokernel.vector_type, self.nanokernel.parts
+        self.tile_registers = spec.mr * spec.nr * self.parts
+        self.swaps_a = spec.mr < spec.nr
+        self.a_lines = [ir.mul(args.lda, ir.const_i64(i)) for i in range(spec.mr)]
+        self.b_lines = [ir.mul(args.ldb, ir.const_i64(j)) for j in range(spec.nr)]
+        self.streamed, self.streamed_ld, self.streamed_lines = (
+            (args.a, args.lda, self.a_lines)
+            if spec.streamed == "a"
+            else (args.b, args.ldb, self.b_lines)
         )
-        return flatten(tile)
+        self.unrolled_vectors = max(1, INDEPENDENT_CHAINS // self.tile_registers)
+        self.aligns = isa.masked and self.unrolled_vectors == 1
 
-    def steps(p: Value, sums: list[Value]) -> list[Value]:
-        """Some vectors of each line, with accumulators for each."""
-        new = []
-        for i in range(len(sums) // size):
-            offset = i * lanes
-            if spec.prefetch and offset * itemsize % LINE == 0:
-                for line in lines:
-                    ir.prefetch(
-                        ir.at(streamed, element, p, line, offset + PREFETCH // itemsize), ir.L2
-                    )
-            new += step(p, sums[i * size :][:size], lambda place: ir.load(vector, place), offset)
-        return new
+    def emit(self) -> None:
+        """Emit the body of the function."""
+        k = self.args.k
+        start, sums, skipped = ir.const_i64(0), self._zeros(self.tile_registers), None
+        if self.aligns:
+            start, sums, skipped = self._start_aligned(sums)
+        for vectors in dict.fromkeys((self.unrolled_vectors, 1)):
+            start, sums = self._k_loop(start, sums, vectors)
+        sums = self._last_elements(start, k, sums)
+        if skipped is not None:
+            # The bits must not depend on where operands are in memory: each lane always holds the
+            # sum of the same elements, in the same order.
+            shift = ir.mul(skipped, ir.const_i64(self.parts))
+            sums = self._rotate_if(skipped, shift, sums)
+        self._store(sums)
 
-    def edge(start: Value, stop: Value, sums: list[Value]) -> list[Value]:
-        """Less than a vector; zeros fill both sides, and raise no exceptions."""
-        if isa.masked:
-            mask = nanokernel.mask(ir.sub(stop, start))
+    def _rotate_if(self, condition: Value, shift: Value, sums: list[Value]) -> list[Value]:
+        """Sums with their lanes rotated by `shift`, if an integer is not 0."""
 
-            def masked() -> list[Value]:
-                return step(start, sums, lambda place: ir.load(vector, place, mask))
+        def rotate() -> list[Value]:
+            return [ir.rotate_lanes(value, shift) for value in sums]
 
-            return ir.when(ir.less(start, stop), masked, sums)
+        return ir.if_then(ir.is_nonzero(condition), rotate, sums)
 
-        def one(p: Value, sums: list[Value]) -> list[Value]:
-            return step(p, sums, lambda place: ir.load_first(vector, place, parts))
+    def _zeros(self, count: int) -> list[Value]:
+        return [ir.const_zero(self.vector_type)] * count
 
-        return ir.loop(stop, sums, one, start=start)
+    def _start_aligned(self, sums: list[Value]) -> tuple[Value, list[Value], Value]:
+        """Multiply the elements before the first aligned vector of the streamed operand.
 
-    def zeros(count: int) -> list[Value]:
-        return [ir.zero(vector)] * count
+        Returns the k that follows them, the sums, and the lanes that were left out of the vector
+        that they are in; 0 if the lines do not have the same alignment.
+        """
+        lanes = self.lanes
+        if len(self.streamed_lines) > 1:
+            misaligned_lines = ir.mod_power_of_two(self.streamed_ld, lanes)
+        else:
+            misaligned_lines = ir.const_i64(0)
+        can_align = ir.is_zero(misaligned_lines)
+        lane = ir.lane_in_aligned_vector(self.streamed, self.itemsize, lanes)
+        skipped = ir.select(can_align, lane, ir.const_i64(0))
 
-    def up_to_aligned(skipped: Value) -> list[Value]:
-        """The first, aligned vector of the streamed operand, without the lanes before it."""
-        mask = nanokernel.mask(ir.add(skipped, k))
-        mask = ir.but_for(mask, nanokernel.mask(skipped))
-        before = ir.sub(ir.const(0), skipped)
-        return step(before, sums, lambda place: ir.load(vector, place, mask))
+        def first_vector() -> list[Value]:
+            mask = self.nanokernel.element_mask(ir.add(skipped, self.args.k))
+            mask = ir.andnot(mask, self.nanokernel.element_mask(skipped))
+            before = ir.sub(ir.const_i64(0), skipped)
+            return self._step(before, sums, lambda source: self._load(source, mask))
 
-    # A vector that lies in two cache lines is two loads: most are of the streamed operand, whose
-    # lines are aligned together or not at all.
-    start, sums = ir.const(0), zeros(size)
-    vectors_at_once = max(1, CHAINS // size)
-    aligned = isa.masked and vectors_at_once == 1
-    if aligned:
-        odd = ir.modulo(ld, lanes) if len(lines) > 1 else ir.const(0)
-        skipped = ir.select(ir.is_zero(odd), ir.lane_of(streamed, itemsize, lanes), ir.const(0))
-        sums = ir.when(ir.nonzero(skipped), lambda: up_to_aligned(skipped), sums)
-        start = ir.minimum(ir.modulo(ir.sub(ir.const(0), skipped), lanes), k)
-    for count in dict.fromkeys((vectors_at_once, 1)):
-        stop = ir.add(start, ir.whole(ir.sub(k, start), count * lanes))
-        chains = sums + zeros(size * (count - 1))
-        chains = ir.loop(stop, chains, steps, start=start, step=count * lanes)
+        sums = ir.if_then(ir.is_nonzero(skipped), first_vector, sums)
+        done = ir.mod_power_of_two(ir.sub(ir.const_i64(0), skipped), lanes)
+        return ir.minsi(done, self.args.k), sums, skipped
+
+    def _k_loop(self, start: Value, sums: list[Value], vectors: int) -> tuple[Value, list[Value]]:
+        """The loop over k from `start` on, with `vectors` vectors in an iteration.
+
+        Returns the k that it stops at, and the sums.
+        """
+        size, step = self.tile_registers, vectors * self.lanes
+        stop = ir.add(start, ir.round_down(ir.sub(self.args.k, start), step))
+        chains = sums + self._zeros(size * (vectors - 1))
+        chains = ir.for_loop(stop, chains, self._steps, start=start, step=step)
         sums = chains[:size]
         for i in range(size, len(chains), size):
-            sums = list(map(ir.plus, sums, chains[i : i + size]))
-        start = stop
-    sums = edge(start, k, sums)
-    if aligned:
-        # The bits must not depend on where operands lie: the sums in each lane are always those
-        # of the same elements, and so is their order.
-        down = ir.mul(skipped, ir.const(parts))
-        sums = ir.when(ir.nonzero(skipped), lambda: [ir.rotate(x, down) for x in sums], sums)
+            sums = list(map(ir.add, sums, chains[i : i + size]))
+        return stop, sums
 
-    found = epilogue.Scale.read(scale, vector.element_type) if spec.epilogue else None
-    sums = _sums(sums, parts, turns_a, found)
-    stored = []
-    together = max(1, lanes // spec.nr)  # rows of C, in one vector
-    row_size, width = spec.nr * parts, lanes * parts
-    for first in range(0, spec.mr, together):
-        rows = range(first, min(first + together, spec.mr))
-        segment = SEGMENT * parts // itemsize
-        totals = lane_sums(sums[rows.start * row_size : rows.stop * row_size], segment)
-        for i in rows:
-            for j in range(0, spec.nr, lanes):
-                which, lane = divmod((i - first) * row_size + j * parts, width)
-                chosen = range(lane, lane + min(lanes, spec.nr - j) * parts)
-                total = ir.shuffle(totals[which], totals[which], chosen)
-                stored.append(epilogue.with_sign(total, spec.dtype, found))
-    dtypes = spec.dtype, spec.dtype
-    starts = range(0, spec.nr, lanes)
-    target = epilogue.Target(c, ldc, spec.mr, starts, [None] * len(starts), accumulate, scale)
-    epilogue.store(spec.epilogue, isa, dtypes, stored, target)
+    def _steps(self, p: Value, chains: list[Value]) -> list[Value]:
+        """One iteration: a vector of k for each set of accumulators."""
+        size, new = self.tile_registers, []
+        for i in range(len(chains) // size):
+            offset = i * self.lanes
+            if self.spec.prefetch and offset * self.itemsize % CACHE_LINE_BYTES == 0:
+                self._prefetch(p, offset)
+            new += self._step(p, chains[i * size :][:size], self._load, offset)
+        return new
+
+    def _prefetch(self, p: Value, offset: int) -> None:
+        distance = PREFETCH_DISTANCE_BYTES // self.itemsize
+        for line in self.streamed_lines:
+            ir.prefetch(ir.gep(self.streamed, self.element, p, line, offset + distance), ir.TO_L2)
+
+    def _load(self, source: Value, mask: Value | None = None) -> Value:
+        return ir.load(self.vector_type, source, mask)
+
+    def _step(
+        self, p: Value, sums: list[Value], load: Callable[[Value], Value], offset: int = 0
+    ) -> list[Value]:
+        """Multiply one vector of each line, from k = `p` + `offset` on."""
+
+        def load_a(i: int) -> list[Value]:
+            address = ir.gep(self.args.a, self.element, p, self.a_lines[i], offset)
+            return self._operand(load(address), self.swaps_a)
+
+        def load_b(j: int) -> list[Value]:
+            address = ir.gep(self.args.b, self.element, p, self.b_lines[j], offset)
+            return self._operand(load(address), not self.swaps_a)
+
+        tile = unflatten(sums, self.spec.nr, self.parts)
+        return flatten(compose(self.nanokernel, load_a, load_b, tile))
+
+    def _operand(self, vector: Value, swaps: bool) -> list[Value]:
+        """The factors for the parts of an accumulator: see `_apply_part_signs`."""
+        return [vector, complex_arithmetic.swap_parts(vector) if swaps else vector][: self.parts]
+
+    def _last_elements(self, start: Value, stop: Value, sums: list[Value]) -> list[Value]:
+        """Multiply less than a vector of k.
+
+        Both operands are filled up with zeros, which raise no floating-point exceptions.
+        """
+        if self.isa.masked:
+            mask = self.nanokernel.element_mask(ir.sub(stop, start))
+
+            def masked_vector() -> list[Value]:
+                return self._step(start, sums, lambda source: self._load(source, mask))
+
+            return ir.if_then(ir.slt(start, stop), masked_vector, sums)
+
+        def element(p: Value, sums: list[Value]) -> list[Value]:
+            return self._step(
+                p, sums, lambda x: ir.load_first_lanes(self.vector_type, x, self.parts)
+            )
+
+        return ir.for_loop(stop, sums, element, start=start)
+
+    def _store(self, sums: list[Value]) -> None:
+        """Add up the lanes of the accumulators, and store the sums to C."""
+        spec, args = self.spec, self.args
+        part = self.vector_type.element_type
+        factors = ScaleFactors.read(args.args, part) if spec.epilogue else None
+        signed = self._apply_part_signs(sums, factors)
+        values = self._sum_lanes(signed, factors)
+        columns = range(0, spec.nr, self.lanes)
+        masks = [None] * len(columns)
+        tile = TileOfC(args.c, args.ldc, spec.mr, columns, masks, args.accumulate, args.args)
+        store_tile(spec.epilogue, self.isa, (spec.dtype, spec.dtype), values, tile)
+
+    def _apply_part_signs(
+        self, accumulators: list[Value], factors: ScaleFactors | None
+    ) -> list[Value]:
+        """Accumulators with signs, such that the sum of their lanes is the result.
+
+        The first part of a complex accumulator has the products of real with real and of imaginary
+        with imaginary parts. For the second part, one operand has its parts exchanged.
+        """
+        if self.parts == 1:
+            return accumulators
+        type_ = accumulators[0].type
+        signs = ir.const_alternating(type_, 1, -1), ir.const_one(type_)
+        if factors is not None:  # A's imaginary parts may have another sign
+            a_sign = ir.splat(factors.a_imag_sign, type_)
+            odd, even = ir.const_alternating(type_, 0, 1), ir.const_alternating(type_, 1, 0)
+            a_imag, a_real = (even, odd) if self.swaps_a else (odd, even)
+            first = ir.fma(a_sign, ir.const_alternating(type_, 0, -1), even)
+            signs = first, ir.fma(a_sign, a_imag, a_real)
+        return [ir.mul(value, signs[i % 2]) for i, value in enumerate(accumulators)]
+
+    def _sum_lanes(self, sums: Sequence[Value], factors: ScaleFactors | None) -> list[Value]:
+        """The results as vectors along n, row by row."""
+        spec, parts = self.spec, self.parts
+        values = []
+        rows_per_vector = max(1, self.lanes // spec.nr)
+        row_size, width = spec.nr * parts, self.lanes * parts
+        for first in range(0, spec.mr, rows_per_vector):
+            rows = range(first, min(first + rows_per_vector, spec.mr))
+            segment = SEGMENT_BYTES * parts // self.itemsize
+            totals = reduce_lanes(sums[rows.start * row_size : rows.stop * row_size], segment)
+            for i in rows:
+                for j in range(0, spec.nr, self.lanes):
+                    vector, lane = divmod((i - first) * row_size + j * parts, width)
+                    chosen = range(lane, lane + min(self.lanes, spec.nr - j) * parts)
+                    value = ir.shuffle(totals[vector], totals[vector], chosen)
+                    values.append(complex_arithmetic.apply_c_sign(value, spec.dtype, factors))
+        return values
 
 
-def _sums(
-    accumulators: list[Value], parts: int, turns_a: bool, scale: epilogue.Scale | None
-) -> list[Value]:
-    """The vectors whose lanes make up the sums, part by part.
-
-    Of complex numbers, an accumulator's first part is multiplied like that: real parts by real
-    ones, imaginary by imaginary ones. For the second, one operand has its parts in the other order.
-    """
-    if parts == 1:
-        return accumulators
-    type_ = accumulators[0].type
-    signs = ir.alternating(type_, 1, -1), ir.one(type_)
-    if scale is not None:  # A's imaginary parts
-        turn = ir.splat(scale.a_imag_sign, type_)
-        odd, even = ir.alternating(type_, 0, 1), ir.alternating(type_, 1, 0)
-        ofs = (odd, even) if not turns_a else (even, odd)
-        signs = ir.fma(turn, ir.alternating(type_, 0, -1), even), ir.fma(turn, ofs[0], ofs[1])
-    return [ir.times(value, signs[i % 2]) for i, value in enumerate(accumulators)]
-
-
-def lane_sums(vectors: list[Value], segment: int) -> list[Value]:
+def reduce_lanes(vectors: Sequence[Value], segment: int) -> list[Value]:
     """The sum of the lanes of each vector; the sums, in order, in as few vectors as they fill.
 
-    Two vectors become one that has half of its lanes for each of them, and so on until one lane is
-    left for each: about a third of the work of one vector after the other. It begins inside of
-    segments of a few lanes, which is cheaper than across them.
+    Two vectors become one that has half of its lanes for each of them, and so on until each vector
+    has one lane left. That is about a third of the work of reducing one vector after the other. It
+    starts within segments of `segment` lanes, which is cheaper than across them.
     """
     lanes = vectors[0].type.shape[0]
 
@@ -170,21 +263,21 @@ def lane_sums(vectors: list[Value], segment: int) -> list[Value]:
         ]
         upper = [lane + block // 2 for lane in lower]
         other = x if y is None else y
-        return ir.plus(ir.shuffle(x, other, lower), ir.shuffle(x, other, upper))
+        return ir.add(ir.shuffle(x, other, lower), ir.shuffle(x, other, upper))
 
-    def in_pairs(vectors: list[Value], span: int, block: int) -> list[Value]:
-        even = vectors + [ir.zero(vectors[0].type)] * (len(vectors) % 2)
+    def halve_pairs(vectors: list[Value], span: int, block: int) -> list[Value]:
+        even = vectors + [ir.const_zero(vectors[0].type)] * (len(vectors) % 2)
         return [halve(x, y, span, block) for x, y in zip(even[::2], even[1::2], strict=True)]
 
-    block = segment
+    reduced, block = list(vectors), segment
     while block > 1:
-        vectors = in_pairs(vectors, segment, block)
+        reduced = halve_pairs(reduced, segment, block)
         block //= 2
     block = lanes
     while block > segment:
-        if len(vectors) > 1:
-            vectors = in_pairs(vectors, lanes, block)
+        if len(reduced) > 1:
+            reduced = halve_pairs(reduced, lanes, block)
         else:
-            vectors = [halve(x, None, x.type.shape[0], block) for x in vectors]
+            reduced = [halve(x, None, x.type.shape[0], block) for x in reduced]
         block //= 2
-    return vectors
+    return reduced

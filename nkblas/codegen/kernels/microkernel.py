@@ -1,320 +1,376 @@
-"""The k loop over a register tile, built of nanokernels."""
+"""Microkernels: the k loop over a register tile, composed of nanokernels."""
 
-from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from nkblas.base.dtypes import ITEMSIZE
 from nkblas.base.epilogues import parse
 from nkblas.base.isa import ISA
 from nkblas.codegen import ir
-from nkblas.codegen.ir import LINE, PREFETCH, Value
-from nkblas.codegen.spec import Microkernel, Peak
+from nkblas.codegen.ir import CACHE_LINE_BYTES, PREFETCH_DISTANCE_BYTES, Value
+from nkblas.codegen.spec import Microkernel
 
-from . import epilogue
 from .activation import ACTIVATION_CODE
-from .nanokernel import AMX, NANOKERNELS, Nanokernel, compose, flatten, unflatten
+from .call_args import BatchBlocks, KernelArguments
+from .nanokernel import NANOKERNELS, Accumulator, Nanokernel, compose, flatten, unflatten
+from .tile_store import TileOfC, store_tile
 
-Step: TypeAlias = Callable[[Value, list[Value]], list[Value]]
+B_STEPS_AHEAD = 16
+"""How many k steps before its use a row of B in place is prefetched into L1."""
 
-AHEAD = 16
-"""So many k-steps before it is needed, a row of B in place is fetched into L1."""
+PANEL_BYTES_AHEAD = 8192
+"""How far ahead a panel that was packed before the call is prefetched: every second line, because
+the CPU fetches the adjacent one by itself."""
 
-PANEL_AHEAD = 8192
-"""Bytes that a panel which was packed before is fetched ahead: one line of two, whose neighbours
-the CPU brings in by itself."""
-
-ROWS_AHEAD = 2
-"""With tile registers, so many rows of C are fetched in a step for the next tile, and a line of so
-many rows of A for the next row of tiles."""
-
-
-def _nanokernel(spec: Microkernel | Peak, isa: ISA) -> Nanokernel:
-    types = spec.types
-    return NANOKERNELS[spec.family](isa, spec.descriptor, types.a, types.b)
-
-
-class _StepsOfA(NamedTuple):
-    """Where a microkernel finds A: distances in elements.
-
-    Attributes
-    ----------
-    rows : list
-        To the first row of each group of rows.
-    apart : Value
-        Of rows in a group.
-    next, step : Value or int
-        To the next k, for families that take them one by one; to the next step.
-    """
-
-    rows: list[Value | int]
-    apart: Value
-    next: Value
-    step: Value | int
-
-    @classmethod
-    def of(cls, spec: Microkernel, lda: Value, groups: list[tuple[int, int]]) -> "_StepsOfA":
-        descriptor = spec.descriptor
-        if spec.a_layout == "row":
-            rows = [ir.mul(lda, ir.const(first)) for first, _ in groups]
-            return cls(rows, lda, ir.const(1), descriptor.k_step)
-        rows = [first * descriptor.k_group_a for first, _ in groups]
-        return cls(
-            rows, ir.const(descriptor.k_group_a), lda, ir.mul(lda, ir.const(descriptor.k_step))
-        )
+ROWS_PER_STEP = 2
+"""With tile registers, the rows of C that each k step prefetches for the next tile, and the rows of
+A of which it prefetches one line for the next row of tiles."""
 
 
 def build(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
-    """Emit the body of `spec`'s function (its contract is `spec.Microkernel`'s)."""
-    if spec.descriptor.tile_rows:
-        _build_along_panels(spec, isa, arguments)
-        return
-    k, a, lda, b, ldb, c, ldc, n, accumulate, panel, line, line_step, lines, scale = arguments
-    nanokernel, descriptor = _nanokernel(spec, isa), spec.descriptor
-    of_a, of_b, held, of_c = spec.types
-    a_element, b_element = map(ir.element_type, (of_a, of_b))
-    b_size, lanes = ITEMSIZE[of_b], nanokernel.lanes
-    vectors = range(spec.nr // lanes)
-    groups = nanokernel.row_groups(spec.mr)
+    """Emit the body of `spec`'s function."""
+    emitter = _PanelSweep if spec.descriptor.tile_rows else _RegisterTile
+    emitter(spec, isa, KernelArguments(*arguments)).emit()
 
-    edge = None
-    if spec.masked:
-        left = ir.add(n, ir.const(-(len(vectors) - 1) * lanes))
-        edge = nanokernel.mask(left)
-    c_mask = [None] * (len(vectors) - 1) + [edge]
-    # packed panels are whole
-    can_mask = descriptor.k_group_b == 1 and isa.can_mask(b_size)
-    b_mask = c_mask if can_mask else [None] * len(vectors)
-    _fetch_to_write(spec, c, ldc, lanes)
-    room = None
-    activation = ACTIVATION_CODE.get(parse(spec.epilogue).activation)
-    if activation and activation.is_long:
-        room = ir.allocate(spec.mr * spec.nr, nanokernel.vector_type.element_type)
 
-    # One k-step a turn, and addresses left to LLVM: it needs two registers for the rows of A in
-    # place. Unrolled by hand, its scheduler draws the loads together and spills accumulators.
-    of = _StepsOfA.of(spec, lda, groups)
-    b_ahead = ir.mul(ldb, ir.const(AHEAD))
-    b_next = ir.mul(ldb, ir.const(descriptor.k_step))
+class _AStrides(NamedTuple):
+    """How a microkernel walks through A; all distances are in elements.
 
-    def load_b(b: Value, panel: Value, turn: int, j: int) -> Value:
-        place = ir.address(b, j * lanes * descriptor.k_group_b, b_element)
-        vector = nanokernel.load_b(place, b_mask[j], ldb, turn)
-        if spec.packs_b:
-            ir.store(vector, ir.address(panel, j * lanes, b_element))
-        return vector
+    Attributes
+    ----------
+    group_offsets : list of Value or int
+        Offset of the first row of each row group.
+    row : Value
+        Distance between rows of a group.
+    next_pass : Value
+        Distance from one pass of a k step to the next.
+    step : Value or int
+        Distance from one k step to the next.
+    """
 
-    def step(_: Value, carried: list[Value]) -> list[Value]:
-        a, b, panel, *flat = carried
-        if spec.packs_b:
-            row = ir.address(b, b_ahead, b_element)
-            for column in (*range(0, spec.nr, LINE // b_size), spec.nr - 1):
-                ir.prefetch(ir.address(row, column, b_element))
-        if spec.prefetch:
-            for column in range(0, spec.nr, max(lanes, LINE // b_size)):
-                ir.prefetch(ir.address(b, column + PREFETCH // b_size, b_element), ir.L2)
-        if spec.panel_ahead:
-            _fetch_panel(spec, b)
-        tile = unflatten(flat, len(vectors), descriptor.accumulator_registers)
-        for turn in range(nanokernel.turns):
-            a_turn = ir.address(a, ir.mul(of.next, ir.const(turn)), a_element) if turn else a
+    group_offsets: list[Value | int]
+    row: Value
+    next_pass: Value
+    step: Value | int
 
-            def load_a(i: int, a: Value = a_turn) -> Value:
-                place = ir.address(a, of.rows[i], a_element)
-                return nanokernel.load_a(place, groups[i][1], of.apart)
+    @classmethod
+    def of(cls, spec: Microkernel, lda: Value, groups: list[tuple[int, int]]) -> "_AStrides":
+        """Those of `spec`, for the row groups of its nanokernel."""
+        family = spec.descriptor
+        if spec.a_layout == "row":
+            offsets = [ir.mul(lda, ir.const_i64(first)) for first, _ in groups]
+            return cls(offsets, lda, ir.const_i64(1), family.k_step)
+        offsets = [first * family.k_group_a for first, _ in groups]
+        row = ir.const_i64(family.k_group_a)
+        return cls(offsets, row, lda, ir.mul(lda, ir.const_i64(family.k_step)))
 
-            tile = compose(nanokernel, load_a, partial(load_b, b, panel, turn), tile)
+
+class _Emitter:
+    """What both forms of microkernels have in common: the operands' types, and prefetches.
+
+    Attributes
+    ----------
+    vectors : range
+        The vectors of a row of the tile.
+    groups : list of (int, int)
+        The row groups of the tile: first row and number of rows.
+    """
+
+    def __init__(self, spec: Microkernel, isa: ISA, args: KernelArguments) -> None:
+        self.spec, self.isa, self.args = spec, isa, args
+        self.family, types = spec.descriptor, spec.types
+        self.nanokernel = NANOKERNELS[spec.family](isa, self.family, types.a, types.b)
+        self.a_element, self.b_element, self.c_element = map(
+            ir.element_type, (types.a, types.b, types.c)
+        )
+        self.b_itemsize, self.c_itemsize = ITEMSIZE[types.b], ITEMSIZE[types.c]
+        self.lanes = self.nanokernel.lanes
+        self.vectors = range(spec.nr // self.lanes)
+        self.groups = self.nanokernel.row_groups(spec.mr)
+        self.dtypes = types.accumulator, types.c
+
+    def zero_tile(self) -> list[list[Accumulator]]:
+        """The accumulators at the start of the k loop."""
         return [
-            ir.address(a, of.step, a_element),
-            ir.address(b, b_next, b_element),
-            ir.address(panel, spec.nr, b_element) if spec.packs_b else panel,
+            [self.nanokernel.zero_accumulator(count) for _ in self.vectors]
+            for _, count in self.groups
+        ]
+
+    def unflatten(self, flat: list[Value]) -> list[list[Accumulator]]:
+        """The tile that a loop carries."""
+        return unflatten(flat, len(self.vectors), self.family.accumulator_registers)
+
+    def load_a(self, a: Value, strides: _AStrides, group: int) -> Value:
+        """One row group's operand, from A at the current k."""
+        address = ir.gep(a, self.a_element, strides.group_offsets[group])
+        return self.nanokernel.load_a(address, self.groups[group][1], strides.row)
+
+    def b_address(self, b: Value, vector: int) -> Value:
+        """The address of a vector in a row (with groups of k, in a group of rows) of B."""
+        return ir.gep(b, self.b_element, vector * self.lanes * self.family.k_group_b)
+
+    def prefetch_c(self) -> None:
+        """Prefetch the tile of C, before the k loop."""
+        c, ldc = self.args.c, self.args.ldc
+        for i in range(self.spec.mr):
+            for j in range(0, self.spec.nr, self.lanes):
+                ir.prefetch_for_write(ir.gep(c, self.c_element, ir.mul(ldc, ir.const_i64(i)), j))
+
+    def prefetch_panel(self, b: Value) -> None:
+        """Prefetch as much of B's panel as a k step reads; the next panel follows it in memory."""
+        step_bytes = self.spec.nr * self.family.k_step * self.b_itemsize
+        for byte in range(0, step_bytes, 2 * CACHE_LINE_BYTES):
+            offset = (byte + PANEL_BYTES_AHEAD) // self.b_itemsize
+            ir.prefetch(ir.gep(b, self.b_element, offset), ir.TO_L2)
+
+
+class _RegisterTile(_Emitter):
+    """A microkernel on vector registers, which computes one register tile.
+
+    A k step is one iteration of the loop, and addresses are left to LLVM, which needs two registers
+    for the rows of A in place. With k unrolled in the generator, LLVM's scheduler moves the loads
+    together and spills accumulators.
+    """
+
+    def __init__(self, spec: Microkernel, isa: ISA, args: KernelArguments) -> None:
+        super().__init__(spec, isa, args)
+        self.c_masks = self._column_masks()
+        # Packed panels are whole.
+        masks_b = self.family.k_group_b == 1 and isa.can_mask(self.b_itemsize)
+        self.b_masks = self.c_masks if masks_b else [None] * len(self.vectors)
+        self.prefetch_c()
+        self.scratch = self._allocate_scratch()
+        self.a_strides = _AStrides.of(spec, args.lda, self.groups)
+        self.b_ahead = ir.mul(args.ldb, ir.const_i64(B_STEPS_AHEAD))
+        self.b_step = ir.mul(args.ldb, ir.const_i64(self.family.k_step))
+
+    def emit(self) -> None:
+        """Emit the body of the function."""
+        args, spec = self.args, self.spec
+        b, tile = args.b, self.zero_tile()
+        if self.family.compensation:
+            b, tile = _start_from_compensation(self.nanokernel, b, args.ldb, tile)
+        if spec.batch_reduce:
+            flat = self._loop_over_blocks(b, flatten(tile))
+        else:
+            flat = self._k_loop(b, flatten(tile))
+        sums = self.nanokernel.combine(self.unflatten(flat), spec.epilogue, args.args)
+        columns = range(0, spec.nr, self.lanes)
+        target = TileOfC(
+            args.c, args.ldc, spec.mr, columns, self.c_masks, args.accumulate, args.args,
+            scratch=self.scratch,
+        )  # fmt: skip
+        store_tile(spec.epilogue, self.isa, self.dtypes, sums, target)
+
+    def _column_masks(self) -> list[Value | None]:
+        """The mask of each vector of a row: only the last one can be an edge."""
+        edge = None
+        if self.spec.masked:
+            whole = (len(self.vectors) - 1) * self.lanes
+            edge = self.nanokernel.column_mask(ir.add(self.args.n, ir.const_i64(-whole)))
+        return [None] * (len(self.vectors) - 1) + [edge]
+
+    def _allocate_scratch(self) -> Value | None:
+        """A buffer for the tile, if its activation is emitted as a loop over rows."""
+        activation = ACTIVATION_CODE.get(parse(self.spec.epilogue).activation)
+        if activation is None or not activation.is_long:
+            return None
+        return ir.alloca(self.spec.mr * self.spec.nr, self.nanokernel.vector_type.element_type)
+
+    def _k_loop(self, b: Value, flat: list[Value]) -> list[Value]:
+        """The accumulators after the k loop; its first steps prefetch the caller's lines too."""
+        args = self.args
+        iter_args = [args.line, args.a, b, args.panel, *flat]
+        _, *iter_args = ir.for_loop(args.lines, iter_args, self._step_and_prefetch_line)
+        return ir.for_loop(args.k, iter_args, self._step, start=args.lines)[3:]
+
+    def _loop_over_blocks(self, b: Value, flat: list[Value]) -> list[Value]:
+        """The accumulators after the k loops of all blocks of a batch-reduce product."""
+        args = self.args
+        blocks = BatchBlocks.read(args.args)
+        a_offset = ir.ptr_diff(args.a, ir.load(ir.ptr(), blocks.a))
+        b_offset = ir.ptr_diff(b, ir.load(ir.ptr(), blocks.b))
+        byte = ir.int_type(8)
+
+        def block_start(addresses: Value, i: Value, offset: Value) -> Value:
+            address = ir.load(ir.ptr(), ir.gep(addresses, ir.i64(), i))
+            return ir.gep(address, byte, offset)
+
+        def block(i: Value, flat: list[Value]) -> list[Value]:
+            a = block_start(blocks.a, i, a_offset)
+            b = block_start(blocks.b, i, b_offset)
+            return ir.for_loop(args.k, [a, b, args.panel, *flat], self._step)[3:]
+
+        return ir.for_loop(blocks.count, flat, block)
+
+    def _step_and_prefetch_line(self, p: Value, iter_args: list[Value]) -> list[Value]:
+        line, *rest = iter_args
+        ir.prefetch(line, ir.TO_L2)
+        return [ir.gep(line, ir.int_type(8), self.args.line_step), *self._step(p, rest)]
+
+    def _step(self, _: Value, iter_args: list[Value]) -> list[Value]:
+        """One k step; `iter_args` are the positions in A, B and the packed panel, and the tile."""
+        a, b, panel, *flat = iter_args
+        spec = self.spec
+        self._prefetch_b(b)
+        tile = self.unflatten(flat)
+        for index in range(self.nanokernel.passes):
+            a_pass = a
+            if index:
+                offset = ir.mul(self.a_strides.next_pass, ir.const_i64(index))
+                a_pass = ir.gep(a, self.a_element, offset)
+            load_a = partial(self.load_a, a_pass, self.a_strides)
+            load_b = partial(self._load_b, b, panel, index)
+            tile = compose(self.nanokernel, load_a, load_b, tile)
+        return [
+            ir.gep(a, self.a_element, self.a_strides.step),
+            ir.gep(b, self.b_element, self.b_step),
+            ir.gep(panel, self.b_element, spec.nr) if spec.packs_b else panel,
             *flatten(tile),
         ]
 
-    def step_and_fetch(p: Value, carried: list[Value]) -> list[Value]:
-        line, *rest = carried
-        ir.prefetch(line, ir.L2)
-        return [ir.address(line, line_step, ir.integer(8)), *step(p, rest)]
-
-    empty = [[nanokernel.zero(count) for _ in vectors] for _, count in groups]
-    if descriptor.compensation:
-        b, empty = _compensated(nanokernel, b, ldb, empty)
-    if spec.batch_reduce:
-        flat = _sum_of_blocks(a, b, panel, scale, k, flatten(empty), step)
-    else:
-        _, *carried = ir.loop(lines, [line, a, b, panel, *flatten(empty)], step_and_fetch)
-        flat = ir.loop(k, carried, step, start=lines)[3:]
-    tile = unflatten(flat, len(vectors), descriptor.accumulator_registers)
-
-    sums = nanokernel.sums(tile, spec.mr, spec.epilogue, scale)
-    starts = range(0, spec.nr, lanes)
-    target = epilogue.Target(c, ldc, spec.mr, starts, c_mask, accumulate, scale, room=room)
-    epilogue.store(spec.epilogue, isa, (held, of_c), sums, target)
-
-
-def _sum_of_blocks(
-    a: Value, b: Value, panel: Value, scale: Value, k: Value, empty: list[Value], step: Step
-) -> list[Value]:
-    """The accumulators after the k loops of all blocks."""
-    a_blocks, b_blocks, count = epilogue.Blocks.read(scale)
-    a_offset = ir.distance(ir.load(ir.ptr(), a_blocks), a)
-    b_offset = ir.distance(ir.load(ir.ptr(), b_blocks), b)
-    byte = ir.integer(8)
-
-    def block(i: Value, flat: list[Value]) -> list[Value]:
-        a = ir.address(ir.load(ir.ptr(), ir.address(a_blocks, i, ir.i64())), a_offset, byte)
-        b = ir.address(ir.load(ir.ptr(), ir.address(b_blocks, i, ir.i64())), b_offset, byte)
-        return ir.loop(k, [a, b, panel, *flat], step)[3:]
-
-    return ir.loop(count, empty, block)
-
-
-def _fetch_to_write(spec: Microkernel, c: Value, ldc: Value, lanes: int) -> None:
-    """Have a tile of C on its way into the cache."""
-    element = ir.element_type(spec.types.c)
-    for i in range(spec.mr):
-        for j in range(0, spec.nr, lanes):
-            ir.prefetch_for_write(ir.at(c, element, ir.mul(ldc, ir.const(i)), j))
-
-
-def _fetch_panel(spec: Microkernel, b: Value) -> None:
-    """Fetch what a step takes of a panel, so much ahead; behind a panel comes the next one."""
-    of_b = spec.types.b
-    for byte in range(0, spec.nr * spec.descriptor.k_step * ITEMSIZE[of_b], 2 * LINE):
-        place = (byte + PANEL_AHEAD) // ITEMSIZE[of_b]
-        ir.prefetch(ir.address(b, place, ir.element_type(of_b)), ir.L2)
-
-
-def _build_along_panels(spec: Microkernel, isa: ISA, arguments: list[Value]) -> None:
-    """The same for tile registers: they are configured once, and then go along all of B's panels.
-
-    (Configuring them takes as long as ten of their multiply-adds.)
-    """
-    k, a, lda, b, _, c, ldc, n, accumulate, _, line, line_step, _, scale = arguments
-    of_a, of_b, held, of_c = spec.types
-    nanokernel, descriptor = AMX(isa, spec.descriptor, of_a, of_b), spec.descriptor
-    a_element, b_element, c_element = map(ir.element_type, (of_a, of_b, of_c))
-    lanes, vectors = nanokernel.lanes, range(spec.nr // nanokernel.lanes)
-    groups = nanokernel.row_groups(spec.mr)
-    of = _StepsOfA.of(spec, lda, groups)
-    width = ir.const(spec.nr)
-    b_next = spec.nr * descriptor.k_step
-    fetching = ir.minimum(k, ir.const(-(-spec.mr // ROWS_AHEAD)))
-    byte = ir.integer(8)
-    in_memory = ir.allocate(spec.mr * spec.nr, nanokernel.vector_type.element_type)
-
-    def step(_: Value, carried: list[Value]) -> list[Value]:
-        line, a, b, *flat = carried
-        for i in range(ROWS_AHEAD):
-            ir.prefetch(ir.address(line, ir.mul(line_step, ir.const(i)), byte), ir.L2)
+    def _prefetch_b(self, b: Value) -> None:
+        """Prefetch B for a later k step, into the level that the spec asks for."""
+        spec = self.spec
+        if spec.packs_b:
+            row = ir.gep(b, self.b_element, self.b_ahead)
+            line = CACHE_LINE_BYTES // self.b_itemsize
+            for column in (*range(0, spec.nr, line), spec.nr - 1):
+                ir.prefetch(ir.gep(row, self.b_element, column))
+        if spec.prefetch:
+            distance = PREFETCH_DISTANCE_BYTES // self.b_itemsize
+            for column in range(0, spec.nr, max(self.lanes, CACHE_LINE_BYTES // self.b_itemsize)):
+                ir.prefetch(ir.gep(b, self.b_element, column + distance), ir.TO_L2)
         if spec.panel_ahead:
-            _fetch_panel(spec, b)
-        tile = compose(
-            nanokernel,
-            lambda i: nanokernel.load_a(
-                ir.address(a, of.rows[i], a_element), groups[i][1], of.apart
-            ),
-            lambda j: nanokernel.load_b(
-                ir.address(b, j * lanes * descriptor.k_group_b, b_element), None, width, 0
-            ),
-            unflatten(flat, len(vectors), 1),
-        )
-        after = ir.address(a, of.step, a_element), ir.address(b, b_next, b_element)
-        return [ir.address(line, LINE, byte), *after, *flatten(tile)]
+            self.prefetch_panel(b)
 
-    def step_and_fetch(p: Value, carried: list[Value]) -> list[Value]:
-        row, *rest = carried
-        for i in range(ROWS_AHEAD):
-            for j in range(spec.nr, 2 * spec.nr, max(lanes, LINE // ITEMSIZE[of_c])):
-                ir.prefetch_for_write(ir.at(row, c_element, ir.mul(ldc, ir.const(i)), j))
-        return [ir.address(row, ir.mul(ldc, ir.const(ROWS_AHEAD)), c_element), *step(p, rest)]
+    def _load_b(self, b: Value, panel: Value, pass_index: int, j: int) -> Value:
+        """Vector `j` of B; it is also stored to the panel if the kernel packs B."""
+        address = self.b_address(b, j)
+        vector = self.nanokernel.load_b(address, self.b_masks[j], self.args.ldb, pass_index)
+        if self.spec.packs_b:
+            ir.store(vector, ir.gep(panel, self.b_element, j * self.lanes))
+        return vector
 
-    def panel(j: Value, carried: list[Value]) -> list[Value]:
-        b, c, line = carried
-        empty = [[nanokernel.zero(count) for _ in vectors] for _, count in groups]
-        _, *carried = ir.loop(fetching, [c, line, a, b, *flatten(empty)], step_and_fetch)
-        _, _, after, *flat = ir.loop(k, carried, step, start=fetching)
-        tile = unflatten(flat, len(vectors), 1)
-        left = ir.sub(n, j)
 
-        def by_way_of_memory() -> list[Value]:
-            nanokernel.store(tile, spec.mr, in_memory, width)
-            masks = [ir.first_lanes(lanes, ir.add(left, ir.const(-i * lanes))) for i in vectors]
-            starts = [i * lanes for i in vectors]
+def _start_from_compensation(
+    nanokernel: Nanokernel, b: Value, ldb: Value, tile: list[list[Accumulator]]
+) -> tuple[Value, list[list[Accumulator]]]:
+    """B after the compensation row of its panel, and accumulators that start from that row."""
+    type_ = nanokernel.vector_type
+    addresses = [ir.gep(b, type_.element_type, j * nanokernel.lanes) for j in range(len(tile[0]))]
+    row: list[Accumulator] = [(ir.load(type_, address),) for address in addresses]
+    # The panel, and so its first row, may be wider than the tile.
+    return ir.gep(b, type_.element_type, ldb), [row for _ in tile]
 
-            def row(i: Value, _: list[Value]) -> list[Value]:
-                before = ir.mul(i, width)
-                sums = nanokernel.load_row(in_memory, before, len(vectors))
-                kept = ir.add(ir.mul(j, ir.const(spec.mr)), before)
-                c_row = ir.address(c, ir.mul(ldc, i), c_element)
-                target = epilogue.Target(
-                    c_row, ldc, 1, starts, masks, accumulate, scale, i, j, kept
-                )
-                epilogue.store(spec.epilogue, isa, (held, of_c), sums, target)
-                return []
 
-            ir.loop(ir.const(spec.mr), [], row)
+class _PanelSweep(_Emitter):
+    """A microkernel on tile registers, which computes the tiles of all panels of B.
+
+    Tile registers are configured once for a call: that takes as long as ten of their multiply-adds.
+    """
+
+    def __init__(self, spec: Microkernel, isa: ISA, args: KernelArguments) -> None:
+        super().__init__(spec, isa, args)
+        self.a_strides = _AStrides.of(spec, args.lda, self.groups)
+        self.width = ir.const_i64(spec.nr)
+        self.c_prefetch_steps = ir.minsi(args.k, ir.const_i64(-(-spec.mr // ROWS_PER_STEP)))
+        self.buffer = ir.alloca(spec.mr * spec.nr, self.nanokernel.vector_type.element_type)
+
+    def emit(self) -> None:
+        """Emit the body of the function."""
+        args = self.args
+        self.prefetch_c()
+        ir.for_loop(args.n, [args.b, args.c, args.line], self._panel, step=self.spec.nr)
+
+    def _panel(self, column: Value, iter_args: list[Value]) -> list[Value]:
+        """Compute and store the tile of one panel of B.
+
+        `iter_args` are the panel, the tile of C, and a row of A for the next call.
+        """
+        b, c, line = iter_args
+        next_panel, tile = self._k_loop(b, c, line)
+        left = ir.sub(self.args.n, column)
+
+        def store_through_buffer() -> list[Value]:
+            return self._store_through_buffer(tile, c, column, left)
+
+        def store_directly() -> list[Value]:
+            self.nanokernel.store_accumulators(tile, self.spec.mr, c, self.args.ldc)
             return []
 
-        def straight() -> list[Value]:
-            nanokernel.store(tile, spec.mr, c, ldc)
-            return []
-
-        if spec.epilogue or held != of_c:
-            by_way_of_memory()
+        sum_dtype, c_dtype = self.dtypes
+        if self.spec.epilogue or sum_dtype != c_dtype:
+            store_through_buffer()
         else:
-            other = ir.any_of(ir.less(left, width), ir.nonzero(accumulate))
-            ir.either(other, by_way_of_memory, straight)
-        next_line = ir.address(line, ir.mul(line_step, ir.const(ROWS_AHEAD)), byte)
-        return [after, ir.address(c, spec.nr, c_element), next_line]
+            needs_vectors = ir.or_(ir.slt(left, self.width), ir.is_nonzero(self.args.accumulate))
+            ir.if_else(needs_vectors, store_through_buffer, store_directly)
+        line_offset = ir.mul(self.args.line_step, ir.const_i64(ROWS_PER_STEP))
+        next_line = ir.gep(line, ir.int_type(8), line_offset)
+        return [next_panel, ir.gep(c, self.c_element, self.spec.nr), next_line]
 
-    _fetch_to_write(spec, c, ldc, lanes)
-    ir.loop(n, [b, c, line], panel, step=spec.nr)
+    def _k_loop(self, b: Value, c: Value, line: Value) -> tuple[Value, list[list[Accumulator]]]:
+        """The address after the panel, and the accumulators after the k loop."""
+        flat = flatten(self.zero_tile())
+        iter_args = [c, line, self.args.a, b, *flat]
+        _, *iter_args = ir.for_loop(self.c_prefetch_steps, iter_args, self._step_and_prefetch_c)
+        start = self.c_prefetch_steps
+        _, _, next_panel, *flat = ir.for_loop(self.args.k, iter_args, self._step, start=start)
+        return next_panel, self.unflatten(flat)
 
+    def _step_and_prefetch_c(self, p: Value, iter_args: list[Value]) -> list[Value]:
+        """A k step that also prefetches rows of the next tile of C."""
+        row, *rest = iter_args
+        nr, ldc = self.spec.nr, self.args.ldc
+        for i in range(ROWS_PER_STEP):
+            for j in range(nr, 2 * nr, max(self.lanes, CACHE_LINE_BYTES // self.c_itemsize)):
+                offset = ir.mul(ldc, ir.const_i64(i))
+                ir.prefetch_for_write(ir.gep(row, self.c_element, offset, j))
+        next_row = ir.gep(row, self.c_element, ir.mul(ldc, ir.const_i64(ROWS_PER_STEP)))
+        return [next_row, *self._step(p, rest)]
 
-def _compensated(
-    nanokernel: Nanokernel, b: Value, ldb: Value, tile: list[list[tuple[Value, ...]]]
-) -> tuple[Value, list[list[tuple[Value, ...]]]]:
-    """B beyond the first row of its panel, and accumulators that begin with it."""
-    vector = nanokernel.vector_type
-    width = range(len(tile[0]))
-    places = [ir.address(b, j * nanokernel.lanes, vector.element_type) for j in width]
-    row = [(ir.load(vector, place),) for place in places]
-    after = ir.address(b, ldb, vector.element_type)  # which may be wider than the tile
-    return after, [row for _ in tile]
+    def _step(self, _: Value, iter_args: list[Value]) -> list[Value]:
+        """One k step; `iter_args` are the line to prefetch, A and B, and the tile."""
+        line, a, b, *flat = iter_args
+        byte = ir.int_type(8)
+        for i in range(ROWS_PER_STEP):
+            offset = ir.mul(self.args.line_step, ir.const_i64(i))
+            ir.prefetch(ir.gep(line, byte, offset), ir.TO_L2)
+        if self.spec.panel_ahead:
+            self.prefetch_panel(b)
 
+        def load_b(j: int) -> Value:
+            return self.nanokernel.load_b(self.b_address(b, j), None, self.width, 0)
 
-def build_peak(spec: Peak, isa: ISA, arguments: list[Value]) -> None:
-    """Emit independent multiply-adds on registers alone."""
-    steps, out = arguments
-    nanokernel = _nanokernel(spec, isa)
-    rows = nanokernel.family.tile_rows or 1
-    one = ir.const(spec.descriptor.k_group_a if rows == 1 else 0)
-    parts = spec.descriptor.accumulator_registers
-    integers = spec.descriptor.is_unfused(isa) and ir.is_integer(nanokernel.vector_type)
+        load_a = partial(self.load_a, a, self.a_strides)
+        tile = compose(self.nanokernel, load_a, load_b, self.unflatten(flat))
+        next_a = ir.gep(a, self.a_element, self.a_strides.step)
+        next_b = ir.gep(b, self.b_element, self.spec.nr * self.family.k_step)
+        return [ir.gep(line, byte, CACHE_LINE_BYTES), next_a, next_b, *flatten(tile)]
 
-    a = nanokernel.load_a(out, rows, one)
-    b = nanokernel.load_b(out, None, ir.const(0), 0)
+    def _store_through_buffer(
+        self, tile: list[list[Accumulator]], c: Value, column: Value, left: Value
+    ) -> list[Value]:
+        """Store accumulators to the buffer, and from there its rows to C, with the epilogue.
 
-    def step(_: Value, carried: list[Value]) -> list[Value]:
-        sums: list[Value] = []
-        for i in range(0, len(carried), parts):
-            chain = tuple(carried[i : i + parts])
-            # a product that is the same for all would be done once
-            x = ir.bitcast(a.type, carried[i - 1]) if integers else a
-            sums += nanokernel.multiply_add(x, b, chain)
-        return sums
+        `left` is the number of columns from the tile's first one to the end.
+        """
+        spec, args, nanokernel = self.spec, self.args, self.nanokernel
+        nanokernel.store_accumulators(tile, spec.mr, self.buffer, self.width)
+        columns = [j * self.lanes for j in self.vectors]
+        masks = [ir.create_mask(self.lanes, ir.add(left, ir.const_i64(-j))) for j in columns]
 
-    chains = [value for _ in range(spec.chains) for value in nanokernel.zero(rows)]
-    if integers:  # equal ones would be one
-        places = [ir.address(out, i, nanokernel.vector_type) for i in range(len(chains))]
-        chains = [ir.load(x.type, place) for x, place in zip(chains, places, strict=True)]
-    chains = ir.loop(steps, chains, step)
-    if isinstance(nanokernel, AMX):
-        for chain in chains:
-            nanokernel.store([[(chain,)]], rows, out, ir.const(nanokernel.lanes))
-        return
-    total = chains[0]
-    for other in chains[1:]:
-        total = ir.plus(total, ir.bitcast(total.type, other))
-    ir.store(total, out)
+        def store_row(i: Value, _: list[Value]) -> list[Value]:
+            offset = ir.mul(i, self.width)
+            sums = nanokernel.load_row(self.buffer, offset, len(self.vectors))
+            partial_sums_offset = ir.add(ir.mul(column, ir.const_i64(spec.mr)), offset)
+            c_row = ir.gep(c, self.c_element, ir.mul(args.ldc, i))
+            row = TileOfC(
+                c_row, args.ldc, 1, columns, masks, args.accumulate, args.args, i, column,
+                partial_sums_offset,
+            )  # fmt: skip
+            store_tile(spec.epilogue, self.isa, self.dtypes, sums, row)
+            return []
+
+        ir.for_loop(ir.const_i64(spec.mr), [], store_row)
+        return []

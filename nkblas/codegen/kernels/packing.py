@@ -1,31 +1,58 @@
-"""Packing routines: from an operand as it lies in memory to panels that a microkernel streams."""
+"""Packing routines: they copy an operand in memory to panels that microkernels read in order.
+
+Each form of packing returns the k up to which it has packed whole groups; `_pack_elements` packs
+the rest.
+"""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nkblas.base.dtypes import ITEMSIZE, REAL_PART
+from nkblas.base.families import FAMILIES, Family, families
 from nkblas.base.isa import ISA
 from nkblas.codegen import ir
-from nkblas.codegen.ir import Value
+from nkblas.codegen.ir import Type, Value
 from nkblas.codegen.spec import Copy, Pack
 
 from .convert import convert
+from .nanokernel import NANOKERNELS
 
-WORDS = (4, 8)
-"""Bytes of the cells that are transposed in registers."""
+WORD_BYTES = 4
+
+TRANSPOSABLE_BYTES = (4, 8)
+"""Sizes of cells that are transposed in registers."""
+
+COMPLEX_PAIR_BYTES = 8
+"""Bytes of a complex number that is moved as one float64."""
+
+
+class PackArguments(NamedTuple):
+    """The arguments of `nkblas.codegen.spec.Pack`, with `panel` after the compensation row."""
+
+    n: Value
+    k: Value
+    source: Value
+    line_stride: Value
+    k_stride: Value
+    panel: Value
+
+    def line(self, i: Value | int) -> Value:
+        """The line that column `i` of the panel holds: beyond the last line, the last one."""
+        column = ir.const_i64(i) if isinstance(i, int) else i
+        return ir.minsi(column, ir.add(self.n, ir.const_i64(-1)))
 
 
 class Cells(NamedTuple):
-    """What lies together in a panel: `group` values of k of one line.
+    """The cells of a panel: a cell is `group` adjacent values of k of one line.
 
     Attributes
     ----------
     spec : Pack
     isa : ISA
-    source, target : type
-        An element, in memory and in the panel.
-    size : int
+    source, target : Type
+        Of an element, in memory and in the panel.
+    itemsize : int
         Bytes of a cell.
     lanes : int
         Cells in a vector.
@@ -33,103 +60,110 @@ class Cells(NamedTuple):
 
     spec: Pack
     isa: ISA
-    source: Any
-    target: Any
-    size: int
+    source: Type
+    target: Type
+    itemsize: int
     lanes: int
 
     @classmethod
     def of(cls, spec: Pack, isa: ISA) -> "Cells":
-        size = spec.group * ITEMSIZE[spec.target]
-        source, target = as_moved(spec.dtype), as_moved(spec.target)
-        return cls(spec, isa, source, target, size, max(1, isa.lanes(size)))
+        """Those of `spec`'s panel."""
+        itemsize = spec.group * ITEMSIZE[spec.target]
+        source, target = element_type_for_copy(spec.dtype), element_type_for_copy(spec.target)
+        return cls(spec, isa, source, target, itemsize, max(1, isa.lanes(itemsize)))
 
     def address(self, panel: Value, k: Value | int, line: Value | int) -> Value:
-        """Where the cell of a line is that begins with a k, a multiple of the group."""
+        """The address of the cell of a line that starts at `k`, a multiple of the group."""
 
-        def times(index: Value | int, factor: int) -> Value | int:
-            return index * factor if isinstance(index, int) else ir.mul(index, ir.const(factor))
+        def multiply(index: Value | int, factor: int) -> Value | int:
+            return index * factor if isinstance(index, int) else ir.mul(index, ir.const_i64(factor))
 
-        column = times(line, self.spec.group)
-        return ir.at(panel, self.target, times(k, self.spec.width), column)
+        column = multiply(line, self.spec.group)
+        return ir.gep(panel, self.target, multiply(k, self.spec.width), column)
 
     def convert(self, value: Value) -> Value:
+        """Elements in the panel's dtype."""
         return convert(value, self.spec.dtype, self.spec.target, self.isa)
 
     def load(
-        self, place: Value, lines: int, mask: Value | None = None, otherwise: Value | None = None
+        self,
+        address: Value,
+        count: int,
+        mask: Value | None = None,
+        passthru: Value | None = None,
     ) -> Value:
-        """So many elements that follow each other, as those of a panel.
+        """Load `count` adjacent elements of the source, in the panel's dtype.
 
-        What `mask` leaves out is as the element `otherwise`, or 0.
+        Lanes outside of `mask` are the element `passthru`, or 0.
         """
-        vector = ir.vector_of(lines, self.source)
-        rest = None if otherwise is None else ir.splat(otherwise, vector)
-        return self.convert(ir.load(vector, place, mask, rest))
+        type_ = ir.vector_type(count, self.source)
+        others = None if passthru is None else ir.splat(passthru, type_)
+        return self.convert(ir.load(type_, address, mask, others))
 
 
-def as_moved(dtype: str) -> Any:
-    """An element's type where it is only moved: a complex64 goes as one number of its size."""
-    return ir.element_type("float64" if dtype == "complex64" else dtype)
+def element_type_for_copy(dtype: str) -> Type:
+    """An element's type where it is only copied: a complex64 is one float64."""
+    is_pair = dtype in REAL_PART and ITEMSIZE[dtype] == COMPLEX_PAIR_BYTES
+    return ir.element_type("float64" if is_pair else dtype)
 
 
 def build(spec: Pack, isa: ISA, arguments: list[Value]) -> None:
-    """Emit the body of `spec`'s function (its contract is `spec.Pack`'s)."""
-    n, k, source, ls, ps, panel = arguments
-    cells = Cells.of(spec, isa)
-    top = panel
+    """Emit the body of `spec`'s function."""
+    args = PackArguments(*arguments)
+    cells, header = Cells.of(spec, isa), args.panel
     if spec.compensation:
-        panel = ir.address(panel, spec.width, ir.integer(32))
-    arguments = [n, k, source, ls, ps, panel]
+        args = args._replace(panel=ir.gep(header, ir.int_type(32), spec.width))
+    _pack_all(cells, args)
+    if spec.step > 1:
+        _pad_with_zeros(cells, args.k, args.panel)
+    if spec.compensation:
+        _store_compensation(cells, args.k, args.panel, header)
 
-    def elements(start: Value | None = None) -> list[Value]:
-        _elements(cells, arguments, start)
+
+def _pack_all(cells: Cells, args: PackArguments) -> None:
+    """Pack all elements, in the form that suits the source's layout."""
+    spec = cells.spec
+
+    def remaining_elements(start: Value | None = None) -> list[Value]:
+        _pack_elements(cells, args, start)
         return []
 
-    def vectors(at_edge: bool) -> list[Value]:
-        # cells of tile registers' A are as long as a vector
-        way = _turned if spec.group > 1 and cells.lanes == 1 else _vectors
-        return elements(way(cells, arguments, at_edge))
+    def pack_rows(is_edge: bool) -> list[Value]:
+        # A cell of tile registers' A fills a vector.
+        pack = _transpose_rows if spec.group > 1 and cells.lanes == 1 else _interleave_rows
+        return remaining_elements(pack(cells, args, is_edge))
 
     if spec.source == "along" and spec.dtype not in REAL_PART:
-        can_mask = isa.can_mask(ITEMSIZE[spec.dtype])
-        edge = partial(vectors, True) if can_mask else elements
-        ir.either(ir.less(n, ir.const(spec.width)), edge, partial(vectors, False))
-    elif spec.source == "across" and cells.size in WORDS:
-        elements(_squares(cells, arguments))
+        can_mask = cells.isa.can_mask(ITEMSIZE[spec.dtype])
+        edge = partial(pack_rows, True) if can_mask else remaining_elements
+        is_edge = ir.slt(args.n, ir.const_i64(spec.width))
+        ir.if_else(is_edge, edge, partial(pack_rows, False))
+    elif spec.source == "across" and cells.itemsize in TRANSPOSABLE_BYTES:
+        remaining_elements(_transpose_lines(cells, args))
     elif spec.source == "across" and spec.group > 1:
-        elements(_copies(cells, arguments))
+        remaining_elements(_copy_cells(cells, args))
     else:
-        elements()
-    if spec.step > 1:
-        _fill(cells, k, panel)
-    if spec.compensation:
-        _compensate(cells, k, panel, top)
+        remaining_elements()
 
 
-def _line(i: Value | int, n: Value) -> Value:
-    """The line that column `i` of the panel holds: beyond the last one, the last one."""
-    return ir.minimum(ir.const(i) if isinstance(i, int) else i, ir.add(n, ir.const(-1)))
+def _pack_elements(cells: Cells, args: PackArguments, start: Value | None = None) -> None:
+    """Pack one element at a time, from k = `start` on."""
+
+    def load_element(p: Value, i: Value) -> Value:
+        k_offset, line_offset = ir.mul(p, args.k_stride), ir.mul(args.line(i), args.line_stride)
+        address = ir.gep(args.source, cells.source, k_offset, line_offset)
+        return cells.convert(ir.load(cells.source, address))
+
+    _store_elements(cells, args.panel, start, args.k, load_element)
 
 
-def _elements(cells: Cells, arguments: list[Value], start: Value | None = None) -> None:
-    """Copy one element at a time, from k = `start` on: what the faster ways leave over."""
-    n, k, source, ls, ps, panel = arguments
-
-    def element(p: Value, i: Value) -> Value:
-        place = ir.at(source, cells.source, ir.mul(p, ps), ir.mul(_line(i, n), ls))
-        return cells.convert(ir.load(cells.source, place))
-
-    _one_by_one(cells, panel, start, k, element)
+def _pad_with_zeros(cells: Cells, k: Value, panel: Value) -> None:
+    """Store zeros after the last k, up to a whole step."""
+    stop = _round_up(k, cells.spec.step)
+    _store_elements(cells, panel, k, stop, lambda p, i: ir.const_zero(cells.target))
 
 
-def _fill(cells: Cells, k: Value, panel: Value) -> None:
-    """Zeros from k on, up to a whole step."""
-    stop = _padded(k, cells.spec.step)
-    _one_by_one(cells, panel, k, stop, lambda p, i: ir.zero(cells.target))
-
-
-def _one_by_one(
+def _store_elements(
     cells: Cells,
     panel: Value,
     start: Value | None,
@@ -138,169 +172,180 @@ def _one_by_one(
 ) -> None:
     """Store ``element(p, i)`` for each p from `start` to `stop` and each column of the panel."""
 
-    def step(p: Value, _: list[Value]) -> list[Value]:
-        group = ir.round_down(p, cells.spec.group)
-        write = ir.address(cells.address(panel, group, 0), ir.sub(p, group), cells.target)
+    def store_row(p: Value, _: list[Value]) -> list[Value]:
+        group = ir.align_down(p, cells.spec.group)
+        row = ir.gep(cells.address(panel, group, 0), cells.target, ir.sub(p, group))
 
-        def one(i: Value, _: list[Value]) -> list[Value]:
-            ir.store(element(p, i), cells.address(write, 0, i))
+        def store_element(i: Value, _: list[Value]) -> list[Value]:
+            ir.store(element(p, i), cells.address(row, 0, i))
             return []
 
-        return ir.loop(ir.const(cells.spec.width), [], one)
+        return ir.for_loop(ir.const_i64(cells.spec.width), [], store_element)
 
-    ir.loop(stop, [], step, start=start)
-
-
-def _padded(k: Value, step: int) -> Value:
-    return ir.round_down(ir.add(k, ir.const(step - 1)), step)
+    ir.for_loop(stop, [], store_row, start=start)
 
 
-def _vectors(cells: Cells, arguments: list[Value], at_edge: bool) -> Value:
-    """Copy elements that are contiguous in the source too, for each k; the k that it comes to.
+def _round_up(k: Value, step: int) -> Value:
+    """The least multiple of `step`, a power of two, that is not below `k`."""
+    return ir.align_down(ir.add(k, ir.const_i64(step - 1)), step)
 
-    `width` of them, or fewer, and the last one again and again.
+
+def _edge_mask(
+    cells: Cells, args: PackArguments, is_edge: bool, start: int, lanes: int
+) -> Value | None:
+    """The mask of source elements in the vector of `lanes` columns from `start` on."""
+    live = min(lanes, cells.spec.width - start)
+    if is_edge:
+        return ir.create_mask(lanes, ir.add(args.n, ir.const_i64(-start)))
+    return ir.create_mask(lanes, ir.const_i64(live)) if live < lanes else None
+
+
+def _load_last_line(cells: Cells, args: PackArguments, row: Value) -> Value:
+    """The element of the last line, in a row of the source at one k."""
+    last = ir.add(args.n, ir.const_i64(-1))
+    return ir.load(cells.source, ir.gep(row, cells.source, last))
+
+
+def _interleave_rows(cells: Cells, args: PackArguments, is_edge: bool) -> Value:
+    """Pack a source whose lines are adjacent: rows of `group` values of k are interleaved.
+
+    At an edge, columns beyond the last line repeat it.
     """
-    n, k, source, _, ps, panel = arguments
     spec, group = cells.spec, cells.spec.group
-    end = ir.round_down(k, group)
+    end = ir.align_down(args.k, group)
 
-    def step(p: Value, carried: list[Value]) -> list[Value]:
-        (read,) = carried
-        places = [ir.address(read, ir.mul(ps, ir.const(q)), cells.source) for q in range(group)]
-        last = [None] * group
-        if at_edge:
-            final = ir.add(n, ir.const(-1))
-            last = [ir.load(cells.source, ir.address(x, final, cells.source)) for x in places]
+    def pack_group(p: Value, iter_args: list[Value]) -> list[Value]:
+        (read,) = iter_args
+        rows = [
+            ir.gep(read, cells.source, ir.mul(args.k_stride, ir.const_i64(q))) for q in range(group)
+        ]
+        last: list[Value | None] = [None] * group
+        if is_edge:
+            last_line = ir.add(args.n, ir.const_i64(-1))
+            last = [ir.load(cells.source, ir.gep(row, cells.source, last_line)) for row in rows]
         for start in range(0, spec.width, cells.lanes):
-            live = min(cells.lanes, spec.width - start)
-            mask = None
-            if at_edge:
-                mask = ir.first_lanes(cells.lanes, ir.add(n, ir.const(-start)))
-            elif live < cells.lanes:
-                mask = ir.first_lanes(cells.lanes, ir.const(live))
-            rows = [
-                cells.load(ir.address(x, start, cells.source), cells.lanes, mask, otherwise)
-                for x, otherwise in zip(places, last, strict=True)
+            mask = _edge_mask(cells, args, is_edge, start, cells.lanes)
+            vectors = [
+                cells.load(ir.gep(row, cells.source, start), cells.lanes, mask, passthru)
+                for row, passthru in zip(rows, last, strict=True)
             ]
-            mask = None
+            live, store_mask = min(cells.lanes, spec.width - start), None
             if live < cells.lanes:
-                mask = ir.first_lanes(cells.lanes * group, ir.const(live * group))
-            ir.store(_zipped(rows), cells.address(panel, p, start), mask)
-        return [ir.address(read, ir.mul(ps, ir.const(group)), cells.source)]
+                store_mask = ir.create_mask(cells.lanes * group, ir.const_i64(live * group))
+            ir.store(_interleave(vectors), cells.address(args.panel, p, start), store_mask)
+        return [ir.gep(read, cells.source, ir.mul(args.k_stride, ir.const_i64(group)))]
 
-    ir.loop(end, [source], step, step=group)
+    ir.for_loop(end, [args.source], pack_group, step=group)
     return end
 
 
-def _turned(cells: Cells, arguments: list[Value], at_edge: bool) -> Value:
-    """As `_vectors`, where a cell fills a vector: squares of words are transposed in registers."""
-    n, k, source, _, ps, panel = arguments
+def _transpose_rows(cells: Cells, args: PackArguments, is_edge: bool) -> Value:
+    """As `_interleave_rows`, where a cell fills a vector: words are transposed in registers."""
     spec, group = cells.spec, cells.spec.group
-    part = WORDS[0] // ITEMSIZE[spec.target]  # values of k in a word
-    lanes = group // part
-    words = ir.vector_of(lanes, ir.integer(32))
-    end = ir.round_down(k, group)
+    values_per_word = WORD_BYTES // ITEMSIZE[spec.target]
+    lanes = group // values_per_word
+    words_type = ir.vector_type(lanes, ir.int_type(8 * WORD_BYTES))
+    end = ir.align_down(args.k, group)
 
-    def step(p: Value, carried: list[Value]) -> list[Value]:
-        (read,) = carried
+    def pack_columns(p: Value, read: Value, start: int) -> None:
+        mask = _edge_mask(cells, args, is_edge, start, lanes)
+
+        def load_row(q: int) -> Value:
+            row = ir.gep(read, cells.source, ir.mul(args.k_stride, ir.const_i64(q)))
+            last = _load_last_line(cells, args, row) if is_edge else None
+            return cells.load(ir.gep(row, cells.source, start), lanes, mask, last)
+
+        words = [
+            ir.bitcast(
+                words_type, _interleave([load_row(q) for q in range(q, q + values_per_word)])
+            )
+            for q in range(0, group, values_per_word)
+        ]
+        live = min(lanes, spec.width - start)
+        for i, cell in enumerate(transpose(words)[:live]):
+            ir.store(cell, cells.address(args.panel, p, start + i))
+
+    def pack_group(p: Value, iter_args: list[Value]) -> list[Value]:
+        (read,) = iter_args
         for start in range(0, spec.width, lanes):
-            live = min(lanes, spec.width - start)
-            mask = None
-            if at_edge:
-                mask = ir.first_lanes(lanes, ir.add(n, ir.const(-start)))
-            elif live < lanes:
-                mask = ir.first_lanes(lanes, ir.const(live))
+            pack_columns(p, read, start)
+        return [ir.gep(read, cells.source, ir.mul(args.k_stride, ir.const_i64(group)))]
 
-            def row(q: int, start: int = start, mask: Value | None = mask) -> Value:
-                place = ir.address(read, ir.mul(ps, ir.const(q)), cells.source)
-                last = None
-                if at_edge:
-                    final = ir.add(n, ir.const(-1))
-                    last = ir.load(cells.source, ir.address(place, final, cells.source))
-                return cells.load(ir.address(place, start, cells.source), lanes, mask, last)
-
-            rows = [
-                ir.bitcast(words, _zipped([row(q) for q in range(first, first + part)]))
-                for first in range(0, group, part)
-            ]
-            for i, cell in enumerate(transposed(rows)[:live]):
-                ir.store(cell, cells.address(panel, p, start + i))
-        return [ir.address(read, ir.mul(ps, ir.const(group)), cells.source)]
-
-    ir.loop(end, [source], step, step=group)
+    ir.for_loop(end, [args.source], pack_group, step=group)
     return end
 
 
-def _zipped(vectors: list[Value]) -> Value:
-    """The first lanes of all vectors, then their second ones, and so on."""
+def _interleave(vectors: list[Value]) -> Value:
+    """The first lanes of all vectors, then their second lanes, and so on."""
     while len(vectors) > 1:
         half = len(vectors) // 2
         lanes = range(vectors[0].type.shape[0])
-        turns = [lane + len(lanes) * which for lane in lanes for which in (0, 1)]
-        # 0 and 2, 1 and 3; and then these two
-        vectors = [ir.shuffle(vectors[i], vectors[i + half], turns) for i in range(half)]
+        order = [lane + len(lanes) * operand for lane in lanes for operand in (0, 1)]
+        # of four: 0 with 2 and 1 with 3, then the two results
+        vectors = [ir.shuffle(vectors[i], vectors[i + half], order) for i in range(half)]
     return vectors[0]
 
 
-def _copies(cells: Cells, arguments: list[Value]) -> Value:
-    """Copy whole cells, contiguous in the source too; the k that it comes to."""
-    n, k, source, ls, _, panel = arguments
+def _copy_cells(cells: Cells, args: PackArguments) -> Value:
+    """Copy cells that are contiguous in the source too."""
     group = cells.spec.group
-    end = ir.round_down(k, group)
+    end = ir.align_down(args.k, group)
 
-    def step(p: Value, _: list[Value]) -> list[Value]:
-        def one(i: Value, _: list[Value]) -> list[Value]:
-            place = ir.at(source, cells.source, ir.mul(_line(i, n), ls), p)
-            ir.store(cells.load(place, group), cells.address(panel, p, i))
+    def pack_group(p: Value, _: list[Value]) -> list[Value]:
+        def copy_cell(i: Value, _: list[Value]) -> list[Value]:
+            line_offset = ir.mul(args.line(i), args.line_stride)
+            address = ir.gep(args.source, cells.source, line_offset, p)
+            ir.store(cells.load(address, group), cells.address(args.panel, p, i))
             return []
 
-        ir.loop(ir.const(cells.spec.width), [], one)
+        ir.for_loop(ir.const_i64(cells.spec.width), [], copy_cell)
         return []
 
-    ir.loop(end, [], step, step=group)
+    ir.for_loop(end, [], pack_group, step=group)
     return end
 
 
-def _squares(cells: Cells, arguments: list[Value]) -> Value:
-    """Transpose squares of `lanes` by `lanes` cells in registers; the k that it comes to."""
-    n, k, source, ls, _, panel = arguments
+def _transpose_lines(cells: Cells, args: PackArguments) -> Value:
+    """Pack a source whose lines are contiguous along k: squares of cells are transposed."""
     lanes, group, width = cells.lanes, cells.spec.group, cells.spec.width
-    words = ir.vector_of(lanes, ir.integer(32) if group > 1 else cells.target)
-    end = ir.round_down(k, lanes * group)
+    cell = ir.int_type(8 * WORD_BYTES) if group > 1 else cells.target
+    vector_type = ir.vector_type(lanes, cell)
+    end = ir.align_down(args.k, lanes * group)
     whole = width // lanes * lanes
 
-    def square(p: Value, start: Value, columns: int = lanes) -> list[Value]:
+    def pack_square(p: Value, start: Value, columns: int = lanes) -> list[Value]:
         def read(i: int) -> Value:
             if i >= columns:
-                return ir.zero(words)
-            line = ir.mul(_line(ir.add(start, ir.const(i)), n), ls)
-            place = ir.at(source, cells.source, line, p)
-            return ir.bitcast(words, cells.load(place, lanes * group))
+                return ir.const_zero(vector_type)
+            line_offset = ir.mul(args.line(ir.add(start, ir.const_i64(i))), args.line_stride)
+            address = ir.gep(args.source, cells.source, line_offset, p)
+            return ir.bitcast(vector_type, cells.load(address, lanes * group))
 
-        target = cells.address(panel, p, start)
-        mask = ir.first_lanes(lanes, ir.const(columns))
-        for i, row in enumerate(transposed([read(i) for i in range(lanes)])):
-            # Whole stores are faster than masked ones: what is too much is overwritten after
-            # this, by the next row or by a square further left; but for the last rows.
-            too_far = (i - lanes) * width + whole + lanes > 0 and columns < lanes
-            place = cells.address(target, i * group, 0)
-            ir.store(row, place, mask if too_far else None)
+        target = cells.address(args.panel, p, start)
+        mask = ir.create_mask(lanes, ir.const_i64(columns))
+        for i, row in enumerate(transpose([read(i) for i in range(lanes)])):
+            # Whole stores are faster than masked ones. What they write beyond the columns is
+            # overwritten later, by the next row or by a square further left, except in the last
+            # rows.
+            is_final = (i - lanes) * width + whole + lanes > 0 and columns < lanes
+            address = cells.address(target, i * group, 0)
+            ir.store(row, address, mask if is_final else None)
         return []
 
-    def band(p: Value, _: list[Value]) -> list[Value]:
+    def pack_rows(p: Value, _: list[Value]) -> list[Value]:
         if whole < width:
-            square(p, ir.const(whole), width - whole)
-        ir.loop(ir.const(whole), [], lambda start, _: square(p, start), step=lanes)
+            pack_square(p, ir.const_i64(whole), width - whole)
+        ir.for_loop(ir.const_i64(whole), [], lambda start, _: pack_square(p, start), step=lanes)
         return []
 
-    ir.loop(end, [], band, step=lanes * group)
+    ir.for_loop(end, [], pack_rows, step=lanes * group)
     return end
 
 
-def transposed(rows: list[Value]) -> list[Value]:
-    """Transpose squares: in n vectors, n lanes from each multiple of n on.
+def transpose(rows: list[Value]) -> list[Value]:
+    """Transpose squares of lanes: of n vectors, the n lanes from each multiple of n on.
 
-    log2(n) rounds of pairwise interleaving.
+    It takes log2(n) rounds of pairwise interleaving.
     """
     half = len(rows) // 2
     for _ in range(half.bit_length()):
@@ -309,43 +354,57 @@ def transposed(rows: list[Value]) -> list[Value]:
     return rows
 
 
-def _compensate(cells: Cells, k: Value, panel: Value, top: Value) -> None:
-    """The sums of the panel's columns, times `compensation`, before its first row."""
-    spec, lanes = cells.spec, cells.lanes
-    sums = ir.vector_of(lanes, ir.integer(32))
-    four = ir.vector_of(4 * lanes, cells.target)
-    ones = ir.one(four)
-    name = f"llvm.x86.avx512.vpdpbusd.{cells.isa.vector_bits}"
+def _family_of_panel(spec: Pack, isa: ISA) -> Family:
+    """A family of `isa` that reads such panels of B."""
+    panel = (spec.target, spec.group, spec.step, spec.compensation)
+    return next(
+        family
+        for dtype in FAMILIES
+        for family in families(dtype, isa)
+        if (family.b, family.k_group_b, family.k_step, family.compensation) == panel
+    )
 
-    def add(p: Value, totals: list[Value]) -> list[Value]:
-        new = []
+
+def _store_compensation(cells: Cells, k: Value, panel: Value, header: Value) -> None:
+    """Store the sums of the panel's columns, times `compensation`, before its first row.
+
+    The family's own multiply-add computes them, with an A of ones.
+    """
+    spec, lanes = cells.spec, cells.lanes
+    family = _family_of_panel(spec, cells.isa)
+    nanokernel = NANOKERNELS[family.name](cells.isa, family, family.a, family.b)
+    sums_type = nanokernel.vector_type
+    operand_type = ir.vector_type(spec.group * lanes, cells.target)
+    ones = ir.const_one(operand_type)
+
+    def add_row(p: Value, totals: list[Value]) -> list[Value]:
+        new: list[Value] = []
         for j, total in enumerate(totals):
-            values = ir.load(four, cells.address(panel, p, j * lanes))
-            pair = (values, ones) if spec.target == "uint8" else (ones, values)
-            new.append(ir.call(name, sums, total, *pair))
+            b = ir.load(operand_type, cells.address(panel, p, j * lanes))
+            new += nanokernel.multiply_add(ones, b, (total,))
         return new
 
-    empty = [ir.zero(sums) for _ in range(0, spec.width, lanes)]
-    totals = ir.loop(_padded(k, spec.step), empty, add, step=spec.group)
-    factor = ir.constant(sums, spec.compensation)
+    zeros = [ir.const_zero(sums_type) for _ in range(0, spec.width, lanes)]
+    totals = ir.for_loop(_round_up(k, spec.step), zeros, add_row, step=spec.group)
+    factor = ir.const(sums_type, spec.compensation)
     for j, total in enumerate(totals):
-        place = ir.address(top, j * lanes, sums.element_type)
-        ir.store(ir.times(total, factor), place)
+        address = ir.gep(header, sums_type.element_type, j * lanes)
+        ir.store(ir.mul(total, factor), address)
 
 
-def build_copy(spec: Copy, arguments: list[Value]) -> None:
-    """Emit a copy between any two strided matrices (its contract is `spec.Copy`'s)."""
-    m, n, source, srs, scs, target, trs, tcs = arguments
-    element = as_moved(spec.dtype)
+def build_copy(spec: Copy, isa: ISA, arguments: list[Value]) -> None:
+    """Emit the body of a `Copy`'s function."""
+    m, n, source, source_rs, source_cs, target, target_rs, target_cs = arguments
+    element = element_type_for_copy(spec.dtype)
 
-    def row(_: Value, pointers: list[Value]) -> list[Value]:
-        def one(_: Value, places: list[Value]) -> list[Value]:
-            source, target = places
+    def copy_row(_: Value, rows: list[Value]) -> list[Value]:
+        def copy_element(_: Value, addresses: list[Value]) -> list[Value]:
+            source, target = addresses
             ir.store(ir.load(element, source), target)
-            return [ir.address(source, scs, element), ir.address(target, tcs, element)]
+            return [ir.gep(source, element, source_cs), ir.gep(target, element, target_cs)]
 
-        source, target = pointers
-        ir.loop(n, [source, target], one)
-        return [ir.address(source, srs, element), ir.address(target, trs, element)]
+        source, target = rows
+        ir.for_loop(n, [source, target], copy_element)
+        return [ir.gep(source, element, source_rs), ir.gep(target, element, target_rs)]
 
-    ir.loop(m, [source, target], row)
+    ir.for_loop(m, [source, target], copy_row)

@@ -1,37 +1,44 @@
-"""Small products: a function for one m, n and k, and for stacks of them.
+"""Small kernels: products of one constant m, n and k, for each matrix of a stack.
 
-Everything is known when it is generated: which tiles C is cut into, how wide each vector is, every
-address as a displacement. Nothing is packed, but for a B that lies along k: its columns are brought
-into rows. A stack is a loop around straight-line code, whose products overlap in the CPU's
-out-of-order window.
+Everything is known when the kernel is generated: the tiles of C, the width of each vector, and
+every address as a displacement. Nothing is packed, except for a B that is contiguous along k, whose
+columns are transposed into rows. A stack is a loop around straight-line code, in which products
+overlap in the CPU's out-of-order window.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import groupby, product
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from nkblas.base.dtypes import ITEMSIZE
+from nkblas.base.dtypes import ITEMSIZE, REAL_PART
 from nkblas.base.families import Family, families
 from nkblas.base.isa import ISA
 from nkblas.base.tiling import split_evenly
 from nkblas.codegen import ir
-from nkblas.codegen.ir import SEGMENT, Value
+from nkblas.codegen.ir import SEGMENT_BYTES, Type, Value
 from nkblas.codegen.spec import Small
 
 from . import tiny
-from .nanokernel import Accumulator, Plain, compose, flatten, unflatten
-from .packing import as_moved, transposed
+from .nanokernel import Accumulator, NativeVectors, compose, flatten, unflatten
+from .packing import COMPLEX_PAIR_BYTES, element_type_for_copy, transpose
 
-L1 = 32 << 10
-"""Bytes of a B that stays near, whatever else there is: so large is L1 at least."""
+MIN_L1_BYTES = 32 << 10
+"""Size of the smallest L1 cache: a B up to this size stays in it."""
 
-STRAIGHT = 400
-"""Multiply-adds up to which k is unrolled; beyond, code and compile time would get long."""
+MAX_UNROLLED_FMAS = 400
+"""Multiply-adds up to which k is unrolled: with more, code and compilation time would grow."""
 
-CROWD = 0.6
-"""Part of the registers that a tile may take where k is unrolled: in much straight-line code, LLVM
-draws loads together."""
+UNROLLED_REGISTER_SHARE = 0.6
+"""Share of the registers that a tile may take where k is unrolled: in long straight-line code, LLVM
+moves loads together, which takes registers."""
+
+# Costs of a tile in cycles, by which tiles are chosen.
+A_LOAD_CYCLES = 0.75
+B_LOAD_CYCLES_L1, B_LOAD_CYCLES_L2 = 0.75, 3
+FMA_LATENCY_CYCLES = 4
+TILE_CYCLES = 8
+"""Start and end of a tile."""
 
 
 class Piece(NamedTuple):
@@ -41,8 +48,10 @@ class Piece(NamedTuple):
     ----------
     column : int
         The first of them.
-    lanes, live : int
-        Elements of the vector, and how many of them count.
+    lanes : int
+        Elements of the vector.
+    live : int
+        Elements that are part of C.
     """
 
     column: int
@@ -51,11 +60,11 @@ class Piece(NamedTuple):
 
 
 def pieces(n: int, isa: ISA, itemsize: int) -> list[Piece]:
-    """Cut n columns into vectors: whole ones, and for what is left the narrowest that holds it."""
+    """Divide n columns into vectors: whole ones, and the narrowest that hold the remainder."""
     whole = isa.lanes(itemsize)
     found = [Piece(column, whole, whole) for column in range(0, n - n % whole, whole)]
     start, left = n - n % whole, n % whole
-    # Two elements of a wider register would compute in lanes that nobody asked for.
+    # Two elements in a wider register would compute in lanes that are not part of C.
     narrow = [bits // 8 // itemsize for bits in (128, 256) if bits < isa.vector_bits]
     while left:
         fitting = [lanes for lanes in (1, *narrow, whole) if lanes == left]
@@ -67,309 +76,338 @@ def pieces(n: int, isa: ISA, itemsize: int) -> list[Piece]:
     return found
 
 
+Columns: TypeAlias = tuple[Piece, ...]
+"""The vectors of a tile, whose columns are counted from the tile's first one."""
+
+
 class Tiles(NamedTuple):
-    """How C is cut into register tiles.
+    """How C is divided into register tiles.
 
     Attributes
     ----------
     rows : list of (int, int)
-        Their heights from top to bottom, and how many of each follow each other.
-    columns : list of (tuple of Piece, int)
-        Their vectors from left to right, counted from a tile's own first column, and how many of
-        each follow each other.
+        From top to bottom: the height of tiles, and the number of tiles of that height.
+    columns : list of (Columns, int)
+        From left to right: the vectors of a tile, and the number of such tiles.
     """
 
     rows: list[tuple[int, int]]
-    columns: list[tuple[tuple[Piece, ...], int]]
+    columns: list[tuple[Columns, int]]
 
 
 def _family(spec: Small, isa: ISA) -> Family:
     return families(spec.dtype, isa)[0]
 
 
-def is_straight(spec: Small, isa: ISA) -> bool:
+def is_unrolled(spec: Small, isa: ISA) -> bool:
     """Whether k is unrolled."""
     vectors = len(pieces(spec.n, isa, ITEMSIZE[spec.dtype]))
-    return spec.m * spec.k * vectors * _family(spec, isa).accumulator_registers <= STRAIGHT
+    fmas = spec.m * spec.k * vectors * _family(spec, isa).accumulator_registers
+    return fmas <= MAX_UNROLLED_FMAS
 
 
 def tiles(spec: Small, isa: ISA) -> Tiles:
-    """Cut C into register tiles, in the way that takes the fewest cycles."""
+    """Divide C into register tiles, in the way that takes the fewest cycles."""
     columns = pieces(spec.n, isa, ITEMSIZE[spec.dtype])
-    most = CROWD * isa.registers if is_straight(spec, isa) else isa.registers
-    plain = _family(spec, isa)
-    edge = any(piece.live < piece.lanes for piece in columns)
-    near = spec.k * spec.n * ITEMSIZE[spec.dtype] <= L1
-
-    def grids() -> Iterator[tuple[float, int, int]]:
-        for rows, vectors in product(range(1, spec.m + 1), range(1, len(columns) + 1)):
-            size, _, _, down = split_evenly(spec.m, rows)
-            width, _, _, across = split_evenly(len(columns), vectors)
-            if size * width > 1 and plain.registers_needed(isa, size, width, edge) > most:
-                continue
-            # a k-step: multiply-adds, loads at their price, an accumulator's latency
-            loads = size * plain.a_registers * 0.75 + width * (0.75 if near else 3)
-            step = max(size * width * plain.accumulator_registers, loads, 4)
-            yield down * across * (spec.k * step + 8), size, width
-
-    _, rows, vectors = min(grids())
-    size, full, rest, down = split_evenly(spec.m, rows)
-    width, wide, narrow, across = split_evenly(len(columns), vectors)
+    mr, vectors = _best_tile(spec, isa, columns)
+    height, main_rows, edge_height, grid_rows = split_evenly(spec.m, mr)
+    width, main_columns, edge_width, grid_columns = split_evenly(len(columns), vectors)
     groups, first = [], 0
-    for j in range(across):
-        group = columns[first : first + (width if j < wide else narrow)]
+    for j in range(grid_columns):
+        group = columns[first : first + (width if j < main_columns else edge_width)]
         first += len(group)
         start = group[0].column
         groups.append(tuple(piece._replace(column=piece.column - start) for piece in group))
+    rows = ((height, main_rows), (edge_height, grid_rows - main_rows))
     return Tiles(
-        [(height, count) for height, count in ((size, full), (rest, down - full)) if count],
+        [(height, count) for height, count in rows if count],
         [(group, len(list(same))) for group, same in groupby(groups)],
     )
 
 
-class Rows(NamedTuple):
-    """Where rows of B are, or those of some of its columns.
+def _best_tile(spec: Small, isa: ISA, columns: list[Piece]) -> tuple[int, int]:
+    """Rows and vectors of the register tile that takes the fewest cycles."""
+    share = UNROLLED_REGISTER_SHARE if is_unrolled(spec, isa) else 1
+    family = _family(spec, isa)
+    has_edge = any(piece.live < piece.lanes for piece in columns)
+    is_in_l1 = spec.k * spec.n * ITEMSIZE[spec.dtype] <= MIN_L1_BYTES
+    b_load = B_LOAD_CYCLES_L1 if is_in_l1 else B_LOAD_CYCLES_L2
+
+    def candidates() -> Iterator[tuple[float, int, int]]:
+        for mr, vectors in product(range(1, spec.m + 1), range(1, len(columns) + 1)):
+            height, _, _, grid_rows = split_evenly(spec.m, mr)
+            width, _, _, grid_columns = split_evenly(len(columns), vectors)
+            needed = family.registers_needed(isa, height, width, has_edge)
+            if height * width > 1 and needed > share * isa.registers:
+                continue
+            loads = height * family.a_registers * A_LOAD_CYCLES + width * b_load
+            fmas = height * width * family.accumulator_registers
+            step = max(fmas, loads, FMA_LATENCY_CYCLES)
+            yield grid_rows * grid_columns * (spec.k * step + TILE_CYCLES), height, width
+
+    _, height, width = min(candidates())
+    return height, width
+
+
+class _BRows(NamedTuple):
+    """Rows of B, or of some of its columns.
 
     Attributes
     ----------
-    start : address
-    apart : int
-        Distance of two rows, in elements.
-    places : dict of Piece to int
-        Where each piece of a row begins.
-    masks : dict of Piece to mask
-        For those of which a part is not to be read.
+    start : Value
+        Address of the first row.
+    stride : int
+        Distance between rows, in elements.
+    offsets : dict of Piece to int
+        Where each vector of a row starts.
+    masks : dict of Piece to Value
+        The masks of the vectors that are not whole.
     """
 
     start: Value
-    apart: int
-    places: dict[Piece, int]
+    stride: int
+    offsets: dict[Piece, int]
     masks: dict[Piece, Value]
 
 
-Sums: TypeAlias = list[list[Accumulator]]
+Accumulators: TypeAlias = list[list[Accumulator]]
 
 
-class Scalar(Plain):
-    """An element of A that feeds vectors of different widths."""
+class _Scalars(NativeVectors):
+    """Elements of A that are broadcast to vectors of different widths."""
 
-    @property
-    def a_registers(self) -> int:  # type: ignore[override]
-        return self.parts
+    def __init__(self, dtype: str) -> None:
+        super().__init__(dtype, 1)
+        self.a_registers = self.parts
 
     def multiply_add(
         self, a: Sequence[Value], b: Sequence[Value], accumulator: Accumulator
     ) -> Accumulator:
+        """The accumulator plus the products of A's parts with B's vectors."""
         wide = [x if x.type == y.type else ir.splat(x, y.type) for x, y in zip(a, b, strict=True)]
         return super().multiply_add(wide, b, accumulator)
 
 
-def build(spec: Small, isa: ISA, element: Any, arguments: list[Value]) -> None:
-    """Emit the body of `spec`'s function (its contract is `spec.Small`'s)."""
-    count, a, a_step, b, b_step, c, c_step = arguments
+def build(spec: Small, isa: ISA, arguments: list[Value]) -> None:
+    """Emit the body of `spec`'s function."""
+    count, a, a_stride, b, b_stride, c, c_stride = arguments
+    element = ir.element_type(spec.dtype)
     if tiny.is_tiny(spec, isa):
-        one = tiny.product(spec, isa, element)
+        emit_product: Callable[[Value, Value, Value], None] = tiny.emitter(spec, isa)
     else:
-        one = _product(spec, isa, element)
+        emit_product = _SmallProduct(spec, isa).emit
 
-    def turn(_: Value, pointers: list[Value]) -> list[Value]:
-        one(*pointers)
-        steps = zip(pointers, (a_step, b_step, c_step), strict=True)
-        return [ir.address(pointer, step, element) for pointer, step in steps]
+    def next_product(_: Value, matrices: list[Value]) -> list[Value]:
+        emit_product(*matrices)
+        strides = zip(matrices, (a_stride, b_stride, c_stride), strict=True)
+        return [ir.gep(matrix, element, stride) for matrix, stride in strides]
 
-    ir.loop(count, [a, b, c], turn)
+    ir.for_loop(count, [a, b, c], next_product)
 
 
-def _product(spec: Small, isa: ISA, element: Any) -> Callable[[Value, Value, Value], None]:
-    """What emits one product, given the addresses of A, B and C."""
-    cut, straight = tiles(spec, isa), is_straight(spec, isa)
-    masks = {
-        piece: Plain(spec.dtype, piece.lanes).mask(ir.const(piece.live))
-        for columns, _ in cut.columns
-        for piece in columns
-        if piece.live < piece.lanes
-    }
-    a_row = spec.k if spec.a_layout == "row" else 1
-    b_column = 1 if spec.b_layout == "row" else spec.k
-    panel = None
-    if spec.b_layout == "col":
-        widest = max(sum(piece.lanes for piece in columns) for columns, _ in cut.columns)
-        panel = ir.allocate(spec.k * widest, element)
+class _SmallProduct:
+    """Emits one product.
 
-    def moved(addresses: list[Value], *distances: int) -> list[Value]:
+    Attributes
+    ----------
+    unrolls : bool
+        Whether all loops are unrolled.
+    masks : dict of Piece to Value
+        The masks of the vectors that are not whole.
+    panel : Value or None
+        A buffer for columns of B, transposed into rows.
+    """
+
+    def __init__(self, spec: Small, isa: ISA) -> None:
+        self.spec, self.isa, self.element = spec, isa, ir.element_type(spec.dtype)
+        self.tiles, self.unrolls = tiles(spec, isa), is_unrolled(spec, isa)
+        self.masks = {
+            piece: NativeVectors(spec.dtype, piece.lanes).element_mask(ir.const_i64(piece.live))
+            for columns, _ in self.tiles.columns
+            for piece in columns
+            if piece.live < piece.lanes
+        }
+        self.panel = None
+        if spec.b_layout == "col":
+            widths = [sum(piece.lanes for piece in columns) for columns, _ in self.tiles.columns]
+            self.panel = ir.alloca(spec.k * max(widths), self.element)
+
+    def emit(self, a: Value, b: Value, c: Value) -> None:
+        """Emit the product of matrices at three addresses."""
+        addresses = [b, c]
+        for columns, count in self.tiles.columns:
+            addresses = self._repeat(count, addresses, partial(self._tile_column, a, columns))
+
+    def _repeat(
+        self, count: int, iter_args: list[Value], body: Callable[[list[Value]], list[Value]]
+    ) -> list[Value]:
+        """A loop of `count` iterations, or as many copies of its body."""
+        if not self.unrolls and count > 1:
+            return ir.for_loop(ir.const_i64(count), iter_args, lambda _, args: body(args))
+        for _ in range(count):
+            iter_args = body(iter_args)
+        return iter_args
+
+    def _advance(self, addresses: list[Value], *distances: int) -> list[Value]:
         pairs = zip(addresses, distances, strict=True)
-        return [ir.address(start, distance, element) for start, distance in pairs]
+        return [ir.gep(address, self.element, distance) for address, distance in pairs]
 
-    def one(a: Value, b: Value, c: Value) -> None:
-        def band(columns: tuple[Piece, ...], at: list[Value]) -> list[Value]:
-            """All rows of some columns of C."""
-            b, c = at
-            rows = Rows(b, spec.n, {piece: piece.column for piece in columns}, masks)
-            if panel is not None:
-                rows = _transpose(spec, element, columns, b, panel, straight)
+    def _tile_column(self, a: Value, columns: Columns, addresses: list[Value]) -> list[Value]:
+        """All tiles of some columns of C; `addresses` are those of B and C."""
+        spec, (b, c) = self.spec, addresses
+        rows = _BRows(b, spec.n, {piece: piece.column for piece in columns}, self.masks)
+        if self.panel is not None:
+            rows = self._transpose_columns(columns, b, self.panel)
 
-            def tile(height: int, at: list[Value]) -> list[Value]:
-                a, c = at
-                _tile(spec, isa, element, height, columns, straight, a, rows, c)
-                return moved(at, height * a_row, height * spec.n)
+        def tile(height: int, addresses: list[Value]) -> list[Value]:
+            self._tile(height, columns, addresses[0], rows, addresses[1])
+            a_row = spec.k if spec.a_layout == "row" else 1
+            return self._advance(addresses, height * a_row, height * spec.n)
 
-            down = [a, c]
-            for height, count in cut.rows:
-                down = _repeat(count, straight, down, partial(tile, height))
-            width = sum(piece.live for piece in columns)
-            return moved(at, width * b_column, width)
+        down = [a, c]
+        for height, count in self.tiles.rows:
+            down = self._repeat(count, down, partial(tile, height))
+        width = sum(piece.live for piece in columns)
+        b_column = 1 if spec.b_layout == "row" else spec.k
+        return self._advance(addresses, width * b_column, width)
 
-        across = [b, c]
-        for columns, count in cut.columns:
-            across = _repeat(count, straight, across, partial(band, columns))
+    def _transpose_columns(self, columns: Columns, b: Value, panel: Value) -> _BRows:
+        """Transpose some columns of B, which are contiguous along k, into rows of the panel.
 
-    return one
-
-
-def _repeat(
-    count: int, straight: bool, carried: list[Value], body: Callable[[list[Value]], list[Value]]
-) -> list[Value]:
-    """A loop, or as many copies of its body."""
-    if not straight and count > 1:
-        return ir.loop(ir.const(count), carried, lambda _, carried: body(carried))
-    for _ in range(count):
-        carried = body(carried)
-    return carried
-
-
-def _transpose(
-    spec: Small,
-    element: Any,
-    columns: tuple[Piece, ...],
-    b: Value,
-    panel: Value,
-    straight: bool,
-) -> Rows:
-    """Bring some columns of B, which lie along k, into rows.
-
-    Columns that count for nothing repeat the last one.
-    """
-    segment = SEGMENT // ITEMSIZE[spec.dtype]
-    while segment > spec.k:
-        segment //= 2
-    width, places = 0, {}
-    for piece in columns:
-        places[piece] = width
-        width += piece.lanes
-
-    def squares(at: list[Value]) -> list[Value]:
-        """For so many values of k as a segment holds."""
-        b, panel = at
+        Lanes beyond the last column repeat it.
+        """
+        spec = self.spec
+        segment = SEGMENT_BYTES // ITEMSIZE[spec.dtype]
+        while segment > spec.k:
+            segment //= 2
+        width, offsets = 0, {}
         for piece in columns:
-            size = min(segment, piece.lanes)
-            lines = [
-                ir.address(b, (piece.column + min(i, piece.live - 1)) * spec.k, element)
-                for i in range(piece.lanes)
-            ]
-            for p in range(0, segment, size):
-                parts = [
-                    ir.load(_stretch(spec.dtype, size), ir.address(line, p, element))
-                    for line in lines
-                ]
-                vectors = [ir.concatenate(parts[i::size]) for i in range(size)]
-                for i, row in enumerate(transposed(vectors), p):
-                    ir.store(row, ir.address(panel, i * width + places[piece], element))
-        return [ir.address(b, segment, element), ir.address(panel, segment * width, element)]
+            offsets[piece] = width
+            width += piece.lanes
 
-    last = spec.k - segment  # which may do some of k again
-    _repeat(-(-last // segment), straight, [b, panel], squares)
-    squares([ir.address(b, last, element), ir.address(panel, last * width, element)])
-    return Rows(panel, width, places, {})
+        def transpose_segment(addresses: list[Value]) -> list[Value]:
+            """For as many values of k as a segment holds."""
+            b, panel = addresses
+            for piece in columns:
+                rows = self._transpose_piece(piece, b, segment)
+                for i, row in enumerate(rows):
+                    ir.store(row, ir.gep(panel, self.element, i * width + offsets[piece]))
+            return self._advance(addresses, segment, segment * width)
+
+        last = spec.k - segment  # the last segment may overlap the one before
+        self._repeat(-(-last // segment), [b, panel], transpose_segment)
+        transpose_segment(self._advance([b, panel], last, last * width))
+        return _BRows(panel, width, offsets, {})
+
+    def _transpose_piece(self, piece: Piece, b: Value, segment: int) -> Iterator[Value]:
+        """The rows of one vector of columns, for `segment` values of k, in order."""
+        size = min(segment, piece.lanes)
+        lines = [
+            ir.gep(b, self.element, (piece.column + min(i, piece.live - 1)) * self.spec.k)
+            for i in range(piece.lanes)
+        ]
+        type_ = _copy_type(self.spec.dtype, size)
+        for p in range(0, segment, size):
+            parts = [ir.load(type_, ir.gep(line, self.element, p)) for line in lines]
+            vectors = [ir.concatenate(parts[i::size]) for i in range(size)]
+            yield from transpose(vectors)
+
+    def _tile(self, height: int, columns: Columns, a: Value, b: _BRows, c: Value) -> None:
+        """Multiply and store one tile, whose first elements are at `a`, `b` and `c`."""
+        spec = self.spec
+        vectors = [NativeVectors(spec.dtype, piece.lanes) for piece in columns]
+        sums = [[vector.zero_accumulator() for vector in vectors] for _ in range(height)]
+        sums = self._multiply(columns, vectors, a, b, sums)
+        for i, row in enumerate(sums):
+            for piece, vector, accumulator in zip(columns, vectors, row, strict=True):
+                address = ir.gep(c, self.element, i * spec.n + piece.column)
+                live = piece.live * vector.parts
+                value = vector.combine(accumulator)
+                ir.store_first_lanes(value, address, live, self.isa.mask_registers)
+
+    def _multiply(
+        self,
+        columns: Columns,
+        vectors: list[NativeVectors],
+        a: Value,
+        b: _BRows,
+        sums: Accumulators,
+    ) -> Accumulators:
+        """The k loop of one tile, or straight-line code."""
+        spec, scalars = self.spec, _Scalars(self.spec.dtype)
+        a_row, a_column = (spec.k, 1) if spec.a_layout == "row" else (1, spec.m)
+        broadcasts = None
+        if self.unrolls and self.isa.registers > 16:
+            broadcasts = _SegmentBroadcasts(spec, columns, a)
+
+        def step(p: int, a: Value, b_row: Value, sums: Accumulators) -> Accumulators:
+            def load_b(j: int) -> Sequence[Value]:
+                piece = columns[j]
+                source = ir.gep(b_row, self.element, p * b.stride + b.offsets[piece])
+                return vectors[j].load_b(source, b.masks.get(piece))
+
+            def load_a(i: int) -> Sequence[Value]:
+                if broadcasts and broadcasts.has(i, p):
+                    return [broadcasts.broadcast(i, p)]
+                return scalars.load_element(ir.gep(a, self.element, i * a_row + p * a_column))
+
+            return compose(scalars, load_a, load_b, sums)
+
+        if self.unrolls:
+            for p in range(spec.k):
+                sums = step(p, a, b.start, sums)
+            return sums
+
+        def loop_step(_: Value, iter_args: list[Value]) -> list[Value]:
+            a, b_row, *flat = iter_args
+            new = step(0, a, b_row, unflatten(flat, len(columns), scalars.parts))
+            return [*self._advance([a, b_row], a_column, b.stride), *flatten(new)]
+
+        iter_args = [a, b.start, *flatten(sums)]
+        _, _, *flat = ir.for_loop(ir.const_i64(spec.k), iter_args, loop_step)
+        return unflatten(flat, len(columns), scalars.parts)
 
 
-def _stretch(dtype: str, size: int) -> Any:
-    """The type of so many elements that are only moved."""
-    moved = as_moved(dtype)
-    if dtype == "complex128":
-        return ir.vector_of(2 * size, moved.element_type)
-    return ir.vector_of(size, moved)
+def _copy_type(dtype: str, count: int) -> Type:
+    """The type of `count` elements that are only copied."""
+    element = element_type_for_copy(dtype)
+    if dtype in REAL_PART and ITEMSIZE[dtype] > COMPLEX_PAIR_BYTES:
+        return ir.vector_type(2 * count, element.element_type)
+    return ir.vector_type(count, element)
 
 
-def _tile(
-    spec: Small,
-    isa: ISA,
-    element: Any,
-    height: int,
-    columns: tuple[Piece, ...],
-    straight: bool,
-    a: Value,
-    b: Rows,
-    c: Value,
-) -> None:
-    """Multiply and store one tile, which A, B and C begin with."""
-    rows = range(height)
-    vectors = [Plain(spec.dtype, piece.lanes) for piece in columns]
-    scalar = Scalar(spec.dtype, 1)
-    a_row, a_column = (spec.k, 1) if spec.a_layout == "row" else (1, spec.m)
-    segments = Segments(spec, element, columns, a) if straight and isa.registers > 16 else None
+class _SegmentBroadcasts:
+    """Elements of A that are broadcast from registers instead of loaded one by one.
 
-    def step(p: int, a: Value, b_row: Value, sums: Sums) -> Sums:
-        def load_b(j: int) -> Sequence[Value]:
-            piece = columns[j]
-            source = ir.address(b_row, p * b.apart + b.places[piece], element)
-            return vectors[j].load_b(source, b.masks.get(piece))
-
-        def load_a(i: int) -> Sequence[Value]:
-            if segments and segments.has(i, p):
-                return [segments.element_of(i, p)]
-            return scalar.element(ir.address(a, i * a_row + p * a_column, element))
-
-        return compose(scalar, load_a, load_b, sums)
-
-    sums = [[vector.zero() for vector in vectors] for _ in rows]
-    if straight:
-        for p in range(spec.k):
-            sums = step(p, a, b.start, sums)
-    else:
-
-        def turn(_: Value, carried: list[Value]) -> list[Value]:
-            a, b_row, *flat = carried
-            new = step(0, a, b_row, unflatten(flat, len(columns), scalar.parts))
-            moved = [ir.address(a, a_column, element), ir.address(b_row, b.apart, element)]
-            return [*moved, *flatten(new)]
-
-        carried = ir.loop(ir.const(spec.k), [a, b.start, *flatten(sums)], turn)
-        sums = unflatten(carried[2:], len(columns), scalar.parts)
-    for i, row in enumerate(sums):
-        for piece, vector, accumulator in zip(columns, vectors, row, strict=True):
-            place = ir.address(c, i * spec.n + piece.column, element)
-            live = piece.live * vector.parts
-            ir.store_first(vector.total(accumulator), place, live, isa.mask_registers)
-
-
-class Segments:
-    """Elements of A that come by way of registers.
-
-    Where each element feeds a single vector, loads are the bottleneck. So for every other segment
-    of A, one load brings it into all segments of a vector, and then lanes are moved within them.
-    For longer vectors and for fewer elements in a segment, moving them takes as long as loading.
+    Where each element of A feeds a single vector, loads are the bottleneck. For every other segment
+    of A, one load brings the segment into all segments of a vector, and shuffles within segments
+    broadcast its elements. With longer vectors, or with fewer elements in a segment, shuffles take
+    as long as loads.
     """
 
-    def __init__(self, spec: Small, element: Any, columns: tuple[Piece, ...], a: Value) -> None:
-        self.spec, self.element, self.a = spec, element, a
-        self.size, self.lanes = SEGMENT // ITEMSIZE[spec.dtype], columns[0].lanes
-        self.worth = spec.a_layout == "row" and len(columns) == 1
-        self.worth = self.worth and 4 <= self.size <= self.lanes <= 2 * self.size
+    def __init__(self, spec: Small, columns: Columns, a: Value) -> None:
+        self.spec, self.a, self.element = spec, a, ir.element_type(spec.dtype)
+        self.size, self.lanes = SEGMENT_BYTES // ITEMSIZE[spec.dtype], columns[0].lanes
+        is_bound_by_loads = spec.a_layout == "row" and len(columns) == 1
+        self.is_faster = is_bound_by_loads and 4 <= self.size <= self.lanes <= 2 * self.size
         self.loaded: dict[tuple[int, int], Value] = {}
 
     def has(self, i: int, p: int) -> bool:
-        which = p // self.size
-        return self.worth and (i + which) % 2 == 0 and (which + 1) * self.size <= self.spec.k
+        """Whether the element in row `i` and column `p` is to be broadcast from a register."""
+        segment = p // self.size
+        is_whole = (segment + 1) * self.size <= self.spec.k
+        return self.is_faster and (i + segment) % 2 == 0 and is_whole
 
-    def element_of(self, i: int, p: int) -> Value:
-        """That of row i and column p, in every lane."""
-        which, lane = divmod(p, self.size)
-        if (i, which) not in self.loaded:
-            place = ir.address(self.a, i * self.spec.k + which * self.size, self.element)
-            segment = ir.load(ir.vector_of(self.size, self.element), place)
-            # if LLVM saw where it comes from, it would load each lane by itself
-            self.loaded[i, which] = ir.opaque(ir.concatenate([segment] * (self.lanes // self.size)))
-        value = self.loaded[i, which]
+    def broadcast(self, i: int, p: int) -> Value:
+        """The element in row `i` and column `p`, in every lane."""
+        segment, lane = divmod(p, self.size)
+        if (i, segment) not in self.loaded:
+            address = ir.gep(self.a, self.element, i * self.spec.k + segment * self.size)
+            elements = ir.load(ir.vector_type(self.size, self.element), address)
+            copies = ir.concatenate([elements] * (self.lanes // self.size))
+            # If LLVM saw where they come from, it would load each element by itself.
+            self.loaded[i, segment] = ir.arithmetic_fence(copies)
+        value = self.loaded[i, segment]
         order = [
             start + lane for start in range(0, self.lanes, self.size) for _ in range(self.size)
         ]

@@ -1,165 +1,211 @@
-"""The loop along n over a few rows of B at a time, built of nanokernels."""
+"""Stream kernels: a loop along n that reads a few rows of B at a time, and each of them once."""
 
-from typing import Any
+from functools import partial
+from typing import Literal, NamedTuple
 
 from nkblas.base.dtypes import ITEMSIZE
 from nkblas.base.isa import ISA
 from nkblas.codegen import ir
-from nkblas.codegen.ir import LINE, PREFETCH, Value
+from nkblas.codegen.ir import CACHE_LINE_BYTES, PREFETCH_DISTANCE_BYTES, Value
 from nkblas.codegen.spec import Stream
 
-from . import epilogue
-from .nanokernel import Accumulator, Plain, compose
+from . import complex_arithmetic
+from .call_args import KernelArguments, ScaleFactors
+from .nanokernel import Accumulator, NativeVectors, compose
 
 
-def build(spec: Stream, isa: ISA, element: Any, arguments: list[Value]) -> None:
-    """Emit the body of `spec`'s function (its contract is `spec.Stream`'s)."""
+def build(spec: Stream, isa: ISA, arguments: list[Value]) -> None:
+    """Emit the body of `spec`'s function."""
+    args = KernelArguments(*arguments)
 
-    def through_caches() -> list[Value]:
-        return _loops(spec, isa, element, arguments, nontemporal=False)
+    def cached_stores() -> list[Value]:
+        return _StreamLoops(spec, isa, args, nontemporal=False).emit()
 
-    def past_caches() -> list[Value]:
-        return _loops(spec, isa, element, arguments, nontemporal=True)
+    def nontemporal_stores() -> list[Value]:
+        return _StreamLoops(spec, isa, args, nontemporal=True).emit()
 
     if not spec.nontemporal:
-        through_caches()
+        cached_stores()
         return
-    # Only an aligned vector can go past the caches: the rows are aligned together or not at all.
+    # Non-temporal stores require alignment: all rows of C have the same one, or not.
     itemsize = ITEMSIZE[spec.dtype]
-    c, ldc = arguments[5:7]
-    odd = ir.misaligned(c, itemsize)
+    cannot_align = ir.misalignment(args.c, itemsize)
     if spec.mr > 1:
-        odd = ir.any_of(odd, ir.modulo(ldc, isa.lanes(itemsize)))
-    ir.either(ir.nonzero(odd), through_caches, past_caches)
-    ir.flush()
+        cannot_align = ir.or_(cannot_align, ir.mod_power_of_two(args.ldc, isa.lanes(itemsize)))
+    ir.if_else(ir.is_nonzero(cannot_align), cached_stores, nontemporal_stores)
+    ir.store_fence()
 
 
-def _loops(
-    spec: Stream, isa: ISA, element: Any, arguments: list[Value], nontemporal: bool
-) -> list[Value]:
-    k, a, lda, b, ldb, c, ldc, n, accumulate, *_, scale = arguments
-    itemsize = ITEMSIZE[spec.dtype]
-    all_lanes = isa.lanes(itemsize)
-    whole_vectors = Plain(spec.dtype, all_lanes)
-    part = whole_vectors.vector_type.element_type
-    scales = epilogue.Scale.read(scale, part) if spec.epilogue else None
-    rows = range(spec.mr)
-    along_m, along_k = (lda, ir.const(1)) if spec.a_layout == "row" else (ir.const(1), lda)
-    a_rows = [ir.mul(along_m, ir.const(i)) for i in rows]
-    c_rows = [ir.mul(ldc, ir.const(i)) for i in rows]
+class _Pass(NamedTuple):
+    """One pass over the columns, for a few rows of B.
 
-    # A vector that lies in two cache lines is two loads. Columns before `start` and after `stop`
-    # are left to the edge.
-    aligned = ir.until_aligned(c if nontemporal else b, itemsize, all_lanes)
-    start = ir.minimum(aligned, n)
-    stop = ir.add(start, ir.whole(ir.sub(n, start), spec.nr))
+    Attributes
+    ----------
+    b : Value
+        Address of the first row.
+    a : list
+        For each row of B, the elements of A that it is multiplied by: one for each row of C.
+    c_use : {"overwrite", "add", "scale"}
+        Whether the products replace C, or are added to C, or to beta * C.
+    """
 
-    def element_of_a(place: Value) -> tuple[Value, ...]:
-        value = whole_vectors.element(place)
-        return value if scales is None else epilogue.scaled_element(value, scales)
+    b: Value
+    a: list[list[tuple[Value, ...]]]
+    c_use: Literal["overwrite", "add", "scale"]
 
-    def with_sign(value: Value) -> Value:
-        return epilogue.with_sign(value, spec.dtype, scales)
 
-    def group(p: Value, count: int, fresh: bool, scaled: bool = False) -> list[Value]:
-        """Rows of B from `p` on; what they come to is added to C, unless it is `fresh`.
+class _StreamLoops:
+    """The loops over rows of B and over columns.
 
-        (To begin with C would save an instruction, and have all of k in one chain of rounding
-        errors. The sums wait for B anyway.)
-        """
-        b_group = ir.address(b, ir.mul(ldb, p), element)
-        a_tile = [
-            [
-                element_of_a(
-                    ir.at(a, element, ir.mul(along_k, p), row, ir.mul(along_k, ir.const(q)))
-                )
-                for row in a_rows
-            ]
-            for q in range(count)
-        ]
+    Attributes
+    ----------
+    start, stop : Value
+        The columns that tiles of `spec.nr` columns cover; those before and after are the edges.
+    """
 
-        def tile(j: Value, vectors: int, lanes: int, mask: Value | None = None) -> list[Value]:
-            """Columns from `j` on."""
-            nanokernel = Plain(spec.dtype, lanes)
-            whole = mask is None and lanes == all_lanes
-            ahead = ir.add(j, ir.const(PREFETCH // itemsize))
-            if spec.prefetch and whole and spec.mr == 1 and isa.fused:
-                # What comes after the last column is the first one of the next rows. (For more rows
-                # of C, or with a register for products, LLVM's schedule would spill.)
-                beyond = ir.sub(ahead, ir.sub(n, ir.mul(ldb, ir.const(count))))
-                ahead = ir.select(ir.less(ahead, n), ahead, beyond)
-            places = [
-                [ir.at(c, element, j, row, v * lanes) for v in range(vectors)] for row in c_rows
-            ]
+    def __init__(self, spec: Stream, isa: ISA, args: KernelArguments, nontemporal: bool) -> None:
+        self.spec, self.isa, self.args, self.nontemporal = spec, isa, args, nontemporal
+        self.element, self.itemsize = ir.element_type(spec.dtype), ITEMSIZE[spec.dtype]
+        self.lanes = isa.lanes(self.itemsize)
+        self.vectors = NativeVectors(spec.dtype, self.lanes)
+        part = self.vectors.vector_type.element_type
+        self.factors = ScaleFactors.read(args.args, part) if spec.epilogue else None
+        lda, one = args.lda, ir.const_i64(1)
+        self.a_row_stride, self.a_k_stride = (lda, one) if spec.a_layout == "row" else (one, lda)
+        rows = range(spec.mr)
+        self.a_rows = [ir.mul(self.a_row_stride, ir.const_i64(i)) for i in rows]
+        self.c_rows = [ir.mul(args.ldc, ir.const_i64(i)) for i in rows]
+        # A vector that crosses a cache line takes two loads.
+        aligned = args.c if nontemporal else args.b
+        until_aligned = ir.elements_until_aligned(aligned, self.itemsize, self.lanes)
+        self.start = ir.minsi(until_aligned, args.n)
+        self.stop = ir.add(self.start, ir.round_down(ir.sub(args.n, self.start), spec.nr))
 
-            def with_c(place: Value, value: Value) -> Value:
-                if fresh:
-                    return value
-                c = ir.load(nanokernel.vector_type, place, mask)
-                if scaled and scales is not None:
-                    c = epilogue.times(c, spec.dtype, scales.beta, scales.beta_imag)
-                return ir.plus(c, value)
+    def emit(self) -> list[Value]:
+        """Emit passes of `spec.kr` rows of B, then of one row."""
+        done = ir.const_i64(0)
+        for rows in dict.fromkeys((self.spec.kr, 1)):
+            end = ir.add(done, ir.round_down(ir.sub(self.args.k, done), rows))
+            ir.for_loop(end, [], partial(self._select_pass, rows), start=done, step=rows)
+            done = end
+        return []
 
-            sums = [[nanokernel.zero() for _ in row] for row in places]
+    def _select_pass(self, rows: int, p: Value, _: list[Value]) -> list[Value]:
+        """The pass over `rows` rows of B from row `p` on, which is the first one or not."""
 
-            def add_row(sums: list[list[Accumulator]], q: int) -> list[list[Accumulator]]:
-                row = ir.mul(ldb, ir.const(q))
-                b_row = ir.at(b_group, element, j, row)
-                if spec.prefetch and whole:
-                    for line in range(0, vectors * lanes, max(lanes, LINE // itemsize)):
-                        ir.prefetch(ir.at(b_group, element, ahead, row, line), ir.L2)
-                return compose(
-                    nanokernel,
-                    lambda i: nanokernel.splat(a_tile[q][i]),
-                    lambda v: nanokernel.load_b(ir.address(b_row, v * lanes, element), mask),
-                    sums,
-                )
-
-            for q in range(count):
-                sums = add_row(sums, q)
-            for place_row, sum_row in zip(places, sums, strict=True):
-                for place, accumulator in zip(place_row, sum_row, strict=True):
-                    value = with_c(place, with_sign(nanokernel.total(accumulator)))
-                    if nontemporal and whole:
-                        ir.store_past_caches(value, place)
-                    else:
-                        ir.store(value, place, mask)
-            return []
-
-        def edge(side: Value, _: list[Value]) -> list[Value]:
-            """What the whole tiles leave over on one side."""
-            left = ir.is_zero(side)
-            first, last = ir.select(left, ir.const(0), stop), ir.select(left, start, n)
-
-            def masked(j: Value, _: list[Value]) -> list[Value]:
-                return tile(j, 1, all_lanes, whole_vectors.mask(ir.sub(last, j)))
-
-            if isa.masked:
-                return ir.loop(last, [], masked, start=first, step=all_lanes)
-            return ir.loop(last, [], lambda j, _: tile(j, 1, 1), start=first)
-
-        vectors = spec.nr // all_lanes
-        ir.loop(stop, [], lambda j, _: tile(j, vectors, all_lanes), start=start, step=spec.nr)
-        return ir.loop(ir.const(2), [], edge)
-
-    done = ir.const(0)
-    for count in dict.fromkeys((spec.kr, 1)):
-
-        def groups(p: Value, _: list[Value], count: int = count) -> list[Value]:
-            def first() -> list[Value]:
-                if scales is None:
-                    return group(p, count, fresh=True)
-                return ir.either(
-                    epilogue.is_not_zero(scales.beta, scales.beta_imag),
-                    lambda: group(p, count, fresh=False, scaled=True),
-                    lambda: group(p, count, fresh=True),
-                )
-
-            return ir.either(
-                ir.is_zero(ir.add(p, accumulate)), first, lambda: group(p, count, fresh=False)
+        def first_pass() -> list[Value]:
+            if self.factors is None:
+                return self._pass(p, rows, "overwrite")
+            return ir.if_else(
+                complex_arithmetic.is_nonzero(self.factors.beta, self.factors.beta_imag),
+                lambda: self._pass(p, rows, "scale"),
+                lambda: self._pass(p, rows, "overwrite"),
             )
 
-        end = ir.add(done, ir.whole(ir.sub(k, done), count))
-        ir.loop(end, [], groups, start=done, step=count)
-        done = end
-    return []
+        is_first = ir.is_zero(ir.add(p, self.args.accumulate))
+        return ir.if_else(is_first, first_pass, lambda: self._pass(p, rows, "add"))
+
+    def _pass(
+        self, p: Value, rows: int, c_use: Literal["overwrite", "add", "scale"]
+    ) -> list[Value]:
+        """A pass over all columns.
+
+        C is added at the end. (To start from C would save an instruction, but put all of k in one
+        chain of rounding errors; and the sums wait for B anyway.)
+        """
+        b = ir.gep(self.args.b, self.element, ir.mul(self.args.ldb, p))
+        a = [[self._load_a(p, q, row) for row in self.a_rows] for q in range(rows)]
+        group = _Pass(b, a, c_use)
+
+        def main_tile(j: Value, _: list[Value]) -> list[Value]:
+            return self._tile(group, j, self.spec.nr // self.lanes, self.lanes)
+
+        ir.for_loop(self.stop, [], main_tile, start=self.start, step=self.spec.nr)
+        return ir.for_loop(ir.const_i64(2), [], partial(self._edge, group))
+
+    def _load_a(self, p: Value, q: int, row: Value) -> tuple[Value, ...]:
+        """The element of A at k = `p` + `q`, times alpha."""
+        k_offset = ir.mul(self.a_k_stride, p)
+        q_offset = ir.mul(self.a_k_stride, ir.const_i64(q))
+        element = self.vectors.load_element(
+            ir.gep(self.args.a, self.element, k_offset, row, q_offset)
+        )
+        if self.factors is None:
+            return element
+        return complex_arithmetic.scale_element(element, self.factors)
+
+    def _edge(self, group: _Pass, side: Value, _: list[Value]) -> list[Value]:
+        """The columns before the main tiles (`side` is 0) or after them (1)."""
+        is_left = ir.is_zero(side)
+        first = ir.select(is_left, ir.const_i64(0), self.stop)
+        last = ir.select(is_left, self.start, self.args.n)
+
+        def masked_vector(j: Value, _: list[Value]) -> list[Value]:
+            mask = self.vectors.element_mask(ir.sub(last, j))
+            return self._tile(group, j, 1, self.lanes, mask)
+
+        if self.isa.masked:
+            return ir.for_loop(last, [], masked_vector, start=first, step=self.lanes)
+        return ir.for_loop(last, [], lambda j, _: self._tile(group, j, 1, 1), start=first)
+
+    def _tile(
+        self, group: _Pass, j: Value, vectors: int, lanes: int, mask: Value | None = None
+    ) -> list[Value]:
+        """Multiply and store all rows of C, for `vectors` vectors of columns from `j` on."""
+        nanokernel = NativeVectors(self.spec.dtype, lanes)
+        is_main = mask is None and lanes == self.lanes
+        ahead = self._prefetch_column(group, j, is_main)
+        addresses = [
+            [ir.gep(self.args.c, self.element, j, row, v * lanes) for v in range(vectors)]
+            for row in self.c_rows
+        ]
+        sums = [[nanokernel.zero_accumulator() for _ in row] for row in addresses]
+
+        def add_row(sums: list[list[Accumulator]], q: int) -> list[list[Accumulator]]:
+            row = ir.mul(self.args.ldb, ir.const_i64(q))
+            b_row = ir.gep(group.b, self.element, j, row)
+            if self.spec.prefetch and is_main:
+                step = max(lanes, CACHE_LINE_BYTES // self.itemsize)
+                for column in range(0, vectors * lanes, step):
+                    ir.prefetch(ir.gep(group.b, self.element, ahead, row, column), ir.TO_L2)
+            return compose(
+                nanokernel,
+                lambda i: nanokernel.splat(group.a[q][i]),
+                lambda v: nanokernel.load_b(ir.gep(b_row, self.element, v * lanes), mask),
+                sums,
+            )
+
+        for q in range(len(group.a)):
+            sums = add_row(sums, q)
+        for address_row, sum_row in zip(addresses, sums, strict=True):
+            for address, accumulator in zip(address_row, sum_row, strict=True):
+                value = nanokernel.combine(accumulator)
+                value = complex_arithmetic.apply_c_sign(value, self.spec.dtype, self.factors)
+                value = self._add_c(group, value, address, mask)
+                if self.nontemporal and is_main:
+                    ir.store_nontemporal(value, address)
+                else:
+                    ir.store(value, address, mask)
+        return []
+
+    def _prefetch_column(self, group: _Pass, j: Value, is_main: bool) -> Value:
+        """The column that is prefetched together with the tile at `j`."""
+        args = self.args
+        ahead = ir.add(j, ir.const_i64(PREFETCH_DISTANCE_BYTES // self.itemsize))
+        if self.spec.prefetch and is_main and self.spec.mr == 1 and self.isa.fused:
+            # After the last column it is the first one of the next rows of B. (With more rows of C,
+            # or where products need a register, LLVM's schedule would spill.)
+            next_rows = ir.mul(args.ldb, ir.const_i64(len(group.a)))
+            wrapped = ir.sub(ahead, ir.sub(args.n, next_rows))
+            ahead = ir.select(ir.slt(ahead, args.n), ahead, wrapped)
+        return ahead
+
+    def _add_c(self, group: _Pass, value: Value, address: Value, mask: Value | None) -> Value:
+        """`value`, with C or beta * C added if the pass asks for it."""
+        if group.c_use == "overwrite":
+            return value
+        c = ir.load(value.type, address, mask)
+        if group.c_use == "scale" and self.factors is not None:
+            beta, beta_imag = self.factors.beta, self.factors.beta_imag
+            c = complex_arithmetic.multiply(c, self.spec.dtype, beta, beta_imag)
+        return ir.add(c, value)

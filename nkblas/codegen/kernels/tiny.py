@@ -1,116 +1,122 @@
-"""Products with so few columns that a vector holds several rows of C.
+"""Small products with so few columns that a vector holds several rows of C.
 
-Rows of C follow each other without a gap, so a vector of them is a stretch of memory like any
-other. It takes an element of A and one of B for each of its lanes: those are lanes of vectors of A
-and B, brought into another order.
+Rows of C are adjacent in memory, so several of them are one vector. Each of its lanes takes an
+element of A and an element of B; these come from vectors of A and B by shuffles.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from nkblas.base.dtypes import ITEMSIZE, REAL_PART
 from nkblas.base.isa import ISA
 from nkblas.codegen import ir
-from nkblas.codegen.ir import SEGMENT, Value
+from nkblas.codegen.ir import SEGMENT_BYTES, Type, Value
 from nkblas.codegen.spec import Small
 
-STEPS = 64
-"""Multiply-adds of vectors at most: all of it is straight-line code."""
+MAX_VECTOR_FMAS = 64
+"""Vector multiply-adds of a product: it is all straight-line code."""
 
 
-def rows_of_vector(spec: Small, isa: ISA) -> int:
-    """How many rows of C a vector holds."""
+def rows_per_vector(spec: Small, isa: ISA) -> int:
+    """Number of rows of C in a vector."""
     return min(spec.m, isa.lanes(ITEMSIZE[spec.dtype]) // spec.n)
 
 
 def is_tiny(spec: Small, isa: ISA) -> bool:
-    """Whether `product` is possible, and faster than a vector for each row. (Of complex numbers,
-    it would have to move parts.)
+    """Whether `emitter` can do a product, and does it faster than with a vector for each row.
 
-    Rows as long as a segment, or shorter, move within segments or as whole ones. Longer ones do
-    not, which costs more than is won.
+    Complex numbers would take shuffles of their parts. Rows up to a segment long are shuffled
+    within segments or as whole segments; longer rows are not, which costs more than it saves.
     """
     itemsize = ITEMSIZE[spec.dtype]
-    lanes, rows = isa.lanes(itemsize), rows_of_vector(spec, isa)
-    fits = spec.n * itemsize <= SEGMENT and rows >= 2 and spec.dtype not in REAL_PART
-    fits = fits and -(-spec.m // rows) * spec.k <= STEPS
-    # two vectors are what lanes can be chosen from
+    lanes, rows = isa.lanes(itemsize), rows_per_vector(spec, isa)
+    fits = spec.n * itemsize <= SEGMENT_BYTES and rows >= 2 and spec.dtype not in REAL_PART
+    fits = fits and -(-spec.m // rows) * spec.k <= MAX_VECTOR_FMAS
+    # A shuffle chooses lanes of two vectors.
     fits = fits and (spec.a_layout == "col" or rows * spec.k <= 2 * lanes)
     fits = fits and (spec.b_layout == "row" or spec.n * spec.k <= 2 * lanes)
-    whole = rows * spec.n == lanes and spec.m % rows == 0
-    return fits and (isa.masked or (whole and spec.k * min(spec.m, spec.n) >= lanes))
+    has_whole_vectors = rows * spec.n == lanes and spec.m % rows == 0
+    reuses_loads = spec.k * min(spec.m, spec.n) >= lanes
+    return fits and (isa.masked or (has_whole_vectors and reuses_loads))
 
 
-class Operand:
-    """A matrix as vectors of its memory, each loaded once.
+class _Matrix:
+    """A contiguous operand, as vectors of its memory that are each loaded once.
 
-    Attributes
+    Parameters
     ----------
-    start : address
+    start : Value
+        Address of the first element.
     size : int
-        Elements; what is beyond them is not read.
+        Number of elements; nothing beyond them is read.
+    element : Type
     """
 
-    def __init__(self, start: Value, size: int, element: Any) -> None:
+    def __init__(self, start: Value, size: int, element: Type) -> None:
         self.start, self.size, self.element = start, size, element
         self.loaded: dict[tuple[int, int], Value] = {}
 
-    def pick(self, wanted: Sequence[int], first: int, lanes: int) -> Value:
-        """The elements at the places `wanted`, all of them in two vectors from `first` on."""
+    def gather(self, indices: Sequence[int], first: int, lanes: int) -> Value:
+        """The elements at `indices`, all of which are in two vectors from `first` on."""
         first, second = (max(0, min(x, self.size - lanes)) for x in (first, first + lanes))
-        order = [x - first if x < first + lanes else x - second + lanes for x in wanted]
+        order = [x - first if x < first + lanes else x - second + lanes for x in indices]
         if max(order) < lanes:
             second = first
         return ir.shuffle(self._load(first, lanes), self._load(second, lanes), order)
 
     def _load(self, first: int, lanes: int) -> Value:
         if (first, lanes) not in self.loaded:
-            place = ir.address(self.start, first, self.element)
+            address = ir.gep(self.start, self.element, first)
             live = self.size - first
-            mask = ir.first_lanes(lanes, ir.const(live)) if live < lanes else None
-            self.loaded[first, lanes] = ir.load(ir.vector_of(lanes, self.element), place, mask)
+            mask = ir.create_mask(lanes, ir.const_i64(live)) if live < lanes else None
+            self.loaded[first, lanes] = ir.load(ir.vector_type(lanes, self.element), address, mask)
         return self.loaded[first, lanes]
 
 
-def product(spec: Small, isa: ISA, element: Any) -> Callable[[Value, Value, Value], None]:
-    """What emits one product, given the addresses of A, B and C."""
+def emitter(spec: Small, isa: ISA) -> Callable[[Value, Value, Value], None]:
+    """The function that emits one product, given the addresses of A, B and C."""
     m, n, k = spec.m, spec.n, spec.k
-    rows = rows_of_vector(spec, isa)
-    segment, most = SEGMENT // ITEMSIZE[spec.dtype], isa.lanes(ITEMSIZE[spec.dtype])
+    element = ir.element_type(spec.dtype)
+    rows = rows_per_vector(spec, isa)
+    segment = SEGMENT_BYTES // ITEMSIZE[spec.dtype]
+    max_lanes = isa.lanes(ITEMSIZE[spec.dtype])
 
     def lanes_for(elements: int) -> int:
-        """Of the narrowest vector that holds so many elements, if any does."""
-        return min(most, max(segment, 1 << (elements - 1).bit_length()))
+        """Lanes of the narrowest vector that holds `elements`, or of the widest."""
+        return min(max_lanes, max(segment, 1 << (elements - 1).bit_length()))
 
-    def vector(a: Operand, b: Operand, top: int, height: int) -> Value:
-        """Rows of C from `top` on, with as many lanes as they need at least."""
+    def load_a(a: _Matrix, cells: list[tuple[int, int]], p: int, top: int, height: int) -> Value:
+        """For each cell of C, in a vector of rows from `top` on, the element of A."""
+        if spec.a_layout == "row":
+            indices = [(top + i) * k + p for i, _ in cells]
+            return a.gather(indices, top * k, lanes_for(height * k))
+        return a.gather([p * m + top + i for i, _ in cells], p * m + top, lanes_for(height))
+
+    def load_b(b: _Matrix, cells: list[tuple[int, int]], p: int, height: int) -> Value:
+        """For each cell of C the element of B."""
+        if spec.b_layout == "col":
+            return b.gather([j * k + p for _, j in cells], 0, lanes_for(n * k))
+        indices = [p * n + j for _, j in cells]
+        if height * n == len(cells):  # one load broadcasts a row
+            return b.gather(indices, p * n, n)
+        return b.gather(indices, p // rows * rows * n, lanes_for(rows * n))
+
+    def sum_rows(a: _Matrix, b: _Matrix, top: int, height: int) -> Value:
+        """Rows of C from `top` on, in a vector of at least as many lanes as they have elements."""
         cells = [divmod(cell, n) for cell in range(height * n)]
-        # lanes beyond repeat the first one: they raise no exception of their own
+        # The remaining lanes repeat the first one: they raise no other exceptions than it does.
         cells += cells[:1] * (lanes_for(height * n) - height * n)
-        total = ir.zero(ir.vector_of(len(cells), element))
+        total = ir.const_zero(ir.vector_type(len(cells), element))
         for p in range(k):
-            if spec.a_layout == "row":
-                place = top * k, lanes_for(height * k)
-                x = a.pick([(top + i) * k + p for i, _ in cells], *place)
-            else:
-                place = p * m + top, lanes_for(height)
-                x = a.pick([p * m + top + i for i, _ in cells], *place)
-            if spec.b_layout == "col":
-                y = b.pick([j * k + p for _, j in cells], 0, lanes_for(n * k))
-            elif height * n == len(cells):  # one load brings a row to all places
-                y = b.pick([p * n + j for _, j in cells], p * n, n)
-            else:
-                place = p // rows * rows * n, lanes_for(rows * n)
-                y = b.pick([p * n + j for _, j in cells], *place)
-            total = ir.fma(x, y, total)
+            x = load_a(a, cells, p, top, height)
+            total = ir.fma(x, load_b(b, cells, p, height), total)
         return total
 
-    def one(a_start: Value, b_start: Value, c: Value) -> None:
-        a, b = Operand(a_start, m * k, element), Operand(b_start, k * n, element)
+    def emit(a_start: Value, b_start: Value, c: Value) -> None:
+        a, b = _Matrix(a_start, m * k, element), _Matrix(b_start, k * n, element)
         for top in range(0, m, rows):
             height = min(rows, m - top)
-            value = vector(a, b, top, height)
-            place = ir.address(c, top * n, element)
-            ir.store_first(value, place, height * n, isa.mask_registers)
+            value = sum_rows(a, b, top, height)
+            address = ir.gep(c, element, top * n)
+            ir.store_first_lanes(value, address, height * n, isa.mask_registers)
 
-    return one
+    return emit

@@ -1,4 +1,4 @@
-"""What a kernel is on its way from MLIR to machine code, as text to read."""
+"""The forms of a kernel between MLIR and machine code, as text (``nkblas inspect``)."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ from . import pipeline
 
 
 def mlir(spec: KernelSpec) -> str:
-    """The module that the generator builds."""
+    """The module that the builder emits."""
     return str(pipeline.build(spec))
 
 
@@ -25,7 +25,7 @@ def lowered(spec: KernelSpec) -> str:
 
 
 def llvm_ir(spec: KernelSpec) -> str:
-    """What LLVM gets, before it optimizes."""
+    """LLVM IR, before LLVM's optimizations."""
     module = pipeline.build(spec)
     pipeline.lower(module)
     with module.context:
@@ -38,7 +38,7 @@ def asm(spec: KernelSpec) -> str:
     Raises
     ------
     FileNotFoundError
-        There is no disassembler on this machine.
+        No disassembler is installed.
     """
     program = find_disassembler()
     if program is None:
@@ -54,3 +54,4 @@ def asm(spec: KernelSpec) -> str:
 
 
 FORMS = {"mlir": mlir, "lowered": lowered, "llvm": llvm_ir, "asm": asm}
+"""The functions by the names of ``nkblas inspect --emit``."""

@@ -1,4 +1,4 @@
-"""Memory between pages that can't be touched: who reads or writes a byte too many is stopped."""
+"""Memory between guard pages: a read or write beyond its ends stops the process."""
 
 import ctypes
 import mmap
@@ -6,11 +6,21 @@ from typing import Any
 
 import numpy as np
 
-PAGE = mmap.PAGESIZE
+Array = np.ndarray[Any, Any]
+
+PAGE_BYTES = mmap.PAGESIZE
 
 
-def bounds(array: np.ndarray) -> tuple[int, int]:
-    """How many bytes there are from the first byte of an array to its data, and to its end."""
+def bounds(array: Array) -> tuple[int, int]:
+    """The extent of an array in memory, in bytes.
+
+    Returns
+    -------
+    before : int
+        From the lowest address of an element to the address of the first element.
+    size : int
+        From the lowest address to the end of the highest element.
+    """
     if not array.size:
         return 0, 0
     before, after = 0, array.itemsize
@@ -20,56 +30,57 @@ def bounds(array: np.ndarray) -> tuple[int, int]:
     return before, before + after
 
 
-def extent(array: np.ndarray) -> np.ndarray:
-    """All bytes from the first to the last one of an array: also those between its elements."""
+def extent(array: Array) -> Array:
+    """All bytes of an array's extent, including those between its elements."""
     before, size = bounds(array)
     memory: Any = (ctypes.c_char * size).from_address(array.ctypes.data - before)
     return np.ndarray(size, np.uint8, memory)
 
 
 class Area:
-    """At least so many bytes, after a page that can't be touched and before another one.
+    """An area of memory with an inaccessible page before and after it.
 
     Parameters
     ----------
     size : int
+        Bytes; rounded up to whole pages.
     """
 
     def __init__(self, size: int) -> None:
-        self.size = -(-size // PAGE) * PAGE
-        self._map = mmap.mmap(-1, self.size + 2 * PAGE)
-        self._start = ctypes.addressof(ctypes.c_char.from_buffer(self._map)) + PAGE
+        self.size = -(-size // PAGE_BYTES) * PAGE_BYTES
+        self._map = mmap.mmap(-1, self.size + 2 * PAGE_BYTES)
+        self._start = ctypes.addressof(ctypes.c_char.from_buffer(self._map)) + PAGE_BYTES
         protect = ctypes.CDLL(None, use_errno=True).mprotect
-        for fence in (self._start - PAGE, self._start + self.size):
-            if protect(ctypes.c_void_p(fence), ctypes.c_size_t(PAGE), 0) != 0:
+        for guard in (self._start - PAGE_BYTES, self._start + self.size):
+            if protect(ctypes.c_void_p(guard), ctypes.c_size_t(PAGE_BYTES), 0) != 0:
                 raise OSError(ctypes.get_errno(), "mprotect")
 
     @property
-    def memory(self) -> np.ndarray:
-        """All of its bytes."""
-        return np.frombuffer(self._map, np.uint8, self.size, PAGE)
+    def memory(self) -> Array:
+        """All bytes of the area."""
+        return np.frombuffer(self._map, np.uint8, self.size, PAGE_BYTES)
 
-    def hold(self, array: np.ndarray, at_end: bool) -> np.ndarray:
-        """A copy that ends where the area ends, or begins where it begins.
+    def hold(self, array: Array, at_end: bool) -> Array:
+        """Copy an array to the end or to the start of the area.
 
-        It lies as `array` does, with the same bytes between its elements. It is the only one here
-        until the next one.
+        The copy has the same strides, and the same bytes between its elements. It overwrites any
+        earlier one.
         """
         before, size = bounds(array)
         first = self.size - size if at_end else 0
         ctypes.memmove(self._start + first, array.ctypes.data - before, size)
-        place = PAGE + first + before
-        return np.ndarray(array.shape, array.dtype, self._map, place, array.strides)
+        offset = PAGE_BYTES + first + before
+        return np.ndarray(array.shape, array.dtype, self._map, offset, array.strides)
 
 
 class Areas:
-    """One for each operand of a function, by name; they grow as they have to."""
+    """Areas by name, one for each operand of a function; they grow when needed."""
 
     def __init__(self) -> None:
         self._areas: dict[str, Area] = {}
 
-    def hold(self, name: str, array: np.ndarray, at_end: bool) -> np.ndarray:
-        """What `Area.hold` returns."""
+    def hold(self, name: str, array: Array, at_end: bool) -> Array:
+        """Copy an array to the area `name`: see `Area.hold`."""
         size = bounds(array)[1]
         if name not in self._areas or self._areas[name].size < size:
             self._areas[name] = Area(size)

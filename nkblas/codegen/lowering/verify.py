@@ -1,12 +1,14 @@
-"""Every new kernel is run against a plain reference before anyone else runs it.
+"""Verification: every new kernel is run against a NumPy reference before it is used or stored.
 
 The operands hold small integers, so that sums are exact in any order and results compare for
-equality; what lies around an output must stay as it was. Every operand ends, and then begins, where
-memory does: a kernel that reads or writes a byte beyond it ends the process.
+equality; memory around an output has to stay as it was. Every case is run twice, with each operand
+at the end of a guarded area and at its start (`guard_pages`): a kernel that reads or writes a byte
+beyond an operand ends the process.
 """
 
 import itertools
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypedDict
 
 import numpy as np
 
@@ -16,325 +18,331 @@ from nkblas.base.epilogues import ACTIVATIONS, apply, parse
 from nkblas.base.isa import ISAS
 from nkblas.codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Peak, Small, Stream
 
-from .guard_pages import Areas, extent
+from .guard_pages import Areas, Array, extent
+
+if TYPE_CHECKING:
+    from nkblas._engine import CData
+
+Arguments: TypeAlias = dict[str, Any]
+"""Fields of an ``nk_call_args``."""
+
+AT_END = (True, False)
+"""Where operands are in their areas: the guard page comes after them, or before them."""
+
+BOUNDS = -3, 5
+"""Those of the activation "clip"."""
+
+ZERO_POINT = 3
+"""Added to results that saturate."""
 
 
 class WrongKernelError(RuntimeError):
-    """A kernel computed something else than its contract says."""
+    """A kernel computed something else than its specification says."""
+
+
+class _Test(NamedTuple):
+    """What the check of one kernel works with.
+
+    Attributes
+    ----------
+    kernel : CData
+        The function.
+    generator : Generator
+    areas : Areas
+    """
+
+    kernel: "CData"
+    generator: np.random.Generator
+    areas: Areas
+
+    def hold(self, at_end: bool, **arrays: Array) -> list[Array]:
+        """Copies of arrays in guarded areas with their names."""
+        return [self.areas.hold(name, array, at_end) for name, array in arrays.items()]
 
 
 def check(spec: KernelSpec, address: int) -> None:
-    """Run the function of `spec` at `address`.
+    """Verify the function of `spec` at `address`.
 
     Raises
     ------
     WrongKernelError
         A result is not the reference's.
     """
-    generator, areas = np.random.default_rng(0), Areas()
-    if isinstance(spec, Microkernel):
-        _check_microkernel(spec, ffi.cast("nk_microkernel", address), generator, areas)
-    elif isinstance(spec, Small):
-        _check_small(spec, ffi.cast("nk_small", address), generator, areas)
-    elif isinstance(spec, Stream):
-        _check_stream(spec, ffi.cast("nk_microkernel", address), generator, areas)
-    elif isinstance(spec, Dot):
-        _check_dot(spec, ffi.cast("nk_microkernel", address), generator, areas)
-    elif isinstance(spec, Pack):
-        _check_pack(spec, ffi.cast("nk_pack", address), generator, areas)
-    elif isinstance(spec, Copy):
-        _check_copy(spec, ffi.cast("nk_copy", address), generator, areas)
-    elif isinstance(spec, Peak):
-        for at_end in ENDS:
-            room = areas.hold("out", np.zeros(4096, np.uint8), at_end)
-            ffi.cast("nk_peak", address)(1, _pointer(room))
+    c_type, check_kind = _CHECKS[type(spec)]
+    kernel = ffi.cast(c_type, address)
+    check_kind(spec, _Test(kernel, np.random.default_rng(0), Areas()))
 
 
-ENDS = (True, False)
-"""Where memory ends around an operand: behind it, before it."""
+# ---- operands ----
 
 
-def _pointer(array: np.ndarray) -> object:
+def _pointer(array: Array) -> "CData":
     return ffi.cast("void *", array.ctypes.data)
 
 
-def _strides(array: np.ndarray) -> tuple[int, ...]:
+def _strides(array: Array) -> tuple[int, ...]:
+    """Strides in elements."""
     return tuple(stride // array.itemsize for stride in array.strides)
 
 
-def _integers(generator: np.random.Generator, dtype: str, *shape: int) -> np.ndarray:
-    """Small integers, as the dtype has them in memory; of bytes, all there are."""
+def _with_leading_dimensions(arrays: Sequence[Array]) -> list[object]:
+    """The address and the leading dimension of each array, as kernels take them."""
+    return [x for array in arrays for x in (_pointer(array), _strides(array)[0])]
+
+
+def _integers(generator: np.random.Generator, dtype: str, *shape: int) -> Array:
+    """Random small integers, encoded in `dtype`; for 8-bit integers, random numbers."""
     if numpy_name(dtype) in ("int8", "uint8"):
         return generator.integers(0, 256, shape).astype(np.uint8).view(numpy_name(dtype))
     if dtype == "bool":
         return generator.integers(0, 2, shape).astype(bool)
     if dtype in FLOAT8:
-        numbers = _float8(FLOAT8[dtype])
-        return generator.choice(np.flatnonzero(np.abs(numbers * 4) % 1 == 0), shape).astype(
-            np.uint8
-        )
+        numbers = _float8_values(FLOAT8[dtype])
+        is_exact = np.abs(numbers * 4) % 1 == 0
+        encodings: Array = generator.choice(np.flatnonzero(is_exact), shape)
+        return encodings.astype(np.uint8)
     values = generator.integers(-9, 10, shape).astype(np.float64)
     if DTYPES[dtype].kind == "complex":
         values = values + 1j * generator.integers(-9, 10, shape)
     return _encode(values, dtype)
 
 
-def _encode(values: np.ndarray, dtype: str) -> np.ndarray:
-    """Numbers as a dtype has them in memory; of bfloat16, which NumPy lacks, the bits."""
+def _encode(values: Array, dtype: str) -> Array:
+    """Numbers in `dtype`; for bfloat16, which NumPy lacks, its bits."""
     if DTYPES[dtype].saturates:
-        ends = np.iinfo(numpy_name(dtype))
-        return np.clip(np.rint(values) + ZERO, ends.min, ends.max).astype(ends.dtype)
+        limits = np.iinfo(numpy_name(dtype))
+        rounded: Array = np.rint(values) + ZERO_POINT
+        return rounded.clip(limits.min, limits.max).astype(limits.dtype)
     if dtype != "bfloat16":
         return values.astype(dtype)
     bits = values.astype(np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+    encoded: Array = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+    return encoded
 
 
-def _decode(array: np.ndarray, dtype: str) -> np.ndarray:
-    """The numbers, in a type that holds sums of their products."""
+def _decode(array: Array, dtype: str) -> Array:
+    """The numbers that `array` encodes, in a type that holds sums of their products."""
     if dtype in FLOAT8:
-        array = _float8(FLOAT8[dtype])[array]
+        array = _float8_values(FLOAT8[dtype])[array]
     if dtype == "bfloat16":
         array = (array.astype(np.uint32) << 16).view(np.float32)
     kind = DTYPES[dtype].kind
-    return array.astype({"float": "float64", "complex": "complex128"}.get(kind, "int64"))
+    numbers: Array = array.astype({"float": "float64", "complex": "complex128"}.get(kind, "int64"))
+    return numbers
 
 
-def _float8(form: Float8) -> np.ndarray:
-    """The numbers from -8 to 8 that bytes stand for; NaN for all other ones."""
+def _float8_values(form: Float8) -> Array:
+    """The numbers from -8 to 8 that bytes encode; NaN for all other bytes."""
     byte = np.arange(256)
     exponent, mantissa = byte % 128 >> form.mantissa, byte % (1 << form.mantissa)
     leading = np.minimum(exponent, 1)
-    size = (leading + mantissa * 2.0**-form.mantissa) * 2.0 ** (np.maximum(exponent, 1) - form.bias)
-    numbers = np.where(byte < 128, size, -size)
-    return np.where((size <= 8) & (byte != 128), numbers, np.nan)
+    scale = 2.0 ** (np.maximum(exponent, 1) - form.bias)
+    magnitude = (leading + mantissa * 2.0**-form.mantissa) * scale
+    numbers = np.where(byte < 128, magnitude, -magnitude)
+    return np.where((magnitude <= 8) & (byte != 128), numbers, np.nan)
 
 
-def _panel(lines: np.ndarray, width: int, group: int, step: int) -> np.ndarray:
-    """Lines of k elements as `nkblas.codegen.spec.Pack` packs them."""
+def _panel(lines: Array, width: int, group: int, step: int) -> Array:
+    """Lines of k elements, packed as `nkblas.codegen.spec.Pack` says."""
     count, k = lines.shape
-    whole = np.zeros((width, -(-k // step) * step), lines.dtype)
-    whole[:, :k] = lines[np.minimum(np.arange(width), count - 1)]
-    return np.ascontiguousarray(whole.reshape(width, -1, group).transpose(1, 0, 2)).reshape(-1)
+    padded = np.zeros((width, -(-k // step) * step), lines.dtype)
+    padded[:, :k] = lines[np.minimum(np.arange(width), count - 1)]
+    return np.ascontiguousarray(padded.reshape(width, -1, group).transpose(1, 0, 2)).reshape(-1)
 
 
-def _compensation(panel: np.ndarray, width: int, group: int, factor: int) -> np.ndarray:
-    """The row before a panel."""
+def _compensation(panel: Array, width: int, group: int, factor: int) -> Array:
+    """The compensation row of a panel."""
     sums = panel.reshape(-1, width, group).astype(np.int64).sum((0, 2))
-    return (factor * sums).astype(np.int32)
+    row: Array = (factor * sums).astype(np.int32)
+    return row
 
 
-ZERO = 3
-"""What is added to what saturates."""
+def _transpose_with_gap(matrix: Array, gap: int) -> Array:
+    """The transpose, in rows that are `gap` elements apart."""
+    return np.ascontiguousarray(np.pad(matrix, ((0, gap), (0, 0))).T)[:, : len(matrix)]
 
-BOUNDS = -3, 5
-"""Of "clip"."""
+
+def _poison(c: Array) -> None:
+    """Fill a matrix that must not be read: with NaN, if it holds floats."""
+    c[...] = np.frombuffer(b"\xff" * c.itemsize, c.dtype)[0]
+
+
+# ---- references ----
+
+
+class _Factors(NamedTuple):
+    """alpha, beta, and the signs of imaginary parts, as fields of an ``nk_call_args``."""
+
+    alpha: complex = 1
+    beta: complex = 0
+    a_imag_sign: float = 1
+    c_imag_sign: float = 1
+
+    def fields(self) -> Arguments:
+        """The fields of an ``nk_call_args``."""
+        return {
+            "alpha": self.alpha.real,
+            "beta": self.beta.real,
+            "alpha_imag": self.alpha.imag,
+            "beta_imag": self.beta.imag,
+            "a_imag_sign": self.a_imag_sign,
+            "c_imag_sign": self.c_imag_sign,
+        }
+
+    def product(self, a: Array, b: Array) -> Array:
+        """The product of conjugate operands, without alpha."""
+        if np.iscomplexobj(a):
+            a = a.real + 1j * self.a_imag_sign * a.imag
+        product: Array = np.einsum("ip,pj->ij", a, b)
+        if np.iscomplexobj(product):
+            product = product.real + 1j * self.c_imag_sign * product.imag
+        return product
+
+
+def _factors_to_check(epilogue: str, dtype: str) -> list[_Factors]:
+    """The factors that an epilogue is checked with."""
+    if not parse(epilogue).kind:
+        return [_Factors()]
+    if DTYPES[dtype].kind != "complex":
+        return [_Factors(-2, 0.5), _Factors(3, 0)]
+    return [
+        _Factors(2 - 1j, 1 + 3j),
+        _Factors(3, 0, a_imag_sign=-1),
+        _Factors(1j, 0.5, c_imag_sign=-1),
+        _Factors(1, 2j, -1, -1),
+    ]
 
 
 def _compare(
     spec: KernelSpec,
-    got: np.ndarray,
-    expected: np.ndarray,
+    got: Array,
+    expected: Array,
     case: str,
     tolerance: tuple[float, float] = (0, 0),
 ) -> None:
-    """Elements, and what lies between them."""
+    """Compare elements, and the memory between them; `tolerance` is relative and absolute."""
     got, expected = (extent(x).view(x.dtype) for x in (got, expected))
     if any(tolerance) and isinstance(spec, Microkernel):
         got, expected = (_decode(x, spec.types.c) for x in (got, expected))
-        same = np.allclose(got, expected, *tolerance)
+        is_same = np.allclose(got, expected, *tolerance)
     else:
-        same = np.array_equal(got, expected)
-    if not same:
+        is_same = np.array_equal(got, expected)
+    if not is_same:
         raise WrongKernelError(f"{spec.symbol} is wrong at {case}")
 
 
-def _check_product(
-    spec: Stream | Dot,
-    kernel,
-    areas: Areas,
-    a: np.ndarray,
-    b: np.ndarray,
-    c: np.ndarray,
-    k: int,
-    n: int,
-    accumulate: int,
-) -> None:
-    """`a`, `b` and `c` are the operands as rows, with something to the right of each."""
-    operands = place_a, place_b = a[:, :k], b[:, :n]
-    if isinstance(spec, Stream) and spec.a_layout == "col":
-        place_a = _turned(place_a, 4)  # lda is not mr
-    if isinstance(spec, Dot):
-        place_b = _turned(place_b, 3)
-    for alpha, beta, turn, sign in _scales(spec.epilogue, spec.dtype):
-        factor = 1 if accumulate else beta
-        before, expected = c.copy(), c.copy()
-        expected[:, :n] = alpha * _product(*operands, turn, sign) + factor * c[:, :n]
-        if factor == 0:
-            _spoil(before[:, :n])  # it is not to be read
-        scale = ffi.new("nk_call_args *", _factors(alpha, beta, turn, sign))
-        case = f"k={k}, n={n}, accumulate={accumulate}, beta={beta}"
-        for at_end in ENDS:
-            views = {"a": place_a, "b": place_b, "c": before[:, :n]}
-            held = [areas.hold(name, view, at_end) for name, view in views.items()]
-            matrices = [x for view in held for x in (_pointer(view), _strides(view)[0])]
-            kernel(k, *matrices, n, accumulate, ffi.NULL, ffi.NULL, 0, 0, scale)
-            _compare(spec, held[2], expected[:, :n], case)
+# ---- microkernels ----
 
 
-def _turned(matrix: np.ndarray, gap: int) -> np.ndarray:
-    """The transpose, in rows that have a gap between them."""
-    return np.ascontiguousarray(np.pad(matrix, ((0, gap), (0, 0))).T)[:, : len(matrix)]
-
-
-def _scales(epilogue: str, dtype: str) -> list[tuple]:
-    """alpha, beta, turn and sign to try an epilogue with."""
-    if not parse(epilogue).kind:
-        return [(1, 0, 1, 1)]
-    if DTYPES[dtype].kind != "complex":
-        return [(-2, 0.5, 1, 1), (3, 0, 1, 1)]
-    return [(2 - 1j, 1 + 3j, 1, 1), (3, 0, -1, 1), (1j, 0.5, 1, -1), (1, 2j, -1, -1)]
-
-
-def _factors(
-    alpha: complex, beta: complex, a_imag_sign: float, c_imag_sign: float
-) -> dict[str, Any]:
-    """The fields of an ``nk_call_args`` for alpha, beta and conjugate operands."""
-    return {
-        "alpha": alpha.real,
-        "beta": beta.real,
-        "alpha_imag": alpha.imag,
-        "beta_imag": beta.imag,
-        "a_imag_sign": a_imag_sign,
-        "c_imag_sign": c_imag_sign,
-    }
-
-
-def _product(a: np.ndarray, b: np.ndarray, turn: float = 1, sign: float = 1) -> np.ndarray:
-    if np.iscomplexobj(a):
-        a = a.real + 1j * turn * a.imag
-        product = np.einsum("ip,pj->ij", a, b)
-        return product.real + 1j * sign * product.imag
-    return np.einsum("ip,pj->ij", a, b)
-
-
-def _spoil(c: np.ndarray) -> None:
-    """Fill a matrix with what must not be read: NaN, if it holds floats."""
-    c[...] = np.frombuffer(b"\xff" * c.itemsize, c.dtype)[0]
-
-
-def _check_microkernel(
-    spec: Microkernel, kernel, generator: np.random.Generator, areas: Areas
-) -> None:
+def _check_microkernel(spec: Microkernel, test: _Test) -> None:
     lanes, nr = spec.descriptor.lanes(ISAS[spec.isa]), spec.nr
     widths = list(range(nr - lanes + 1, nr + 1)) if spec.masked else [nr]
     if spec.descriptor.tile_rows:
         widths = [1, nr - 1, nr, 3 * nr - lanes]
-    adds = (0,) if parse(spec.epilogue).scales else (0, 1)  # what is scaled is never added to C
-    for steps, n, accumulate in itertools.product((1, 2, 19), widths, adds):
-        case = _Case(spec, generator, areas, steps, n)
-        for alpha, beta, turn, sign in _scales(spec.epilogue, spec.types.accumulator):
-            for last in (1, 0) if parse(spec.epilogue).is_fused else (1,):
-                if last or spec.types.accumulator == spec.types.c:
-                    case.run(kernel, accumulate, alpha, beta, turn, sign, last)
-        if spec.types.accumulator != spec.types.c and n == widths[-1]:
-            case.run_in_blocks(kernel, accumulate)
+    epilogue, types = parse(spec.epilogue), spec.types
+    accumulates = (0,) if epilogue.scales else (0, 1)  # scaled sums are never added to C
+    for steps, n, accumulate in itertools.product((1, 2, 19), widths, accumulates):
+        case = _MicrokernelCase(spec, test, steps, n)
+        for factors in _factors_to_check(spec.epilogue, types.accumulator):
+            for is_last in (1, 0) if epilogue.is_fused else (1,):
+                if is_last or types.accumulator == types.c:
+                    case.run(accumulate, factors, is_last)
+        if types.accumulator != types.c and n == widths[-1]:
+            case.run_in_k_blocks(accumulate)
 
 
-class _Case:
-    """Operands of a microkernel, as it reads them, and what it makes of them."""
+class _GuardedOperands(TypedDict):
+    """Addresses of a microkernel's operands in guarded areas."""
 
-    def __init__(
-        self,
-        spec: Microkernel,
-        generator: np.random.Generator,
-        areas: Areas,
-        steps: int,
-        n: int,
-    ) -> None:
-        self.spec, self.areas, self.steps, self.n = spec, areas, steps, n
-        descriptor, types = spec.descriptor, spec.types
-        k, width = steps * descriptor.k_step, -(-n // spec.nr) * spec.nr
-        a, b = _integers(generator, types.a, spec.mr, k), _integers(generator, types.b, k, width)
+    a: "CData"
+    b: "CData"
+    args: Arguments
+
+
+class _MicrokernelCase:
+    """Operands of a microkernel of one size, and the reference's result for them.
+
+    Attributes
+    ----------
+    a, b : ndarray
+        The numbers to multiply.
+    a_memory, b_memory : ndarray
+        The operands as the kernel reads them.
+    lda, ldb : int
+    b_elements : ndarray
+        B as the kernel reads it, but not packed: the kernel's own panel, if it packs.
+    c, bias, scales, residual : ndarray
+    blocks : list of _MicrokernelCase
+        The blocks of a batch-reduce product, this case first.
+    """
+
+    def __init__(self, spec: Microkernel, test: _Test, steps: int, n: int) -> None:
+        self.spec, self.test, self.steps, self.n = spec, test, steps, n
+        types, generator = spec.types, test.generator
+        k, self.width = steps * spec.descriptor.k_step, -(-n // spec.nr) * spec.nr
+        a, b = (
+            _integers(generator, types.a, spec.mr, k),
+            _integers(generator, types.b, k, self.width),
+        )
         if types.c == "bool":
-            a, b = a & 1, b & 1  # as it is packed
-        self.packed = b  # as it is packed on the way
+            a, b = a & 1, b & 1  # packing converts bytes to 0 or 1
         self.a, self.b = _decode(a, types.a), _decode(b[:, :n], types.b)
-        if spec.a_layout == "row":
-            place_a = np.pad(a, ((0, 0), (0, 3)))[:, :k]
-            self.lda = k + 3
-        elif descriptor.k_group_a == 1:
-            place_a, self.lda = _turned(a, 4), spec.mr + 4
-        else:
-            place_a, self.lda = _panel(a, spec.mr, descriptor.k_group_a, descriptor.k_step), spec.mr
-        if descriptor.k_group_b == 1:
-            # B's lanes beyond n count for nothing, but where there are no masks they are read
-            reads = n if ISAS[spec.isa].can_mask(ITEMSIZE[types.b]) else width
-            place_b, self.ldb = np.pad(b, ((0, 0), (0, 5)))[:, :reads], width + 5
-        else:
-            panels = [b[:, j : j + spec.nr] for j in range(0, width, spec.nr)]
-            packed = [_panel(x.T, spec.nr, descriptor.k_group_b, descriptor.k_step) for x in panels]
-            place_b, self.ldb = np.concatenate(packed), spec.nr
-        if descriptor.compensation:
-            row = _compensation(place_b, spec.nr, descriptor.k_group_b, descriptor.compensation)
-            place_b = np.concatenate((row.view(place_b.dtype), place_b))
-        self.places = place_a, place_b
-        self.c = _integers(generator, types.c, spec.mr, width + 7)
+        self.b_elements = b
+        self.a_memory, self.lda = self._place_a(a)
+        self.b_memory, self.ldb = self._place_b(b)
+        self.c = _integers(generator, types.c, spec.mr, self.width + 7)
         self.blocks = [self]
         if spec.batch_reduce:
-            alone = spec._replace(batch_reduce=False)
-            self.blocks += [_Case(alone, generator, areas, steps, n) for _ in range(2)]
+            single = spec._replace(batch_reduce=False)
+            self.blocks += [_MicrokernelCase(single, test, steps, n) for _ in range(2)]
         self.epilogue = parse(spec.epilogue)
-        held = "float32" if self.epilogue.scales else types.accumulator
-        along = spec.mr if self.epilogue.bias == "rows" else width  # whole vectors
-        self.bias = _integers(generator, held, along)
-        exponents = generator.integers(-12, -6, width)
+        self.bias_dtype = "float32" if self.epilogue.scales else types.accumulator
+        biases = spec.mr if self.epilogue.bias == "rows" else self.width  # whole vectors
+        self.bias = _integers(generator, self.bias_dtype, biases)
+        exponents = generator.integers(-12, -6, self.width)
         self.scales = (2.0**exponents).astype(np.float32)
-        self.residual = _integers(generator, types.c, spec.mr, width + 5)
-        self.held = {at_end: self._hold(at_end) for at_end in ENDS}
+        self.residual = _integers(generator, types.c, spec.mr, self.width + 5)
+        self.guarded = {at_end: self._guard_operands(at_end) for at_end in AT_END}
 
-    def expected(self, product: np.ndarray, factor: complex, last: int = 1) -> np.ndarray:
-        """C after `product` has come to it."""
-        c = self.c.copy()
-        dtype = self.spec.types.c
-        if factor:
-            product = product + factor * _decode(c[:, : self.n], dtype)
-        if last and self.epilogue.is_fused:
-            bias = _decode(
-                self.bias, "float32" if self.epilogue.scales else self.spec.types.accumulator
-            )
-            residual = _decode(self.residual[:, : self.n], dtype)
-            product = apply(self.epilogue, product, bias, residual, BOUNDS, self.scales)
-        c[:, : self.n] = _encode(product, dtype)
-        return c
+    def _place_a(self, a: Array) -> tuple[Array, int]:
+        """A as the kernel reads it, and its leading dimension."""
+        spec, family, k = self.spec, self.spec.descriptor, a.shape[1]
+        if spec.a_layout == "row":
+            return np.pad(a, ((0, 0), (0, 3)))[:, :k], k + 3
+        if family.k_group_a == 1:
+            return _transpose_with_gap(a, 4), spec.mr + 4
+        return _panel(a, spec.mr, family.k_group_a, family.k_step), spec.mr
 
-    @property
-    def tolerance(self) -> tuple[float, float]:
-        """Relative and absolute, of what is not exact."""
-        if ACTIVATIONS[self.epilogue.activation].is_exact:
-            return 0, 0
-        if DTYPES[self.spec.types.c].saturates:  # near a tie, it is rounded either way
-            return 0, 1
-        near = {8: 1e-14, 4: 1e-5}.get(ITEMSIZE[self.spec.types.c], 2e-2)
-        return near, near
+    def _place_b(self, b: Array) -> tuple[Array, int]:
+        """B as the kernel reads it, and its leading dimension."""
+        spec, family = self.spec, self.spec.descriptor
+        group, nr = family.k_group_b, spec.nr
+        if group == 1:
+            # Columns beyond n do not count, but without masks they are read.
+            can_mask = ISAS[spec.isa].can_mask(ITEMSIZE[spec.types.b])
+            columns = self.n if can_mask else self.width
+            memory, ldb = np.pad(b, ((0, 0), (0, 5)))[:, :columns], self.width + 5
+        else:
+            panels = [b[:, j : j + nr] for j in range(0, self.width, nr)]
+            packed = [_panel(panel.T, nr, group, family.k_step) for panel in panels]
+            memory, ldb = np.concatenate(packed), nr
+        if family.compensation:
+            row = _compensation(memory, nr, group, family.compensation)
+            memory = np.concatenate((row.view(memory.dtype), memory))
+        return memory, ldb
 
-    def _hold(self, at_end: bool) -> tuple[object, object, dict[str, Any]]:
-        """The addresses of operands where memory ends: A, B, what `scale` has after its block.
-
-        What the kernel has no use for is nowhere.
-        """
-
-        def hold(name: str, array: np.ndarray, used: object = True) -> object:
-            return (
-                _pointer(self.areas.hold(f"{name} {at_end}", array, at_end)) if used else ffi.NULL
-            )
-
+    def _guard_operands(self, at_end: bool) -> _GuardedOperands:
+        """Copy the operands to guarded areas; operands that the kernel does not use are NULL."""
         spec, epilogue = self.spec, self.epilogue
-        a, b = (
-            [hold(f"{name}{j}", block.places[i]) for j, block in enumerate(self.blocks)]
-            for i, name in enumerate("ab")
-        )
-        more = {
+
+        def hold(name: str, array: Array, is_used: object = True) -> "CData":
+            if not is_used:
+                return ffi.NULL
+            return _pointer(self.test.areas.hold(f"{name} {at_end}", array, at_end))
+
+        a = [hold(f"a{i}", block.a_memory) for i, block in enumerate(self.blocks)]
+        b = [hold(f"b{i}", block.b_memory) for i, block in enumerate(self.blocks)]
+        args = {
             "bias": hold("bias", self.bias, epilogue.bias),
             "residual": hold("residual", self.residual[:, : self.n], epilogue.residual),
             "ldr": self.residual.shape[1],
@@ -344,129 +352,175 @@ class _Case:
             "b_blocks": hold("b blocks", _addresses(b), spec.batch_reduce),
             "block_count": len(self.blocks),
             "scales": hold("scales", self.scales, epilogue.scales),
-            "zero_point": ZERO,
+            "zero_point": ZERO_POINT,
         }
-        return a[0], b[0], more
+        return {"a": a[0], "b": b[0], "args": args}
 
-    def call(
-        self, kernel, at_end: bool, c: np.ndarray, accumulate: int, scale: dict[str, Any]
-    ) -> np.ndarray:
-        """C, where memory ends, after the kernel has run."""
-        spec, (a, b, more) = self.spec, self.held[at_end]
-        c = self.areas.hold("c", c[:, : self.n], at_end)
-        panel = np.zeros_like(self.packed)
+    def expected(self, product: Array, c_factor: complex, is_last: int = 1) -> Array:
+        """C as the kernel should leave it: `product` plus `c_factor` times C."""
+        c = self.c.copy()
+        dtype = self.spec.types.c
+        if c_factor:
+            product = product + c_factor * _decode(c[:, : self.n], dtype)
+        if is_last and self.epilogue.is_fused:
+            bias = _decode(self.bias, self.bias_dtype)
+            residual = _decode(self.residual[:, : self.n], dtype)
+            product = apply(self.epilogue, product, bias, residual, BOUNDS, self.scales)
+        c[:, : self.n] = _encode(product, dtype)
+        return c[:, : self.n]
+
+    @property
+    def tolerance(self) -> tuple[float, float]:
+        """Relative and absolute tolerance of the results."""
+        if ACTIVATIONS[self.epilogue.activation].is_exact:
+            return 0, 0
+        if DTYPES[self.spec.types.c].saturates:  # a result near a tie may be rounded either way
+            return 0, 1
+        error = {8: 1e-14, 4: 1e-5}.get(ITEMSIZE[self.spec.types.c], 2e-2)
+        return error, error
+
+    def _call(self, at_end: bool, c: Array, accumulate: int, args: Arguments) -> Array:
+        """Run the kernel; returns C, in a guarded area."""
+        spec, guarded = self.spec, self.guarded[at_end]
+        (c,) = self.test.hold(at_end, c=c[:, : self.n])
+        panel = np.zeros_like(self.b_elements)
         if spec.packs_b:
-            panel = self.areas.hold("panel", panel, at_end)
-        kernel(
-            self.steps, a, self.lda, b, self.ldb, _pointer(c), _strides(c)[0], self.n, accumulate,
-            _pointer(panel) if spec.packs_b else ffi.NULL, b, 1, min(self.steps, 2),
-            ffi.new("nk_call_args *", {**scale, **more}),
+            (panel,) = self.test.hold(at_end, panel=panel)
+        panel_pointer = _pointer(panel) if spec.packs_b else ffi.NULL
+        call_args = ffi.new("nk_call_args *", {**args, **guarded["args"]})
+        self.test.kernel(
+            self.steps, guarded["a"], self.lda, guarded["b"], self.ldb, _pointer(c), _strides(c)[0],
+            self.n, accumulate, panel_pointer, guarded["b"], 1, min(self.steps, 2), call_args,
         )  # fmt: skip
         if spec.packs_b:
-            panel[:, self.n :] = self.packed[:, self.n :]  # means nothing
-            _compare(spec, panel, self.packed, f"k={self.steps}, n={self.n}: the panel")
+            panel[:, self.n :] = self.b_elements[:, self.n :]  # not part of the result
+            _compare(spec, panel, self.b_elements, f"k={self.steps}, n={self.n}: the panel")
         return c
 
-    def run(
-        self,
-        kernel,
-        accumulate: int,
-        alpha: complex,
-        beta: complex,
-        turn: float,
-        sign: float,
-        last: int,
-    ) -> None:
-        factor = 1 if accumulate else beta
+    def run(self, accumulate: int, factors: _Factors, is_last: int) -> None:
+        """Check the kernel on one block of k, which is the first one."""
+        c_factor = 1 if accumulate else factors.beta
         before = self.c.copy()
-        if factor == 0:
-            _spoil(before[:, : self.n])  # it is not to be read
-        scale = {
-            **_factors(alpha, beta, turn, sign),
-            "is_first_k_block": 1,
-            "is_last_k_block": last,
-        }
-        case = f"k={self.steps}, n={self.n}, accumulate={accumulate}, beta={beta}"
-        product = np.sum([_product(x.a, x.b, turn, sign) for x in self.blocks], axis=0)
-        expected = self.expected(alpha * product, factor, last)[:, : self.n]
-        for at_end in ENDS:
-            c = self.call(kernel, at_end, before, accumulate, scale)
-            _compare(self.spec, c, expected, f"{case}, last={last}", self.tolerance)
+        if c_factor == 0:
+            _poison(before[:, : self.n])
+        args = {**factors.fields(), "is_first_k_block": 1, "is_last_k_block": is_last}
+        case = f"k={self.steps}, n={self.n}, accumulate={accumulate}, beta={factors.beta}"
+        product = np.sum([factors.product(block.a, block.b) for block in self.blocks], axis=0)
+        expected = self.expected(factors.alpha * product, c_factor, is_last)
+        for at_end in AT_END:
+            c = self._call(at_end, before, accumulate, args)
+            _compare(self.spec, c, expected, f"{case}, last={is_last}", self.tolerance)
 
-    def run_in_blocks(self, kernel, accumulate: int) -> None:
-        """The same k twice: once to keep the sums, once to add to them."""
-        spec = self.spec
-        width = -(-self.n // spec.nr) * spec.nr
-        expected = self.expected(2 * _product(self.a, self.b), accumulate)[:, : self.n]
+    def run_in_k_blocks(self, accumulate: int) -> None:
+        """Check the kernel on two blocks of k: the second adds to the first one's sums."""
+        spec, accumulator = self.spec, self.spec.types.accumulator
+        expected = self.expected(2 * _Factors().product(self.a, self.b), accumulate)
         case = f"k={self.steps}, accumulate={accumulate}: in blocks"
-        for at_end in ENDS:
+        for at_end in AT_END:
             c = self.c
-            tile = np.full((spec.mr * width, ITEMSIZE[spec.types.accumulator]), 0xFF, np.uint8)
-            tile = self.areas.hold("tile", tile, at_end)
-            for first in (1, 0):
-                scale = {
-                    **_factors(1, 0, 1, 1),
-                    "partial_sums": _pointer(tile),
-                    "is_first_k_block": first,
-                    "is_last_k_block": 1 - first,
+            sums = np.full((spec.mr * self.width, ITEMSIZE[accumulator]), 0xFF, np.uint8)
+            (sums,) = self.test.hold(at_end, partial_sums=sums)
+            for is_first in (1, 0):
+                args = {
+                    **_Factors().fields(),
+                    "partial_sums": _pointer(sums),
+                    "is_first_k_block": is_first,
+                    "is_last_k_block": 1 - is_first,
                 }
-                c = self.call(kernel, at_end, c, accumulate, scale)
-                if first:
-                    _compare(spec, c, self.c[:, : self.n], f"k={self.steps}: sums to keep")
+                c = self._call(at_end, c, accumulate, args)
+                if is_first:
+                    unchanged = self.c[:, : self.n]
+                    _compare(spec, c, unchanged, f"k={self.steps}: C after the first block")
             _compare(spec, c, expected, case, self.tolerance)
 
 
-def _addresses(pointers: list) -> np.ndarray:
+def _addresses(pointers: list["CData"]) -> Array:
     return np.array([int(ffi.cast("uintptr_t", pointer)) for pointer in pointers], np.uintp)
 
 
-def _check_stream(spec: Stream, kernel, generator: np.random.Generator, areas: Areas) -> None:
+# ---- kernels on operands in place ----
+
+
+def _check_product(
+    spec: Stream | Dot, test: _Test, sizes: tuple[int, int], matrices: Sequence[Array]
+) -> None:
+    """Check a product of k by n, `sizes`, with and without accumulation.
+
+    `matrices` are A, B and C by rows, with more columns than the product has.
+    """
+    k, n = sizes
+    a, b, c = matrices
+    a, b = a[:, :k], b[:, :n]
+    if isinstance(spec, Stream) and spec.a_layout == "col":
+        a = _transpose_with_gap(a, 4)  # lda is not mr
+    if isinstance(spec, Dot):
+        b = _transpose_with_gap(b, 3)
+    rows = matrices[0][:, :k], matrices[1][:, :n]
+    for accumulate, factors in itertools.product(
+        (0, 1), _factors_to_check(spec.epilogue, spec.dtype)
+    ):
+        c_factor = 1 if accumulate else factors.beta
+        before, expected = c.copy(), c.copy()
+        expected[:, :n] = factors.alpha * factors.product(*rows) + c_factor * c[:, :n]
+        if c_factor == 0:
+            _poison(before[:, :n])
+        args = ffi.new("nk_call_args *", factors.fields())
+        case = f"k={k}, n={n}, accumulate={accumulate}, beta={factors.beta}"
+        for at_end in AT_END:
+            guarded = test.hold(at_end, a=a, b=b, c=before[:, :n])
+            operands = _with_leading_dimensions(guarded)
+            test.kernel(k, *operands, n, accumulate, ffi.NULL, ffi.NULL, 0, 0, args)
+            _compare(spec, guarded[2], expected[:, :n], case)
+
+
+def _check_stream(spec: Stream, test: _Test) -> None:
     lanes = ISAS[spec.isa].lanes(ITEMSIZE[spec.dtype])
     depths = {1, spec.kr, 2 * spec.kr + 1}
-    for k, n, accumulate in itertools.product(depths, {1, lanes + 1, 3 * spec.nr - 1}, (0, 1)):
-        a = _integers(generator, spec.dtype, spec.mr, k + 3)
-        b = _integers(generator, spec.dtype, k, n + 5)
-        # both ways to store: rows that are aligned together, and others
+    for k, n in itertools.product(depths, {1, lanes + 1, 3 * spec.nr - 1}):
+        a = _integers(test.generator, spec.dtype, spec.mr, k + 3)
+        b = _integers(test.generator, spec.dtype, k, n + 5)
+        # rows of C that have the same alignment, for non-temporal stores, and others
         for width in (n + lanes - n % lanes, n + lanes - n % lanes + 1):
-            c = _integers(generator, spec.dtype, spec.mr, width)
-            _check_product(spec, kernel, areas, a, b, c, k, n, accumulate)
+            c = _integers(test.generator, spec.dtype, spec.mr, width)
+            _check_product(spec, test, (k, n), (a, b, c))
 
 
-def _check_dot(spec: Dot, kernel, generator: np.random.Generator, areas: Areas) -> None:
+def _check_dot(spec: Dot, test: _Test) -> None:
     lanes = ISAS[spec.isa].lanes(ITEMSIZE[spec.dtype])
-    for k, accumulate in itertools.product((1, lanes + 1, 11 * lanes - 1), (0, 1)):
-        a = _integers(generator, spec.dtype, spec.mr, k + 3)
-        b = _integers(generator, spec.dtype, k, spec.nr)
-        c = _integers(generator, spec.dtype, spec.mr, spec.nr + 7)
-        _check_product(spec, kernel, areas, a, b, c, k, spec.nr, accumulate)
+    for k in (1, lanes + 1, 11 * lanes - 1):
+        a = _integers(test.generator, spec.dtype, spec.mr, k + 3)
+        b = _integers(test.generator, spec.dtype, k, spec.nr)
+        c = _integers(test.generator, spec.dtype, spec.mr, spec.nr + 7)
+        _check_product(spec, test, (k, spec.nr), (a, b, c))
 
 
-def _check_small(spec: Small, kernel, generator: np.random.Generator, areas: Areas) -> None:
+def _check_small(spec: Small, test: _Test) -> None:
     m, n, k = spec.m, spec.n, spec.k
     for count in (1, 3):
-        a = _integers(generator, spec.dtype, count, m * k + 3)[:, : m * k]
-        b = _integers(generator, spec.dtype, count, k * n + 5)[:, : k * n]
-        c = _integers(generator, spec.dtype, count, m * n + 7)
+        a = _integers(test.generator, spec.dtype, count, m * k + 3)[:, : m * k]
+        b = _integers(test.generator, spec.dtype, count, k * n + 5)[:, : k * n]
+        c = _integers(test.generator, spec.dtype, count, m * n + 7)
         expected = c.copy()[:, : m * n]
-        shape, axes = ((m, k), "ip") if spec.a_layout == "row" else ((k, m), "pi")
+        a_shape, a_axes = ((m, k), "ip") if spec.a_layout == "row" else ((k, m), "pi")
         b_shape, b_axes = ((k, n), "pj") if spec.b_layout == "row" else ((n, k), "jp")
-        matrices = a.reshape(count, *shape), b.reshape(count, *b_shape)
-        products = np.einsum(f"x{axes},x{b_axes}->xij", *matrices)
+        stacks = a.reshape(count, *a_shape), b.reshape(count, *b_shape)
+        products = np.einsum(f"x{a_axes},x{b_axes}->xij", *stacks)
         expected[...] = products.reshape(count, m * n)
-        for at_end in ENDS:
-            views = {"a": a, "b": b, "c": c[:, : m * n]}
-            held = [areas.hold(name, view, at_end) for name, view in views.items()]
-            kernel(count, *(x for view in held for x in (_pointer(view), _strides(view)[0])))
-            _compare(spec, held[2], expected, f"count={count}")
+        for at_end in AT_END:
+            guarded = test.hold(at_end, a=a, b=b, c=c[:, : m * n])
+            test.kernel(count, *_with_leading_dimensions(guarded))
+            _compare(spec, guarded[2], expected, f"count={count}")
 
 
-def _check_pack(spec: Pack, kernel, generator: np.random.Generator, areas: Areas) -> None:
+# ---- copies ----
+
+
+def _check_pack(spec: Pack, test: _Test) -> None:
     width, lanes = spec.width, ISAS[spec.isa].lanes(4)
-    lengths = {1, 2, lanes - 1, lanes, lanes + 1, (width + 1) // 2, width - 1, width}
-    lengths &= {*range(1, width + 1)}
-    for n, k in itertools.product(sorted(lengths), (1, 15, 33, 64, 131)):
-        whole = _integers(generator, spec.dtype, 2 * n, 3 * k)
-        source = whole[::2, ::3]
+    counts = {1, 2, lanes - 1, lanes, lanes + 1, (width + 1) // 2, width - 1, width}
+    counts &= {*range(1, width + 1)}
+    for n, k in itertools.product(sorted(counts), (1, 15, 33, 64, 131)):
+        source = _integers(test.generator, spec.dtype, 2 * n, 3 * k)[::2, ::3]
         if spec.source == "across":
             source = np.ascontiguousarray(source)
         elif spec.source == "along":
@@ -478,19 +532,40 @@ def _check_pack(spec: Pack, kernel, generator: np.random.Generator, areas: Areas
         if spec.compensation:
             row = _compensation(expected, width, spec.group, spec.compensation)
             expected = np.concatenate((row.view(expected.dtype), expected))
-        for at_end in ENDS:
-            held = areas.hold("source", source, at_end)
-            panel = areas.hold("panel", np.full(expected.size, 77).astype(expected.dtype), at_end)
-            kernel(n, k, _pointer(held), *_strides(held), _pointer(panel))
+        for at_end in AT_END:
+            before = np.full(expected.size, 77).astype(expected.dtype)
+            guarded, panel = test.hold(at_end, source=source, panel=before)
+            test.kernel(n, k, _pointer(guarded), *_strides(guarded), _pointer(panel))
             _compare(spec, panel, expected, f"n={n}, k={k}")
 
 
-def _check_copy(spec: Copy, kernel, generator: np.random.Generator, areas: Areas) -> None:
-    source = _integers(generator, spec.dtype, 14, 22)[::2, ::-2]
+def _check_copy(spec: Copy, test: _Test) -> None:
+    source = _integers(test.generator, spec.dtype, 14, 22)[::2, ::-2]
     target = _encode(np.zeros((30, 20)), spec.dtype).T[4:18:2, 5:27:2]
-    expected = areas.hold("expected", target, True)
+    (expected,) = test.hold(True, expected=target)
     expected[...] = source
-    for at_end in ENDS:
-        held = [areas.hold(name, view, at_end) for name, view in (("a", source), ("c", target))]
-        kernel(*source.shape, *(x for view in held for x in (_pointer(view), *_strides(view))))
-        _compare(spec, held[1], expected, "strides")
+    for at_end in AT_END:
+        guarded = test.hold(at_end, a=source, c=target)
+        operands = [x for array in guarded for x in (_pointer(array), *_strides(array))]
+        test.kernel(*source.shape, *operands)
+        _compare(spec, guarded[1], expected, "strides")
+
+
+def _check_peak(spec: Peak, test: _Test) -> None:
+    for at_end in AT_END:
+        (out,) = test.hold(at_end, out=np.zeros(4096, np.uint8))
+        test.kernel(1, _pointer(out))
+
+
+_CType: TypeAlias = Literal["nk_microkernel", "nk_small", "nk_pack", "nk_copy", "nk_peak"]
+
+_CHECKS: dict[type[KernelSpec], tuple[_CType, Callable[[Any, _Test], None]]] = {
+    Microkernel: ("nk_microkernel", _check_microkernel),
+    Stream: ("nk_microkernel", _check_stream),
+    Dot: ("nk_microkernel", _check_dot),
+    Small: ("nk_small", _check_small),
+    Pack: ("nk_pack", _check_pack),
+    Copy: ("nk_copy", _check_copy),
+    Peak: ("nk_peak", _check_peak),
+}
+"""The C type of each kind's function, and the check; the spec that it takes has that type."""
