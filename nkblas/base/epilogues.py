@@ -85,14 +85,20 @@ class Activation(NamedTuple):
 
 def _clip(x: Array, low: float, high: float) -> Array:
     if x.dtype.kind not in "iu":
-        return np.minimum(np.maximum(x, low), high)
-    # float64 does not hold all integers of 64 bits: the bounds are rounded inward
-    ends = np.iinfo(x.dtype)
-    least, most = (
-        x.dtype.type(round_(min(max(bound, ends.min), ends.max)))
-        for round_, bound in ((math.ceil, low), (math.floor, high))
-    )
-    return np.minimum(np.maximum(x, least), most)
+        least, most = low, high
+    else:
+        least, most = _integer_bounds(x.dtype, low, high)
+    result: Array = np.minimum(np.maximum(x, least), most)
+    return result
+
+
+def _integer_bounds(dtype: Any, low: float, high: float) -> tuple[Any, Any]:
+    """The least and the greatest integer of a dtype within bounds."""
+    # float64 does not hold all integers of 64 bits: the bounds are clamped as Python's integers
+    ends = np.iinfo(dtype)
+    least = math.ceil(min(max(low, ends.min), ends.max))
+    most = math.floor(min(max(high, ends.min), ends.max))
+    return dtype.type(least), dtype.type(most)
 
 
 def _sigmoid(x: Array) -> Array:

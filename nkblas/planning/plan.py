@@ -5,16 +5,26 @@ measures them, and plan files (`nkblas.planning.measured_plans`) hold the measur
 """
 
 from functools import cache
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, cast
 
 from nkblas.base import families
 from nkblas.base.dtypes import DTYPES, ITEMSIZE, PRODUCTS
 from nkblas.base.epilogues import parse as parse_epilogue
 from nkblas.base.families import Family
 from nkblas.base.isa import ISA
-from nkblas.base.problem import Problem
+from nkblas.base.problem import Layout, Problem
 from nkblas.base.tiling import Tiling, split_evenly, split_with_edge
-from nkblas.codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Small, Stream
+from nkblas.codegen.spec import (
+    Copy,
+    Dot,
+    KernelSpec,
+    Microkernel,
+    Pack,
+    PackSource,
+    Small,
+    Stream,
+)
+from nkblas.codegen.spec import Layout as KernelLayout
 from nkblas.system.cpu import CPU
 
 from .schedule import (
@@ -33,9 +43,6 @@ TileKernel: TypeAlias = Microkernel | Stream | Dot
 Origin = Literal["model", "shipped", "tuned"]
 
 Operand = Literal["a", "b"]
-
-Source = Literal["along", "across", "strided"]
-"""Where the source of a packing routine has unit stride; see `nkblas.codegen.spec.Pack`."""
 
 BASE_PLAN_SLOWDOWN = 4
 """About how many times as long as the best plan a base plan takes."""
@@ -166,14 +173,14 @@ class Plan(NamedTuple):
             mr,
             vectors * self.family.lanes(self.isa),
             kr,
-            self.problem.a,
+            _unit_stride(self.problem.a),
             prefetch=self.schedule.prefetch and not writes_c_once,
             nontemporal=self.schedule.prefetch and writes_c_once,
             epilogue=self.epilogue,
         )
 
     def _dot_kernel(self, mr: int, columns: int) -> Dot:
-        streamed = "a" if self.schedule.ir_outside else "b"
+        streamed: Operand = "a" if self.schedule.ir_outside else "b"
         prefetch = self.schedule.prefetch
         dtype = self.problem.dtype
         return Dot(self.isa.name, dtype, mr, columns, streamed, prefetch, self.epilogue)
@@ -186,7 +193,7 @@ class Plan(NamedTuple):
             self.problem.dtype,
             mr,
             nr,
-            "col" if schedule.pack_a else self.problem.a,
+            "col" if schedule.pack_a else _unit_stride(self.problem.a),
             masked=columns % lanes != 0 and not self.spans_columns,
             epilogue=self.epilogue,
             prefetch=schedule.prefetch and not schedule.pack_b,
@@ -220,9 +227,8 @@ class Plan(NamedTuple):
         problem = self.problem
         if not has_small_kernel(problem) or self.schedule.kind in ("base", "dot"):
             return None
-        return Small(
-            self.isa.name, problem.dtype, problem.m, problem.n, problem.k, problem.a, problem.b
-        )
+        layouts = _unit_stride(problem.a), _unit_stride(problem.b)
+        return Small(self.isa.name, problem.dtype, problem.m, problem.n, problem.k, *layouts)
 
     def pack(self, operand: Operand) -> Pack | None:
         """The packing routine of an operand; None if it is read in place, or prepacked."""
@@ -233,7 +239,7 @@ class Plan(NamedTuple):
         is_copied = self.schedule.kind == "dot" and operand == "b"  # by `copy`, along k
         if not is_packed or layout == "packed" or is_copied:
             return None
-        source: Source = "across"
+        source: PackSource = "across"
         if layout == "strided":
             source = "strided"
         elif layout == contiguous_layout:
@@ -298,7 +304,7 @@ def make_plan(problem: Problem, cpu: CPU, schedule: Schedule) -> Plan:
 
 
 def pack_kernel(
-    isa: ISA, dtype: str, family: Family, operand: Operand, width: int, source: Source
+    isa: ISA, dtype: str, family: Family, operand: Operand, width: int, source: PackSource
 ) -> Pack:
     """The packing routine of an operand of products of a dtype, for panels of `width`."""
     operand_dtype = getattr(PRODUCTS[dtype], operand)
@@ -309,6 +315,11 @@ def pack_kernel(
     row = isa if compensation else isa.base
     to = _if_other(panel_dtype, operand_dtype)
     return Pack(row.name, operand_dtype, width, source, to, group, family.k_step, compensation)
+
+
+def _unit_stride(layout: Layout) -> KernelLayout:
+    """The layout of an operand that a kernel reads in place: `Schedule` allows no other."""
+    return cast(KernelLayout, layout)
 
 
 def _if_other(dtype: str, default: str) -> str:
@@ -347,7 +358,7 @@ def base_kernels(plan: Plan) -> list[KernelSpec]:
     They include those for the product of a vector and a matrix.
     """
     isa, dtype, family, epilogue = plan.isa, plan.problem.dtype, plan.family, plan.epilogue
-    sources: tuple[Source, ...] = ("along", "across", "strided")
+    sources: tuple[PackSource, ...] = ("along", "across", "strided")
     mr, nr = base_tile_for(plan)
     packs = [pack_kernel(isa, dtype, family, "a", mr, source) for source in sources]
     vectors: list[KernelSpec] = []

@@ -182,7 +182,7 @@ def test_calls_are_scipys(call: int, letter: str) -> None:
 
 @by_letter
 def test_overwriting_an_operand(letter: str) -> None:
-    """c may be a or b, y may be x; what is read-only is copied."""
+    """C may be a or b, y may be x; what is read-only is copied."""
     dtype = DTYPES[letter]
     gemm, gemv = (getattr(blas, letter + kind) for kind in ("gemm", "gemv"))
     a, x = integers((30, 30), dtype, "F", 0), integers(30, dtype, "C", 1)

@@ -148,7 +148,10 @@ def microkernels(isa: str, dtype: str, a_layout: str) -> list[Microkernel]:
     registers, there is one with an epilogue.
     """
     lanes = ISAS[isa].lanes(np.dtype(dtype).itemsize)
-    main = [Microkernel(isa, dtype, mr, nr, a_layout) for mr, nr in register_tiles(ISAS[isa], fma(dtype))]
+    main = [
+        Microkernel(isa, dtype, mr, nr, a_layout)
+        for mr, nr in register_tiles(ISAS[isa], fma(dtype))
+    ]
     spare = [spec for spec in main if has_spare_register(ISAS[isa], fma(dtype), spec.mr, spec.nr)]
     found = {*main, *(spec._replace(packs_b=True) for spec in spare)}
     flat = [(mr, max_vectors(ISAS[isa], mr, fma(dtype)) * lanes) for mr in range(1, 9)]

@@ -83,7 +83,7 @@ def test_activation(cube: str) -> None:
 def test_activations_have_room_for_a_code() -> None:
     """One too many is noticed, and does not become another flag."""
     names = [f"made_up_{i}" for i in range(256)]
-    ACTIVATIONS.update({name: ACTIVATIONS["relu"] for name in names})
+    ACTIVATIONS.update(dict.fromkeys(names, ACTIVATIONS["relu"]))
     try:
         with pytest.raises(ValueError, match="at most 8 bits"):
             _ = Epilogue(activation=names[-1]).code
