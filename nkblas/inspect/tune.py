@@ -77,7 +77,7 @@ class Track:
             # as dense as the layout allows, at the distances that its user has most likely
             apart = 2 if layout == "strided" else 1
             if layout == "packed":
-                panels = PackedLayout.of(problem.dtype, rows, columns)
+                panels = PackedLayout.for_this_cpu(problem.dtype, rows, columns)
                 held = -(-panels.nbytes // ITEMSIZE[panels.panel_dtype])
                 view = _random(generator, panels.panel_dtype, 1, held)
                 data = ffi.cast("char *", view.ctypes.data)

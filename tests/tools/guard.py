@@ -42,7 +42,7 @@ from support import (
 
 import nkblas
 from nkblas import blas
-from nkblas.api.fused import accumulator_dtype
+from nkblas.api.epilogue_args import accumulator_dtype
 from nkblas.api.packed import PackedMatrix
 from nkblas.base.dtypes import PRODUCTS as ENGINE
 from nkblas.base.dtypes import QUANTIZED

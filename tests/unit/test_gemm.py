@@ -367,6 +367,9 @@ def test_dtypes() -> None:
         expected = options.get("alpha", 1) * (a @ b)
         assert got.dtype == dtype
         assert np.array_equal(got, expected + options.get("beta", 0))
+    swapped = nkblas.gemm(single, single, bias=1, activation="relu", out_dtype=">f4")
+    assert swapped.dtype == ">f4"
+    assert (swapped == 3).all()
     eighth = single.astype("float8_e4m3")  # promotes with float64, and with 1, not with both
     assert np.array_equal(nkblas.gemm(eighth, 3 * double), np.full((2, 2), 6.0))
     large = np.full((2, 2), 2**63 + 1, "u8")  # of which float64 has only the first 53 bits

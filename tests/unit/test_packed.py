@@ -141,9 +141,9 @@ def test_panels_are_those_of_the_packing_routine(product: Product) -> None:
         assert isinstance(spec, Pack)
         address = kernels.load((spec,))[spec]
         kernel = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 6)(address)
-        size = made.nbytes // layout.tiles
-        buffer = module._empty(size)
-        for j in range(layout.tiles):
+        size = made.nbytes // layout.panels_per_block
+        buffer = module._allocate_panels(size)
+        for j in range(layout.panels_per_block):
             columns = np.ascontiguousarray(b[:, j * layout.nr : (j + 1) * layout.nr])
             width = columns.shape[1]
             kernel(width, k, columns.ctypes.data, 1, width, buffer.ctypes.data)
@@ -381,7 +381,7 @@ def test_what_was_packed_elsewhere_is_packed_again(dtype: str) -> None:
     assert again.layout == right.layout
     assert_exact(again.unpack(), b)
     with pytest.raises(ValueError, match="pack it again"):
-        module._restore(FORMAT + 1, dtypes, tuple(other), right._panels)
+        module._unpickle(FORMAT + 1, dtypes, tuple(other), right._panels)
 
 
 def test_from_another_isa() -> None:
@@ -443,9 +443,9 @@ def test_text_and_recording() -> None:
 
 def test_layout_depends_on_nothing_else() -> None:
     for name, (k, n) in itertools.product(ENGINE, ((1, 1), (300, 40), (4096, 4096))):
-        layout = PackedLayout.of(name, k, n)
+        layout = PackedLayout.for_this_cpu(name, k, n)
         panels_for.cache_clear()
-        assert layout == PackedLayout.of(name, k, n)
+        assert layout == PackedLayout.for_this_cpu(name, k, n)
 
 
 def test_examples() -> None:
