@@ -81,7 +81,7 @@ def brgemm(
     dtype = np.result_type(*left, *right, *addends)
     result = check_out(out, (m, n), dtype)
     if beta in (0, 1) and _can_reduce_in_place(left, right, dtype):
-        output = Output.prepare(result, dtype, in_rows=True)
+        output = Output.prepare(result, dtype, row_major=True)
         if any(np.may_share_memory(x, output.target) for x in (*left, *right)):
             output = output._replace(target=np.empty((m, n), dtype))
         if beta:

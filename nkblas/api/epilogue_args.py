@@ -62,7 +62,7 @@ class EpilogueArgs(NamedTuple):
     def apply(self, sums: Array, dtype: DType) -> Array:
         """Apply it with NumPy to the sums, in the accumulators' dtype, of a C of `dtype`.
 
-        The values are still to be rounded to `dtype`, which they fit.
+        The values are not yet cast to `dtype`; those of a quantized product are in its range.
         """
         if not self.epilogue.is_fused:
             return sums

@@ -157,8 +157,8 @@ def gemm(
     else:
         epilogue = to_quantized_epilogue_args(scale, zero_point, *epilogue_arguments)
     # the engine adds a residual and scales columns only in a C in row-major order
-    in_rows = scale is not None or epilogue.residual is not None
-    output = Output.prepare(result, dtypes.c, in_rows=in_rows)
+    row_major = scale is not None or epilogue.residual is not None
+    output = Output.prepare(result, dtypes.c, row_major=row_major)
     call = GemmCall(a, b, output.target, alpha, beta, conj_a, conj_b, epilogue)
     if out is not None:
         call = call.without_overlap()
@@ -174,11 +174,11 @@ class DTypes(NamedTuple):
     Attributes
     ----------
     a, b : dtype
-        The operands are converted to these.
+        The operands are converted to these dtypes.
     c : dtype
-        The product is computed in this one,
+        The dtype of C in the kernels.
     result : dtype
-        and then cast to this one, which the caller gets.
+        The dtype of the array to return, which C is cast to.
     """
 
     a: DType

@@ -80,14 +80,14 @@ class Output(NamedTuple):
     target: Array
 
     @classmethod
-    def prepare(cls, result: Array, dtype: DType, *, in_rows: bool = False) -> "Output":
+    def prepare(cls, result: Array, dtype: DType, *, row_major: bool = False) -> "Output":
         """Compute in the result's own memory if the engine can write a C of `dtype` there.
 
-        With `in_rows`, C has to be C-contiguous.
+        With `row_major`, C has to be C-contiguous.
         """
         elements = np.asarray(result)
         in_place = is_native_aligned(elements, dtype) and elements.flags.writeable
-        if in_place and (elements.flags.c_contiguous or not in_rows):
+        if in_place and (elements.flags.c_contiguous or not row_major):
             return cls(result, elements, elements)
         return cls(result, elements, np.empty(elements.shape, dtype))
 

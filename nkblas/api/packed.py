@@ -224,11 +224,11 @@ class PackedMatrix(_numpy_ext.PackedOperand):
         rows = math.prod(a.shape[:-1])
         left = as_native_aligned(a.reshape(rows, self.shape[0]), self.a_dtype)
         result = np.empty(shape, self.result_dtype) if out is None else out
-        output = Output.prepare(result, self.result_dtype, in_rows=a.ndim != 2)
+        output = Output.prepare(result, self.result_dtype, row_major=a.ndim != 2)
         call = GemmCall(left, self, output.target.reshape(rows, self.shape[1]))
         if out is not None:
             call = call.without_overlap()
-        if not call.run_on_engine():
+        if not call.run_on_engine():  # `execute` would call nkblas's matmul, and come back here
             wide = accumulator_dtype(self.result_dtype)
             with np.errstate(all="ignore"):
                 call.c[...] = np.matmul(call.a.astype(wide), self.unpack().astype(wide))
