@@ -1,7 +1,7 @@
-"""`brgemm`: a sum of matrix products, of pairs of blocks ("batch-reduce").
+"""`brgemm`: a sum of matrix products, of pairs of blocks (batch-reduce GEMM).
 
 The building block of Georganas et al., "High-Performance Deep Learning via a Single Building Block"
-(arXiv 1906.06440): the sums stay in registers through all blocks.
+(arXiv 1906.06440): the accumulators stay in registers from block to block.
 """
 
 from collections.abc import Sequence
@@ -9,46 +9,52 @@ from typing import Any
 
 import numpy as np
 
-from nkblas import _numpy_ext
 from nkblas.base.dtypes import product
 from nkblas.system.cpu import cpu
 
 from .gemm import gemm
+from .gemm_call import GemmCall
 from .gufuncs import fast_path, register_user_dtypes
-from .operands import is_plain, result
+from .operands import Array, DType, Output, check_out, is_native_aligned
 
 
 @fast_path
 def brgemm(
-    a_blocks: Any, b_blocks: Any, c: Any = None, *, beta: complex = 0, out: np.ndarray | None = None
-) -> np.ndarray:
-    """Add up products of pairs of matrices: ``sum(a @ b for a, b in zip(...)) + beta * c``.
+    a_blocks: Any, b_blocks: Any, c: Any = None, *, beta: complex = 0, out: Array | None = None
+) -> Array:
+    """Sum of products of pairs of matrices: ``sum(a @ b for a, b in zip(...)) + beta * c``.
 
     Parameters
     ----------
     a_blocks, b_blocks : array_like or sequence of array_like
-        As many left operands of shape ``(m, k)`` as right ones of shape ``(k, n)``: stacks of three
-        dimensions, or sequences of matrices that may be anywhere in memory. They are read where
-        they are if all of a side lie alike, those of `b_blocks` in rows.
+        Equally many left operands of shape ``(m, k)`` and right operands of shape ``(k, n)``:
+        stacks with three dimensions, or sequences of matrices anywhere in memory. They are read in
+        place if all blocks of an operand have the same strides, and those of `b_blocks` contiguous
+        rows; else they are concatenated.
     c : array_like, optional
         Shape ``(m, n)``. With ``beta=0`` it is not read.
-    beta : scalar
+    beta : scalar, optional
     out : ndarray, optional
-        Where the result goes: shape ``(m, n)`` and the dtype of the result. It may overlap the
-        other arguments.
+        Array to write the result to: shape ``(m, n)`` and the dtype of the result. It may overlap
+        the other arguments.
 
     Returns
     -------
     ndarray
-        Shape ``(m, n)``, of the dtype that all operands promote to. It is `out` if that is given.
-        Each element is within ``(s * k + 2) * eps`` times the sum of all products' sizes of the
-        exact one, for s blocks.
+        Shape ``(m, n)``; `out` if that is given. Its dtype is the one that all operands promote to.
+        For s blocks, each element is within ``(s * k + 2) * eps * (sum(abs(a) @ abs(b)) + abs(beta
+        * c))`` of the exact result.
 
     Raises
     ------
     ValueError
-        There are not as many blocks on both sides, or none, a shape does not fit, or `out` has
-        another dtype.
+        The numbers of blocks differ or are 0, a shape does not fit, or `out` has another dtype.
+    TypeError
+        The blocks are neither an array nor a sequence.
+
+    See Also
+    --------
+    gemm : one product, with alpha, transposes and an epilogue.
 
     Examples
     --------
@@ -59,7 +65,7 @@ def brgemm(
            [12., 12.]])
     """
     register_user_dtypes()
-    left, right = _blocks("a_blocks", a_blocks), _blocks("b_blocks", b_blocks)
+    left, right = _to_blocks("a_blocks", a_blocks), _to_blocks("b_blocks", b_blocks)
     if len(left) != len(right) or not left:
         raise ValueError(
             f"b_blocks: got {len(right)}, expected as many as in a_blocks, which has {len(left)}, "
@@ -71,35 +77,24 @@ def brgemm(
             f"b_blocks: got matrices of shape {right[0].shape}, expected ({k}, n) to be multiplied "
             f"by those of shape {(m, k)} in a_blocks"
         )
-    added: tuple[np.ndarray, ...] = () if c is None and beta == 0 else (_c(c, (m, n)),)
-    dtype = np.result_type(*left, *right, *added)
-    out = result(out, (m, n), dtype)
-    place = np.asarray(out)  # whatever a subclass makes of its elements
-    target = place if place.flags.carray else np.empty((m, n), dtype)
-    if _is_in_place(left, right, target) and beta in (0, 1):
-        if any(np.may_share_memory(x, target) for x in (*left, *right)):
-            target = np.empty((m, n), dtype)
+    addends = [] if c is None and beta == 0 else [_to_addend(c, (m, n))]
+    dtype = np.result_type(*left, *right, *addends)
+    result = check_out(out, (m, n), dtype)
+    if beta in (0, 1) and _can_reduce_in_place(left, right, dtype):
+        output = Output.prepare(result, dtype, row_major=True)
+        if any(np.may_share_memory(x, output.target) for x in (*left, *right)):
+            output = output._replace(target=np.empty((m, n), dtype))
         if beta:
-            target[...] = added[0]
-        addresses = np.array([[x.ctypes.data for x in side] for side in (left, right)], np.uintp)
-        more = 0, None, None, 0.0, 0.0, addresses
-        if _numpy_ext.gemm(1, left[0], right[0], beta, target, 1, 1, *more):
-            if target is not place:
-                place[...] = target
-            return out
-    wide, long = np.concatenate(left, axis=1), np.concatenate(right, axis=0)
-    return gemm(wide, long, c, beta=beta, out=out)
+            output.target[...] = addends[0]
+        blocks = np.array([[x.ctypes.data for x in side] for side in (left, right)], np.uintp)
+        call = GemmCall(left[0], right[0], output.target, beta=beta, blocks=blocks)
+        if call.run_on_engine():
+            return output.finish()
+    return gemm(np.concatenate(left, axis=1), np.concatenate(right), c, beta=beta, out=result)
 
 
-def _c(c: Any, shape: tuple[int, int]) -> np.ndarray:
-    if c is None or np.shape(c) != shape:
-        got = "none" if c is None else f"shape {np.shape(c)}"
-        raise ValueError(f"c: got {got}, expected shape {shape}")
-    return np.asarray(c)
-
-
-def _blocks(name: str, value: Any) -> list[np.ndarray]:
-    """The matrices of a stack or a sequence, all of one shape and type."""
+def _to_blocks(name: str, value: Any) -> list[Array]:
+    """The matrices of a stack or a sequence; all have one shape."""
     if isinstance(value, np.ndarray) and value.ndim != 3:
         raise ValueError(f"{name}: got shape {value.shape}, expected a stack of matrices")
     if not isinstance(value, np.ndarray | Sequence):
@@ -113,24 +108,30 @@ def _blocks(name: str, value: Any) -> list[np.ndarray]:
     return blocks
 
 
-def _is_in_place(left: list[np.ndarray], right: list[np.ndarray], c: np.ndarray) -> bool:
-    """Whether kernels can go from block to block, as they lie."""
-    # The planner is imported when it is needed: most programs pack nothing, and sum no blocks.
+def _to_addend(c: Any, shape: tuple[int, int]) -> Array:
+    if c is None or np.shape(c) != shape:
+        got = "none" if c is None else f"shape {np.shape(c)}"
+        raise ValueError(f"c: got {got}, expected shape {shape}")
+    return np.asarray(c)
+
+
+def _can_reduce_in_place(left: list[Array], right: list[Array], dtype: DType) -> bool:
+    """Whether kernels for `dtype` can read the blocks where they are, one after the other."""
+    # Imported late: most programs need no planner, and its import takes time.
     from nkblas.base.problem import Problem
     from nkblas.planning.schedule import can_reduce_in_place
 
     a, b = left[0], right[0]
-    if 0 in (*a.shape, b.shape[1]) or b.shape[1] == 1 or not is_plain(c, c.dtype):
+    if 0 in (*a.shape, b.shape[1]) or b.shape[1] == 1 or b.strides[1] != b.itemsize:
         return False
-    for side in (left, right):
-        if not all(is_plain(x, c.dtype) and x.strides == side[0].strides for x in side):
+    for blocks in (left, right):
+        if not all(is_native_aligned(x, dtype) and x.strides == blocks[0].strides for x in blocks):
             return False
-    name = product(*[c.dtype.name] * 3)
-    if name is None or (b.strides[1] != b.itemsize and b.shape[1] > 1):
+    name = product(*[dtype.name] * 3)
+    if name is None:
         return False
-    unit = [
-        stride == a.itemsize or size == 1 for size, stride in zip(a.shape, a.strides, strict=True)
-    ]
-    layout = "row" if unit[1] else "col" if unit[0] else "strided"
+    rows_are_contiguous = a.strides[1] == a.itemsize or a.shape[1] == 1
+    columns_are_contiguous = a.strides[0] == a.itemsize or a.shape[0] == 1
+    layout = "row" if rows_are_contiguous else "col" if columns_are_contiguous else "strided"
     problem = Problem(name, a.shape[0], b.shape[1], a.shape[1], layout, batch_reduce=True)
     return can_reduce_in_place(problem, cpu.isa)

@@ -1,7 +1,7 @@
-"""`nkblas.einsum`: sums over two operands are products of stacks of matrices.
+"""`nkblas.einsum`: contractions of two operands, as products of stacks of matrices.
 
-NumPy's own code follows an `optimize` path; here is what it calls for each contraction. Operands
-are transposed and reshaped to matrices, and the result lies in memory as NumPy would have it.
+NumPy's own code handles an `optimize` path; `c_einsum` is called for each contraction. Operands are
+transposed and reshaped to matrices, and the result has the memory order that NumPy gives it.
 """
 
 import functools
@@ -12,40 +12,52 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .gufuncs import matmul
+from .operands import Array, DType
 from .products import (
     NO_KERNELS,
-    Array,
     engine_dtype,
-    left_to_numpy,
-    like,
-    numpys,
-    rebuilt,
+    fall_back,
+    numpy_implementations,
+    overridable_as,
+    rebind_products,
     tensordot,
 )
 
-numpys["c_einsum"] = np.einsum._implementation.__globals__["c_einsum"]  # type: ignore[attr-defined]
+numpy_c_einsum = np.einsum._implementation.__globals__["c_einsum"]  # type: ignore[attr-defined]
+numpy_implementations["c_einsum"] = numpy_c_einsum
 
-LABELS = string.ascii_uppercase + string.ascii_lowercase  # for the numbers 0, 1, … of a sublist
+LABELS = string.ascii_uppercase + string.ascii_lowercase
+"""The labels that NumPy gives to the integers 0, 1, ... of a sublist."""
+
+MAX_CACHED_PLANS = 1024
 
 
 class Contraction(NamedTuple):
-    """``left,right->out`` as a product of stacks of matrices; labels are characters.
+    """``left,right->out`` as a product of stacks of matrices; a label is a character.
 
     Attributes
     ----------
     left, right, out : str
-    diagonal : (str, str)
-        The labels of each operand that matter, once: others are summed over beforehand.
-    stack, rows, columns, depth : str
-        Labels of both operands and `out`; of `left` and `out`; of `right` and `out`; of both
-        operands alone.
+        The labels of the operands and of the result; ellipses are expanded.
+    left_product, right_product : str
+        The labels of each operand that take part in the product, each once. NumPy sums over the
+        others first.
+    batch : str
+        Labels of both operands and `out`.
+    rows : str
+        Labels of `left` and `out` only.
+    columns : str
+        Labels of `right` and `out` only.
+    depth : str
+        Labels of both operands, but not of `out`: the product sums over them.
     """
 
     left: str
     right: str
     out: str
-    diagonal: tuple[str, str]
-    stack: str
+    left_product: str
+    right_product: str
+    batch: str
     rows: str
     columns: str
     depth: str
@@ -53,282 +65,320 @@ class Contraction(NamedTuple):
 
 @functools.lru_cache(maxsize=256)
 def parse(subscripts: str, ndims: tuple[int, int]) -> Contraction | None:
-    """The contraction that subscripts ask for; None if it is no product, or is a mistake."""
+    """Parse subscripts of two operands; None if they are not a matrix product, or are wrong."""
     given, arrow, out = subscripts.replace(" ", "").partition("->")
     terms = given.split(",")
     if len(terms) != 2 or not set("".join((*terms, out)).replace("...", "")) <= set(LABELS):
         return None
-    # An ellipsis stands for as many labels as it takes, those of both operands from the right.
-    free = [label for label in LABELS if label not in subscripts]
-    extra = [
-        ndim - len(term.replace("...", "")) if "..." in term else 0
-        for term, ndim in zip(terms, ndims, strict=True)
-    ]
-    most = max(extra)
-    if min(extra) < 0 or most > len(free) or any(x.count("...") > 1 for x in (*terms, out)):
+    expanded = _expand_ellipses(terms, out, ndims)
+    if expanded is None:
         return None
-    dots = "".join(free[:most])
-    left, right = (
-        term.replace("...", dots[most - count :]) for term, count in zip(terms, extra, strict=True)
-    )
-    if (len(left), len(right)) != ndims:
-        return None
+    left, right, ellipsis = expanded
     if arrow:
-        if most and "..." not in out:
+        if ellipsis and "..." not in out:
             return None
-        out = out.replace("...", dots)
+        out = out.replace("...", ellipsis)
     else:
         both = left + right
-        out = dots + "".join(sorted(x for x in set(both) - set(dots) if both.count(x) == 1))
+        once = sorted(x for x in set(both) - set(ellipsis) if both.count(x) == 1)
+        out = ellipsis + "".join(once)
     if len(set(out)) != len(out) or not set(out) <= set(left + right):
         return None
-    depth = [x for x in dict.fromkeys(left) if x in right and x not in out]
+    depth = "".join(x for x in dict.fromkeys(left) if x in right and x not in out)
     if not depth:
         return None
-    diagonal = tuple(
-        "".join(x for x in dict.fromkeys(one) if x in other or x in out)
-        for one, other in ((left, right), (right, left))
-    )
     return Contraction(
         left,
         right,
         out,
-        (diagonal[0], diagonal[1]),
-        "".join(x for x in out if x in left and x in right),
-        "".join(x for x in out if x not in right),
-        "".join(x for x in out if x not in left),
-        "".join(depth),
+        left_product="".join(x for x in dict.fromkeys(left) if x in right or x in out),
+        right_product="".join(x for x in dict.fromkeys(right) if x in left or x in out),
+        batch="".join(x for x in out if x in left and x in right),
+        rows="".join(x for x in out if x not in right),
+        columns="".join(x for x in out if x not in left),
+        depth=depth,
     )
 
 
+def _expand_ellipses(
+    terms: list[str], out: str, ndims: tuple[int, int]
+) -> tuple[str, str, str] | None:
+    """Both terms with labels for their ellipses, and the labels of the longer ellipsis.
+
+    None if an ellipsis is wrong or there are not enough labels.
+    """
+    unused = [label for label in LABELS if label not in "".join((*terms, out))]
+    lengths = [
+        ndim - len(term.replace("...", "")) if "..." in term else 0
+        for term, ndim in zip(terms, ndims, strict=True)
+    ]
+    longest = max(lengths)
+    if min(lengths) < 0 or longest > len(unused):
+        return None
+    if any(term.count("...") > 1 for term in (*terms, out)):
+        return None
+    ellipsis = "".join(unused[:longest])
+    # the ellipses are aligned at their last dimensions
+    left, right = (
+        term.replace("...", ellipsis[longest - length :])
+        for term, length in zip(terms, lengths, strict=True)
+    )
+    return (left, right, ellipsis) if (len(left), len(right)) == ndims else None
+
+
 def as_subscripts(operands: tuple[Any, ...]) -> tuple[str, list[Any]] | None:
-    """The subscripts and the arrays of a call; None if it has another form."""
+    """The subscripts and the arrays of a call, in either form; None if it has another one."""
     if isinstance(operands[0], str):
         return operands[0], list(operands[1:])
-    arrays, lists = list(operands[:-1:2]), list(operands[1::2])
+    arrays, sublists = list(operands[:-1:2]), list(operands[1::2])
     out = [operands[-1]] if len(operands) % 2 else []
     try:
         terms = [
             "".join("..." if x is Ellipsis else LABELS[x] for x in one if x is Ellipsis or x >= 0)
-            for one in (*lists, *out)
+            for one in (*sublists, *out)
         ]
     except (IndexError, TypeError):
         return None
-    given = ",".join(terms[: len(lists)])
+    given = ",".join(terms[: len(sublists)])
     return (f"{given}->{terms[-1]}" if out else given), arrays
 
 
 def c_einsum(*operands: Any, out: Any = None, **kwargs: Any) -> Any:
-    """NumPy's function of this name, which does one contraction, on the engine if it can be."""
+    """Replacement of NumPy's `c_einsum`, which does one contraction: on the engine if possible."""
     if out is not None:
         kwargs["out"] = out
-    found = as_subscripts(operands) if operands else None
+    parsed = as_subscripts(operands) if operands else None
     known = {"out", "dtype", "order", "casting"}
-    if found is None or len(found[1]) < 2 or not known.issuperset(kwargs):
-        return numpys["c_einsum"](*operands, **kwargs)
-    subscripts, given = found
-    if len(given) > 2:
+    if parsed is None or len(parsed[1]) < 2 or not known.issuperset(kwargs):
+        return numpy_c_einsum(*operands, **kwargs)
+    subscripts, arrays = parsed
+    if len(arrays) > 2:
         reason = "more than two operands, and optimize=False"
-        return left_to_numpy("c_einsum", reason, *operands, **kwargs)
-    a, b = np.asarray(given[0]), np.asarray(given[1])
+        return fall_back("c_einsum", reason, *operands, **kwargs)
+    a, b = np.asarray(arrays[0]), np.asarray(arrays[1])
     contraction = parse(subscripts, (a.ndim, b.ndim))
     if contraction is None:
-        return numpys["c_einsum"](*operands, **kwargs)
+        return numpy_c_einsum(*operands, **kwargs)
     try:
-        recipe = recipe_for(contraction, a, b, **kwargs)
-    except (TypeError, ValueError) as error:  # NumPy says it in its own words
-        recipe = str(error)
-    if isinstance(recipe, str):
-        return left_to_numpy("c_einsum", recipe, *operands, **kwargs)
-    result = recipe.new() if out is None else out
-    if not recipe.follow(a, b, result):
+        plan = find_plan(contraction, a, b, **kwargs)
+    except (TypeError, ValueError) as error:  # NumPy raises its own error
+        plan = str(error)
+    if isinstance(plan, str):
+        return fall_back("c_einsum", plan, *operands, **kwargs)
+    result = plan.allocate_result() if out is None else out
+    if not plan.execute(a, b, result):
         reason = "a label of one operand alone, and numbers that are not finite"
-        return left_to_numpy("c_einsum", reason, *operands, **kwargs)
+        return fall_back("c_einsum", reason, *operands, **kwargs)
     return out if out is not None else result if result.ndim else result[()]
 
 
-class View(NamedTuple):
-    """An array as a stack of matrices.
+class StackView(NamedTuple):
+    """How to view an array as a stack of matrices.
 
     Attributes
     ----------
-    reduce : str
-        Subscripts that NumPy does first: a diagonal, a sum over a label of one operand alone.
+    presum : str
+        Subscripts of what NumPy does first: take a diagonal, sum over labels of this operand alone.
+        Empty if there is nothing to do.
     axes : tuple of int
-        The stack's, the rows', the columns'.
+        The transposition: axes of the batch, of the rows, of the columns.
     shape : tuple of int
-        Then one dimension for all rows, and one for all columns.
+        The shape of the stack: batch dimensions, then one for all rows and one for all columns.
     """
 
-    reduce: str
+    presum: str
     axes: tuple[int, ...]
     shape: tuple[int, ...]
 
-    def of(self, x: Array, how: dict[str, Any]) -> Array:
-        if self.reduce:
-            x = numpys["c_einsum"](self.reduce, x, **how)
+    def view(self, x: Array, presum_kwargs: dict[str, Any]) -> Array:
+        """The stack of matrices; a copy if the dimensions cannot be merged in place."""
+        if self.presum:
+            x = numpy_c_einsum(self.presum, x, **presum_kwargs)
         if self.axes != tuple(range(x.ndim)):
             x = x.transpose(self.axes)
         return x if x.shape == self.shape else x.reshape(self.shape)
 
 
-class Recipe(NamedTuple):
+class ContractionPlan(NamedTuple):
     """How to do a contraction of operands of given dtypes, shapes and strides.
 
     Attributes
     ----------
     dtype : dtype
         Of the result.
-    how : dict
-        The dtype and the casting rule for what is summed up beforehand.
-    asked : dict
-        What `matmul` has to be told of the dtype: it makes another one of the operands' own.
-    sums : bool
-        Whether floats are summed up before they are multiplied.
+    presum_kwargs : dict
+        `dtype` and `casting` of the sums that NumPy does first.
+    matmul_kwargs : dict
+        `dtype` of the product, where it differs from the one that `matmul` would choose.
+    presums_floats : bool
+        Whether floats are summed before they are multiplied.
     shape, strides : tuple of int
         Of the result.
-    left, right, target : View
+    left, right, target : StackView
+        Of the operands and of the result.
     """
 
-    dtype: np.dtype[Any]
-    how: dict[str, Any]
-    asked: dict[str, Any]
-    sums: bool
+    dtype: DType
+    presum_kwargs: dict[str, Any]
+    matmul_kwargs: dict[str, Any]
+    presums_floats: bool
     shape: tuple[int, ...]
     strides: tuple[int, ...]
-    left: View
-    right: View
-    target: View
+    left: StackView
+    right: StackView
+    target: StackView
 
-    def new(self) -> Array:
-        """An array for the result."""
+    def allocate_result(self) -> Array:
+        """A new array for the result."""
         return np.ndarray(self.shape, self.dtype, strides=self.strides)
 
-    def follow(self, a: Array, b: Array, result: Array) -> bool:
-        """Do it; False if it must not be done so."""
-        with np.errstate(all="ignore"):  # as NumPy's
-            left, right = self.left.of(a, self.how), self.right.of(b, self.how)
+    def execute(self, a: Array, b: Array, result: Array) -> bool:
+        """Write the result; False if NumPy has to, because sums of the operands are not finite."""
+        with np.errstate(all="ignore"):  # NumPy's einsum does not warn
+            left = self.left.view(a, self.presum_kwargs)
+            right = self.right.view(b, self.presum_kwargs)
             # inf * (1 - 1) is not inf * 1 - inf * 1
-            if self.sums and not (np.isfinite(left).all() and np.isfinite(right).all()):
+            if self.presums_floats and not (np.isfinite(left).all() and np.isfinite(right).all()):
                 return False
-            target = self.target.of(result, self.how)
-            matmul(left, right, out=target, casting="unsafe", **self.asked)
+            target = self.target.view(result, self.presum_kwargs)
+            matmul(left, right, out=target, casting="unsafe", **self.matmul_kwargs)
         if target is not result and not np.may_share_memory(target, result):  # it is a copy
             view = result.transpose(self.target.axes)
             view[...] = target.reshape(view.shape)
         return True
 
 
-_recipes: dict[Any, Recipe | str] = {}
+_plans: dict[Any, ContractionPlan | str] = {}
 
 
-def recipe_for(
-    asked: Contraction,
+def find_plan(
+    contraction: Contraction,
     a: Array,
     b: Array,
     out: Any = None,
     dtype: Any = None,
     order: Any = "K",
     casting: Any = "safe",
-) -> Recipe | str:
-    """How to do a contraction, or why it is nothing for the engine."""
-    place = None if out is None else (type(out), getattr(out, "dtype", 0), np.shape(out))
-    strides = getattr(out, "strides", 0)
+) -> ContractionPlan | str:
+    """The cached or a new plan of a contraction; or the reason why NumPy has to do it."""
     operands = (a.dtype, a.shape, a.strides, b.dtype, b.shape, b.strides)
-    key = (asked, operands, place, strides, dtype, order, casting)
-    found = _recipes.get(key)
-    if found is None:
-        found = _make(asked, a, b, out, dtype, order, casting)
-        if len(_recipes) >= RECIPES:
-            _recipes.clear()
-        _recipes[key] = found
-    return found
+    result = None if out is None else (type(out), getattr(out, "dtype", 0), np.shape(out))
+    out_strides = getattr(out, "strides", 0)
+    key = (contraction, operands, result, out_strides, dtype, order, casting)
+    plan = _plans.get(key)
+    if plan is None:
+        plan = _make_plan(contraction, a, b, out, dtype, order, casting)
+        if len(_plans) >= MAX_CACHED_PLANS:
+            _plans.clear()
+        _plans[key] = plan
+    return plan
 
 
-RECIPES = 1024
-"""That are kept, of those found last."""
-
-
-def _make(
-    asked: Contraction, a: Array, b: Array, out: Any, dtype: Any, order: Any, casting: Any
-) -> Recipe | str:
-    own = engine_dtype(a.dtype, b.dtype)
-    dtype = own if dtype is None else np.dtype(dtype)
+def _make_plan(
+    contraction: Contraction, a: Array, b: Array, out: Any, dtype: Any, order: Any, casting: Any
+) -> ContractionPlan | str:
+    own_dtype = engine_dtype(a.dtype, b.dtype)
+    dtype = own_dtype if dtype is None else np.dtype(dtype)
     if dtype is None or dtype.isbuiltin != 1 or engine_dtype(dtype, dtype) is None:
         return NO_KERNELS
     if not all(np.can_cast(x.dtype, dtype, casting) for x in (a, b)):
         return f"an operand can't be cast to {dtype}"
-    left, right = asked.diagonal
-    summed = set(asked.left + asked.right) - set(left + right)
-    work = dtype
-    if summed and dtype == np.float16:  # it is rounded once, in the end
+    left, right = contraction.left_product, contraction.right_product
+    has_presums = set(contraction.left + contraction.right) != set(left + right)
+    sum_dtype = dtype
+    if has_presums and dtype == np.float16:  # float16 is rounded once, after the product
         if not all(np.can_cast(x.dtype, dtype) for x in (a, b)):
-            return "an operand is rounded to float16, and then summed up"
-        work = np.dtype(np.float32)
-    how = {"dtype": work, "casting": casting}
-    reduces = [
-        "" if term == kept else f"{term}->{kept}"
-        for term, kept in zip((asked.left, asked.right), asked.diagonal, strict=True)
-    ]
-    given = a, b
-    a, b = (
-        numpys["c_einsum"](reduce, x, **how) if reduce else x
-        for reduce, x in zip(reduces, given, strict=True)
-    )
-    lengths = dict(zip(right, b.shape, strict=True))
-    for label, length in zip(left, a.shape, strict=True):
-        other = lengths.get(label, length)
-        if length != other and not (label in asked.stack and 1 in (length, other)):
-            return "a label that is summed over has two lengths"
-        lengths[label] = other if length == 1 else length
-    shape = tuple(lengths[label] for label in asked.out)
+            return "an operand is rounded to float16 before it is summed"
+        sum_dtype = np.dtype(np.float32)
+    presum_kwargs = {"dtype": sum_dtype, "casting": casting}
+    presum_a = _presum_subscripts(contraction.left, left)
+    presum_b = _presum_subscripts(contraction.right, right)
+    x = numpy_c_einsum(presum_a, a, **presum_kwargs) if presum_a else a
+    y = numpy_c_einsum(presum_b, b, **presum_kwargs) if presum_b else b
+    lengths = _label_lengths(contraction, x, y)
+    if lengths is None:
+        return "a label has two lengths"
+    shape = tuple(lengths[label] for label in contraction.out)
     if out is None:
-        out = _new(asked, *given, dtype, order)
+        out = _allocate_like_numpy(contraction, a, b, dtype, order)
     elif type(out) is not np.ndarray or (out.dtype, out.shape) != (dtype, shape):
         return "its out has another dtype, shape or class"
+    if _has_strided_dots(contraction, x, y):
+        return "it is dot products of vectors that are not contiguous"
 
-    if asked.stack and not asked.rows and not asked.columns:
-        # dot products: NumPy goes through the operands in the order in which they lie
-        for term, x in ((left, a), (right, b)):
-            if min(abs(x.strides[term.index(label)]) for label in asked.depth) != x.itemsize:
-                return "it is dot products of vectors that lie across each other"
+    def stack_view(presum: str, array: Array, term: str, rows: str, columns: str) -> StackView:
+        axes = tuple(term.index(label) for label in contraction.batch + rows + columns)
+        batch_shape = (array.shape[axis] for axis in axes[: len(contraction.batch)])
+        matrix_shape = (prod(lengths[label] for label in group) for group in (rows, columns))
+        return StackView(presum, axes, (*batch_shape, *matrix_shape))
 
-    def by_steps(group: str, term: str, x: Array) -> str:
-        """The labels of a group, those with long steps in `x` first: next to each other they are
-        one dimension of a matrix, and most often without a copy."""
-        steps = dict(zip(term, x.strides, strict=True))
-        return "".join(sorted(group, key=lambda label: -abs(steps[label])))
-
-    def view(reduce: str, x: Array, term: str, *dimensions: str) -> View:
-        axes = tuple(term.index(label) for label in asked.stack + "".join(dimensions))
-        whole = (prod(lengths[label] for label in part) for part in dimensions)
-        return View(reduce, axes, (*(x.shape[axis] for axis in axes[: len(asked.stack)]), *whole))
-
-    rows = by_steps(asked.rows, asked.out, out)
-    columns = by_steps(asked.columns, asked.out, out)
-    depth = by_steps(asked.depth, left, a)
-    return Recipe(
+    # compared with None, a dtype counts as float64
+    has_own_dtype = own_dtype is not None and sum_dtype == own_dtype
+    matmul_kwargs = {} if has_own_dtype else {"dtype": sum_dtype}
+    rows = _sorted_by_stride(contraction.rows, contraction.out, out)
+    columns = _sorted_by_stride(contraction.columns, contraction.out, out)
+    depth = _sorted_by_stride(contraction.depth, left, x)
+    return ContractionPlan(
         dtype,
-        how,
-        {} if own is not None and work == own else {"dtype": work},
-        bool(summed) and dtype.kind in "fc",
-        shape,
-        out.strides,
-        view(reduces[0], a, left, rows, depth),
-        view(reduces[1], b, right, depth, columns),
-        view("", out, asked.out, rows, columns),
+        presum_kwargs,
+        matmul_kwargs=matmul_kwargs,
+        presums_floats=has_presums and dtype.kind in "fc",
+        shape=shape,
+        strides=out.strides,
+        left=stack_view(presum_a, x, left, rows, depth),
+        right=stack_view(presum_b, y, right, depth, columns),
+        target=stack_view("", out, contraction.out, rows, columns),
     )
 
 
-def _new(asked: Contraction, a: Array, b: Array, dtype: Any, order: Any) -> Array:
+def _presum_subscripts(term: str, product_term: str) -> str:
+    return "" if term == product_term else f"{term}->{product_term}"
+
+
+def _label_lengths(contraction: Contraction, x: Array, y: Array) -> dict[str, int] | None:
+    """The length of each label; None if two differ and cannot be broadcast."""
+    lengths = dict(zip(contraction.right_product, y.shape, strict=True))
+    for label, length in zip(contraction.left_product, x.shape, strict=True):
+        other = lengths.get(label, length)
+        if length != other and not (label in contraction.batch and 1 in (length, other)):
+            return None
+        lengths[label] = other if length == 1 else length
+    return lengths
+
+
+def _has_strided_dots(contraction: Contraction, x: Array, y: Array) -> bool:
+    """Whether it is a stack of dot products of vectors that are not contiguous.
+
+    NumPy's iterator follows the memory order of the operands, which is faster then.
+    """
+    if not contraction.batch or contraction.rows or contraction.columns:
+        return False
+    return any(
+        min(abs(array.strides[term.index(label)]) for label in contraction.depth) != array.itemsize
+        for term, array in ((contraction.left_product, x), (contraction.right_product, y))
+    )
+
+
+def _sorted_by_stride(labels: str, term: str, array: Array) -> str:
+    """Labels with the longest stride in `array` first.
+
+    In that order they can most often be merged to one dimension of a matrix without a copy.
+    """
+    strides = dict(zip(term, array.strides, strict=True))
+    return "".join(sorted(labels, key=lambda label: -abs(strides[label])))
+
+
+def _allocate_like_numpy(
+    contraction: Contraction, a: Array, b: Array, dtype: Any, order: Any
+) -> Array:
     """An array for the result, its axes ordered as NumPy's iterator orders them."""
-    terms = ["".join(dict.fromkeys(term)) for term in (asked.left, asked.right)]
+    terms = ["".join(dict.fromkeys(term)) for term in (contraction.left, contraction.right)]
     a, b = (
-        x if term == once else numpys["c_einsum"](f"{term}->{once}", x)  # a view
-        for term, once, x in zip((asked.left, asked.right), terms, (a, b), strict=True)
+        x if term == once else numpy_c_einsum(f"{term}->{once}", x)  # a view
+        for term, once, x in zip((contraction.left, contraction.right), terms, (a, b), strict=True)
     )
-    labels = asked.out + "".join(sorted(set("".join(terms)) - set(asked.out)))
-    axes = [[term.find(label) for label in labels] for term in (*terms, asked.out)]
+    labels = contraction.out + "".join(sorted(set("".join(terms)) - set(contraction.out)))
+    axes = [[term.find(label) for label in labels] for term in (*terms, contraction.out)]
     iterator = np.nditer(
         (a, b, None),
         flags=["external_loop", "buffered", "delay_bufalloc", "reduce_ok", "zerosize_ok"],
@@ -342,26 +392,26 @@ def _new(asked: Contraction, a: Array, b: Array, dtype: Any, order: Any) -> Arra
     return result
 
 
-_einsum = rebuilt(np.einsum, "bmm_einsum", c_einsum=c_einsum, tensordot=tensordot)
+_einsum = rebind_products(np.einsum, "bmm_einsum", c_einsum=c_einsum, tensordot=tensordot)
 
 
-@like(np.einsum)
+@overridable_as(np.einsum)
 def einsum(*operands: Any, out: Any = None, optimize: Any = False, **kwargs: Any) -> Any:
-    """Sums of products in Einstein's notation: `numpy.einsum`, on generated kernels.
+    """Einstein summation: `numpy.einsum`, on generated kernels.
 
-    Parameters, result and errors are those of `numpy.einsum`. Contractions of two operands of
-    dtypes that `matmul` does, which sum over a common label, run on nkblas as stacks of products.
-    NumPy does the others; among them are all of more than two operands, unless `optimize` says to
-    contract them two at a time.
+    Parameters, result and errors are those of `numpy.einsum`. Contractions of two operands that
+    sum over a common label, of dtypes that `matmul` runs on nkblas, run as stacks of matrix
+    products. NumPy does all others, among them those of more than two operands, unless `optimize`
+    contracts two at a time.
 
     Parameters
     ----------
     *operands : str and array_like
-        The subscripts, such as ``"ij,jk->ik"``, and as many arrays; or each array with the list
+        The subscripts, such as ``"ij,jk->ik"``, and the arrays; or each array followed by the list
         of its labels.
     out : ndarray, optional
-        Where the result goes.
-    optimize : {False, True, "greedy", "optimal"} or list
+        Array to write the result to.
+    optimize : {False, True, "greedy", "optimal"} or list, optional
         As for `numpy.einsum`: the order in which pairs are contracted.
     **kwargs
         `dtype`, `order`, `casting`.
@@ -374,6 +424,10 @@ def einsum(*operands: Any, out: Any = None, optimize: Any = False, **kwargs: Any
     ------
     ValueError
         The subscripts do not fit the arrays.
+
+    See Also
+    --------
+    tensordot, matmul
 
     Examples
     --------

@@ -1,21 +1,21 @@
-"""`gemm`: a matrix product that is scaled and added, ``C = alpha * op(A) @ op(B) + beta * C``.
+"""`gemm`: a scaled matrix product, ``C = alpha * op(A) @ op(B) + beta * C``, with an epilogue.
 
-With what makes it a layer of a neural network: a bias, an activation, a residual.
+The epilogue (bias, activation, residual) makes it a layer of a neural network.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from nkblas import _numpy_ext
 from nkblas.base.dtypes import FLOAT8, product
 
-from .fused import NO_EPILOGUE, Fused, accumulator_dtype, fused
-from .gufuncs import fast_path, matmul, register_user_dtypes
-from .operands import apart, is_plain, plain, result
+from .epilogue_args import to_epilogue_args
+from .gemm_call import GemmCall
+from .gufuncs import fast_path, register_user_dtypes
+from .operands import Array, DType, Output, apply_trans, as_native_aligned, check_out
 from .packed import PackedMatrix
-from .quantized import scaled_product
+from .quantized import quantized_result_dtype, to_quantized_epilogue_args
 
 
 @fast_path
@@ -33,67 +33,90 @@ def gemm(
     residual: Any = None,
     scale: Any = None,
     zero_point: int = 0,
-    out: np.ndarray | None = None,
+    out: Array | None = None,
     out_dtype: Any = None,
-) -> np.ndarray:
-    """Scale a matrix product and add it: ``alpha * op(a) @ op(b) + beta * c``, in one pass.
+) -> Array:
+    """Scaled matrix product with an epilogue: ``alpha * op(a) @ op(b) + beta * c``, in one pass.
 
-    In the same pass, it can become a layer: ``activation(... + bias) + residual``. All types of
-    numbers run on nkblas but for longdouble and clongdouble. Overflow and invalid operations raise
-    no warnings.
+    With an epilogue it is ``activation(alpha * op(a) @ op(b) + beta * c + bias) + residual``, also
+    in one pass. All numeric dtypes run on nkblas except longdouble and clongdouble. Overflow and
+    invalid operations raise no warnings.
 
     Parameters
     ----------
     a, b : array_like
-        Matrices: ``op(a)`` has shape ``(m, k)``, ``op(b)`` has shape ``(k, n)``. No memory layout
-        of them costs a copy. `b` may be a `PackedMatrix`, with ``op`` nothing.
+        Matrices: ``op(a)`` has shape ``(m, k)``, ``op(b)`` has shape ``(k, n)``. Neither a memory
+        order nor strides require a copy. `b` can be a `PackedMatrix` if `trans_b` is False.
     c : array_like, optional
-        Shape ``(m, n)``. It is not changed, unless it is `out` too. With ``beta=0`` it is not read.
-    alpha, beta : scalar
+        Shape ``(m, n)``. It is not modified unless it is also `out`. With ``beta=0`` it is not
+        read.
+    alpha, beta : scalar, optional
         With ``alpha=0``, `a` and `b` are not read.
-    trans_a, trans_b : {False, True, 2}
-        What ``op`` is: nothing, the transpose, the conjugate transpose.
+    trans_a, trans_b : {False, True, 2}, optional
+        The operation ``op``:
+
+        - False (or 0): none, ``op(x) = x``
+        - True (or 1): transpose, ``op(x) = x.T``
+        - 2: conjugate transpose, ``op(x) = x.conj().T``
     bias : array_like, optional
-        Shape ``(n,)``, a number for each column, or ``(m, 1)``, for each row; or one for all. It is
-        added to the sums in their own precision.
+        Shape ``(n,)`` for a number per column, ``(m, 1)`` for a number per row, or a scalar. It is
+        added to the sums in the precision of the accumulators.
     activation : str or tuple, optional
-        "relu", "gelu" (with erf), "gelu_tanh" (its approximation), "silu", "sigmoid", "tanh", or
-        ``("clip", low, high)``. Floats are rounded to the result's dtype after it; integers have
-        "relu" and "clip".
+        One of
+
+        - "relu": ``max(x, 0)``
+        - "gelu": ``x * (1 + erf(x / sqrt(2))) / 2``
+        - "gelu_tanh": the approximation of "gelu" with tanh
+        - "silu": ``x * sigmoid(x)``
+        - "sigmoid", "tanh"
+        - ``("clip", low, high)``: ``min(max(x, low), high)``
+
+        Floats are rounded to the result's dtype after the activation. Integers have only "relu" and
+        "clip".
     residual : array_like, optional
-        Shape ``(m, n)``. It is added in the end.
+        Shape ``(m, n)``. It is added last.
     scale : array_like, optional
-        A number, or ``(n,)``, one for each column, of floats: for 8-bit integers, whose exact sums
-        it makes float32 of, before `bias` and all that follows. The result is float32, or with
-        `out_dtype` int8 or uint8: rounded to the nearest (to even in a tie), `zero_point` added,
-        and saturated. Neither `c` nor `alpha` go with it. A packed `b` is one for int32.
+        Makes the product a quantized one: a float, or shape ``(n,)`` for a float per column. The
+        operands are 8-bit integers; their exact sums are multiplied by `scale` in float32 before
+        `bias` and the rest of the epilogue. The result is float32, or int8 or uint8 if `out_dtype`
+        says so: rounded to the nearest integer (ties to even), `zero_point` added, and saturated.
+        `c`, `alpha` and `beta` cannot be combined with it, and a packed `b` must be packed for
+        int32.
     zero_point : int, optional
-        What stands for 0 in a result of 8 bits.
+        The integer that represents 0 in a quantized result of 8 bits.
     out : ndarray, optional
-        Where the result goes: shape ``(m, n)`` and the dtype of the result. It may overlap the
-        other arguments.
+        Array to write the result to: shape ``(m, n)`` and the dtype of the result. It may overlap
+        the other arguments.
     out_dtype : dtype, optional
-        The result's dtype. The product is made with it: of 8-bit integers and int32 it is exact,
-        of float16 or bfloat16 and float32 it is not rounded in between, and the operands are not
-        copied for that.
+        The result's dtype. The product is computed in it: 8-bit integers with int32 give exact
+        sums, float16 or bfloat16 with float32 sums that are not rounded to 16 bits; the operands
+        are not copied for that.
 
     Returns
     -------
     ndarray
-        Shape ``(m, n)``; of the dtype that `a`, `b` and `c` promote to, where `alpha` and `beta`
-        are Python's own numbers, or `out_dtype`. It is `out` if that is given. Each element is
-        within ``(k + 2) * eps * (abs(alpha) * abs(op(a)) @ abs(op(b)) + abs(beta * c))`` of the
-        exact one (twice that for complex types; float16 and bfloat16 are summed up in float32, and
+        Shape ``(m, n)``; `out` if that is given. Its dtype is `out_dtype`, else the one that `a`,
+        `b` and `c` promote to with `alpha` and `beta` as Python scalars. Each element is within
+        ``(k + 2) * eps * (abs(alpha) * abs(op(a)) @ abs(op(b)) + abs(beta * c))`` of the exact
+        result (twice that for complex dtypes; float16 and bfloat16 are accumulated in float32 and
         rounded once).
 
     Raises
     ------
     ValueError
-        A shape does not fit, `out` has another dtype, there is no `c` for a `beta`, or no such
-        activation.
+        A shape does not fit, `out` has another dtype, `beta` is not 0 and `c` is missing, or there
+        is no such activation.
     TypeError
-        What `a` and `b` promote to can't be cast to `out_dtype` (``casting="same_kind"``), nor
-        `bias` or `residual` to the result's; or the activation is none for it.
+        The dtype of the product cannot be cast to `out_dtype`, or `bias` or `residual` cannot be
+        cast to the result's dtype (``casting="same_kind"``), or the activation is not defined for
+        it.
+
+    See Also
+    --------
+    matmul : the product alone, of stacks of matrices too.
+    pack : packs a `b` that is multiplied many times.
+    brgemm : the sum of many products.
+    blas : the same product with the arguments of `scipy.linalg.blas`.
 
     Examples
     --------
@@ -108,124 +131,116 @@ def gemm(
     array([[ 0., 11.],
            [ 7., 23.]])
     """
-    if isinstance(b, PackedMatrix) and _trans("trans_b", trans_b):
+    if isinstance(b, PackedMatrix) and _check_trans("trans_b", trans_b):
         raise ValueError(f"trans_b: got {trans_b} and a packed matrix, expected pack(b.T)")
-    if scale is not None:
-        if c is not None or alpha != 1 or beta != 0:
-            raise TypeError("scale: got c, alpha or beta with it, expected none of them")
-        left = turned(_matrix("a", a), _trans("trans_a", trans_a))[0]
-        right: Any = b
-        if not isinstance(b, PackedMatrix):
-            right = turned(_matrix("b", b), _trans("trans_b", trans_b))[0]
-        _fit(left, right)
-        how = scale, zero_point, bias, activation, residual
-        return scaled_product(left, right, *how, out, out_dtype)
-    if zero_point != 0:
+    if scale is not None and (c is not None or alpha != 1 or beta != 0):
+        raise TypeError("scale: got c, alpha or beta with it, expected none of them")
+    if scale is None and zero_point != 0:
         raise TypeError(f"zero_point: got {zero_point} and no scale, expected a scale")
-    alpha, beta = _number("alpha", alpha), _number("beta", beta)
-    arrays: dict[str, Any] = {"a": _matrix("a", a)}
-    arrays["b"] = b if isinstance(b, PackedMatrix) else _matrix("b", b)
-    if c is not None:
-        arrays["c"] = _matrix("c", c)
+    alpha, beta = _to_number("alpha", alpha), _to_number("beta", beta)
+    a, b = _to_matrix("a", a), b if isinstance(b, PackedMatrix) else _to_matrix("b", b)
+    c = None if c is None else _to_matrix("c", c)
     register_user_dtypes()
-    if isinstance(b, PackedMatrix):
-        dtype = work = _dtype_of_packed(b, arrays, (alpha, beta), out_dtype)
-        left, conj_a = turned(plain(arrays["a"], b.a_dtype), _trans("trans_a", trans_a))
-        right, conj_b = b, False
+    if scale is None:
+        dtypes = _dtypes(a, b, c, (alpha, beta), out_dtype)
     else:
-        dtype = _promoted([x.dtype for x in arrays.values()], (alpha, beta))
-        if out_dtype is not None:
-            dtype = _out_dtype(out_dtype, dtype)
-        type_a, type_b, work = _types(arrays["a"], arrays["b"], dtype)
-        left, conj_a = turned(plain(arrays["a"], type_a), _trans("trans_a", trans_a))
-        right, conj_b = turned(plain(arrays["b"], type_b), _trans("trans_b", trans_b))
-    _fit(left, right)
-    shape = left.shape[0], right.shape[1]
-    if c is None and beta != 0:
-        raise ValueError(f"beta: got {beta} and no c, expected c of shape {shape}")
-    if c is not None and arrays["c"].shape != shape:
-        raise ValueError(f"c: got shape {arrays['c'].shape}, expected {shape}")
-    out = result(out, shape, dtype)
-    more = fused(bias, activation, residual, shape, dtype)
-    left = apart(left, out)
-    right = right if isinstance(right, PackedMatrix) else apart(right, out)
-    place = np.asarray(out)  # whatever a subclass makes of its elements
-    in_place = is_plain(place, work)
-    if more.residual is not None:  # which lies in rows
-        more = more._replace(residual=apart(more.residual, out))
-        in_place = in_place and place.flags.c_contiguous
-    target = place if in_place else np.empty(shape, work)
-    if beta != 0 and target is not c:
-        target[...] = arrays["c"]
-    multiply(
-        alpha, left, right, beta, target, conj_a, conj_b, more if work == dtype else NO_EPILOGUE
-    )
-    if work != dtype:
-        more.apply(target)
-    if target is not place:
-        with np.errstate(all="ignore"):
-            np.copyto(place, target, casting="unsafe")
-    return out
+        dtypes = _quantized_dtypes(a, b, out, out_dtype)
+    a, conj_a = apply_trans(as_native_aligned(a, dtypes.a), _check_trans("trans_a", trans_a))
+    conj_b = False
+    if not isinstance(b, PackedMatrix):
+        b, conj_b = apply_trans(as_native_aligned(b, dtypes.b), _check_trans("trans_b", trans_b))
+    shape = _result_shape(a, b, c, beta)
+    result = check_out(out, shape, dtypes.result)
+    epilogue_arguments = bias, activation, residual, shape, dtypes.result.newbyteorder("=")
+    if scale is None:
+        epilogue = to_epilogue_args(*epilogue_arguments)
+    else:
+        epilogue = to_quantized_epilogue_args(scale, zero_point, *epilogue_arguments)
+    # the engine adds a residual and scales columns only in a C in row-major order
+    row_major = scale is not None or epilogue.residual is not None
+    output = Output.prepare(result, dtypes.c, row_major=row_major)
+    call = GemmCall(a, b, output.target, alpha, beta, conj_a, conj_b, epilogue)
+    if out is not None:
+        call = call.without_overlap()
+    if beta != 0 and output.target is not c:
+        output.target[...] = c
+    call.execute()
+    return output.finish()
 
 
-def _matrix(name: str, value: Any) -> np.ndarray:
-    array = np.asarray(value)
-    if array.ndim != 2:
-        raise ValueError(f"{name}: got shape {array.shape}, expected a matrix")
-    return array
+class DTypes(NamedTuple):
+    """The dtypes of one product.
 
-
-def _fit(left: Any, right: Any) -> None:
-    if left.shape[1] != right.shape[0]:
-        raise ValueError(
-            f"b: got op(b) of shape {right.shape}, expected ({left.shape[1]}, n) "
-            f"to multiply op(a) of shape {left.shape}"
-        )
-
-
-def _types(
-    a: np.ndarray, b: np.ndarray, dtype: np.dtype[Any]
-) -> tuple[np.dtype[Any], np.dtype[Any], np.dtype[Any]]:
-    """The types of both operands, and of what their product is made in, for a result of `dtype`.
-
-    Where there are kernels for the operands as they are, these are left so. Integers wrap, and may
-    do so before they are multiplied.
+    Attributes
+    ----------
+    a, b : dtype
+        The operands are converted to these dtypes.
+    c : dtype
+        The dtype of C in the kernels.
+    result : dtype
+        The dtype of the array to return, which C is cast to.
     """
-    common = dtype if dtype.kind in "iu" else np.result_type(a, b, dtype)
-    as_they_are = np.result_type(a), np.result_type(b)  # in native byte order
-    for work in (dtype, np.dtype(np.float32)):  # which is what types without kernels fit
-        for types in (as_they_are, (common, common)):
-            if product(*(x.name for x in (*types, work))):
-                return *types, work
+
+    a: DType
+    b: DType
+    c: DType
+    result: DType
+
+
+def _dtypes(
+    a: Array, b: "Array | PackedMatrix", c: Array | None, factors: tuple[Any, Any], out_dtype: Any
+) -> DTypes:
+    """The dtypes of a product that is not quantized; `factors` are alpha and beta."""
+    added = [] if c is None else [c.dtype]
+    if isinstance(b, PackedMatrix):
+        if not np.can_cast(a.dtype, b.a_dtype):
+            raise TypeError(f"a: got {a.dtype}, expected {b.a_dtype}, which b was packed for")
+        result = _promote([b.result_dtype, *added], factors)
+        if out_dtype is not None:
+            result = _to_out_dtype(out_dtype, b.result_dtype)
+        if result != b.result_dtype:
+            raise TypeError(
+                f"out_dtype: got {result}, expected {b.result_dtype}, as b was packed for"
+            )
+        return DTypes(b.a_dtype, b.dtype, result, result)
+    result = _promote([a.dtype, b.dtype, *added], factors)
+    if out_dtype is not None:
+        result = _to_out_dtype(out_dtype, result)
+    return DTypes(*_kernel_dtypes(a, b, result.newbyteorder("=")), result)
+
+
+def _kernel_dtypes(a: Array, b: Array, result: DType) -> tuple[DType, DType, DType]:
+    """The dtypes of A, B and C that have kernels, for a result that C is cast to.
+
+    The operands keep their own dtypes if there are kernels for those. Integers wrap, so they may
+    be converted to the result's dtype before they are multiplied.
+    """
+    common = result if result.kind in "iu" else np.result_type(a, b, result)
+    own = np.result_type(a), np.result_type(b)  # in native byte order
+    for c in (result, np.dtype(np.float32)):  # float32 holds all values of dtypes without kernels
+        for operands in (own, (common, common)):
+            if product(*(dtype.name for dtype in (*operands, c))):
+                return *operands, c
     return common, common, common
 
 
-def _promoted(dtypes: Sequence[np.dtype[Any]], factors: tuple[Any, ...]) -> np.dtype[Any]:
-    """The dtype of what arrays are scaled to by Python's own numbers."""
+def _quantized_dtypes(a: Array, b: "Array | PackedMatrix", out: Any, out_dtype: Any) -> DTypes:
+    result = quantized_result_dtype(a, b, out, out_dtype)
+    return DTypes(a.dtype, b.dtype, result, result)
+
+
+def _promote(dtypes: Sequence[DType], factors: tuple[Any, ...]) -> DType:
+    """The dtype of arrays of these dtypes, scaled by Python's own numbers."""
     dtype = np.result_type(*dtypes)
-    if dtype.name in ("bfloat16", *FLOAT8):  # `ml_dtypes` would make float64 of it
+    if dtype.name in ("bfloat16", *FLOAT8):  # `ml_dtypes` promotes them and a float to float64
         factors = tuple(x for x in factors if isinstance(x, complex))
     return np.result_type(dtype, *factors)
 
 
-def _dtype_of_packed(
-    b: PackedMatrix, arrays: dict[str, Any], factors: tuple[Any, Any], out_dtype: Any
-) -> np.dtype[Any]:
-    """The dtype of a product with a packed matrix: there is one that can be had."""
-    a, added = arrays["a"].dtype, (arrays[name].dtype for name in arrays if name == "c")
-    if not np.can_cast(a, b.a_dtype):
-        raise TypeError(f"a: got {a}, expected {b.a_dtype}, which b was packed for")
-    dtype = _promoted([b.result_dtype, *added], factors)
-    if out_dtype is not None:
-        dtype = _out_dtype(out_dtype, b.result_dtype)
-    if dtype != b.result_dtype:
-        raise TypeError(f"out_dtype: got {dtype}, expected {b.result_dtype}, as b was packed for")
-    return dtype
-
-
-def _out_dtype(value: Any, natural: np.dtype[Any]) -> np.dtype[Any]:
+def _to_out_dtype(value: Any, natural: DType) -> DType:
+    """The dtype that `out_dtype` names, if a product of dtype `natural` can be cast to it."""
     try:
-        dtype: np.dtype[Any] = np.dtype(value)
+        dtype: DType = np.dtype(value)
     except TypeError:
         raise TypeError(f"out_dtype: got {value!r}, expected a dtype") from None
     if not np.can_cast(natural, dtype, "same_kind"):
@@ -236,8 +251,15 @@ def _out_dtype(value: Any, natural: np.dtype[Any]) -> np.dtype[Any]:
     return dtype
 
 
-def _number(name: str, value: Any) -> Any:
-    """A scalar as Python's own number, which leaves the dtypes of arrays as they are."""
+def _to_matrix(name: str, value: Any) -> Array:
+    array = np.asarray(value)
+    if array.ndim != 2:
+        raise ValueError(f"{name}: got shape {array.shape}, expected a matrix")
+    return array
+
+
+def _to_number(name: str, value: Any) -> Any:
+    """A scalar as Python's own number, which does not take part in type promotion."""
     try:
         number = value.item() if hasattr(value, "item") else value
         number + 0
@@ -246,69 +268,24 @@ def _number(name: str, value: Any) -> Any:
     return number
 
 
-def _trans(name: str, value: Any) -> int:
+def _check_trans(name: str, value: Any) -> int:
     if value not in (0, 1, 2):
         raise ValueError(f"{name}: got {value!r}, expected False, True or 2")
     return int(value)
 
 
-def turned(array: np.ndarray, trans: int) -> tuple[np.ndarray, bool]:
-    """``op(array)``, but for the conjugate; and whether it is that."""
-    return array.T if trans else array, trans == 2 and array.dtype.kind == "c"
-
-
-def multiply(
-    alpha: Any,
-    a: np.ndarray,
-    b: np.ndarray | PackedMatrix,
-    beta: Any,
-    c: np.ndarray,
-    conj_a: bool = False,
-    conj_b: bool = False,
-    more: Fused = NO_EPILOGUE,
-) -> None:
-    """``c = alpha * a @ b + beta * c``, and `more`, where nothing is left to check.
-
-    Shapes fit, there are kernels for the dtypes, or all are the same; all is aligned and in the
-    machine's byte order, and `c` overlaps neither `a` nor `b`. Of complex matrices, it may be the
-    conjugate that is multiplied.
-    """
-    some = alpha != 0 and c.size > 0 and a.shape[1] > 0
-    # kernels scale by floats: what they do with integers is to add
-    scales = c.dtype.kind not in "iub" or (alpha == 1 and beta in (0, 1))
-    turn, sign = -1 if conj_a != conj_b else 1, -1 if conj_b else 1
-    at_once = not more.epilogue.is_fused or more.in_kernels(c.dtype)
-    arguments = more.arguments if at_once and more is not NO_EPILOGUE else ()
-    if some and scales and _numpy_ext.gemm(alpha, a, b, beta, c, turn, sign, *arguments):
-        if not at_once:
-            more.apply(c)
-        return
-    with np.errstate(all="ignore"):
-        sums = c.astype(
-            accumulator_dtype(c.dtype), copy=False
-        )  # what is narrow is rounded once, in the end
-        if some:
-            left, right = a.conj() if conj_a else a, b
-            if isinstance(b, PackedMatrix):
-                right = b if sums is c else b.unpack()
-            elif conj_b:
-                right = b.conj()
-            product = matmul(left, right, dtype=sums.dtype, casting="unsafe")
-            scaled = 0 if beta == 0 else sums if beta == 1 else beta * sums
-            sums[...] = (product if alpha == 1 else alpha * product) + scaled
-        else:
-            _scale(sums, beta)
-        more.apply(sums)
-        if sums is not c:
-            c[...] = sums
-
-
-def _scale(x: np.ndarray, factor: Any) -> None:
-    """``x *= factor``; 0 clears, and a real factor leaves infinities alone."""
-    if factor == 0:
-        x[...] = 0
-    elif x.dtype.kind == "c" and factor.imag == 0:
-        _scale(x.real, factor.real)
-        _scale(x.imag, factor.real)
-    elif factor != 1:
-        x *= factor
+def _result_shape(
+    a: Array, b: "Array | PackedMatrix", c: Array | None, beta: Any
+) -> tuple[int, int]:
+    """The shape of ``a @ b``, if the operands and `c` fit."""
+    if a.shape[1] != b.shape[0]:
+        raise ValueError(
+            f"b: got op(b) of shape {b.shape}, expected ({a.shape[1]}, n) "
+            f"to multiply op(a) of shape {a.shape}"
+        )
+    shape = a.shape[0], b.shape[1]
+    if c is None and beta != 0:
+        raise ValueError(f"beta: got {beta} and no c, expected c of shape {shape}")
+    if c is not None and c.shape != shape:
+        raise ValueError(f"c: got shape {c.shape}, expected {shape}")
+    return shape

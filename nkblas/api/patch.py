@@ -1,9 +1,10 @@
-"""`patch`: nkblas under NumPy itself.
+"""`patch`: replace NumPy's products by nkblas's, in NumPy itself.
 
-Two doors lead to NumPy's products. Its gufuncs (`matmul` and the operator ``@``, `vecdot`,
-`matvec`, `vecmat`) get other loops. Its functions `dot`, `inner`, `vdot` and `einsum` stay the
-objects that they are, in whatever module and under whatever name they were imported, and get
-another implementation. All others in NumPy (`tensordot`, `linalg.multi_dot`, `cov`, …) call these.
+NumPy's products are replaced in two ways. Its gufuncs (`matmul` and the operator ``@``, `vecdot`,
+`matvec`, `vecmat`) get other loops. Its functions `dot`, `inner`, `vdot` and `einsum` stay the same
+objects, in all modules and under all names that they were imported to, and get another
+implementation. All other functions of NumPy (`tensordot`, `linalg.multi_dot`, `cov`, ...) call
+these.
 """
 
 import contextlib
@@ -17,56 +18,57 @@ import numpy as np
 from nkblas import _numpy_ext
 from nkblas.system.log import log
 
-from . import einsum as _einsum  # noqa: F401 (it is one of the replacements)
-from . import products
+from . import einsum as _einsum  # noqa: F401 (it registers its implementation)
+from .products import implementation, patch_implementations
 
-_lock = threading.RLock()  # a signal handler may patch, too
-_patched = False  # by `patch`
-_blocks = 0  # of `patched`, in all threads
+_lock = threading.RLock()  # reentrant: a signal handler may patch, too
+_is_patched = False  # by `patch`
+_open_contexts = 0  # of `patched`, in all threads
+
+_functions: dict[str, Any] = {name: getattr(np, name) for name in patch_implementations}
+_original_implementations: dict[str, Callable[..., Any]] = {}
+"""By function, while it is replaced."""
 
 
-_functions: dict[str, Any] = {name: getattr(np, name) for name in products.replacements}
-_before: dict[str, Callable[..., Any]] = {}  # the implementations that they had; empty: they have
-
-
-def _update(patched: bool | None = None, blocks: int = 0) -> None:
-    global _patched, _blocks
+def _update(is_patched: bool | None = None, contexts: int = 0) -> None:
+    """Note a call of `patch` or `unpatch`, or contexts opened or closed, and patch accordingly."""
+    global _is_patched, _open_contexts
     with _lock:
-        _patched = _patched if patched is None else patched
-        _blocks += blocks
-        on = _patched or _blocks > 0
+        _is_patched = _is_patched if is_patched is None else is_patched
+        _open_contexts += contexts
+        on = _is_patched or _open_contexts > 0
         _numpy_ext.set_patched(on)
         for name, function in _functions.items():
-            if on and name not in _before:
-                had = products.implementation(function)
+            if on and name not in _original_implementations:
+                original = implementation(function)
                 try:
-                    _numpy_ext.replace_implementation(function, products.replacements[name])
-                except RuntimeError as why:  # of a NumPy to come: all others are patched
-                    log("warning", f"numpy.{name} stays as it is: {why}", once=True)
+                    _numpy_ext.replace_implementation(function, patch_implementations[name])
+                except RuntimeError as error:  # a later NumPy: all other functions are patched
+                    log("warning", f"numpy.{name} is not patched: {error}", once=True)
                     continue
-                _before[name] = had
-            elif not on and name in _before:
-                _numpy_ext.replace_implementation(function, _before.pop(name))
+                _original_implementations[name] = original
+            elif not on and name in _original_implementations:
+                _numpy_ext.replace_implementation(function, _original_implementations.pop(name))
 
 
-def _forget_lock() -> None:
-    """After a fork, in the child: another thread may have held it."""
+def _replace_lock() -> None:
+    """In the child of a fork: another thread of the parent may have held the lock."""
     global _lock
     _lock = threading.RLock()
 
 
-os.register_at_fork(after_in_child=_forget_lock)
+os.register_at_fork(after_in_child=_replace_lock)
 
 
 def patch() -> None:
-    """Put nkblas under NumPy: from now on NumPy's products run on it, in all threads.
+    """Replace NumPy's products by nkblas's, in all threads, until `unpatch`.
 
     These are ``@``, `numpy.matmul`, `vecdot`, `matvec`, `vecmat`, `dot`, `inner`, `vdot`, `einsum`,
-    and what is made of them: `tensordot`, `linalg.multi_dot`, `linalg.matrix_power`, `cov`, …,
-    also where they were imported by name before. Out of reach are the method `ndarray.dot` and
-    those of `numpy.linalg`'s functions that call LAPACK.
+    and the functions that call them: `tensordot`, `linalg.multi_dot`, `linalg.matrix_power`, `cov`,
+    ..., also under names that were imported earlier. The method `ndarray.dot`, and functions of
+    `numpy.linalg` that call LAPACK, cannot be replaced.
 
-    Called again it changes nothing.
+    Further calls have no effect.
 
     See Also
     --------
@@ -83,27 +85,36 @@ def patch() -> None:
     1
     >>> nkblas.unpatch()
     """
-    _update(patched=True)
+    _update(is_patched=True)
 
 
 def unpatch() -> None:
-    """Take back `patch`: NumPy is what it was, unless a block of `patched` is still open.
+    """Undo `patch`: NumPy's own products are back, unless a context of `patched` is still open.
 
-    Without a `patch` before it changes nothing.
+    Without a preceding `patch` it has no effect.
+
+    See Also
+    --------
+    patch, patched
     """
-    _update(patched=False)
+    _update(is_patched=False)
 
 
 @contextlib.contextmanager
 def patched() -> Iterator[None]:
-    """NumPy on nkblas (see `patch`) for the length of a block.
+    """Context manager: NumPy's products are nkblas's inside (see `patch`).
 
-    Blocks may be nested, and open in several threads at a time: the last one that ends leaves
-    NumPy as it was. All threads are affected, not only the one that opens it.
+    Contexts can be nested, and open in several threads at the same time: when the last one ends,
+    NumPy's own products are back. The patch affects all threads, not only the one that opens the
+    context.
 
     Returns
     -------
     context manager
+
+    See Also
+    --------
+    patch, unpatch
 
     Examples
     --------
@@ -112,8 +123,8 @@ def patched() -> Iterator[None]:
     ...     np.dot([1.0, 2.0], [3.0, 4.0])
     np.float64(11.0)
     """
-    _update(blocks=1)
+    _update(contexts=1)
     try:
         yield
     finally:
-        _update(blocks=-1)
+        _update(contexts=-1)

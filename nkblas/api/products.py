@@ -1,7 +1,7 @@
-"""NumPy's functions of products, `dot` and its kin, on the engine.
+"""NumPy's functions of products (`dot`, `inner`, `vdot`, `tensordot`, ...) on the engine.
 
-What the engine does not do (other dtypes, scalars, mistakes) is handed to NumPy's own
-implementations, which also have the words for the mistakes.
+Calls that the engine cannot do (other dtypes, scalars, wrong arguments) go to NumPy's own
+implementations, which also raise the errors.
 """
 
 import functools
@@ -17,67 +17,75 @@ from nkblas.base.dtypes import product as product_of
 from nkblas.system.log import log
 
 from .gufuncs import dot_gufunc, fast_path, matmul, mixed_matmul, register_user_dtypes, vecdot
+from .operands import Array, DType
 
-Array = np.ndarray[Any, Any]
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def implementation(function: Any) -> Callable[..., Any]:
-    """What one of NumPy's functions calls once no argument has overridden it."""
-    return function._implementation
+    """What a NumPy function calls if no argument overrides it (``__array_function__``)."""
+    found: Callable[..., Any] = function._implementation
+    return found
 
 
-numpys = {name: implementation(getattr(np, name)) for name in ("dot", "inner", "vdot", "einsum")}
-"""NumPy's implementations of those that `nkblas.patch` replaces."""
+numpy_implementations = {
+    name: implementation(getattr(np, name)) for name in ("dot", "inner", "vdot", "einsum")
+}
+"""NumPy's own implementations of the functions that `nkblas.patch` replaces."""
 
-replacements: dict[str, Callable[..., Any]] = {}
-"""What it puts in their place."""
-
-
-def overrides(x: object) -> bool:
-    """Whether `x` brings its own versions of NumPy's functions (``__array_function__``)."""
-    usual = np.ndarray.__array_function__
-    return getattr(type(x), "__array_function__", usual) is not usual
+patch_implementations: dict[str, Callable[..., Any]] = {}
+"""The implementations that `nkblas.patch` replaces them with."""
 
 
-def like(numpy: Callable[..., Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Make the public function of one that does what a function of NumPy's does.
+def overrides_array_function(x: object) -> bool:
+    """Whether an argument has its own versions of NumPy's functions."""
+    default = np.ndarray.__array_function__
+    return getattr(type(x), "__array_function__", default) is not default
 
-    If an argument overrides NumPy's, that one is called, and asks it.
+
+def overridable_as(
+    numpy_function: Callable[..., Any],
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make the public version of a function that replaces a NumPy function.
+
+    If an argument overrides NumPy's function, that function is called, and calls the override.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
         def public(*args: P.args, **kwargs: P.kwargs) -> R:
             for x in (*args, *kwargs.values()):
-                if overrides(x) or (isinstance(x, (list, tuple)) and any(map(overrides, x))):
-                    result: R = numpy(*args, **kwargs)
+                is_overridden = overrides_array_function(x) or (
+                    isinstance(x, (list, tuple)) and any(map(overrides_array_function, x))
+                )
+                if is_overridden:
+                    result: R = numpy_function(*args, **kwargs)
                     return result
             return function(*args, **kwargs)
 
-        if function.__name__ in numpys:
-            replacements[function.__name__] = _fast_path(function)
-        return _fast_path(public)
+        if function.__name__ in numpy_implementations:
+            patch_implementations[function.__name__] = _with_fast_path(function)
+        return _with_fast_path(public)
 
     return decorate
 
 
-def _fast_path(function: Callable[P, R]) -> Callable[P, R]:
+def _with_fast_path(function: Callable[P, R]) -> Callable[P, R]:
     return fast_path(function) if function.__name__ in ("dot", "inner", "vdot") else function
 
 
-def left_to_numpy(name: str, reason: str, *args: Any, **kwargs: Any) -> Any:
-    """What NumPy's own function gives; it counts as a product that NumPy did."""
-    result = numpys[name](*args, **kwargs)
+def fall_back(name: str, reason: str, *args: Any, **kwargs: Any) -> Any:
+    """The result of NumPy's implementation; the call counts as a fallback."""
+    result = numpy_implementations[name](*args, **kwargs)
     _numpy_ext.count_fallbacks(1)
     log("info", f"NumPy does {name}: {reason}", once=True)
     return result
 
 
 @functools.lru_cache
-def engine_dtype(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any] | None:
-    """The dtype of a product, if there are generated kernels for it."""
+def engine_dtype(a: DType, b: DType) -> DType | None:
+    """The dtype of a product, if there are kernels for it."""
     try:
         dtype = np.result_type(a, b)
     except TypeError:
@@ -86,12 +94,12 @@ def engine_dtype(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any] | None:
 
 
 @functools.lru_cache
-def wider_dtype(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any] | None:
-    """For types of `ml_dtypes` without kernels, the one of NumPy's that holds them all."""
+def wider_dtype(a: DType, b: DType) -> DType | None:
+    """For a dtype of `ml_dtypes` without kernels, the NumPy dtype that holds all its values."""
     if a != b or a.isbuiltin == 1:
         return None
-    wider = (np.dtype(name) for name in ("int8", "uint8", "float32"))
-    return next((dtype for dtype in wider if np.can_cast(a, dtype)), None)
+    candidates = (np.dtype(name) for name in ("int8", "uint8", "float32"))
+    return next((dtype for dtype in candidates if np.can_cast(a, dtype)), None)
 
 
 NO_KERNELS = "there are no generated kernels for its dtype"
@@ -99,25 +107,27 @@ NO_KERNELS = "there are no generated kernels for its dtype"
 _empty_like = implementation(np.empty_like)
 
 
-def _new(x: Array, y: Array, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
-    """An array for the product of `x` and `y`, of the class of that which outranks the other."""
-    first = x
+def _allocate_result(x: Array, y: Array, dtype: DType, shape: tuple[int, ...]) -> Array:
+    """An array for the product of `x` and `y`, of the class with the higher priority."""
+    prototype = x
     if type(x) is not type(y):
-        ranks = [getattr(operand, "__array_priority__", 0.0) for operand in (x, y)]
-        first = y if ranks[1] > ranks[0] else x
-    return _empty_like(first, dtype, "C", True, shape)
+        priorities = [getattr(operand, "__array_priority__", 0.0) for operand in (x, y)]
+        prototype = y if priorities[1] > priorities[0] else x
+    result: Array = _empty_like(prototype, dtype, "C", True, shape)
+    return result
 
 
-def _plain(x: Array) -> Array:
+def _as_base_array(x: Array) -> Array:
     return np.ndarray.view(x, np.ndarray)
 
 
-def _sums(name: str, a: Any, b: Any, out: Any = None) -> Any:
-    """``sum(a[i, ..., :] * b[j, ..., :, n])``, where inner has the last two axes of b swapped."""
-    extra = () if out is None else (out,)
+def _dot_or_inner(name: str, a: Any, b: Any, out: Any = None) -> Any:
+    """``sum(a[i, ..., :] * b[j, ..., :, n])``; for "inner" the last two axes of `b` are swapped."""
+    optional_out = () if out is None else (out,)
+    numpy_function = numpy_implementations[name]
     x, y = np.asanyarray(a), np.asanyarray(b)
-    if x.size <= 1 or y.size <= 1:
-        return numpys[name](a, b, *extra)  # nothing is added up; and [] takes the other's dtype
+    if x.size <= 1 or y.size <= 1:  # no sums; and an empty list takes the other's dtype
+        return numpy_function(a, b, *optional_out)
     axis = max(y.ndim - 2, 0) if name == "dot" else y.ndim - 1
     before, depth, after = y.shape[:axis], y.shape[axis], y.shape[axis + 1 :]
     shape = x.shape[:-1] + before + after
@@ -125,41 +135,44 @@ def _sums(name: str, a: Any, b: Any, out: Any = None) -> Any:
     if dtype is None:
         wider = wider_dtype(x.dtype, y.dtype)
         if wider is None:
-            return left_to_numpy(name, NO_KERNELS, a, b, *extra)
-        result = _sums(name, x.astype(wider), y.astype(wider)).astype(x.dtype)
+            return fall_back(name, NO_KERNELS, a, b, *optional_out)
+        result = _dot_or_inner(name, x.astype(wider), y.astype(wider)).astype(x.dtype)
         if out is None:
             return result
-        if not _may_be_out(out, type(_new(x, y, x.dtype, ())), result.dtype, shape):
-            return numpys[name](a, b, out)  # raises
+        if not _is_valid_out(out, type(_allocate_result(x, y, x.dtype, ())), result.dtype, shape):
+            return numpy_function(a, b, out)  # raises
         out[...] = result
-        return out if out.ndim else _plain(out)[()]
+        return out if out.ndim else _as_base_array(out)[()]
     if x.shape[-1] != depth:
-        return numpys[name](a, b, *extra)  # raises
-    result = _new(x, y, dtype, shape) if out is None else out
-    if out is not None and not _may_be_out(out, type(_new(x, y, dtype, ())), dtype, shape):
-        return numpys[name](a, b, out)  # raises
+        return numpy_function(a, b, *optional_out)  # raises
+    if out is None:
+        result = _allocate_result(x, y, dtype, shape)
+    elif _is_valid_out(out, type(_allocate_result(x, y, dtype, ())), dtype, shape):
+        result = out
+    else:
+        return numpy_function(a, b, out)  # raises
 
     rows = prod(x.shape[:-1])
-    x = _plain(x).reshape(rows, depth)
-    target = _plain(result).reshape(rows, *before, *after)
-    if not after:  # vectors: all of them as columns of one matrix
-        y = _plain(y).reshape(prod(before), depth).T
+    x = _as_base_array(x).reshape(rows, depth)
+    target = _as_base_array(result).reshape(rows, *before, *after)
+    if not after:  # vectors: they are the columns of one matrix
+        y = _as_base_array(y).reshape(prod(before), depth).T
         target = target.reshape(rows, prod(before))
-    else:  # a stack of matrices: each makes its own columns of the result
-        y = _plain(y)
+    else:  # a stack of matrices: each computes its own columns of the result
+        y = _as_base_array(y)
         target = target.transpose(*range(1, len(before) + 1), 0, len(before) + 1)
-    multiply_stacks(x, y, target)
-    return result if result.ndim else _plain(result)[()]
+    _multiply_stacks(x, y, target)
+    return result if result.ndim else _as_base_array(result)[()]
 
 
-def _may_be_out(out: Any, kind: type, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
-    right = type(out) is kind and isinstance(out, np.ndarray)
-    return right and (out.dtype, out.shape) == (dtype, shape) and out.flags.carray
+def _is_valid_out(out: Any, kind: type, dtype: DType, shape: tuple[int, ...]) -> bool:
+    has_kind = type(out) is kind and isinstance(out, np.ndarray)
+    return has_kind and (out.dtype, out.shape) == (dtype, shape) and out.flags.carray
 
 
-def multiply_stacks(x: Array, y: Array, target: Array) -> None:
-    """``target = x @ y``; all are of one dtype, or can be cast to target's."""
-    if target.dtype.isbuiltin != 1:  # bfloat16, of which matmul makes float32
+def _multiply_stacks(x: Array, y: Array, target: Array) -> None:
+    """``target = x @ y``, for operands of the target's dtype or dtypes that can be cast to it."""
+    if target.dtype.isbuiltin != 1:  # bfloat16: matmul's result would be float32
         register_user_dtypes()
         dtype = target.dtype
         x, y = x.astype(dtype, copy=False), y.astype(dtype, copy=False)
@@ -168,19 +181,19 @@ def multiply_stacks(x: Array, y: Array, target: Array) -> None:
         dot_gufunc(x, y, out=target)
 
 
-@like(np.dot)
+@overridable_as(np.dot)
 def dot(a: Any, b: Any, out: Any = None) -> Any:
     """Dot product of two arrays: `numpy.dot`, on generated kernels.
 
-    Parameters, result and errors are those of `numpy.dot`. NumPy does scalars, and what
-    `matmul` leaves to it.
+    Parameters, result and errors are those of `numpy.dot`. Scalars, and dtypes that `matmul` does
+    not run on nkblas, are left to NumPy.
 
     Parameters
     ----------
     a, b : array_like
         Shapes ``(..., k)`` and ``(..., k, n)`` or ``(k,)``.
     out : ndarray, optional
-        Where the result goes: C-contiguous, of just its dtype and shape.
+        Array to write the result to: C-contiguous, with exactly the result's dtype and shape.
 
     Returns
     -------
@@ -190,7 +203,12 @@ def dot(a: Any, b: Any, out: Any = None) -> Any:
     Raises
     ------
     ValueError
-        The shapes are not aligned, or `out` is not as it must be.
+        The shapes are not aligned, or `out` is not such an array.
+
+    See Also
+    --------
+    matmul : broadcasts stacks of matrices instead.
+    inner, vdot, tensordot, multi_dot
 
     Examples
     --------
@@ -200,15 +218,15 @@ def dot(a: Any, b: Any, out: Any = None) -> Any:
     >>> nkblas.dot(np.ones((2, 3, 4)), np.ones((5, 4, 6))).shape
     (2, 3, 5, 6)
     """
-    return _sums("dot", a, b, out)
+    return _dot_or_inner("dot", a, b, out)
 
 
-@like(np.inner)
+@overridable_as(np.inner)
 def inner(a: Any, b: Any, /) -> Any:
     """Inner product of two arrays: `numpy.inner`, on generated kernels.
 
-    Parameters, result and errors are those of `numpy.inner`. NumPy does scalars, and what
-    `matmul` leaves to it.
+    Parameters, result and errors are those of `numpy.inner`. Scalars, and dtypes that `matmul` does
+    not run on nkblas, are left to NumPy.
 
     Parameters
     ----------
@@ -225,6 +243,11 @@ def inner(a: Any, b: Any, /) -> Any:
     ValueError
         The last dimensions differ.
 
+    See Also
+    --------
+    dot, tensordot
+    vecdot : inner products of pairs of vectors.
+
     Examples
     --------
     >>> import numpy as np, nkblas
@@ -232,20 +255,20 @@ def inner(a: Any, b: Any, /) -> Any:
     array([[21.],
            [43.]])
     """
-    return _sums("inner", a, b)
+    return _dot_or_inner("inner", a, b)
 
 
-@like(np.vdot)
+@overridable_as(np.vdot)
 def vdot(a: Any, b: Any, /) -> Any:
-    """Dot product of the elements of two arrays: `numpy.vdot`, on generated kernels.
+    """Dot product of two arrays as vectors: `numpy.vdot`, on generated kernels.
 
-    Parameters, result and errors are those of `numpy.vdot`. NumPy does scalars, and what
-    `matmul` leaves to it.
+    Parameters, result and errors are those of `numpy.vdot`. Scalars, and dtypes that `matmul` does
+    not run on nkblas, are left to NumPy.
 
     Parameters
     ----------
     a, b : array_like
-        As many elements each; they are taken as vectors.
+        Arrays of equal size, which are flattened. `a` is conjugated.
 
     Returns
     -------
@@ -254,7 +277,11 @@ def vdot(a: Any, b: Any, /) -> Any:
     Raises
     ------
     ValueError
-        The numbers of elements differ.
+        The sizes differ.
+
+    See Also
+    --------
+    dot, vecdot
 
     Examples
     --------
@@ -264,73 +291,85 @@ def vdot(a: Any, b: Any, /) -> Any:
     """
     x, y = np.asanyarray(a), np.asanyarray(b)
     if x.size <= 1 or x.size != y.size:
-        return numpys["vdot"](a, b)
+        return numpy_implementations["vdot"](a, b)
     dtype = engine_dtype(x.dtype, y.dtype)
     if dtype is None:
         wider = wider_dtype(x.dtype, y.dtype)
         if wider is None:
-            return left_to_numpy("vdot", NO_KERNELS, a, b)
+            return fall_back("vdot", NO_KERNELS, a, b)
         return vdot(x.astype(wider), y.astype(wider)).astype(x.dtype)
     if not type(x) is type(y) is np.ndarray:
-        return left_to_numpy("vdot", "its operands are of a subclass", a, b)
-    with np.errstate(all="ignore"):  # as NumPy's
-        return vecdot(x.ravel(), y.ravel()).astype(dtype)  # it makes float32 of bfloat16
+        return fall_back("vdot", "its operands are of a subclass", a, b)
+    with np.errstate(all="ignore"):  # NumPy's vdot does not warn
+        return vecdot(x.ravel(), y.ravel()).astype(dtype)  # bfloat16: vecdot gives float32
 
 
-def rebuilt(function: Any, *helpers: str, **more: Callable[..., Any]) -> Callable[..., Any]:
-    """NumPy's own function, with our products where it calls NumPy's.
+def rebind_products(
+    function: Any, *helpers: str, **replacements: Callable[..., Any]
+) -> Callable[..., Any]:
+    """A copy of a NumPy function that calls nkblas's products instead of NumPy's.
 
     Parameters
     ----------
-    function : function of NumPy's
+    function : function
+        A function of NumPy.
     *helpers : str
-        Functions of the same module that it calls and that call products too.
-    **more : functions
-        What the names in its module stand for, besides `dot` and `matmul`.
+        Functions of the same module that it calls, and that call products too.
+    **replacements : function
+        Replacements of other names in its module besides `dot` and `matmul`.
     """
-    code = implementation(function)
-    names: dict[str, Any] = {**code.__globals__, "dot": dot, "matmul": matmul, **more}
+    own = implementation(function)
+    names: dict[str, Any] = {**own.__globals__, "dot": dot, "matmul": matmul, **replacements}
 
-    def copied(numpy: Any) -> FunctionType:
+    def copy(original: Any) -> FunctionType:
         new = FunctionType(
-            numpy.__code__, names, numpy.__name__, numpy.__defaults__, numpy.__closure__
+            original.__code__,
+            names,
+            original.__name__,
+            original.__defaults__,
+            original.__closure__,
         )
-        new.__kwdefaults__ = numpy.__kwdefaults__
+        new.__kwdefaults__ = original.__kwdefaults__
         return new
 
     for name in helpers:
-        if name in names:  # some have come with later versions
-            names[name] = copied(names[name])
-    return copied(code)
+        if name in names:  # some exist in later versions only
+            names[name] = copy(names[name])
+    return copy(own)
 
 
-_tensordot = rebuilt(np.tensordot)
-_multi_dot = rebuilt(np.linalg.multi_dot, "_multi_dot", "_multi_dot_three")
-_matrix_power = rebuilt(np.linalg.matrix_power)
+_tensordot = rebind_products(np.tensordot)
+_multi_dot = rebind_products(np.linalg.multi_dot, "_multi_dot", "_multi_dot_three")
+_matrix_power = rebind_products(np.linalg.matrix_power)
 
 
-@like(np.tensordot)
+@overridable_as(np.tensordot)
 def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
-    """Sums of products over given axes: `numpy.tensordot`, on generated kernels.
+    """Sum of products over given axes: `numpy.tensordot`, on generated kernels.
 
-    Parameters, result and errors are those of `numpy.tensordot`; it is NumPy's own code around
+    Parameters, result and errors are those of `numpy.tensordot`, whose code is used with nkblas's
     `dot`.
 
     Parameters
     ----------
     a, b : array_like
     axes : int or (axes of a, axes of b)
-        The axes that are summed over; a number means the last of `a` and the first of `b`.
+        The axes that are summed over; an integer N means the last N axes of `a` and the first N
+        of `b`.
 
     Returns
     -------
     ndarray
-        The other axes of `a`, then those of `b`.
+        Its axes are the other axes of `a`, followed by those of `b`.
 
     Raises
     ------
     ValueError
         The lengths of these axes differ.
+
+    See Also
+    --------
+    dot, einsum
 
     Examples
     --------
@@ -341,19 +380,19 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     return _tensordot(a, b, axes)
 
 
-@like(np.linalg.multi_dot)
+@overridable_as(np.linalg.multi_dot)
 def multi_dot(arrays: Sequence[Any], *, out: Any = None) -> Any:
     """Product of two or more arrays, in the cheapest order: `numpy.linalg.multi_dot`.
 
-    Parameters, result and errors are those of `numpy.linalg.multi_dot`; it is NumPy's own code
-    around `dot`.
+    Parameters, result and errors are those of `numpy.linalg.multi_dot`, whose code is used with
+    nkblas's `dot`.
 
     Parameters
     ----------
     arrays : sequence of array_like
         Matrices; the first and the last may be vectors.
     out : ndarray, optional
-        Where the result goes: C-contiguous, of just its dtype and shape.
+        Array to write the result to: C-contiguous, with exactly the result's dtype and shape.
 
     Returns
     -------
@@ -362,9 +401,13 @@ def multi_dot(arrays: Sequence[Any], *, out: Any = None) -> Any:
     Raises
     ------
     ValueError
-        There are fewer than two, or the shapes are not aligned.
+        There are fewer than two arrays, or the shapes are not aligned.
     numpy.linalg.LinAlgError
-        One of them is neither a matrix nor a vector.
+        An array is neither a matrix nor a vector.
+
+    See Also
+    --------
+    dot, einsum
 
     Examples
     --------
@@ -375,19 +418,19 @@ def multi_dot(arrays: Sequence[Any], *, out: Any = None) -> Any:
     return _multi_dot(arrays, out=out)
 
 
-@like(np.linalg.matrix_power)
+@overridable_as(np.linalg.matrix_power)
 def matrix_power(a: Any, n: SupportsIndex) -> Any:
     """A square matrix to an integer power: `numpy.linalg.matrix_power`.
 
-    Parameters, result and errors are those of `numpy.linalg.matrix_power`; it is NumPy's own code
-    around `matmul`.
+    Parameters, result and errors are those of `numpy.linalg.matrix_power`, whose code is used with
+    nkblas's `matmul`.
 
     Parameters
     ----------
     a : array_like
         A matrix or a stack of matrices: shape ``(..., m, m)``.
     n : int
-        Below 0, it is the power of the inverse.
+        The exponent. A negative one takes powers of the inverse.
 
     Returns
     -------
@@ -396,9 +439,13 @@ def matrix_power(a: Any, n: SupportsIndex) -> Any:
     Raises
     ------
     TypeError
-        `n` is no integer.
+        `n` is not an integer.
     numpy.linalg.LinAlgError
         A matrix is not square, or has no inverse.
+
+    See Also
+    --------
+    matmul
 
     Examples
     --------

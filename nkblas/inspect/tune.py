@@ -173,7 +173,7 @@ def _matrix(
 ) -> _Matrix:
     """A random matrix, as dense as its layout allows: its leading dimension is the usual one."""
     if layout == "packed":
-        panels = PackedLayout.of(problem.dtype, rows, columns)
+        panels = PackedLayout.for_this_cpu(problem.dtype, rows, columns)
         length = -(-panels.nbytes // ITEMSIZE[panels.panel_dtype])
         view = _random(generator, panels.panel_dtype, 1, length)
         data = ffi.cast("char *", view.ctypes.data)

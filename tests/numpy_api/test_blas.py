@@ -1,4 +1,4 @@
-"""`nkblas.blas` beside `scipy.linalg.blas`: the same results, orders and errors; SciPy's tests."""
+"""`nkblas.blas` and `scipy.linalg.blas`: the same results, orders and errors; SciPy's tests."""
 
 import re
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def pair(name: str) -> tuple[Callable[..., Array], Callable[..., Array]]:
 
 
 def integers(shape: Any, dtype: Any, order: Any, seed: int) -> Array:
-    """Small ones, so that results are exact."""
+    """Small integers, so that results are exact."""
     generator = np.random.default_rng(seed)
     values = np.zeros(shape, dtype, order)
     values.real = generator.integers(-5, 6, shape)
@@ -47,13 +47,13 @@ def assert_same(ours: Array, theirs: Array) -> None:
 
 @settings(deadline=None, max_examples=300, derandomize=True)
 @given(data=st.data(), letter=st.sampled_from("sdcz"))
-def test_gemm_is_scipys(data: st.DataObject, letter: str) -> None:
+def test_gemm_equals_scipys(data: st.DataObject, letter: str) -> None:
     ours, theirs = pair(f"{letter}gemm")
     dtype = DTYPES[letter]
     m, n, k = (data.draw(st.integers(1, 40)) for _ in range(3))
     ta, tb = (data.draw(st.sampled_from([0, 1, 2])) for _ in range(2))
     alpha, beta = (data.draw(numbers) for _ in range(2))
-    assume(alpha != 0)  # OpenBLAS multiplies by it, BLAS does not
+    assume(alpha != 0)  # OpenBLAS multiplies by 0, BLAS does not
     if letter in "sd":
         alpha, beta = alpha.real, beta.real
     others = st.sampled_from([dtype, np.int16, np.float32])
@@ -79,7 +79,7 @@ def test_gemm_is_scipys(data: st.DataObject, letter: str) -> None:
 
 @settings(deadline=None, max_examples=300, derandomize=True)
 @given(data=st.data(), letter=st.sampled_from("sdcz"))
-def test_gemv_is_scipys(data: st.DataObject, letter: str) -> None:
+def test_gemv_equals_scipys(data: st.DataObject, letter: str) -> None:
     ours, theirs = pair(f"{letter}gemv")
     dtype = DTYPES[letter]
     m, n = (data.draw(st.integers(1, 40)) for _ in range(2))
@@ -133,7 +133,7 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("gemv", (1, np.ones((2, 0)), [1], 2, [1, 2]), {}),
     ("gemv", (1, J, [1, 1, 1], 1), {"offy": 2, "incy": -2}),
     ("gemv", (1, J, [1, 1, 1], 0, [np.nan, 3, np.nan]), {"incy": 2}),
-    # mistakes (complex numbers in a list are, where they are to be real ones)
+    # mistakes; complex numbers in a list are one for real dtypes
     ("gemm", (1, [[1j]], [[1]]), {}),
     ("gemv", (1, [[1]], [1j]), {}),
     ("gemm", (1, J, J), {}),
@@ -164,8 +164,8 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
 
 @by_letter
 @pytest.mark.parametrize("call", range(len(CALLS)))
-def test_calls_are_scipys(call: int, letter: str) -> None:
-    """The result, or the error: its class, and the name of what is wrong."""
+def test_calls_equal_scipys(call: int, letter: str) -> None:
+    """The result, or the error: its class, and the argument that it names."""
     kind, arguments, options = CALLS[call]
     ours, theirs = pair(letter + kind)
     try:
@@ -182,7 +182,7 @@ def test_calls_are_scipys(call: int, letter: str) -> None:
 
 @by_letter
 def test_overwriting_an_operand(letter: str) -> None:
-    """C may be a or b, y may be x; what is read-only is copied."""
+    """`c` can be `a` or `b`, `y` can be `x`; a read-only array is copied."""
     dtype = DTYPES[letter]
     gemm, gemv = (getattr(blas, letter + kind) for kind in ("gemm", "gemv"))
     a, x = integers((30, 30), dtype, "F", 0), integers(30, dtype, "C", 1)
@@ -226,7 +226,7 @@ SCIPYS_TESTS = """
     for letter in "sdcz":
         for kind in ("gemm", "gemv"):
             name = letter + kind
-            # as little of a method, where a class has it, as SciPy's own
+            # in a class it must not become a method: SciPy's own does not
             function = staticmethod(getattr(nkblas.blas, name))
             setattr(_fblas, name, function)
             setattr(scipy.linalg.blas, name, function)
@@ -245,7 +245,7 @@ SCIPYS_TESTS = """
 
 
 def test_scipys_own_tests() -> None:
-    """`test_blas` and `test_fblas` of the installed SciPy, with these functions in its place."""
+    """`test_blas` and `test_fblas` of the installed SciPy, with its functions replaced."""
     output, errors = run(SCIPYS_TESTS)
     assert output["code"] == 0, errors
     assert output["ours"] >= 40

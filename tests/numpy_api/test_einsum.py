@@ -1,4 +1,4 @@
-"""`nkblas.einsum` gives what NumPy's gives, in the same memory order, and on the engine."""
+"""`nkblas.einsum` gives NumPy's results in the same memory order, on the engine."""
 
 import itertools
 from typing import Any
@@ -36,12 +36,12 @@ PRODUCTS = [
     ("ij...,j...", (5, 6, 2), (6, 2)),
     ("b...,b", (3, 4, 5), (3,)),
     ("iij,jk->ik", (4, 4, 5), (5, 6)),  # a diagonal
-    ("ijx,jk->ik", (4, 4, 5), (4, 6)),  # x is summed over first
+    ("ijx,jk->ik", (4, 4, 5), (4, 6)),  # NumPy sums over x first
     ("ij,jk->", (5, 6), (6, 7)),
     ("ij,j", (0, 6), (6,)),
     ("ij,jk", (3, 0), (0, 4)),
 ]
-OTHERS = [  # nothing for the engine
+NOT_ON_ENGINE = [
     ("ij", (3, 4), None),
     ("ii", (3, 3), None),
     ("ij->ji", (3, 4), None),
@@ -95,15 +95,16 @@ def test_same_as_numpy(case: Any) -> None:
             if expected.size:
                 assert_same(got, expected)
             assert got.shape == expected.shape
-        across = subscripts == "ij,ij->i" and orders != "CC"  # dot products of rows: NumPy's
-        if min(map(len, arrays)) and not across:
+        # NumPy does dot products of vectors that are not contiguous
+        is_strided_dot = subscripts == "ij,ij->i" and orders != "CC"
+        if min(map(len, arrays)) and not is_strided_dot:
             done, fallbacks = on_engine(subscripts, *arrays)
             assert done > 0
             assert fallbacks == 0
 
 
-@pytest.mark.parametrize("case", OTHERS, ids=lambda case: case[0])
-def test_the_rest_is_numpys(case: Any) -> None:
+@pytest.mark.parametrize("case", NOT_ON_ENGINE, ids=lambda case: case[0])
+def test_numpy_does_the_others(case: Any) -> None:
     subscripts, *shapes = case
     arrays = operands(shapes)
     assert_same(nkblas.einsum(subscripts, *arrays), np.einsum(subscripts, *arrays))
@@ -114,7 +115,7 @@ def test_the_rest_is_numpys(case: Any) -> None:
 def test_mistakes(arguments: Any) -> None:
     for keywords in ({}, {"optimize": True}):
         expected = outcome(lambda f, k=keywords: f(*arguments, **k), np.einsum)
-        assert isinstance(expected, tuple) or keywords  # with a path some go through
+        assert isinstance(expected, tuple) or keywords  # with a path NumPy accepts some
         assert_same(outcome(lambda f, k=keywords: f(*arguments, **k), nkblas.einsum), expected)
 
 
@@ -157,8 +158,8 @@ def test_dtype_and_casting() -> None:
     assert on_engine("ij,jk", *narrow, dtype="d") == (1, 0)
 
 
-def test_sums_in_a_dtype_wider_than_the_kernels() -> None:
-    """Of float8 there are kernels for float32."""
+def test_dtype_wider_than_that_of_the_kernels() -> None:
+    """The kernels for float8 give float32."""
     ml_dtypes = pytest.importorskip("ml_dtypes")
     generator = np.random.default_rng(1)
     a = generator.standard_normal((9, 50)).astype(ml_dtypes.float8_e4m3fn)
@@ -169,9 +170,9 @@ def test_sums_in_a_dtype_wider_than_the_kernels() -> None:
 
 
 def test_float16_is_rounded_once() -> None:
-    """Also where a label of one operand alone is summed over first."""
+    """Also if a label of one operand alone is summed over first."""
     a = np.array([1 + 2.0**-10], np.float16)
-    b = np.array([[2048.0, 1.0]], np.float16)  # whose sum is no float16
+    b = np.array([[2048.0, 1.0]], np.float16)  # their sum is not a float16
     expected = np.float16((1 + 2.0**-10) * 2049.0)
     for result in (None, np.zeros((), np.float16)):
         got = nkblas.einsum("j,jk->", a, b, out=result)
@@ -182,7 +183,7 @@ def test_float16_is_rounded_once() -> None:
 
 @pytest.mark.parametrize("subscripts", ["ij,jk", "iij,jk->ik", "ij,jk->i"])
 def test_dtype_is_that_of_the_sums(subscripts: str) -> None:
-    """And not that of the operands, in which sums of booleans are 1 and those of bytes wrap."""
+    """And not that of the operands, in which sums of bool are True and those of int8 wrap."""
     a = np.full((5,) * (subscripts.index(",")), 100)
     b = np.full((5, 7), 100)
     for own, dtype in (("?", "i4"), ("i1", "i4"), ("u1", "f8"), ("i4", "f4"), ("i8", "c16")):
@@ -194,7 +195,7 @@ def test_dtype_is_that_of_the_sums(subscripts: str) -> None:
 
 @pytest.mark.parametrize("subscripts", ["i,ik->i", "i,ik->", "ij,jkl->ik", "ijx,jk->ik"])
 def test_sums_of_one_operand_alone(subscripts: str) -> None:
-    """They are multiplied out where that makes a difference: inf * (1 - 1) is no inf * 1."""
+    """Not summed first if that changes the result: inf * (1 - 1) is not inf * 1 - inf * 1."""
     random = np.random.default_rng(0)
     sizes = {"i": 3, "j": 4, "k": 2, "l": 2, "x": 2}
     left, right = (
@@ -211,7 +212,7 @@ def test_sums_of_one_operand_alone(subscripts: str) -> None:
                     expected = np.einsum(subscripts, x, y)
                     assert_same(nkblas.einsum(subscripts, x, y), expected)
     for keywords in ({}, {"order": "F"}):
-        a, b = left[..., :0], right  # nothing is added up: no NaN from inf * 0
+        a, b = left[..., :0], right  # the sums are empty: no NaN from inf * 0
         if subscripts == "i,ik->i":
             b = np.full((0, 2), np.inf)
         elif subscripts != "ijx,jk->ik":
@@ -221,7 +222,7 @@ def test_sums_of_one_operand_alone(subscripts: str) -> None:
 
 
 def test_memory_order_is_that_of_the_operands() -> None:
-    """Before anything is summed up."""
+    """Also if NumPy sums over a label first."""
     for shape, strides in (((5, 1, 80), (-160, 1, 1)), ((5, 3, 8), (1, 40, 5)), ((2, 3, 4), None)):
         a = np.empty(shape)
         if strides is not None:
@@ -253,8 +254,8 @@ def test_out(subscripts: str) -> None:
         )
 
 
-def test_out_that_has_no_matrix_in_it() -> None:
-    """The rows of the product lie at two distances that do not make one."""
+def test_out_that_is_no_stack_of_matrices() -> None:
+    """The two dimensions of the rows cannot be merged in place."""
     a, b = operands([(3, 4, 5), (5, 6)])
     out = np.zeros((3, 6, 8))[:, :, ::2].transpose(0, 2, 1)
     nkblas.einsum("abj,jk->abk", a, b, out=out)

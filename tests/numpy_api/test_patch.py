@@ -1,4 +1,4 @@
-"""`nkblas.patch`: NumPy on nkblas, and back to exactly what it was."""
+"""`nkblas.patch` replaces NumPy's products, and `unpatch` restores them exactly."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy import dot, einsum, inner, tensordot  # names from before it is patched
+from numpy import dot, einsum, inner, tensordot  # imported before NumPy is patched
 from support import Array, exact, integers, run
 
 import nkblas
@@ -16,16 +16,16 @@ A, B = integers(9, 11), integers(11, 13, seed=1)
 
 
 @pytest.fixture(autouse=True)
-def as_it_was() -> Iterator[None]:
-    before = loops()
+def assert_restored() -> Iterator[None]:
+    before = state()
     yield
     nkblas.unpatch()
-    assert loops() == before
+    assert state() == before
 
 
-def loops() -> Any:
-    """What NumPy runs: its functions' implementations, and whether its gufuncs are its own."""
-    replaced: list[Any] = [getattr(np, name) for name in products.replacements]
+def state() -> Any:
+    """The implementations of NumPy's functions, and whether its gufuncs run on nkblas."""
+    replaced: list[Any] = [getattr(np, name) for name in products.patch_implementations]
     implementations = [function._implementation for function in replaced]
     return implementations, calls(lambda: A @ B), calls(lambda: np.vecdot(A, A))
 
@@ -38,13 +38,13 @@ def calls(call: Callable[[], Any]) -> int:
     return after["calls"] - before["calls"]
 
 
-class Thing:
-    """As programs do: names in other places than NumPy's modules."""
+class Holder:
+    """References outside NumPy's modules, which programs have."""
 
     product = staticmethod(np.matmul)
 
 
-WAYS: dict[str, tuple[Callable[[], Any], int]] = {
+CALLS: dict[str, tuple[Callable[[], Any], int]] = {
     "@": (lambda: A @ B, 1),
     "@=": (lambda: A.__imatmul__(integers(11, 11)), 1),
     "__matmul__": (lambda: A.__matmul__(B), 1),
@@ -52,19 +52,19 @@ WAYS: dict[str, tuple[Callable[[], Any], int]] = {
     "@ of lists": (lambda: A @ B.tolist(), 1),
     "@ of vectors": (lambda: A[0] @ A[0], 1),
     "matmul": (lambda: np.matmul(A, B), 1),
-    "matmul elsewhere": (lambda: Thing.product(A, B), 1),
+    "matmul elsewhere": (lambda: Holder.product(A, B), 1),
     "matmul with out": (lambda: np.matmul(A, B, out=np.empty((9, 13))), 1),
     "vecdot": (lambda: np.vecdot(A, A), 9),
     "dot": (lambda: np.dot(A, B), 1),
-    "dot from before": (lambda: dot(A, B), 1),
+    "dot imported earlier": (lambda: dot(A, B), 1),
     "dot of stacks": (lambda: np.dot(np.stack([A, A]), B), 1),
     "inner": (lambda: np.inner(A, A), 1),
-    "inner from before": (lambda: inner(A, A), 1),
+    "inner imported earlier": (lambda: inner(A, A), 1),
     "vdot": (lambda: np.vdot(A, A), 1),
     "tensordot": (lambda: np.tensordot(A, B, 1), 1),
-    "tensordot from before": (lambda: tensordot(A, B, 1), 1),
+    "tensordot imported earlier": (lambda: tensordot(A, B, 1), 1),
     "einsum": (lambda: np.einsum("ij,jk", A, B), 1),
-    "einsum from before": (lambda: einsum("ij,jk", A, B), 1),
+    "einsum imported earlier": (lambda: einsum("ij,jk", A, B), 1),
     "einsum with a path": (lambda: np.einsum("ij,jk,lk", A, B, B, optimize=True), 2),
     "multi_dot": (lambda: np.linalg.multi_dot([A, B, B.T, A.T]), 3),
     "matrix_power": (lambda: np.linalg.matrix_power(A[:, :9], 3), 2),
@@ -76,18 +76,18 @@ WAYS: dict[str, tuple[Callable[[], Any], int]] = {
     "matrix *": (lambda: np.asmatrix(A) * np.asmatrix(B), 1),
 }
 if hasattr(np, "matvec"):
-    WAYS["matvec"] = (lambda: np.matvec(A, B[:, 0]), 1)
-    WAYS["vecmat"] = (lambda: np.vecmat(A[0], B), 1)
+    CALLS["matvec"] = (lambda: np.matvec(A, B[:, 0]), 1)
+    CALLS["vecmat"] = (lambda: np.vecmat(A[0], B), 1)
 
 
 @pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
-@pytest.mark.parametrize("way", WAYS)
-def test_reaches(way: str) -> None:
-    call, expected = WAYS[way]
+@pytest.mark.parametrize("name", CALLS)
+def test_is_replaced(name: str) -> None:
+    call, expected = CALLS[name]
     before = call()
     assert calls(call) == 0
     with nkblas.patched():
-        if way != "ma.dot":  # which multiplies masks, too
+        if name != "ma.dot":  # it multiplies masks, too
             assert calls(call) == expected
         else:
             assert nkblas.stats()["calls"] < (call(), nkblas.stats()["calls"])[1]
@@ -95,12 +95,12 @@ def test_reaches(way: str) -> None:
     assert calls(call) == 0
 
 
-def test_does_not_reach() -> None:
+def test_is_not_replaced() -> None:
     with nkblas.patched():
         assert calls(lambda: A.dot(B)) == 0
 
 
-def test_objects_stay_the_same() -> None:
+def test_function_objects_stay_the_same() -> None:
     names = [(np, name) for name in ("dot", "inner", "vdot", "einsum", "tensordot", "matmul")]
     names += [(np.linalg, name) for name in ("multi_dot", "matrix_power", "matmul")]
     before = [getattr(module, name) for module, name in names]
@@ -128,7 +128,7 @@ def test_idempotent() -> None:
     assert not is_patched()
 
 
-def test_blocks() -> None:
+def test_nested_contexts() -> None:
     with nkblas.patched():
         with nkblas.patched():
             assert is_patched()
@@ -142,14 +142,14 @@ def test_blocks() -> None:
     assert is_patched()
 
 
-def test_block_that_fails() -> None:
+def test_context_with_an_exception() -> None:
     with pytest.raises(ZeroDivisionError), nkblas.patched():
         _ = 1 / 0
     assert not is_patched()
 
 
-def test_blocks_of_several_threads() -> None:
-    """The last one that ends takes the patch back."""
+def test_contexts_of_several_threads() -> None:
+    """NumPy is restored when the last one ends."""
     inside, go_on = threading.Event(), threading.Event()
 
     def other() -> None:
@@ -167,7 +167,7 @@ def test_blocks_of_several_threads() -> None:
     assert not is_patched()
 
 
-def test_other_dtypes_are_numpys_and_count() -> None:
+def test_fallbacks_are_counted() -> None:
     a, b = A.astype("g"), B.astype("g")
     expected = a @ b
     with nkblas.patched():
@@ -179,8 +179,8 @@ def test_other_dtypes_are_numpys_and_count() -> None:
             assert after["calls"] - before["calls"] == 1
 
 
-def test_without_a_compiler_numpy_multiplies(tmp_path: Any) -> None:
-    """What nkblas can't do comes to NumPy's own loops, not back to nkblas."""
+def test_without_a_compiler(tmp_path: Any) -> None:
+    """A fallback runs NumPy's own loops and does not come back to nkblas."""
     program = """
     nkblas.patch()
     a, b = operands(5, 6, 7)
@@ -193,8 +193,8 @@ def test_without_a_compiler_numpy_multiplies(tmp_path: Any) -> None:
     assert report["fallbacks"] == report["calls"] > 4
 
 
-def test_back_to_somebody_elses_loops() -> None:
-    """What was there when NumPy was patched comes back, be it NumPy's own or not."""
+def test_foreign_implementations_are_restored() -> None:
+    """`unpatch` restores the implementation found by `patch`, even if it is not NumPy's own."""
     program = """
     def other(*args, **kwargs):
         return "other"
@@ -211,10 +211,10 @@ def test_back_to_somebody_elses_loops() -> None:
     assert report["after"] == "other"
 
 
-def test_a_numpy_that_hides_a_function(
+def test_function_that_cannot_be_replaced(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """That one stays NumPy's, all others are patched, and a warning says so."""
+    """It stays NumPy's, with a warning; all others are patched."""
 
     def hidden(function: Any, implementation: Any) -> None:
         if function is np.dot:
@@ -226,11 +226,11 @@ def test_a_numpy_that_hides_a_function(
     with nkblas.patched():
         assert calls(lambda: np.dot(A, B)) == 0
         assert calls(lambda: A @ B) == calls(lambda: np.inner(A, A)) == 1
-    assert "numpy.dot stays as it is: 2 places" in caplog.text
+    assert "numpy.dot is not patched: 2 places" in caplog.text
 
 
 def test_from_many_threads() -> None:
-    """Patched and unpatched while others multiply: right results, nothing lost, nothing kept."""
+    """Patch and unpatch while other threads multiply: results are right, nothing leaks."""
     program = """
     import gc, resource, sys
     a, b = operands(17, 19, 23)
@@ -284,11 +284,11 @@ def test_from_many_threads() -> None:
     assert report["faults"] == []
     assert report["same"]
     assert report["patched"] == 0
-    assert max(report["kept"]) <= 3  # a worker may have been in it when they were counted
+    assert max(report["kept"]) <= 3  # a worker may have been inside when they were counted
     assert report["grown"] < 4096  # KiB
 
 
-def test_fork_while_others_patch() -> None:
+def test_fork_while_a_thread_patches() -> None:
     program = """
     stop = False
 

@@ -1,4 +1,4 @@
-"""`nkblas.dot` and its kin keep NumPy's rules, and run on the engine."""
+"""`nkblas.dot`, `tensordot` and others follow NumPy's rules, and run on the engine."""
 
 import inspect
 import pickle
@@ -19,12 +19,12 @@ GUFUNCS = [name for name in ("vecdot", "matvec", "vecmat") if hasattr(np, name)]
 FUNCTIONS = ["dot", "inner", "vdot", "tensordot", "multi_dot", "matrix_power", "einsum", *GUFUNCS]
 
 
-def numpys(name: str) -> Any:
+def numpy_function(name: str) -> Any:
     return getattr(np, name, None) or getattr(np.linalg, name)
 
 
 def products(call: Callable[[], Any]) -> tuple[int, int]:
-    """How many products nkblas does in a call, and how many it leaves to NumPy."""
+    """The numbers of products that run on nkblas in a call, and of fallbacks."""
     before = nkblas.stats()
     call()
     after = nkblas.stats()
@@ -154,13 +154,13 @@ CASES: dict[str, dict[str, Call]] = {
         "empty matrices": lambda f: f(A[:0], A[:0]),
         "backwards": lambda f: f(A[::-1], A),
         "columns": lambda f: f(np.asfortranarray(A), A),
-        "of other shapes": lambda f: f(A, A.reshape(6, 2)),
+        "other shapes": lambda f: f(A, A.reshape(6, 2)),
         "scalars": lambda f: f(2.0, 3.0),
         "lists": lambda f: f([1.0, 2], [3, 4]),
         "mixed": lambda f: f(U.astype("f"), V),
         "empty": lambda f: f(U[:0], A[:0]),
         "empty list": lambda f: f(U[:0].astype("f"), []),
-        "of other sizes": lambda f: f(A, B),
+        "other sizes": lambda f: f(A, B),
         "matrix class": lambda f: f(np.matrix(A), A),
         "complex": lambda f: f(U * 1j, V),
     },
@@ -256,10 +256,12 @@ CASES: dict[str, dict[str, Call]] = {
 )
 def test_same_as_numpy(name: str, case: str) -> None:
     call = CASES[name][case]
-    expected = outcome(call, numpys(name))
+    expected = outcome(call, numpy_function(name))
     got = outcome(call, getattr(nkblas, name))
     if isinstance(expected, tuple) and "argument" in expected[1]:
-        assert got[0] is expected[0]  # of a wrong call; Python words it by the function's kind
+        assert (
+            got[0] is expected[0]
+        )  # a wrong call: Python's message depends on the kind of function
         return
     assert_same(got, expected)
     if isinstance(expected, Subclass):
@@ -291,7 +293,7 @@ def test_runs_on_the_engine(name: str, case: str) -> None:
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_what_is_left_to_numpy_counts(name: str) -> None:
+def test_fallbacks_are_counted(name: str) -> None:
     a = Q.astype("g")
     calls: dict[str, Callable[[], Any]] = {
         "multi_dot": lambda: nkblas.multi_dot([a, a]),
@@ -306,7 +308,7 @@ def test_what_is_left_to_numpy_counts(name: str) -> None:
     assert products(call) == (0, 1)
 
 
-def test_mistakes_do_not_count() -> None:
+def test_mistakes_are_not_counted() -> None:
     def mistake() -> None:
         with pytest.raises(ValueError, match="not aligned"):
             nkblas.dot(A, A)
@@ -320,7 +322,7 @@ def test_mistakes_do_not_count() -> None:
 @pytest.mark.parametrize("right", MEMORY)
 @pytest.mark.parametrize("left", MEMORY)
 def test_layouts(left: str, right: str, dtype: str) -> None:
-    """Within the bound wherever the operands lie; what lies between them is never read."""
+    """Within the error bound for every layout; the memory between elements is not read."""
     random = np.random.default_rng(0)
     for m, n, k in ((1, 1, 1), (5, 17, 33), (1, 31, 29), (13, 1, 300)):
         a = MEMORY[left].arrange(random.uniform(-1, 1, (m, k)), dtype)
@@ -332,7 +334,7 @@ def test_layouts(left: str, right: str, dtype: str) -> None:
 
 
 CONJUGATES = {"vdot": "k,k", "vecdot": "xk,xk->x", "matvec": "mk,xk->xm", "vecmat": "xk,kn->xn"}
-"""Their left operand is conjugate in NumPy, if it is a vector."""
+"""Functions that conjugate their left operand if it is a vector, as subscripts."""
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "complex128"])
@@ -360,7 +362,7 @@ def test_conjugates(name: str, dtype: str) -> None:
 @pytest.mark.skipif("matvec" not in FUNCTIONS, reason="NumPy 2.2 has matvec")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_stacks_of_vectors(dtype: str) -> None:
-    """One matrix and many vectors make one product, in whatever layout the vectors lie."""
+    """A matrix and a stack of vectors are one product, in any layout of the vectors."""
     random = np.random.default_rng(0)
     a = random.uniform(-1, 1, (17, 33)).astype(dtype)
     for layout in (Layout(), Layout("F"), Layout(steps=(2, 1)), Layout(steps=(-1, -3))):
@@ -376,14 +378,14 @@ def test_stacks_of_vectors(dtype: str) -> None:
 @pytest.mark.parametrize("name", ["dot", "inner", "vdot", "einsum"])
 @pytest.mark.parametrize("shapes", [((9,), (9,)), ((9, 9), (9, 9)), ((2, 9, 9), (9, 9))])
 def test_warnings(name: str, shapes: Any) -> None:
-    """Overflow, and what is invalid: the same errors as NumPy's, or the same silence."""
+    """Overflow and invalid operations raise the same errors as in NumPy, or none."""
     for value, other in ((np.inf, 0.0), (1e300, 1e300)):
         a, b = np.full(shapes[0], value), np.full(shapes[1], other)
         if name == "vdot":
             b = np.full(shapes[0], other)
         arguments = ("...i,ji->...j" if a.ndim > 1 else "i,i", a, b) if name == "einsum" else (a, b)
         with np.errstate(all="raise"):
-            expected = outcome(lambda f, x=arguments: f(*x), numpys(name))
+            expected = outcome(lambda f, x=arguments: f(*x), numpy_function(name))
             got = outcome(lambda f, x=arguments: f(*x), getattr(nkblas, name))
         assert_same(got, expected)
 
@@ -401,12 +403,12 @@ class Override:
 
 
 @pytest.mark.parametrize("name", ["dot", "inner", "vdot", "tensordot", "einsum"])
-def test_array_function_is_asked(name: str) -> None:
-    """For NumPy's function: that is the one that others know of."""
+def test_array_function_is_called(name: str) -> None:
+    """With NumPy's function as an argument, which other libraries know."""
     other = Override()
     for operands in ((other, A), (A, other)):
         arguments = ("ij,jk", *operands) if name == "einsum" else operands
-        assert getattr(nkblas, name)(*arguments) == (numpys(name), arguments, {})
+        assert getattr(nkblas, name)(*arguments) == (numpy_function(name), arguments, {})
     assert nkblas.multi_dot([A, other]) == (np.linalg.multi_dot, ([A, other],), {})
     assert nkblas.matrix_power(other, 2) == (np.linalg.matrix_power, (other, 2), {})
     assert nkblas.dot(A, A, out=other) == (np.dot, (A, A), {"out": other})
@@ -435,7 +437,7 @@ def test_is_a_function_of_this_name(name: str) -> None:
     if name not in GUFUNCS:
         assert function.__module__.startswith("nkblas.")
         try:
-            expected = inspect.signature(numpys(name))
-        except ValueError:  # before NumPy 2.4 some have none
+            expected = inspect.signature(numpy_function(name))
+        except ValueError:  # before NumPy 2.4 some functions have no signature
             return
         assert list(inspect.signature(function).parameters) == list(expected.parameters)

@@ -42,13 +42,13 @@ from support import (
 
 import nkblas
 from nkblas import blas
-from nkblas.api.fused import accumulator_dtype
+from nkblas.api.epilogue_args import accumulator_dtype
 from nkblas.api.packed import PackedMatrix
 from nkblas.base.dtypes import PRODUCTS as ENGINE_PRODUCTS
 from nkblas.base.dtypes import QUANTIZED
 from nkblas.base.epilogues import Epilogue, apply
 from nkblas.base.isa import ISAS
-from nkblas.base.problem import Problem
+from nkblas.base.problem import Layout, Problem
 from nkblas.codegen.lowering.guard_pages import Area, bounds, extent
 from nkblas.planning import cost_model
 from nkblas.planning.plan import Plan, base_plan, make_plan
@@ -593,8 +593,8 @@ def draw_problem(draw: Draw) -> Problem:
     """A problem that has kernels."""
     dtype = draw.choice(list(ENGINE_PRODUCTS))
     m, n, k = draw.sizes(limit=1e12)
-    a_layout = draw.choice(("row", "col", "strided"))
-    b_layout = draw.choice(("row", "col", "strided"))
+    layouts: tuple[Layout, ...] = ("row", "col", "strided")
+    a_layout, b_layout = draw.choice(layouts), draw.choice(layouts)
     if draw.chance(0.15):
         b_layout = "packed"
     c = draw.choice(("row", "row", "row", "strided"))

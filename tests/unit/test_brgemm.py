@@ -40,12 +40,12 @@ def exact(a: Any, b: Any) -> np.ndarray:
     into=st.sampled_from([None, "C", "F"]),
 )
 def test_sums(dtype: str, shape: tuple, order: str, beta: int, into: str | None) -> None:
-    """Blocks in a stack, in a list, with columns, far apart, each in another order."""
+    """Blocks in a stack, in a list, in column-major order, strided, in different orders."""
     count, m, n, k = shape
     a, b = stack(dtype, count, m, k), stack(dtype, count, k, n, seed=1)
     c = stack(dtype, 1, m, n, seed=2)[0]
     expected = exact(a, b) + beta * c.astype(complex)
-    ways: dict[str, Any] = {
+    operands: dict[str, Any] = {
         "stack": (a, b),
         "list": (list(a), tuple(b)),
         "columns": ([np.asfortranarray(x) for x in a], b),
@@ -54,7 +54,7 @@ def test_sums(dtype: str, shape: tuple, order: str, beta: int, into: str | None)
         "mixed": ([x if i % 2 else np.asfortranarray(x) for i, x in enumerate(a)], list(b)),
     }
     out = None if into is None else np.empty((m, n), dtype, order=into)  # type: ignore[call-overload]
-    got = nkblas.brgemm(*ways[order], c, beta=beta, out=out)
+    got = nkblas.brgemm(*operands[order], c, beta=beta, out=out)
     assert got.dtype == dtype
     assert got.shape == (m, n)
     assert out is None or got is out
@@ -65,7 +65,7 @@ def test_sums(dtype: str, shape: tuple, order: str, beta: int, into: str | None)
 
 @pytest.mark.parametrize("dtype", ["float32", "complex64"])
 def test_more_than_fits_the_cache(dtype: str) -> None:
-    """Some products at a time are added up in registers, and the rest in C."""
+    """Groups of products are accumulated in registers, and then added to C."""
     side = 90
     each = 2 * side * side * np.dtype(dtype).itemsize
     count = 2 * nkblas.cpu.l2 // each + 3
@@ -96,7 +96,7 @@ def test_out_that_is_an_operand() -> None:
 
 def test_deep_blocks_and_their_error() -> None:
     generator = np.random.default_rng(3)
-    for k in (700, 1500):  # of which the latter are not done in place
+    for k in (700, 1500):  # the latter is too deep to be reduced in place
         a, b = generator.standard_normal((4, 30, k)), generator.standard_normal((4, k, 50))
         for dtype in ("float32", "float64"):
             x, y = a.astype(dtype), b.astype(dtype)
@@ -119,8 +119,8 @@ def test_many_threads_have_the_same_bits() -> None:
         nkblas.set_num_threads(before)
 
 
-def test_sums_stay_in_registers() -> None:
-    """From block to block: no vector goes to memory or comes from there but operands and C."""
+def test_accumulators_stay_in_registers() -> None:
+    """From block to block: only operands and C are loaded and stored, no accumulators."""
     problem = Problem("float32", 64, 64, 64, batch_reduce=True)
     cpu = nkblas.cpu._replace(isa=ISAS["avx512"], vendor="GenuineIntel")
     plan = cheapest_plan(problem, cpu)
@@ -133,7 +133,7 @@ def test_sums_stay_in_registers() -> None:
     )
 
 
-def test_the_engine_goes_from_block_to_block() -> None:
+def test_reduction_in_place() -> None:
     a, b = stack("float32", 3, 16, 32), stack("float32", 3, 32, 48)
     nkblas.brgemm(a, b)
     problem = Problem("float32", 16, 48, 32, batch_reduce=True)
@@ -147,7 +147,7 @@ def test_the_engine_goes_from_block_to_block() -> None:
 
 @pytest.mark.parametrize("wide", ["a", "b"])
 def test_blocks_of_several_dtypes(wide: str) -> None:
-    """The result is of one that holds them all, not of the first blocks' own."""
+    """The result has the dtype that all blocks promote to, not that of the first ones."""
     a = [stack("float32", 3, 4), stack("float64" if wide == "a" else "float32", 3, 4)]
     b = [stack("float32", 4, 5), stack("float64" if wide == "b" else "float32", 4, 5)]
     wanted = sum(x.astype("f8") @ y.astype("f8") for x, y in zip(a, b, strict=True))
@@ -158,7 +158,7 @@ def test_blocks_of_several_dtypes(wide: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "a, b, more, error, text",
+    ("a", "b", "options", "error", "text"),
     [
         (np.ones((2, 3)), np.ones((2, 3, 4)), {}, ValueError, r"a_blocks: got shape \(2, 3\)"),
         (
@@ -228,6 +228,6 @@ def test_blocks_of_several_dtypes(wide: str) -> None:
         ),
     ],
 )
-def test_mistakes(a: Any, b: Any, more: dict[str, Any], error: type, text: str) -> None:
+def test_mistakes(a: Any, b: Any, options: dict[str, Any], error: type, text: str) -> None:
     with pytest.raises(error, match=text):
-        nkblas.brgemm(a, b, **more)
+        nkblas.brgemm(a, b, **options)

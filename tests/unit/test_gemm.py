@@ -1,4 +1,4 @@
-"""`nkblas.gemm` on every dtype of the engine. `test_isas` runs this module on every ISA."""
+"""`nkblas.gemm` for real and complex dtypes. `test_isas` runs this module on every ISA."""
 
 import doctest
 import itertools
@@ -28,11 +28,11 @@ from support import (
 
 import nkblas
 
-REAL_PART, COMPLEX = ("float32", "float64"), ("complex64", "complex128")
-by_dtype = pytest.mark.parametrize("dtype", REAL_PART + COMPLEX)
-by_real_dtype = pytest.mark.parametrize("dtype", REAL_PART)
+REAL, COMPLEX = ("float32", "float64"), ("complex64", "complex128")
+by_dtype = pytest.mark.parametrize("dtype", REAL + COMPLEX)
+by_real_dtype = pytest.mark.parametrize("dtype", REAL)
 
-# alpha and beta: what kernels without an epilogue do, what those with one do, what nobody does
+# alpha and beta: for kernels without an epilogue, for those with one, and without any product
 SCALES = [(1, 0), (1, 1), (2, 0), (-1, 1), (0.5, -3), (1, 2), (0, 0), (0, 1), (0, 2)]
 COMPLEX_SCALES = [*SCALES, (1j, 0), (2, -1j), (1 - 2j, 0.5 + 1j)]
 
@@ -42,7 +42,7 @@ def scales(dtype: str) -> list[tuple[Any, Any]]:
 
 
 def integers(shape: tuple[int, int], dtype: str, seed: int) -> Array:
-    """Small integers: sums of a few thousand of their products are exact in any order."""
+    """Small integers: sums of thousands of their products are exact in any order."""
     generator = np.random.default_rng(seed)
     values = generator.integers(-5, 6, shape).astype(dtype)
     if dtype in COMPLEX:
@@ -55,7 +55,7 @@ def op(x: Array, trans: int) -> Array:
 
 
 def exact(alpha: Any, a: Array, b: Array, beta: Any, c: Array | None) -> Array:
-    """By NumPy's loops over float64, which hold all sums of small integers."""
+    """The result by NumPy in float64, in which all sums of small integers are exact."""
     wide = np.complex128 if np.iscomplexobj(a) else np.float64
     product = alpha * np.einsum("ip,pj->ij", a.astype(wide), b.astype(wide))
     result: Array = product if beta == 0 or c is None else product + beta * c.astype(wide)
@@ -63,7 +63,7 @@ def exact(alpha: Any, a: Array, b: Array, beta: Any, c: Array | None) -> Array:
 
 
 def edges(dtype: str) -> list[tuple[int, int, int]]:
-    """Shapes that leave an edge, that vectors and few rows have, that take several blocks of k."""
+    """Shapes with edge tiles, vectors, few rows or columns, and several k blocks."""
     mr, nr = tile("float64" if dtype in ("float64", "complex128") else "float32")
     many = [(1, 1, 1), (2, 3, 1), (7, 5, 3), (mr + 1, nr + 1, 17), (3 * mr - 1, nr - 1, 40)]
     few = [(1, 97, 31), (97, 1, 31), (1, 1, 301), (5, 200, 70), (300, 3, 64), (40, 300, 2)]
@@ -73,7 +73,7 @@ def edges(dtype: str) -> list[tuple[int, int, int]]:
 @by_dtype
 @pytest.mark.parametrize("shape", range(12))
 def test_scales(shape: int, dtype: str) -> None:
-    """Every alpha and beta, with all operands in both memory orders; c that is not read is NaN."""
+    """Every alpha and beta, with operands in both memory orders; a c that is not read is NaN."""
     m, n, k = edges(dtype)[shape]
     a, b, c = integers((m, k), dtype, 0), integers((k, n), dtype, 1), integers((m, n), dtype, 2)
     for alpha, beta in scales(dtype):
@@ -102,7 +102,7 @@ def test_transposes(dtype: str) -> None:
 @by_dtype
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(layout: str, dtype: str) -> None:
-    """What lies between the elements is NaN, and is neither read nor written."""
+    """The memory between the elements, which is NaN, is neither read nor written."""
     arranged = LAYOUTS[layout]
     for (m, n, k), (alpha, beta) in itertools.product(edges(dtype)[:6], scales(dtype)[::3]):
         a, b, c = integers((m, k), dtype, 0), integers((k, n), dtype, 1), integers((m, n), dtype, 2)
@@ -122,8 +122,8 @@ def test_layouts(layout: str, dtype: str) -> None:
 @by_real_dtype
 @pytest.mark.parametrize("at_end", [True, False])
 @pytest.mark.parametrize("order", ORDERS)
-def test_nothing_beyond_is_touched(order: Order, at_end: bool, dtype: str) -> None:
-    """All matrices lie at the edge of what the process may touch; a step beyond is a crash."""
+def test_no_access_out_of_bounds(order: Order, at_end: bool, dtype: str) -> None:
+    """Each matrix lies beside an inaccessible page: an access out of bounds is a crash."""
     for m, n, k in edges(dtype):
         a, b, c = integers((m, k), dtype, 0), integers((k, n), dtype, 1), integers((m, n), dtype, 2)
         for alpha, beta in ((1, 1), (2, 0), (2, 3)):
@@ -133,8 +133,8 @@ def test_nothing_beyond_is_touched(order: Order, at_end: bool, dtype: str) -> No
 
 
 @pytest.mark.parametrize("dtype", COMPLEX)
-def test_elements_apart_by_part_of_one(dtype: str) -> None:
-    """Complex numbers that are aligned, but not whole numbers of them apart."""
+def test_strides_that_are_no_multiple_of_the_itemsize(dtype: str) -> None:
+    """Complex arrays can be aligned with such strides."""
     part = np.dtype(dtype).type(0).real.dtype
     whole = np.zeros((4, 9), [("x", dtype), ("y", part)])
     a = whole["x"][:, :4]
@@ -157,7 +157,7 @@ lengths = st.integers(0, 70)
     lengths,
     lengths,
     st.tuples(any_layout, any_layout, any_layout),
-    st.sampled_from(REAL_PART + COMPLEX),
+    st.sampled_from(REAL + COMPLEX),
     st.sampled_from(COMPLEX_SCALES),
     st.integers(0, 9),
 )
@@ -165,15 +165,15 @@ def test_any_shape_and_strides(
     m: int,
     n: int,
     k: int,
-    of: tuple[Layout, Layout, Layout],
+    arranged: tuple[Layout, Layout, Layout],
     dtype: str,
     scale: tuple[Any, Any],
     seed: int,
 ) -> None:
     alpha, beta = (x if dtype in COMPLEX else x.real for x in scale)
     a, b, c = (integers(shape, dtype, seed + i) for i, shape in enumerate(((m, k), (k, n), (m, n))))
-    left, right = of[0].arrange(a, dtype), of[1].arrange(b, dtype)
-    buffer, out = of[2].empty((m, n), dtype, fill=GUARD)
+    left, right = arranged[0].arrange(a, dtype), arranged[1].arrange(b, dtype)
+    buffer, out = arranged[2].empty((m, n), dtype, fill=GUARD)
     out[...] = np.nan if beta == 0 else c
     expected = exact(alpha, a, b, beta, c)
     assert np.array_equal(nkblas.gemm(left, right, out, alpha=alpha, beta=beta), expected)
@@ -185,14 +185,14 @@ def test_any_shape_and_strides(
 
 @by_real_dtype
 def test_error_bound(dtype: str) -> None:
-    """Element by element, with the exact result in extended precision."""
+    """Element by element; the exact result is computed in extended precision."""
     generator, eps = np.random.default_rng(0), np.finfo(dtype).eps
     for m, n, k in edges(dtype):
         a, b, c = (generator.standard_normal(s).astype(dtype) for s in ((m, k), (k, n), (m, n)))
         assert_within_bound(nkblas.gemm(a, b), a, b)
         for alpha, beta in ((0.3, 0), (1, 0.7), (-1.7, 1), (0.3, -0.7)):
             got = nkblas.gemm(a, b, c, alpha=alpha, beta=beta)
-            # as large as in the arithmetic: alpha and beta are rounded first
+            # alpha and beta are rounded to the dtype first
             scale = [np.longdouble(np.dtype(dtype).type(x)) for x in (alpha, beta)]
             wide = [x.astype(np.longdouble) for x in (a, b, c)]
             error = abs(got - (scale[0] * (wide[0] @ wide[1]) + scale[1] * wide[2]))
@@ -220,8 +220,8 @@ def test_error_bound_of_complex(dtype: str) -> None:
 
 
 @by_dtype
-def test_what_is_not_read(dtype: str) -> None:
-    """alpha = 0 leaves A and B alone, beta = 0 leaves C alone."""
+def test_zero_factors_read_no_operands(dtype: str) -> None:
+    """With alpha = 0 A and B are not read, with beta = 0 C is not."""
     for m, n, k in edges(dtype):
         nothing = [np.full(shape, np.nan, dtype) for shape in ((m, k), (k, n), (m, n))]
         c = integers((m, n), dtype, 2)
@@ -231,8 +231,8 @@ def test_what_is_not_read(dtype: str) -> None:
 
 
 @by_dtype
-def test_what_is_read(dtype: str) -> None:
-    """NaN and infinity go on, and nobody warns."""
+def test_nan_propagates(dtype: str) -> None:
+    """NaN propagates, without warnings."""
     for (m, n, k), (alpha, beta) in itertools.product(edges(dtype), [(1, 1), (2, 1), (-1, 0.5)]):
         a, b, c = integers((m, k), dtype, 0), integers((k, n), dtype, 1), integers((m, n), dtype, 2)
         a[-1, -1] = c[0, 0] = np.nan
@@ -259,7 +259,7 @@ def test_empty(dtype: str) -> None:
         assert np.array_equal(nkblas.gemm(a, b), np.zeros((m, n)))
 
 
-# name: views (a, b, c, out) of a buffer of (2 size, size) elements
+# by name: views (a, b, c, out) of a buffer of shape (2 * size, size)
 OVERLAPS: dict[str, Callable[[Array, int], tuple[Array, Array, Array, Array]]] = {
     "out is a": lambda x, n: (x[:n], x[n:], x[n:], x[:n]),
     "out is b": lambda x, n: (x[:n], x[n:], x[:n], x[n:]),
@@ -272,7 +272,7 @@ OVERLAPS: dict[str, Callable[[Array, int], tuple[Array, Array, Array, Array]]] =
 
 
 def test_out_of_a_subclass() -> None:
-    """What is masked is a result like all others, and * multiplies no matrices."""
+    """Masked elements are written too, and `*` of matrices is not used."""
     a, b, c = np.arange(6.0).reshape(2, 3), np.arange(6.0).reshape(3, 2), np.ones((2, 2))
     i, j = a.astype("i2"), b.astype("i2")
     scale = np.full(2, 0.5, "f4")
@@ -304,7 +304,7 @@ def test_overlaps(overlap: str, dtype: str) -> None:
 
 
 @by_dtype
-def test_operands_stay(dtype: str) -> None:
+def test_operands_are_not_modified(dtype: str) -> None:
     arrays = [integers((30, 30), dtype, seed) for seed in range(3)]
     before = [x.copy() for x in arrays]
     for x in arrays:
@@ -315,7 +315,7 @@ def test_operands_stay(dtype: str) -> None:
 
 
 @by_dtype
-def test_the_engine_does_it_in_one_product(dtype: str) -> None:
+def test_one_call_of_the_engine(dtype: str) -> None:
     before = nkblas.stats()
     a = integers((40, 30), dtype, 0)
     with nkblas.record() as recording:
@@ -344,7 +344,7 @@ def test_same_bits_for_any_number_of_threads(dtype: str) -> None:
 
 
 def test_dtypes() -> None:
-    """Arrays decide, and not the type of alpha and beta; what the engine lacks, NumPy does."""
+    """The arrays' dtypes decide, and not the types of alpha and beta; with and without kernels."""
     single, double = np.ones((2, 2), "f4"), np.ones((2, 2), "f8")
     cases = [
         ((single, single), {"alpha": np.float64(0.5)}, "f4"),
@@ -367,11 +367,14 @@ def test_dtypes() -> None:
         expected = options.get("alpha", 1) * (a @ b)
         assert got.dtype == dtype
         assert np.array_equal(got, expected + options.get("beta", 0))
-    eighth = single.astype("float8_e4m3")  # promotes with float64, and with 1, not with both
+    swapped = nkblas.gemm(single, single, bias=1, activation="relu", out_dtype=">f4")
+    assert swapped.dtype == ">f4"
+    assert (swapped == 3).all()
+    eighth = single.astype("float8_e4m3")  # promotes with float64 and with 1, but not with both
     assert np.array_equal(nkblas.gemm(eighth, 3 * double), np.full((2, 2), 6.0))
-    large = np.full((2, 2), 2**63 + 1, "u8")  # of which float64 has only the first 53 bits
+    large = np.full((2, 2), 2**63 + 1, "u8")  # float64 has only the first 53 bits
     assert np.array_equal(nkblas.gemm(large, large, out_dtype="i8"), np.full((2, 2), 2))
-    wide = np.full((2, 2), 2**15)  # sums that wrap do so before anything is done to them
+    wide = np.full((2, 2), 2**15)  # sums wrap before the epilogue
     assert not nkblas.gemm(wide, wide, out_dtype="i4", activation="relu").any()
     wrapping = np.full((2, 2), 100, "i1")
     expected = (3 * (100 * 100 * 2) + 2 * 100 + 128) % 256 - 128

@@ -46,14 +46,14 @@ def packed(product: Product, b: Array) -> nkblas.PackedMatrix:
 
 
 def edges(product: Product) -> list[tuple[int, int, int]]:
-    """One and none, primes, one past a tile, several blocks of k."""
+    """Single elements, primes, one column more than a panel, several k blocks."""
     nr = packed(product, np.zeros((64, 512), product.b)).layout.nr
     return [(1, 1, 1), (2, nr + 1, 31), (5, 1, 7), (33, 2 * nr - 1, 67), (40, 3, 2100)]
 
 
 @by_product
 def test_products(product: Product) -> None:
-    """By the best plans."""
+    """With the best plans."""
     before, cases, problems = nkblas.stats()["fallbacks"], [], []
     for m, n, k in edges(product):
         a, b = sample(m, k, dtype=product.a), sample(k, n, dtype=product.b, seed=1)
@@ -61,7 +61,8 @@ def test_products(product: Product) -> None:
         assert right.dtype == b.dtype
         assert_exact(right.unpack(), b, b.shape)
         problem = nkblas.explain(a, right).problem
-        assert problem is not None and problem.b == "packed"
+        assert problem is not None
+        assert problem.b == "packed"
         problems.append(problem)
         cases.append((a, right, expected(a, b, product.result)))
     nkblas.warmup(problems, tune=False, progress=False)
@@ -72,7 +73,7 @@ def test_products(product: Product) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "complex128", "float16", "int16"])
 def test_new_shapes(dtype: str) -> None:
-    """By whatever plan is at hand; A has rows, columns, neither."""
+    """With interim plans too; A is in row-major, column-major and strided layout."""
     for m, n, k in ((2, 100, 41), (35, 130, 50), (9, 3, 1100), (13, 90, 17)):
         a, b = sample(m, 2 * k, dtype=dtype)[:, ::2], sample(k, n, dtype=dtype, seed=1)
         right = nkblas.pack(b)
@@ -81,7 +82,7 @@ def test_new_shapes(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, "complex64", "float16", "bfloat16"])
-def test_errors_of_rounding(dtype: str) -> None:
+def test_error_bound(dtype: str) -> None:
     generator = np.random.default_rng(0)
     for m, n, k in ((3, 70, 1500), (50, 33, 300)):
         a, b = (generator.standard_normal(s).astype(dtype) for s in ((m, k), (k, n)))
@@ -90,23 +91,23 @@ def test_errors_of_rounding(dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_same_bits(dtype: str) -> None:
-    """For every number of threads; and as B itself has them, in the same blocks of k."""
+    """For any number of threads, and those of the unpacked B in the same k blocks."""
     generator = np.random.default_rng(0)
     for m, n, k in ((1, 900, 700), (6, 700, 1100), (130, 700, 500)):
         a, b = (generator.standard_normal(s).astype(dtype) for s in ((m, k), (k, n)))
         right = nkblas.pack(b)
-        found = []
+        results = []
         for threads in (1, 2):
             before = nkblas.get_num_threads()
             nkblas.set_num_threads(threads)
-            found += [a @ right for _ in range(3)]
+            results += [a @ right for _ in range(3)]
             nkblas.set_num_threads(before)
-        assert all(np.array_equal(x, found[0]) for x in found)
+        assert all(np.array_equal(x, results[0]) for x in results)
         best = nkblas.explain(a, b).plan
         assert best is not None
         schedule = best.schedule
         if schedule.kind == "tiles" and (best.kc, schedule.family) == right.layout[5:3:-2]:
-            assert np.array_equal(nkblas.matmul(a, b), found[0])
+            assert np.array_equal(nkblas.matmul(a, b), results[0])
 
 
 @pytest.mark.parametrize(
@@ -127,8 +128,8 @@ def test_layouts(dtype: str, layout: str) -> None:
 
 
 @by_product
-def test_panels_are_those_of_the_packing_routine(product: Product) -> None:
-    """Bit by bit, and what makes up for shifted operands too, on every family of this ISA."""
+def test_panels_equal_those_of_the_packing_kernel(product: Product) -> None:
+    """Bit by bit, with compensation, for every family of this ISA."""
     k, n = 75, 53
     b = sample(k, n, dtype=product.b)
     name = packed(product, b).layout.product
@@ -141,9 +142,9 @@ def test_panels_are_those_of_the_packing_routine(product: Product) -> None:
         assert isinstance(spec, Pack)
         address = kernels.load((spec,))[spec]
         kernel = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 6)(address)
-        size = made.nbytes // layout.tiles
-        buffer = module._empty(size)
-        for j in range(layout.tiles):
+        size = made.nbytes // layout.panels_per_block
+        buffer = module._allocate_panels(size)
+        for j in range(layout.panels_per_block):
             columns = np.ascontiguousarray(b[:, j * layout.nr : (j + 1) * layout.nr])
             width = columns.shape[1]
             kernel(width, k, columns.ctypes.data, 1, width, buffer.ctypes.data)
@@ -152,7 +153,7 @@ def test_panels_are_those_of_the_packing_routine(product: Product) -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 0, 0), (0, 3, 2), (3, 0, 2), (3, 4, 0), (1, 1, 0)])
-def test_nothing_to_multiply(shape: tuple[int, int, int]) -> None:
+def test_empty(shape: tuple[int, int, int]) -> None:
     m, n, k = shape
     right = nkblas.pack(np.ones((k, n), "f"))
     assert right.shape == (k, n)
@@ -167,7 +168,7 @@ def test_stacks_and_vectors() -> None:
     for shape in ((7,), (1, 7), (3, 2, 7), (2, 3, 4, 7), (0, 3, 7), (3, 0, 7)):
         a = integers(*shape, seed=1)
         assert_exact(a @ right, a @ b, shape)
-    a = integers(4, 7, 3).transpose(2, 0, 1)  # rows that do not follow each other
+    a = integers(4, 7, 3).transpose(2, 0, 1)  # its rows cannot be merged in place
     assert_exact(a @ right, a @ b)
     assert_exact(integers(2, 7).tolist() @ right, integers(2, 7) @ b)
 
@@ -216,7 +217,7 @@ def test_out(order: Any) -> None:
 @pytest.mark.parametrize(
     "product", [p for p in PRODUCTS if p.a in ("float32", "bool", "bfloat16", "int8")], ids=str
 )
-def test_short_ways(product: Product) -> None:
+def test_fast_paths(product: Product) -> None:
     a, b = sample(9, 40, dtype=product.a), sample(40, 33, dtype=product.b, seed=1)
     right, wanted = packed(product, b), expected(a, b, product.result)
     for call in (np.matmul, nkblas.matmul, operator.matmul):
@@ -239,8 +240,8 @@ def test_short_ways(product: Product) -> None:
         ("int8", "uint8", "int8"),
     ],
 )
-def test_sums_that_are_scaled(of_a: str, of_b: str, result: str) -> None:
-    """From the panels of the sums themselves; powers of two as scales, which round nothing."""
+def test_quantized(of_a: str, of_b: str, result: str) -> None:
+    """From the same panels; the scales are powers of two, so nothing is rounded twice."""
     before = nkblas.stats()["fallbacks"]
     for m, n, k in ((1, 33, 70), (9, 40, 4200)):
         a, b = sample(m, k, dtype=of_a), sample(k, n, dtype=of_b, seed=1)
@@ -273,8 +274,8 @@ def test_gemm(dtype: str, order: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
-def test_layers(dtype: str) -> None:
-    """A bias, an activation and a residual go with it as with any matrix."""
+def test_epilogues(dtype: str) -> None:
+    """The same results as with the unpacked matrix."""
     for m, n, k in ((1, 90, 70), (20, 33, 300)):
         a, b = sample(m, k, dtype=dtype), sample(k, n, dtype=dtype, seed=1)
         right = nkblas.pack(b)
@@ -302,7 +303,7 @@ def test_gemm_of_integers() -> None:
 
 
 def test_dtypes() -> None:
-    """Those of a product that is not asked for, and what there is none of."""
+    """Default dtypes, and dtypes without kernels."""
     for dtype, result in (("int8", "int32"), ("uint8", "int32"), ("bfloat16", "float32")):
         assert nkblas.pack(np.ones((2, 2), dtype)).result_dtype == result
     for product in PRODUCTS:
@@ -322,11 +323,11 @@ def test_dtypes() -> None:
             nkblas.pack(np.zeros(shape))
 
 
-def test_what_else_is_asked_of_it() -> None:
+def test_attributes_and_unsupported_operations() -> None:
     b = np.eye(3, dtype="f")
     right = nkblas.pack(b)
     with pytest.raises((AttributeError, TypeError)):
-        b @ nkblas.PackedMatrix.__new__(nkblas.PackedMatrix)  # there are no panels yet
+        b @ nkblas.PackedMatrix.__new__(nkblas.PackedMatrix)  # it has no panels
     assert (right.shape, right.ndim, right.dtype) == ((3, 3), 2, "float32")
     assert right.nbytes >= b.nbytes
     assert "3x3 float32" in repr(right)
@@ -366,7 +367,7 @@ def test_copies(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8", "uint8", "bool", "bfloat16"])
-def test_what_was_packed_elsewhere_is_packed_again(dtype: str) -> None:
+def test_pickles_with_other_panels_are_packed_again(dtype: str) -> None:
     """Panels of another family, width and depth."""
     b = sample(40, 90, dtype=dtype)
     right = nkblas.pack(b)
@@ -381,7 +382,7 @@ def test_what_was_packed_elsewhere_is_packed_again(dtype: str) -> None:
     assert again.layout == right.layout
     assert_exact(again.unpack(), b)
     with pytest.raises(ValueError, match="pack it again"):
-        module._restore(FORMAT + 1, dtypes, tuple(other), right._panels)
+        module._unpickle(FORMAT + 1, dtypes, tuple(other), right._panels)
 
 
 def test_from_another_isa() -> None:
@@ -400,7 +401,7 @@ def test_from_another_isa() -> None:
 
 
 def test_without_kernels(tmp_path: Any) -> None:
-    """NumPy does it, once for each product, and rounds once."""
+    """NumPy does each product once, and rounds once."""
     code = """
         import ml_dtypes
         for dtype, wide in (("f", "d"), ("e", "d"), ("b", "i"), ("bfloat16", "d"), ("?", "?")):
@@ -432,7 +433,8 @@ def test_text_and_recording() -> None:
     nkblas.warmup(["3x50x70:i8_i32:rpr"], progress=False, seconds=0.3)
     found = nkblas.explain(a, right)
     assert (found.backend, found.problem) == ("nkblas", problem)
-    assert found.plan is not None and found.plan.origin == "tuned"
+    assert found.plan is not None
+    assert found.plan.origin == "tuned"
     assert_exact(a @ right, expected(a, b, "int32"))
     with pytest.raises(ValueError, match="a: got shape"):
         nkblas.explain(a[:, 1:], right)
@@ -441,11 +443,11 @@ def test_text_and_recording() -> None:
             parse(wrong)
 
 
-def test_layout_depends_on_nothing_else() -> None:
+def test_layout_is_deterministic() -> None:
     for name, (k, n) in itertools.product(ENGINE, ((1, 1), (300, 40), (4096, 4096))):
-        layout = PackedLayout.of(name, k, n)
+        layout = PackedLayout.for_this_cpu(name, k, n)
         panels_for.cache_clear()
-        assert layout == PackedLayout.of(name, k, n)
+        assert layout == PackedLayout.for_this_cpu(name, k, n)
 
 
 def test_examples() -> None:

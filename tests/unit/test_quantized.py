@@ -1,4 +1,4 @@
-"""`gemm` of 8-bit integers with a scale, against exact sums."""
+"""Quantized `gemm` (8-bit integers with a scale) against exact sums."""
 
 from itertools import product
 from typing import Any
@@ -29,7 +29,7 @@ def draw(generator: np.random.Generator, dtype: str, *shape: int) -> np.ndarray:
 @pytest.mark.parametrize("result", ["float32", "int8", "uint8"])
 @pytest.mark.parametrize(("of_a", "of_b"), SIGNS, ids="-".join)
 def test_results(of_a: str, of_b: str, result: str) -> None:
-    """Powers of two as scales: all that is left is one rounding, or none."""
+    """The scales are powers of two: at most one rounding remains."""
     generator = np.random.default_rng(0)
     for i, (m, n, k) in enumerate(
         [(33, 70, 65), (1, 40, 300), (20, 1, 8), (64, 33, 5000), (3, 4, 0), (0, 4, 3)]
@@ -67,7 +67,7 @@ def test_results(of_a: str, of_b: str, result: str) -> None:
 
 
 def test_extremes_and_ties() -> None:
-    """No sum is too large; halves go to even numbers; what is far away saturates."""
+    """Large sums do not overflow, ties are rounded to even, results out of range saturate."""
     a, b = np.full((2, 70000), -128, np.int8), np.full((70000, 2), -128, np.int8)
     got = nkblas.gemm(a, b, scale=1.0)
     assert (got == np.float32(70000 * 128 * 128)).all()
@@ -89,27 +89,29 @@ def test_residual() -> None:
 
 
 @pytest.mark.parametrize("result", ["float32", "int8", "uint8"])
-def test_short_way(result: str) -> None:
-    """It has the bits of the general one."""
+def test_fast_path(result: str) -> None:
+    """It has the bits of the general path."""
     general: Any = nkblas.gemm.__wrapped__  # type: ignore[attr-defined]
     generator = np.random.default_rng(2)
     a, b = draw(generator, "uint8", 9, 64), draw(generator, "int8", 64, 40)
     scale, bias, x = (generator.random(s, "f4") / 99 for s in (40, 40, (9, 40)))
-    asked: dict[str, Any] = {} if result == "float32" else {"out_dtype": result}
+    result_options: dict[str, Any] = {} if result == "float32" else {"out_dtype": result}
     for right in (b, nkblas.pack(b, a_dtype="u1")):
         for options in (
             {"scale": scale, "bias": bias, "activation": "relu"},
             {"scale": 0.01, "bias": 0.3, "out": np.empty((9, 40), result)},
             {"scale": np.float32(0.01), "zero_point": 0, "out_dtype": np.dtype(result)},
-            {"scale": scale, "zero_point": 9} if asked else {"scale": scale, "residual": x},
+            {"scale": scale, "zero_point": 9}
+            if result_options
+            else {"scale": scale, "residual": x},
         ):
-            got = without_python(nkblas.gemm, a, right, **(asked | options))
-            wanted = general(a, right, **(asked | options))
+            got = without_python(nkblas.gemm, a, right, **(result_options | options))
+            wanted = general(a, right, **(result_options | options))
             assert (got.dtype, got.tobytes()) == (result, wanted.tobytes()), options
 
 
-def test_what_is_not_exact() -> None:
-    """Near a tie it may be rounded either way."""
+def test_inexact_activation() -> None:
+    """Near a tie a value may be rounded either way."""
     generator, before = np.random.default_rng(3), nkblas.stats()["fallbacks"]
     a, b = draw(generator, "int8", 33, 64), draw(generator, "int8", 64, 96)
     x = (a.astype(float) @ b) * np.float32(1e-3)
@@ -194,7 +196,7 @@ def test_problems() -> None:
 
 @pytest.mark.parametrize("name", QUANTIZED)
 def test_every_family(name: str) -> None:
-    """On all instruction sets that this CPU has; those that it lacks differ in their sums alone."""
+    """On all instruction sets that this CPU has; the others differ only in how they sum."""
     for isa in ISAS.values():
         for family in families(name, isa):
             if family.name in isa.families and nkblas.cpu.features.issuperset(isa.requires):
@@ -204,8 +206,8 @@ def test_every_family(name: str) -> None:
     assert PRODUCTS[name].c in ("float32", "qint8", "quint8")
 
 
-def test_check_of_what_is_not_exact() -> None:
-    """In so many elements that one is near a tie."""
+def test_verification_of_an_inexact_activation() -> None:
+    """With enough elements that one is near a tie."""
     for family in families("int8_qint8", nkblas.cpu.isa):
         isa = nkblas.cpu.isa.row_of(family.name)
         spec = base_kernel(isa, "int8_qint8", family, "scales+columns+silu")

@@ -45,10 +45,10 @@ DEFINITIONS = {
     "tanh": np.tanh,
     ("clip", -0.5, 1.5): lambda x: np.clip(x, -0.5, 1.5),
 }
-"""As books have them."""
+"""The textbook definitions."""
 
-SLOPE = 1.2
-"""No activation rises faster."""
+MAX_SLOPE = 1.2
+"""Upper bound of the derivative of all activations."""
 
 
 def draw(generator: np.random.Generator, dtype: np.dtype[Any], *shape: int) -> np.ndarray:
@@ -60,7 +60,7 @@ def draw(generator: np.random.Generator, dtype: np.dtype[Any], *shape: int) -> n
 def check_floats(
     dtype: np.dtype[Any], a: Any, b: Any, activation: Any, bias: Any, residual: Any, got: Any
 ) -> None:
-    """Within the error that the sums may have, the activation's own, and the last rounding's."""
+    """Check against the error bounds of the sums, of the activation and of the final rounding."""
     wide = [None if x is None else x.astype(np.float64) for x in (a, b, bias, residual)]
     x, y, added, more = wide
     total, size = x @ y, abs(x) @ abs(y)
@@ -69,18 +69,18 @@ def check_floats(
     eps_sum = np.finfo(np.float64 if dtype == np.float64 else np.float32).eps
     eps = float(ml_dtypes.finfo(dtype).eps)
     expected = DEFINITIONS[activation](total)
-    error = SLOPE * (x.shape[1] + 2) * eps_sum * size + 4 * eps_sum * (1 + abs(expected))
+    error = MAX_SLOPE * (x.shape[1] + 2) * eps_sum * size + 4 * eps_sum * (1 + abs(expected))
     if more is not None:
         expected = expected + more
     assert got.dtype == dtype
-    rounding = eps * abs(expected) + (1e-7 if dtype == np.float16 else 0)  # of what is subnormal
+    rounding = eps * abs(expected) + (1e-7 if dtype == np.float16 else 0)  # subnormal numbers
     assert (abs(got.astype(np.float64) - expected) <= error + rounding).all()
 
 
 @pytest.mark.parametrize("activation", NAMES, ids=str)
 @pytest.mark.parametrize("name", FLOATS)
 def test_floats(name: str, activation: Any) -> None:
-    """Shapes past tiles and with blocks of k, vectors, both biases, every layout."""
+    """Edge tiles, several k blocks, vectors, both kinds of bias, every layout."""
     dtype, generator = dtype_of(name), np.random.default_rng(1)
     for i, (m, n, k) in enumerate([(37, 70, 23), (1, 65, 300), (50, 1, 17), (33, 40, 1500)]):
         a, b = draw(generator, dtype, m, k), draw(generator, dtype, k, n)
@@ -97,8 +97,8 @@ def test_floats(name: str, activation: Any) -> None:
 
 
 @pytest.mark.parametrize("name", FLOATS)
-def test_short_way(name: str) -> None:
-    """It has the bits of the general one; of what is packed, too."""
+def test_fast_path(name: str) -> None:
+    """It has the bits of the general path, for packed matrices too."""
     general: Any = nkblas.gemm.__wrapped__  # type: ignore[attr-defined]
     dtype, generator = dtype_of(name), np.random.default_rng(7)
     a, b, residual = (draw(generator, dtype, *s) for s in ((9, 64), (64, 40), (9, 40)))
@@ -125,7 +125,7 @@ def test_integers(name: str) -> None:
             draw(generator, dtype, *shape) for shape in ((m, k), (k, n), (n,), (m, n), (m, n))
         )
         with np.errstate(over="ignore"):
-            total = np.matmul(a, b) + c + bias  # which wraps
+            total = np.matmul(a, b) + c + bias  # it wraps
             for activation, expected in (
                 (None, total),
                 ("relu", np.maximum(total, 0)),
@@ -139,7 +139,7 @@ def test_integers(name: str) -> None:
 
 
 def check_rounded_once(name: str) -> None:
-    """Where no kernel does it: without products, or without kernels."""
+    """Check results of NumPy's fallback: there is nothing to multiply, or there are no kernels."""
     dtype, generator = dtype_of(name), np.random.default_rng(4)
     for k, alpha in ((0, 1), (5, 0), (5, -0.7)):
         a, b, c = (
@@ -158,11 +158,10 @@ def test_narrow_floats_are_rounded_once(name: str) -> None:
     check_rounded_once(name)
 
 
-def test_narrow_floats_of_numpy_are_rounded_once(tmp_path: Path) -> None:
-    """Where there are no kernels."""
+def test_narrow_floats_are_rounded_once_without_kernels(tmp_path: Path) -> None:
     tests = str(Path(__file__).parent)
     program = (
-        "from test_fused import check_rounded_once as f; f('float16'); f('bfloat16'); report()"
+        "from test_epilogue import check_rounded_once as f; f('float16'); f('bfloat16'); report()"
     )
     report, _ = run(
         program, NKBLAS_JIT="never", NKBLAS_CACHE_DIR=tmp_path, PYTHONPATH=f"{tests}:{TOOLS}"
@@ -172,7 +171,7 @@ def test_narrow_floats_of_numpy_are_rounded_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["int64", "uint64"])
 def test_clipped_integers_are_exact(name: str) -> None:
-    """float64 has not all of them."""
+    """float64 cannot represent all of them."""
     dtype, large = np.dtype(name), 2**60 + 1
     a, residual = np.ones((2, 2), dtype), np.full((2, 2), large, dtype)
     got = nkblas.gemm(a, a, activation=("clip", 0.5, 1.5), residual=residual)
@@ -204,8 +203,16 @@ def test_wider_results() -> None:
     relu=st.booleans(),
     complex_=st.booleans(),
 )
-def test_any_shape(shape, alpha, beta, bias, residual, relu, complex_) -> None:
-    """Nothing of a dimension too, and what kernels have no part in: complex numbers, alpha = 0."""
+def test_any_shape(
+    shape: tuple[int, int, int],
+    alpha: float,
+    beta: float,
+    bias: str | None,
+    residual: bool,
+    relu: bool,
+    complex_: bool,
+) -> None:
+    """Dimensions of length 0 too, and calls without kernels: complex numbers, alpha = 0."""
     (m, n, k), generator = shape, np.random.default_rng(4)
     dtype = np.complex128 if complex_ else np.float64
     activation = "relu" if relu and not complex_ else None
@@ -236,7 +243,7 @@ def test_any_shape(shape, alpha, beta, bias, residual, relu, complex_) -> None:
 
 
 def test_residual_that_is_out() -> None:
-    """Even where the sums of some blocks of k go to `out` first."""
+    """Also if the sums of the first k blocks are stored to `out`."""
     generator = np.random.default_rng(5)
     a, b, x = (
         generator.integers(-4, 5, s).astype("f4") for s in ((60, 3000), (3000, 50), (60, 50))
@@ -260,7 +267,7 @@ def test_nan_and_infinity() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_accuracy(dtype: type) -> None:
-    """Within a few units in the last place of x (of the result, where that is no multiple of x)."""
+    """Within a few ulps of x; for "sigmoid" and "tanh" of the result."""
     generator = np.random.default_rng(8)
     tiny = 10.0 ** generator.uniform(-30, -1, 200) * generator.choice([-1, 1], 200)
     x = np.concatenate([np.linspace(-30, 30, 5001), tiny, [-1e30, -300, 300]]).astype(dtype)
@@ -277,7 +284,7 @@ def test_accuracy(dtype: type) -> None:
         }
     for activation, values in expected.items():
         got = nkblas.gemm(np.ones((1, 1), dtype), x[None], activation=activation)[0]
-        # far below zero gelu is as good as 0, which it may miss by as much as it does at -9
+        # for x < -9 gelu is almost 0; the error may be as large as at -9
         size = abs(values if activation in ("sigmoid", "tanh") else np.maximum(x, -9))
         error = abs(got - values)
         assert (error <= 3 * np.finfo(dtype).eps * size + np.finfo(dtype).tiny).all(), activation
@@ -297,7 +304,7 @@ def test_many_threads_have_the_same_bits() -> None:
         nkblas.set_num_threads(before)
 
 
-def test_at_the_same_time() -> None:
+def test_concurrent_calls() -> None:
     """Each call has its own bias."""
     a, b = np.ones((4, 8), "f4"), np.ones((8, 100), "f4")
     wrong = []
@@ -315,7 +322,7 @@ def test_at_the_same_time() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments, error, text",
+    ("arguments", "error", "text"),
     [
         ({"bias": np.zeros(4)}, ValueError, "bias: got shape .4,., expected .3,. for columns"),
         ({"bias": np.zeros((3, 2))}, ValueError, "bias: got shape"),
@@ -334,7 +341,7 @@ def test_mistakes(arguments: dict[str, Any], error: type, text: str) -> None:
             nkblas.gemm(a, right, **arguments)
 
 
-def test_activations_that_a_type_has_not() -> None:
+def test_unsupported_activations() -> None:
     with pytest.raises(TypeError, match="activation: got tanh for int64"):
         nkblas.gemm(np.ones((2, 2), np.int64), np.ones((2, 2), np.int64), activation="tanh")
     with pytest.raises(TypeError, match="activation: got relu for complex128"):
@@ -360,7 +367,7 @@ def test_texts_and_codes() -> None:
 
 @pytest.mark.parametrize("isa", [name for name, isa in ISAS.items() if not isa.extends])
 def test_every_width(isa: str) -> None:
-    """Kernels of each vector width, with and without masks."""
+    """Kernels for each vector width, with and without masks."""
     if not nkblas.cpu.features.issuperset(ISAS[isa].requires):
         pytest.skip(f"nkblas.cpu lacks {isa}")
     for epilogue in ("columns+gelu", "scale+rows+sigmoid+residual", "clip", "columns+tanh"):
