@@ -5,7 +5,7 @@ The building block of Georganas et al., "High-Performance Deep Learning via a Si
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from .gemm import gemm
 from .gemm_call import GemmCall
 from .gufuncs import fast_path, register_user_dtypes
 from .operands import Array, DType, Output, check_out, is_native_aligned
+
+if TYPE_CHECKING:
+    from nkblas.base.problem import Layout
 
 
 @fast_path
@@ -132,6 +135,8 @@ def _can_reduce_in_place(left: list[Array], right: list[Array], dtype: DType) ->
         return False
     rows_are_contiguous = a.strides[1] == a.itemsize or a.shape[1] == 1
     columns_are_contiguous = a.strides[0] == a.itemsize or a.shape[0] == 1
-    layout = "row" if rows_are_contiguous else "col" if columns_are_contiguous else "strided"
+    layout: Layout = "strided"
+    if rows_are_contiguous or columns_are_contiguous:
+        layout = "row" if rows_are_contiguous else "col"
     problem = Problem(name, a.shape[0], b.shape[1], a.shape[1], layout, batch_reduce=True)
     return can_reduce_in_place(problem, cpu.isa)

@@ -597,7 +597,8 @@ def draw_problem(draw: Draw) -> Problem:
     a_layout, b_layout = draw.choice(layouts), draw.choice(layouts)
     if draw.chance(0.15):
         b_layout = "packed"
-    c = draw.choice(("row", "row", "row", "strided"))
+    c_layouts: tuple[Layout, ...] = ("row", "row", "row", "strided")
+    c = draw.choice(c_layouts)
     types = ENGINE_PRODUCTS[dtype]
     floats = types.c in ("float16", "bfloat16", "float32", "float64")
     kinds = ("", "", "add", *(("scale",) if floats or types.c in COMPLEX else ()))
