@@ -65,7 +65,11 @@ def test_areas_preserve_strides() -> None:
     for view in views:
         for at_end in (True, False):
             placed = Area(bounds(view)[1]).hold(view, at_end)
-            assert (placed.shape, placed.strides, placed.dtype) == (view.shape, view.strides, view.dtype)
+            assert (placed.shape, placed.strides, placed.dtype) == (
+                view.shape,
+                view.strides,
+                view.dtype,
+            )
             assert np.array_equal(placed, view)
             if view.size:
                 assert np.array_equal(extent(placed), extent(view))
