@@ -64,11 +64,15 @@ def test_areas_preserve_strides() -> None:
     )
     for view in views:
         for at_end in (True, False):
-            held = Area(bounds(view)[1]).hold(view, at_end)
-            assert (held.shape, held.strides, held.dtype) == (view.shape, view.strides, view.dtype)
-            assert np.array_equal(held, view)
+            placed = Area(bounds(view)[1]).hold(view, at_end)
+            assert (placed.shape, placed.strides, placed.dtype) == (
+                view.shape,
+                view.strides,
+                view.dtype,
+            )
+            assert np.array_equal(placed, view)
             if view.size:
-                assert np.array_equal(extent(held), extent(view))
+                assert np.array_equal(extent(placed), extent(view))
 
 
 def options(**changes: int | str) -> argparse.Namespace:
