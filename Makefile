@@ -1,4 +1,4 @@
-# Everything runs in a virtual environment of its own.
+# All targets use a virtual environment in $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -25,23 +25,23 @@ lint: $(VENV)/test
 bench: $(VENV)/bench
 	$(BIN)/python -m bench --threads 1 2 --json build/bench/bench.json --plot build/bench
 
-# docs/numerics.md has what came of it, and its figures: --plot docs.
+# The results are in docs/numerics.md; --plot docs draws its figures.
 numerics: $(VENV)/bench
 	$(BIN)/python -m bench.numerics --json build/numerics/numerics.json --plot build/numerics
 
-# docs/reliability.md has what came of it.
+# The results are in docs/reliability.md.
 faults: $(VENV)/test
 	PYTHONPATH=tests/tools $(BIN)/python -m faults
 
 fault-%: $(VENV)/test
 	PYTHONPATH=tests/tools $(BIN)/python -m faults $*
 
-# Random calls beside NumPy, and damaged files: each for so long, in seconds.
+# Random calls beside NumPy, and damaged files: FUZZ seconds for each suite.
 FUZZ ?= 1200
 fuzz: $(VENV)/test
 	PYTHONPATH=tests/tools $(BIN)/python -m fuzz --seconds $(FUZZ)
 
-# Memory: what lies beyond operands, what C does, what stays (docs/reliability.md).
+# Memory: guard pages around operands, sanitizers, growth over long runs (docs/reliability.md).
 guard: $(VENV)/test
 	$(BIN)/python tests/tools/guard.py
 
@@ -51,7 +51,7 @@ sanitize: $(VENV)/test
 leaks: $(VENV)/test
 	$(BIN)/python tests/tools/leaks.py
 
-# One stamp for each extra: installed again when what it is made from changes.
+# One stamp file for each extra: it is installed again when its sources change.
 $(VENV)/demo $(VENV)/test $(VENV)/bench: pyproject.toml setup.py $(wildcard nkblas/engine/*.[ch] nkblas/engine/*.py nkblas/numpy_ext/*.[ch] nkblas/base/*.py)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
