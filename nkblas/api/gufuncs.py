@@ -12,7 +12,7 @@ import numpy as np
 
 from nkblas import _numpy_ext
 from nkblas._engine import ffi, lib
-from nkblas.base.dtypes import FLOAT8, PRODUCTS, product
+from nkblas.base.dtypes import FLOAT8, PRODUCT_CODE, PRODUCTS, product
 from nkblas.base.epilogues import ACTIVATIONS, Epilogue
 
 _ENGINE = (
@@ -178,9 +178,6 @@ def register_user_dtypes() -> None:
     if module is None or _has_user_dtypes:
         return
     _has_user_dtypes = True
-    # Imported here since abi imports the planner, which a program may never need.
-    from nkblas.runtime.abi import product_code
-
     descriptions = []
     for name in ("bfloat16", *FLOAT8):
         scalar_type = getattr(module, name, None)
@@ -189,7 +186,7 @@ def register_user_dtypes() -> None:
         dtype = np.dtype(scalar_type)
         all_bytes = np.arange(256 if dtype.itemsize == 1 else 0, dtype=np.uint8)
         values = all_bytes.view(dtype).astype(np.float32)
-        code = product_code(f"{name}_float32")
+        code = PRODUCT_CODE[f"{name}_float32"]
         descriptions.append((dtype.num, code, values.tobytes()))
     gufuncs = [globals().get(name) for name in (*_DOCS, "dot_gufunc")]
     _numpy_ext.register_user_dtypes(descriptions, tuple(filter(None, gufuncs)))

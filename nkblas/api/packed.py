@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from nkblas import _numpy_ext
-from nkblas.base.dtypes import ITEMSIZE, PRODUCTS, product
+from nkblas.base.dtypes import ITEMSIZE, PRODUCT_CODE, PRODUCTS, product
 from nkblas.base.families import Family, family
 
 from .epilogue_args import accumulator_dtype
@@ -164,7 +164,7 @@ class PackedMatrix(_numpy_ext.PackedOperand):
     def __init__(self, dtypes: OperandDTypes, layout: PackedLayout, panels: Array) -> None:
         self.a_dtype, self.dtype, self.result_dtype = dtypes
         self.layout, self.shape = layout, (layout.k, layout.n)
-        index = tuple(PRODUCTS).index(layout.product)
+        index = PRODUCT_CODE[layout.product]
         super().__init__(panels, index, self.a_dtype.num, self.result_dtype.num, *self.shape)
 
     @property

@@ -119,6 +119,9 @@ _TYPES = (
 PRODUCTS: dict[str, Types] = {_name(*types): Types(*types) for types in _TYPES}
 """The products that have generated kernels; `Problem.dtype` is one of these names."""
 
+PRODUCT_CODE = {name: code for code, name in enumerate(PRODUCTS)}
+"""The engine's ``nk_dtype`` of each product: the C enum is generated in this order."""
+
 QUANTIZED = tuple(
     name
     for name, types in PRODUCTS.items()

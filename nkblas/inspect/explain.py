@@ -9,12 +9,12 @@ import numpy as np
 from nkblas._engine import ffi, lib
 from nkblas.api.gufuncs import matmul, register_user_dtypes
 from nkblas.api.packed import PackedMatrix
-from nkblas.base.dtypes import product
+from nkblas.base.dtypes import PRODUCT_CODE, product
 from nkblas.base.problem import Problem
 from nkblas.planning import cost_model
 from nkblas.planning.measured_plans import best_known_plan
 from nkblas.planning.plan import Plan
-from nkblas.runtime.abi import problem_from_c, product_code
+from nkblas.runtime.abi import problem_from_c
 from nkblas.runtime.dispatch import available_plan
 from nkblas.runtime.kernels import kernels
 from nkblas.runtime.plan_table import fallback_reasons, plans_in_table
@@ -223,7 +223,7 @@ def _problem_of(
     c_matrix = _matrix_to_c(n, None, dtypes[2].itemsize)
     batch_strides = ffi.new("nk_batch_strides *")
     c_problem = lib.nk_describe(
-        product_code(name), m, n, k, a_matrix, b_matrix, c_matrix, batch_strides
+        PRODUCT_CODE[name], m, n, k, a_matrix, b_matrix, c_matrix, batch_strides
     )
     return problem_from_c(c_problem)
 

@@ -7,7 +7,7 @@ header is generated from: neither side has a list of its own.
 from typing import TYPE_CHECKING
 
 from nkblas._engine import ffi, lib
-from nkblas.base.dtypes import ITEMSIZE, PRODUCTS
+from nkblas.base.dtypes import ITEMSIZE, PRODUCT_CODE
 from nkblas.base.epilogues import Epilogue
 from nkblas.base.epilogues import parse as parse_epilogue
 from nkblas.base.problem import LAYOUTS, Problem
@@ -20,8 +20,7 @@ from nkblas.system.cpu import cpu
 if TYPE_CHECKING:
     from nkblas._engine import CData, nk_matrix, nk_plan, nk_problem, nk_tiling
 
-_CODES = {name: int(getattr(lib, f"NK_{name.upper()}")) for name in PRODUCTS}
-_NAMES = {code: name for name, code in _CODES.items()}
+_PRODUCT_NAMES = tuple(PRODUCT_CODE)
 
 assert [LAYOUTS.index(x) for x in ("row", "col", "strided", "packed")] == [
     lib.NK_ROW,
@@ -31,22 +30,19 @@ assert [LAYOUTS.index(x) for x in ("row", "col", "strided", "packed")] == [
 ]
 
 
-def product_code(name: str) -> int:
-    """The engine's ``nk_dtype`` for a product of `nkblas.base.dtypes.PRODUCTS`."""
-    return _CODES[name]
-
-
 def problem_from_c(c: "nk_problem") -> Problem:
     """The problem that an ``nk_problem`` describes."""
     a, b, layout_c = (LAYOUTS[layout] for layout in (c.a, c.b, c.c))
     epilogue = str(Epilogue.from_code(c.epilogue))
-    return Problem(_NAMES[c.dtype], c.m, c.n, c.k, a, b, layout_c, epilogue, bool(c.batch_reduce))
+    return Problem(
+        _PRODUCT_NAMES[c.dtype], c.m, c.n, c.k, a, b, layout_c, epilogue, bool(c.batch_reduce)
+    )
 
 
 def problem_to_c(problem: Problem) -> "nk_problem":
     """A new ``nk_problem *`` that describes `problem`."""
     a, b, c = (LAYOUTS.index(layout) for layout in (problem.a, problem.b, problem.c))
-    code, epilogue = product_code(problem.dtype), parse_epilogue(problem.epilogue).code
+    code, epilogue = PRODUCT_CODE[problem.dtype], parse_epilogue(problem.epilogue).code
     sizes = problem.m, problem.n, problem.k
     return ffi.new("nk_problem *", (*sizes, code, epilogue, a, b, c, problem.batch_reduce))
 
@@ -63,7 +59,7 @@ def canonical(problem: Problem) -> Problem:
     dtype, m, n, k = problem[:4]
     operands = matrix(m, k, problem.a), matrix(k, n, problem.b), matrix(m, n, problem.c)
     strides = ffi.new("nk_batch_strides *")
-    described = problem_from_c(lib.nk_describe(product_code(dtype), m, n, k, *operands, strides))
+    described = problem_from_c(lib.nk_describe(PRODUCT_CODE[dtype], m, n, k, *operands, strides))
     return described._replace(epilogue=problem.epilogue, batch_reduce=problem.batch_reduce)
 
 

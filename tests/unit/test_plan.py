@@ -14,7 +14,7 @@ from support import ENGINE_SOURCES
 
 import nkblas
 from nkblas._engine import ffi, lib
-from nkblas.base.dtypes import DTYPES, ITEMSIZE, PRODUCTS, QUANTIZED
+from nkblas.base.dtypes import DTYPES, ITEMSIZE, PRODUCT_CODE, PRODUCTS, QUANTIZED
 from nkblas.base.epilogues import KINDS
 from nkblas.base.families import Family, families, row_of
 from nkblas.base.problem import Problem
@@ -221,8 +221,8 @@ TABLES = ENGINE_SOURCES / "nk_tables.h"
 
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_the_engine_has_the_itemsizes(name: str) -> None:
-    code = abi.product_code(name)
-    assert code == list(PRODUCTS).index(name) < lib.NK_DTYPES
+    code = PRODUCT_CODE[name]
+    assert code == getattr(lib, f"NK_{name.upper()}") < lib.NK_DTYPES
     row = re.search(rf"\[NK_{name.upper()}\] = {{{{(.*?)}}", TABLES.read_text())
     assert row
     assert row[1] == ", ".join(str(ITEMSIZE[part]) for part in PRODUCTS[name])
