@@ -13,7 +13,7 @@ setup(
     packages=[*find_packages(include=["nkblas", "nkblas.*"]), "nkblas.kernels_cache"],
     package_data={
         "nkblas": ["py.typed", "*.pyi"],
-        "nkblas.engine": ["*.h"],
+        "nkblas.engine": ["*.h", "*.pyi"],
         "nkblas.kernels_cache": ["*"],
     },
     include_package_data=False,  # of C, wheels have the headers alone

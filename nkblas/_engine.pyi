@@ -3,35 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeVar, overload
 
+from nkblas.engine.cdata import CArray as CArray
+from nkblas.engine.cdata import CData as CData
+from nkblas.engine.cdata import CType as CType
+
 _F = TypeVar("_F", bound=Callable[..., int])
-
-class CData:
-    """A value of C: a pointer, an array or a function."""
-
-    def __int__(self) -> int: ...
-    def __call__(self, *args: object) -> None: ...
-
-class CArray(CData):
-    """An array of anything but structs."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int | slice) -> CArray: ...
-    def __setitem__(self, index: int | slice, value: object) -> None: ...
-
-class CType:
-    """A type of C."""
-
-    kind: str
-    cname: str
-    item: CType
-    args: Sequence[CType]
-    result: CType
-    fields: Sequence[tuple[str, CField]] | None
-
-class CField:
-    """A field of a struct."""
-
-    type: CType
 
 class nk_batch_strides(CData):
     a: int
