@@ -19,7 +19,7 @@ IDLE_SECONDS = 60.0
 def main() -> None:
     """Serve until the parent closes the pipe, or for `IDLE_SECONDS` without a request."""
     replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not get between the replies
+    os.dup2(2, 1)  # output that a library prints must not mix with the replies
     pending = b""
     while True:
         while b"\n" not in pending:

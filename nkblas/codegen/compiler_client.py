@@ -38,7 +38,7 @@ class Reply(TypedDict, total=False):
     size : int
         Bytes of the shared library that follows the reply.
     error : str
-        Why there is none.
+        Why the request failed.
     not_linked : bool
         Whether the kernel can be compiled in memory.
     """

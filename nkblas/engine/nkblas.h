@@ -47,7 +47,7 @@ typedef struct {
 typedef struct {
     double alpha, beta;
     double alpha_imag, beta_imag;
-    double a_imag_sign, c_imag_sign; /* 1 or -1, for conjugate operands (kernels/epilogue.py) */
+    double a_imag_sign, c_imag_sign; /* 1 or -1, for conjugate operands (kernels/call_args.py) */
     char *partial_sums;              /* sums between blocks of k, where C's type can't hold them */
     int64_t is_first_k_block, is_last_k_block;
     const char *bias;     /* accumulators' type; NK_READ_PADDING elements follow */

@@ -1,7 +1,7 @@
 """Constants, arithmetic, comparisons and conversions, of scalars and of vectors lane by lane.
 
-The element type decides between the integer and the floating-point operation. Names are those of
-MLIR's `arith` dialect and of LLVM's instructions where there is one.
+The element type decides between the integer and the floating-point operation. Names follow MLIR's
+`arith` dialect and LLVM's instructions.
 """
 
 from collections.abc import Sequence

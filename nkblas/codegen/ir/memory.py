@@ -55,7 +55,7 @@ def load(
 ) -> Value:
     """Load a scalar or a vector.
 
-    Lanes outside of `mask` are not read: they are those of the vector `passthru`, or 0.
+    Lanes outside of `mask` are not read: they are taken from the vector `passthru`, or are 0.
     """
     if mask is None:
         return llvm.load(type_, source, alignment=1)

@@ -66,7 +66,7 @@ class KBlock(NamedTuple):
     bias, residual, ldr : Value
         Addresses for the tile's first element, and the residual's leading dimension.
     bounds : (Value, Value)
-        Those of the activation "clip", float64.
+        Lower and upper bound of the activation "clip", float64.
     scales, zero_point : Value
         Address of the factors for the tile's first column, and the number added to results that
         saturate, float64.

@@ -55,7 +55,7 @@ class _AStrides(NamedTuple):
 
     @classmethod
     def of(cls, spec: Microkernel, lda: Value, groups: list[tuple[int, int]]) -> "_AStrides":
-        """Those of `spec`, for the row groups of its nanokernel."""
+        """The strides of `spec`'s A, for the row groups of its nanokernel."""
         family = spec.descriptor
         if spec.a_layout == "row":
             offsets = [ir.mul(lda, ir.const_i64(first)) for first, _ in groups]
@@ -66,7 +66,7 @@ class _AStrides(NamedTuple):
 
 
 class _Emitter:
-    """What both forms of microkernels have in common: the operands' types, and prefetches.
+    """Base class of both forms of microkernels: operand types, addresses and prefetches.
 
     Attributes
     ----------
@@ -351,7 +351,7 @@ class _PanelSweep(_Emitter):
     def _store_through_buffer(
         self, tile: list[list[Accumulator]], c: Value, column: Value, left: Value
     ) -> list[Value]:
-        """Store accumulators to the buffer, and from there its rows to C, with the epilogue.
+        """Store accumulators to the buffer, then store its rows to C with the epilogue.
 
         `left` is the number of columns from the tile's first one to the end.
         """

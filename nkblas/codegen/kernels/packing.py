@@ -67,7 +67,7 @@ class Cells(NamedTuple):
 
     @classmethod
     def of(cls, spec: Pack, isa: ISA) -> "Cells":
-        """Those of `spec`'s panel."""
+        """The cells of `spec`'s panel."""
         itemsize = spec.group * ITEMSIZE[spec.target]
         source, target = element_type_for_copy(spec.dtype), element_type_for_copy(spec.target)
         return cls(spec, isa, source, target, itemsize, max(1, isa.lanes(itemsize)))
@@ -324,7 +324,7 @@ def _transpose_lines(cells: Cells, args: PackArguments) -> Value:
         target = cells.address(args.panel, p, start)
         mask = ir.create_mask(lanes, ir.const_i64(columns))
         for i, row in enumerate(transpose([read(i) for i in range(lanes)])):
-            # Whole stores are faster than masked ones. What they write beyond the columns is
+            # Whole stores are faster than masked ones. The elements beyond the columns are
             # overwritten later, by the next row or by a square further left, except in the last
             # rows.
             is_final = (i - lanes) * width + whole + lanes > 0 and columns < lanes

@@ -253,7 +253,7 @@ class _SmallProduct:
         return [ir.gep(address, self.element, distance) for address, distance in pairs]
 
     def _tile_column(self, a: Value, columns: Columns, addresses: list[Value]) -> list[Value]:
-        """All tiles of some columns of C; `addresses` are those of B and C."""
+        """All tiles of some columns of C; `addresses` are the addresses of B and C."""
         spec, (b, c) = self.spec, addresses
         rows = _BRows(b, spec.n, {piece: piece.column for piece in columns}, self.masks)
         if self.panel is not None:
@@ -405,7 +405,7 @@ class _SegmentBroadcasts:
             address = ir.gep(self.a, self.element, i * self.spec.k + segment * self.size)
             elements = ir.load(ir.vector_type(self.size, self.element), address)
             copies = ir.concatenate([elements] * (self.lanes // self.size))
-            # If LLVM saw where they come from, it would load each element by itself.
+            # If LLVM saw the load, it would replace it by a load of each element.
             self.loaded[i, segment] = ir.arithmetic_fence(copies)
         value = self.loaded[i, segment]
         order = [

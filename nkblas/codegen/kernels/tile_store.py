@@ -1,6 +1,6 @@
 """Storing a tile of accumulated sums to C, with the epilogue applied.
 
-Epilogues are those of `nkblas.base.epilogues`. Their kind is
+The epilogues are defined in `nkblas.base.epilogues`. Their kind is
 
 - ``""``: ``C = sums``, or ``C += sums`` if `accumulate` is not 0.
 - ``"scale"``: ``C = alpha * sums + beta * C``. If `accumulate` is not 0, C holds the result of
@@ -50,7 +50,7 @@ class TileOfC(NamedTuple):
     row_offset, column_offset : Value or int
         The position of the tile in the rows and columns that `args` describes.
     partial_sums_offset : Value or int
-        Number of sums in ``args.partial_sums`` before those of the tile.
+        Offset of the tile's sums in ``args.partial_sums``, in elements.
     scratch : Value or None
         Address of a buffer for the sums of the tile, if the fused epilogue is to be a loop over
         rows.
@@ -92,7 +92,7 @@ def store_tile(
     epilogue : str
     isa : ISA
     dtypes : (str, str)
-        Those of the sums and of C.
+        The dtype of the sums, and C's.
     sums : sequence of Value
         Vectors, row by row. The parts of complex numbers are combined already
         (`complex_arithmetic`).

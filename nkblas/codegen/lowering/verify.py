@@ -27,10 +27,10 @@ Arguments: TypeAlias = dict[str, Any]
 """Fields of an ``nk_call_args``."""
 
 AT_END = (True, False)
-"""Where operands are in their areas: the guard page comes after them, or before them."""
+"""Whether operands are at the end of their guarded areas; otherwise they are at the start."""
 
 BOUNDS = -3, 5
-"""Those of the activation "clip"."""
+"""Bounds for the activation "clip"."""
 
 ZERO_POINT = 3
 """Added to results that saturate."""
@@ -41,7 +41,7 @@ class WrongKernelError(RuntimeError):
 
 
 class _Test(NamedTuple):
-    """What the check of one kernel works with.
+    """The function to check, and the resources for it.
 
     Attributes
     ----------
