@@ -67,6 +67,11 @@ class ISA(NamedTuple):
         return below or (self if family in self.families else None)
 
     @property
+    def converts_float16(self) -> bool:
+        """Whether one instruction converts float16 to float32, or back."""
+        return "f16c" in self.requires
+
+    @property
     def base(self) -> "ISA":
         """The row that this one extends directly or indirectly, and that extends none."""
         return ISAS[self.extends].base if self.extends else self

@@ -66,7 +66,7 @@ def _convert_float(value: Value, source: str, target: str, isa: ISA) -> Value:
         return ir.bitcast_to_float(ir.shl(wide, 16), ir.element_type(target))
     if target == "bfloat16":
         return _to_bfloat16(value)
-    has_instruction = "f16c" in isa.requires
+    has_instruction = isa.converts_float16
     element = ir.element_type(target)
     if source == "float16":
         # For a scalar, LLVM would convert the rest of its register as well, which may raise flags.
