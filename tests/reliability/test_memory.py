@@ -19,7 +19,7 @@ import guard
 import leaks
 import numpy as np
 import pytest
-from support import ENGINE_SOURCES, TOOLS, run
+from support import ENGINE_SOURCES, ENGINE_WITHOUT_PYTHON, TOOLS, run
 
 import nkblas
 from nkblas.codegen.lowering.guard_pages import Area, bounds, extent
@@ -166,16 +166,7 @@ def test_recordings_are_freed() -> None:
 def test_the_engine_is_sound(sanitizer: str, tmp_path: Path) -> None:
     """Concurrent callers under a sanitizer, while plans are inserted and removed."""
     program = tmp_path / "engine"
-    names = (
-        "dispatch.c",
-        "macrokernel.c",
-        "memory.c",
-        "partition.c",
-        "plan_table.c",
-        "record.c",
-        "thread_pool.c",
-    )
-    sources = [TOOLS / "engine.c", *(ENGINE_SOURCES / name for name in names)]
+    sources = [TOOLS / "engine.c", *ENGINE_WITHOUT_PYTHON]
     command = ["gcc", "-std=gnu11", "-O1", "-g", f"-fsanitize={sanitizer}", "-o", str(program)]
     if subprocess.run(
         [*command, "-xc", "-"], input=b"int main() {}", capture_output=True

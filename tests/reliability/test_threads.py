@@ -21,6 +21,7 @@ from support import (
     DTYPES,
     ENGINE_SOURCES,
     LAYOUTS,
+    THREAD_POOL,
     TOOLS,
     Array,
     Layout,
@@ -386,7 +387,7 @@ def test_workers_block_signals() -> None:
 def test_no_races(tmp_path: Path) -> None:
     """Concurrent callers under ThreadSanitizer: jobs of every size, workers asleep and awake."""
     program = tmp_path / "pool"
-    sources = [TOOLS / "pool.c", ENGINE_SOURCES / "thread_pool.c"]
+    sources = [TOOLS / "pool.c", THREAD_POOL]
     if not sources[1].exists():
         pytest.skip("the sources are not here")
     command = [str(compiler), "-std=gnu11", "-O1", "-g", "-fsanitize=thread", "-o", str(program)]
