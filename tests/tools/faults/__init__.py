@@ -103,7 +103,7 @@ class Case:
             if status == 0:
                 break
             assert not is_second, text
-            self.notes["faults mended"] += len(text.splitlines()) - 1
+            self.notes["defects repaired"] += len(text.splitlines()) - 1
 
 
 @functools.cache

@@ -74,13 +74,13 @@ report(meanwhile=meanwhile)
 """
 
 
-@fault("the compiler process is killed, 0 to 1.5 s after it has started", 100)
+@fault("the compiler process is killed, 0 to 1.5 s after its start", 100)
 def kill_compiler(case: Case) -> None:
     """A new one takes its place: no product is left to NumPy."""
     moment, number = case.random.uniform(0, 1.5), case.random.choice(("SIGKILL", "SIGSEGV"))
     program = KILLER.format(moment=moment, signal=number, shapes=tuple(SHAPES))
     report, errors = case.run(program)
-    case.notes["killed while it worked"] += report["meanwhile"]
+    case.notes["killed during compilation"] += report["meanwhile"]
     assert report["fallbacks"] == 0, report
     assert errors == "", errors
     assert report["kernels_compiled"] == len(case.shuffled_kernels()), report
@@ -92,7 +92,7 @@ def kill_process(case: Case) -> None:
     victim, *others = [case.start() for _ in range(3)]
     case.sleep_up_to(1.5)
     helpers = child_processes(victim.pid)
-    case.notes["killed while it worked"] += victim.poll() is None
+    case.notes["killed during compilation"] += victim.poll() is None
     send_signal(victim.pid)
     victim.communicate(timeout=HANG_SECONDS)
     for process in others:
@@ -102,7 +102,7 @@ def kill_process(case: Case) -> None:
     assert all(map(has_ended, helpers)), helpers
 
 
-@fault("a process that compiles is stopped for good; others wait 2 s (instead of 60) for it", 3)
+@fault("a compiling process is stopped for good; others wait 2 s (instead of 60) for it", 3)
 def stop_process(case: Case) -> None:
     victim = case.start()
     while not child_processes(victim.pid):
@@ -131,7 +131,7 @@ EXITS = {
 """Ways to end a process: the status, and the last line of the standard error."""
 
 
-@fault("the interpreter ends while kernels are compiled, in the background or by a thread", 20, 2)
+@fault("the interpreter exits during a compilation, in the background or in a thread", 20, 2)
 def shutdown(case: Case) -> None:
     """It ends with the program's own status and message, and leaves no process behind."""
     end, (status, last) = case.random.choice(list(EXITS.items()))
@@ -165,7 +165,7 @@ print("ending", flush=True)
     assert report["fallbacks"] == 0, report
 
 
-@fault("an interrupt from the keyboard comes while a product waits for the compiler", 15)
+@fault("a keyboard interrupt arrives while a product waits for the compiler", 15)
 def interrupt(case: Case) -> None:
     program = f"""
 interrupted = 0
@@ -186,7 +186,7 @@ except KeyboardInterrupt:
     assert report["interrupted"] == 1, report
 
 
-@fault("multiprocessing.Pool on a cold cache, by fork, spawn and forkserver", 9)
+@fault("multiprocessing.Pool on a cold cache, with fork, spawn and forkserver", 9)
 def pools(case: Case) -> None:
     method = ("fork", "spawn", "forkserver")[case.random.randrange(3)]
     parent_multiplies = case.random.random() < 0.5  # it then has a compiler, and kernels
@@ -245,7 +245,7 @@ for pid in workers:
 """
 
 
-@fault("a server loads nkblas, forks 4 workers, 2 of them are killed and replaced", 12)
+@fault("a server loads nkblas and forks 4 workers, of which 2 are killed and replaced", 12)
 def preload(case: Case) -> None:
     """Like gunicorn with ``--preload``; in half of the cases the master compiles meanwhile."""
     program = SERVER.format(
@@ -299,7 +299,7 @@ def subinterpreter(case: Case) -> None:
     assert report["fallbacks"] == 0, report
 
 
-@fault("a free-threaded Python without its GIL (simulated)", 1)
+@fault("free-threaded Python without a GIL (simulated)", 1)
 def without_gil(case: Case) -> None:
     prelude = "import sys; sys._is_gil_enabled = lambda: False\n" + PRELUDE
     process = start(COMPILE_AND_MULTIPLY, prelude=prelude, NKBLAS_CACHE_DIR=case.cache)

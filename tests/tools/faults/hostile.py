@@ -94,7 +94,7 @@ DAMAGES = (
 )
 
 
-@fault("a kernel's file is damaged: bits, length, content, kind, mode, absence", 40)
+@fault("a kernel's file is damaged: bits, length, content, file type, mode, or it is deleted", 40)
 def damage(case: Case) -> None:
     """Several kernels are damaged; those and no others are compiled again."""
     case.fill_cache()
@@ -107,7 +107,7 @@ def damage(case: Case) -> None:
     assert report["fallbacks"] == 0, report
 
 
-@fault("a kernel's library is written over in place while processes start", 10)
+@fault("a kernel's library is overwritten in place while processes start", 10)
 def rewritten(case: Case) -> None:
     """The bytes that are loaded are those that were verified, whatever the file holds since."""
     case.fill_cache()
@@ -135,7 +135,7 @@ def rewritten(case: Case) -> None:
     assert all(report["fallbacks"] == 0 for report in reports), reports
 
 
-@fault("a measured plan's line is damaged, of 40 in a file", 20)
+@fault("one of 40 tuned plans in a file is damaged", 20)
 def plan_damage(case: Case) -> None:
     """In digits, letters or line ends; products are right by whichever plan is read."""
     case.fill_cache()
@@ -225,7 +225,7 @@ os.open, os.mkdir = refuse_to_write, refuse_folder
 """
 
 
-@fault("the folder is read-only, with some of the kernels", 10)
+@fault("the cache folder is read-only, and has some of the kernels", 10)
 def read_only(case: Case) -> None:
     with small_disk(case.cache, 8 << 20) as is_mounted:
         if not is_mounted:
@@ -259,7 +259,7 @@ def fill_cache_partly(case: Case) -> int:
     return len(removed)
 
 
-@fault("the folder vanishes, three times while two processes compile", 15)
+@fault("the cache folder is deleted, three times while two processes compile", 15)
 def vanish(case: Case) -> None:
     processes = [case.start() for _ in range(2)]
     for _ in range(3):
@@ -290,7 +290,7 @@ fcntl.fcntl = failing(fcntl.fcntl, errno.ENOLCK, errno.EINVAL, errno.EIO)
 """A prelude: a share of the file operations fails, as on a network file system."""
 
 
-@fault("file operations fail as NFS's do: rename, open, write, lock, …; 2 to 50 %", 20)
+@fault("file operations fail as on NFS: rename, open, write, lock, …; 2 to 50 % of them", 20)
 def network(case: Case) -> None:
     if case.random.random() < 0.5:
         case.fill_cache()
@@ -300,7 +300,7 @@ def network(case: Case) -> None:
         case.run(program)
 
 
-@fault("the clock jumps, by up to ten years either way, and files' times with it", 10)
+@fault("the clock jumps by up to ten years, forward or backward, and file times with it", 10)
 def clock(case: Case) -> None:
     case.fill_cache()
     for path in case.cache.rglob("*"):
@@ -315,7 +315,7 @@ def clock(case: Case) -> None:
 # ---- other versions and other users
 
 
-@fault("two versions of nkblas side by side, one of them pruning", 3)
+@fault("two versions of nkblas share a cache, and one of them prunes it", 3)
 def versions(case: Case) -> None:
     """Neither loads the other's kernels; both find their own again."""
     package = Path(nkblas.__file__).parent
@@ -371,7 +371,11 @@ def plant_hostile_libraries(case: Case) -> int:
     return len(case.shuffled_kernels())
 
 
-@fault("hostile libraries with right digests, in a folder that others can write or own", 12, 2)
+@fault(
+    "hostile libraries with correct digests, in a folder that other users own or can write to",
+    12,
+    2,
+)
 def intruder(case: Case) -> None:
     """They are not loaded if another user owns the folder or can write to it, or behind a link."""
     case.fill_cache()
@@ -406,7 +410,7 @@ def intruder(case: Case) -> None:
         shutil.rmtree(case.cache)
 
 
-@fault("more kernels than NKBLAS_CACHE_SIZE allows, by three processes", 5)
+@fault("three processes compile more kernels than NKBLAS_CACHE_SIZE allows", 5)
 def size_limit(case: Case) -> None:
     """The least recently used ones are removed; a process keeps what it has loaded."""
     case.fill_cache()

@@ -99,7 +99,7 @@ def never(case: Case) -> None:
 HOMES = ("/proc/nowhere", "/dev/null", "below a file", "unknown")
 
 
-@fault("no home folder, or none that can be written to", 4)
+@fault("no home folder, or a read-only one", 4)
 def no_home(case: Case) -> None:
     home, prelude = case.random.choice(HOMES), ""
     if home == "below a file":
@@ -302,7 +302,9 @@ def throttled(process: int) -> Iterator[None]:
         thread.join()
 
 
-@fault("a quarter of a CPU: by a control group, or where none can be made by stopping", 4)
+@fault(
+    "a quarter of a CPU: by a control group, or by stopping the process if none can be created", 4
+)
 def quarter_cpu(case: Case) -> None:
     with control_group(0.25) as group:
         if group:
@@ -323,7 +325,7 @@ def quarter_cpu(case: Case) -> None:
     assert report["fallbacks"] == 0, report
 
 
-@fault("one CPU of the affinity mask, taken away and given back while products run", 4)
+@fault("a CPU is removed from the affinity mask and added again while products run", 4)
 def affinity(case: Case) -> None:
     program = f"""
 cpus = sorted(os.sched_getaffinity(0))
