@@ -24,6 +24,7 @@ from nkblas.api.products import dot, inner, matrix_power, multi_dot, tensordot, 
 from nkblas.runtime import miss_handler
 from nkblas.runtime.threads import get_num_threads, set_num_threads
 from nkblas.system.cpu import cpu
+from nkblas.system.version import __version__
 
 from . import blas
 
@@ -67,7 +68,6 @@ if hasattr(np, "matvec"):  # since NumPy 2.2
     from nkblas.api.gufuncs import matvec, vecmat
 
     __all__ += ["matvec", "vecmat"]
-__version__ = "0.1.0"
 
 # A free-threaded Python takes the GIL for extensions that need it, unless it is told not to.
 if not getattr(sys, "_is_gil_enabled", lambda: True)():

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
 
-from nkblas import __version__
 from nkblas.base.isa import ISAS
+from nkblas.system.version import __version__
 
 from .output import CommandError, print_error
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nkblas import __version__
 from nkblas.base.isa import ISAS
 from nkblas.codegen.compiler_client import CompileError, python
 from nkblas.runtime.kernels import kernels
@@ -14,6 +13,7 @@ from nkblas.runtime.threads import get_num_threads
 from nkblas.system import config
 from nkblas.system.cpu import cgroup_cpu_quota, cpu
 from nkblas.system.toolchain import LINKERS, find_linker, toolchain
+from nkblas.system.version import __version__
 
 START_TIME, KERNEL_TIME = "0.5 s", "0.1 s"
 """How long the start of the compiler takes, and the compilation of a kernel."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from nkblas.system.cpu import cpu
 from nkblas.system.log import log
+from nkblas.system.version import __version__
 
 NAME = "threadpoolctl"
 
@@ -35,9 +36,6 @@ def register(threadpoolctl: Any) -> None:
             self.architecture = cpu.isa.name
 
         def get_version(self) -> str:
-            # the package, which is above this module, has the version
-            from nkblas import __version__
-
             return __version__
 
         def get_num_threads(self) -> int:
