@@ -24,7 +24,7 @@ from nkblas.api.products import dot, inner, matrix_power, multi_dot, tensordot, 
 from nkblas.runtime import miss_handler
 from nkblas.runtime.threads import get_num_threads, set_num_threads
 from nkblas.system.cpu import cpu
-from nkblas.system.version import __version__
+from nkblas.system.version import __version__ as __version__
 
 from . import blas
 
