@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from nkblas.base.dtypes import PRODUCTS, QUANTIZED, numpy_name
+
 from .epilogue_args import EpilogueArgs, to_epilogue_args
 from .operands import Array, DType, padded_vector
 from .packed import PackedMatrix
 
 OPERAND_DTYPES = (np.dtype(np.int8), np.dtype(np.uint8))
-RESULT_DTYPES = (np.dtype(np.float32), *OPERAND_DTYPES)
+RESULT_DTYPES = tuple(dict.fromkeys(np.dtype(numpy_name(PRODUCTS[x].c)) for x in QUANTIZED))
 
 
 def quantized_result_dtype(a: Array, b: "Array | PackedMatrix", out: Any, out_dtype: Any) -> DType:

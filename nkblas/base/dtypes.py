@@ -78,7 +78,7 @@ DTYPES: dict[str, DType] = {
     "int32": DType("i32", 4, "integer"),
     "int64": DType("i64", 8, "integer"),
     **{name: DType(name.replace("float8_", "f8"), 1, "float") for name in FLOAT8},
-    # 8-bit integers that floats are quantized to
+    # integers that floats are quantized to
     "qint8": DType("q8", 1, "integer", saturates=True),
     "quint8": DType("qu8", 1, "integer", saturates=True, signed=False),
 }
@@ -106,14 +106,20 @@ def _name(a: str, b: str, c: str) -> str:
     return "_".join((a, b, c) if a != b else (a, c) if a != c else (a,))
 
 
+_SAME_TYPE = [
+    name
+    for name, dtype in DTYPES.items()
+    if dtype.signed and not dtype.saturates and name not in FLOAT8
+]
 _BYTE_PAIRS = (("int8", "int8"), ("uint8", "uint8"), ("uint8", "int8"), ("int8", "uint8"))
+_SCALED_RESULTS = ("float32", *(name for name, dtype in DTYPES.items() if dtype.saturates))
 _TYPES = (
-    *((name,) * 3 for name in DTYPES if ITEMSIZE[name] > 1 or name in ("bool", "int8")),
+    *((name,) * 3 for name in _SAME_TYPE),
     ("float16", "float16", "float32"),
     ("bfloat16", "bfloat16", "float32"),
     *((a, b, "int32") for a, b in _BYTE_PAIRS),
     *((name, name, "float32") for name in FLOAT8),
-    *((a, b, c) for c in ("float32", "qint8", "quint8") for a, b in _BYTE_PAIRS),
+    *((a, b, c) for c in _SCALED_RESULTS for a, b in _BYTE_PAIRS),
 )
 
 PRODUCTS: dict[str, Types] = {_name(*types): Types(*types) for types in _TYPES}
@@ -125,7 +131,7 @@ PRODUCT_CODE = {name: code for code, name in enumerate(PRODUCTS)}
 QUANTIZED = tuple(
     name
     for name, types in PRODUCTS.items()
-    if types.a in ("int8", "uint8") and types.c in ("float32", "qint8", "quint8")
+    if types[:2] in _BYTE_PAIRS and types.c in _SCALED_RESULTS
 )
 """Products of bytes whose exact sums are scaled when they are stored (`gemm(scale=...)`)."""
 

@@ -76,10 +76,12 @@ def _convert_float(value: Value, source: str, target: str, isa: ISA) -> Value:
 
 
 def _saturate(value: Value, target: str) -> Value:
-    """Integral values of float32 as the nearest integers of an 8-bit type."""
-    low, high = (-128, 127) if DTYPES[target].signed else (0, 255)
+    """Integral values of float32 as the nearest integers of a type of 8 or 16 bits."""
+    bits = 8 * ITEMSIZE[target]
+    low = -(1 << bits - 1) if DTYPES[target].signed else 0
+    high = low + (1 << bits) - 1
     clamped = ir.clamp(value, ir.const(value.type, low), ir.const(value.type, high))
-    return ir.trunc(ir.fptosi(clamped, 32), 8)
+    return ir.trunc(ir.fptosi(clamped, 32), bits)
 
 
 def _from_float8(value: Value, form: Float8) -> Value:
