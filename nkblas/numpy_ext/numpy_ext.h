@@ -47,8 +47,16 @@ typedef struct {
     char a, b, c;
     int dtype;
 } mixed_product;
-enum { MIXED_PRODUCTS = 6 };
-extern const mixed_product mixed_products[MIXED_PRODUCTS];
+static const mixed_product mixed_products[] = {
+    {NPY_BYTE, NPY_BYTE, NPY_INT, NK_INT8_INT32},
+    {NPY_UBYTE, NPY_UBYTE, NPY_INT, NK_UINT8_INT32},
+    {NPY_UBYTE, NPY_UBYTE, NPY_UINT, NK_UINT8_INT32},
+    {NPY_UBYTE, NPY_BYTE, NPY_INT, NK_UINT8_INT8_INT32},
+    {NPY_BYTE, NPY_UBYTE, NPY_INT, NK_INT8_UINT8_INT32},
+    {NPY_HALF, NPY_HALF, NPY_FLOAT, NK_FLOAT16_FLOAT32},
+};
+enum { MIXED_PRODUCTS = sizeof mixed_products / sizeof *mixed_products };
+_Static_assert(sizeof(int) == 4, "the result of mixed products of bytes is NPY_INT");
 
 /* Types that extend NumPy: bfloat16 and the float8 formats of package ml_dtypes. */
 typedef struct {

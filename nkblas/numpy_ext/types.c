@@ -62,16 +62,6 @@ int user_dtype_product(int type)
     return found ? found->float32_product : NO_PRODUCT;
 }
 
-const mixed_product mixed_products[MIXED_PRODUCTS] = {
-    {NPY_BYTE, NPY_BYTE, NPY_INT, NK_INT8_INT32},
-    {NPY_UBYTE, NPY_UBYTE, NPY_INT, NK_UINT8_INT32},
-    {NPY_UBYTE, NPY_UBYTE, NPY_UINT, NK_UINT8_INT32},
-    {NPY_UBYTE, NPY_BYTE, NPY_INT, NK_UINT8_INT8_INT32},
-    {NPY_BYTE, NPY_UBYTE, NPY_INT, NK_INT8_UINT8_INT32},
-    {NPY_HALF, NPY_HALF, NPY_FLOAT, NK_FLOAT16_FLOAT32},
-};
-_Static_assert(sizeof(int) == 4, "the result of mixed products of bytes is NPY_INT");
-
 int find_product(int a, int b, int c)
 {
     if (a == b && b == c)
