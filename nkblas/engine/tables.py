@@ -21,24 +21,16 @@ def _table(name: str) -> dict[str, Any]:
 
 def epilogue_constants(epilogues: dict[str, Any]) -> dict[str, int]:
     """The enumerators of nk_epilogue, from the names of base/epilogues.py."""
-
-    def mask(field: str) -> int:
-        value: int = epilogues[f"{field}_BITS"].mask
-        return value
-
     kinds = [epilogues["KIND_BITS"].encode(i) for i in range(len(epilogues["KINDS"]))]
     biases = [epilogues["BIAS_BITS"].encode(i) for i in range(len(epilogues["BIASES"]))]
+    fields = [name for name in epilogues if name.endswith("_BITS")]
     return {
-        "NK_KIND": mask("KIND"),
+        **{f"NK_{name.removesuffix('_BITS')}": epilogues[name].mask for name in fields},
         "NK_ASSIGN": kinds[0],
         "NK_ADD": kinds[1],
         "NK_SCALE": kinds[2],
-        "NK_BIAS": mask("BIAS"),
         "NK_BIAS_COLUMNS": biases[1],
         "NK_BIAS_ROWS": biases[2],
-        "NK_RESIDUAL": mask("RESIDUAL"),
-        "NK_SCALES": mask("SCALES"),
-        "NK_ACTIVATION": mask("ACTIVATION"),
     }
 
 
@@ -111,7 +103,7 @@ static const nk_product nk_products[NK_DTYPES] = {{
 {chr(10).join(rows)}
 }};
 
-_Static_assert((NK_ACTIVATION | NK_KIND | NK_BIAS | NK_RESIDUAL | NK_SCALES) <= INT16_MAX,
+_Static_assert(({" | ".join(constants)}) <= INT16_MAX,
                "an epilogue's code is an int16");
 
 #endif
