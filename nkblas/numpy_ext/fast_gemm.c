@@ -121,7 +121,7 @@ typedef struct {
     nk_call_args call;
 } layer;
 
-/* The accumulators' type of a product with a result of `type`, as base/dtypes.py and api/fused.py
+/* The accumulators' type of a product with a result of `type`, as base/dtypes.py and api/epilogue_args.py
    have it; -1: it has no kernels with a fused epilogue. */
 static int accumulator_type_of(int type)
 {
