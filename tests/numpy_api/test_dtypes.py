@@ -9,6 +9,7 @@ import operator
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -27,6 +28,7 @@ from support import (
     PRELUDE,
     PRODUCTS,
     STACKS,
+    TOOLS,
     Array,
     Layout,
     Order,
@@ -1137,6 +1139,21 @@ def test_ml_dtypes_is_imported(when: str) -> None:
     assert report["there"] == (when not in ("never", "missing"))
     assert [name.split("_")[0] for name in report["found"]] == ["bfloat16"] * len(report["found"])
     assert len(report["found"]) == (2 if report["there"] else 0)
+
+
+def test_without_kernels(tmp_path: Path) -> None:
+    """NumPy does every product; where it has no loop, `numpy_ext/reference.c` does."""
+    program = """
+        from support import PRODUCTS, assert_exact, expected, sample
+
+        for product in PRODUCTS:
+            a, b = sample(4, 9, dtype=product.a), sample(9, 5, dtype=product.b, seed=1)
+            assert_exact(product(a, b), expected(a, b, product.dtype), product)
+        report(products=len(PRODUCTS))
+    """
+    report, _ = run(program, NKBLAS_JIT="never", NKBLAS_CACHE_DIR=tmp_path, PYTHONPATH=TOOLS)
+    assert report["kernels_compiled"] == 0
+    assert report["fallbacks"] == report["products"]
 
 
 # Reproducible bits.
