@@ -322,7 +322,7 @@ def layouts(*steps: int) -> st.SearchStrategy[Layout]:
 def fenced(values: Array, dtype: str, order: Order, at_end: bool) -> Array:
     """A copy that ends, or begins, at a page without access."""
     copy = np.array(values, dtype, order=order)
-    return Area(copy.nbytes).hold(copy, at_end)
+    return Area(copy.nbytes).copy_in(copy, at_end)
 
 
 def tile(dtype: str) -> tuple[int, int]:
