@@ -1,7 +1,7 @@
 """The compile server: a process that reads specifications and writes shared libraries.
 
-`compiler_client` starts it. A request is a line of JSON, a specification. A reply is a line of JSON:
-``{"size": bytes}``, followed by the library, or ``{"error": message}``.
+`compiler_client` starts it. A request is a line of JSON, a specification. A reply is a line of
+JSON: ``{"size": bytes}``, followed by the library, or ``{"error": message}``.
 """
 
 import json

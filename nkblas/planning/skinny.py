@@ -19,6 +19,8 @@ from .schedule import (
     max_vectors,
 )
 
+# A or B counts as beyond L3 if it is larger than a quarter of L3, or for "dot" than half of it.
+
 SHORT_DIMENSION = 16
 """Up to this, a dimension is so short that an operand is hardly used again."""
 
@@ -75,7 +77,7 @@ def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     # One row of tiles, or two: the second finds in the cache what the first has loaded.
     max_mr = 8 if cpu.isa.registers > 16 else 6
     if m <= max_mr:
-        max_mr //= family.accumulator_registers  # so few rows that tiles had better be wide
+        max_mr //= family.accumulator_registers  # with so few rows, wide tiles are faster
     row_tiles = -(-m // max_mr)
     mr = -(-m // row_tiles)
     vectors = min(max_vectors(cpu.isa, mr, family), -(-n // lanes))
