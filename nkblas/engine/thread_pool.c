@@ -1,6 +1,6 @@
 /* A pool of worker threads that help with a product.
 
-   A job is a number of chunks. Any thread that is free takes the next chunk, so that cores of
+   A job is divided into chunks. Any thread that is free takes the next chunk, so that cores of
    different speed share the work; the caller takes part, and does not wait for a worker that comes
    too late to find a chunk. One job runs at a time: a caller that finds the pool busy does all its
    chunks itself. */

@@ -42,7 +42,7 @@ USABLE_L1, USABLE_L2 = 0.75, 0.6
 L1, L2, BEYOND_L2 = 0, 1, 2
 """What `cache_level` returns."""
 
-# ---- ranking
+# ---- ranking ----
 
 
 def cheapest_plan(problem: Problem, cpu: CPU) -> Plan:
@@ -87,7 +87,7 @@ def streaming_nanoseconds(problem: Problem, cpu: CPU) -> float:
     return NANOSECONDS_PER_CYCLE * max(size / bytes_per_cycle, arithmetic)
 
 
-# ---- the layout of a prepacked B
+# ---- the layout of a prepacked B ----
 
 PREPACKED_ROWS = 128
 """Rows that a prepacked B is taken to be multiplied by, when its family is selected."""
@@ -126,7 +126,7 @@ def prepacked_panels(problem: Problem, cpu: CPU) -> Panels | None:
     return panels_for(problem.dtype, problem.k, problem.n, cpu)
 
 
-# ---- what a schedule costs
+# ---- what a schedule costs ----
 
 
 def cost(space: ScheduleSpace) -> Array:

@@ -133,7 +133,7 @@ class Plan(NamedTuple):
             return (kind, self.kc, self.m)
         return (self.kc,)
 
-    # ---- kernels
+    # ---- kernels ----
 
     def microkernel(self, row_edge: bool, column_edge: bool) -> TileKernel | None:
         """The kernel for main tiles or edge tiles.
@@ -327,7 +327,7 @@ def _if_other(dtype: str, default: str) -> str:
     return dtype if dtype != default else ""
 
 
-# ---- base plans: a few kernels that serve all problems of a dtype
+# ---- base plans: a few kernels that serve all problems of a dtype ----
 
 
 def base_plan(best: Plan, cpu: CPU) -> Plan | None:
@@ -342,6 +342,7 @@ def base_plan(best: Plan, cpu: CPU) -> Plan | None:
         return None
     column_size = best.kc * ITEMSIZE[family.b]
     mr, nr = base_tile_for(best)
+    # a block of A takes a quarter of L2, one of B half of L3
     mc, nc = cpu.l2 // (4 * column_size), max(cpu.l3, MIN_L3) // (2 * column_size)
     if nc < nr:
         return None

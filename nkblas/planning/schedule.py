@@ -177,7 +177,7 @@ class Schedule(NamedTuple):
         return ""
 
 
-# ---- operands: in place or packed
+# ---- operands: in place or packed ----
 
 
 def reads_a_in_place(problem: Problem, family: Family, isa: ISA) -> bool:
@@ -230,7 +230,7 @@ def has_small_kernel(problem: Problem) -> bool:
     )
 
 
-# ---- register tiles
+# ---- register tiles ----
 
 
 def register_tiles(isa: ISA, family: Family, n: int = 0) -> list[tuple[int, int]]:
