@@ -26,9 +26,9 @@ class Costs(NamedTuple):
     kernel_call : float
         A call of the microkernel.
     b_from_l1, b_from_l2, b_beyond_l2 : float
-        Load of a vector of B in the k loop, by the cache that holds it.
+        Load of a vector of B in the k loop, by the cache that holds it: L1, L2, or beyond L2.
     a_from_l1, a_from_l2, a_beyond_l2 : float
-        Load of a vector of A in the k loop, by the cache that holds it.
+        Load of a vector of A in the k loop, by the cache that holds it: L1, L2, or beyond L2.
     a_in_place : float
         Added for each row of an A that is not packed.
     a_conflict : float

@@ -67,7 +67,7 @@ def insert_available_plan(problem: Problem) -> bool:
             _tier_up_in_background(problem)
             return False
         jit = config.JIT_MODE != "never"
-        tier_up_after = 0
+        tier_up_after = 0  # products
         if jit and not kernels.is_full:
             tier_up_after = ceil(COMPILE_NS * missing / (plan.nanoseconds + CALL_NS))
         plan_table.insert(plan, tier_up_after=tier_up_after, jit=jit)
