@@ -37,7 +37,7 @@ than `bench.timing.PAUSE_SECONDS`.
 HAS_ML_DTYPES = find_spec("ml_dtypes") is not None
 
 TILES = "tiles"
-"""The name, beside those of the suites, of the measurement of microkernels."""
+"""The name on the command line of the measurement of microkernels, which is no suite."""
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
@@ -90,10 +90,10 @@ def unset_openblas_overrides() -> list[str]:
 
     If NumPy is loaded already, the process is restarted.
     """
-    found = [name for name in OPENBLAS_OVERRIDES if os.environ.pop(name, None) is not None]
-    if found and "numpy" in sys.modules:
+    unset = [name for name in OPENBLAS_OVERRIDES if os.environ.pop(name, None) is not None]
+    if unset and "numpy" in sys.modules:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-    return found
+    return unset
 
 
 def prepare_environment() -> list[str]:

@@ -43,7 +43,7 @@ def _error_class(scipy_error: type[Exception]) -> type[BlasError]:
     return type("BlasError", (BlasError, scipy_error), {})
 
 
-# --- conversion of the arguments, as SciPy converts them ---
+# ---- conversion of the arguments, as SciPy converts them ----
 
 
 def _to_number(name: str, argument: str, value: Any, kind: type[Number]) -> Number:
@@ -136,7 +136,7 @@ def _vector(name: str, argument: str, array: Array, count: int, offset: int, inc
     return array[offset : max(offset, last + 1) : abs(inc)][:: 1 if inc > 0 else -1]
 
 
-# --- the functions ---
+# ---- the functions ----
 
 
 def _make_gemm(name: str, dtype: DType) -> Callable[..., Array]:

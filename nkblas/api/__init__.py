@@ -1,1 +1,1 @@
-"""The public functions: NumPy's products, `gemm` and its kin, packed matrices, the patch."""
+"""The public functions: NumPy's products, `gemm` and its variants, packed matrices, the patch."""

@@ -27,11 +27,11 @@ _open_contexts = 0  # of `patched`, in all threads
 
 _functions: dict[str, Any] = {name: getattr(np, name) for name in patch_implementations}
 _original_implementations: dict[str, Callable[..., Any]] = {}
-"""By function, while it is replaced."""
+"""NumPy's own implementations of the functions that are replaced now, by name."""
 
 
 def _update(is_patched: bool | None = None, contexts: int = 0) -> None:
-    """Note a call of `patch` or `unpatch`, or contexts opened or closed, and patch accordingly."""
+    """Count contexts, set or clear the patch, and patch NumPy's functions accordingly."""
     global _is_patched, _open_contexts
     with _lock:
         _is_patched = _is_patched if is_patched is None else is_patched

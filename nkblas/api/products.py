@@ -25,8 +25,8 @@ R = TypeVar("R")
 
 def implementation(function: Any) -> Callable[..., Any]:
     """What a NumPy function calls if no argument overrides it (``__array_function__``)."""
-    found: Callable[..., Any] = function._implementation
-    return found
+    called: Callable[..., Any] = function._implementation
+    return called
 
 
 numpy_implementations = {

@@ -128,7 +128,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "tanh": Activation(lambda x, low, high: np.tanh(x)),
     "clip": Activation(_clip, on_integers=True, has_bounds=True, is_exact=True),
 }
-"""By name. The code of an activation is its place here, in this process only."""
+"""By name. The code of an activation is its index here, in this process only."""
 
 
 class Epilogue(NamedTuple):

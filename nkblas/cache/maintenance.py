@@ -31,9 +31,6 @@ TEMPORARY_FILE = re.compile(r"\.(([0-9a-f]{40})\.(so|json)|.+-[0-9a-f]+-[0-9a-f]
 EXPORT_HEADER = "# nkblas plans for "
 """Start of the first line of exported plans; the name of their machine follows."""
 
-PLAN_FILE_LOCK_BYTE = 0
-"""The byte of the lock file that is locked while plans are written."""
-
 
 class Kernel(NamedTuple):
     """A kernel in the store.
@@ -98,8 +95,8 @@ def kernels(store: Store) -> list[Kernel]:
     for name, status in store.folder.entries().items():
         if match := KERNEL_FILE.fullmatch(name):
             files.setdefault(match[1], {})[name] = status
-    found = [_read_kernel(store, key, files[key]) for key in files if not store.is_locked(key)]
-    return sorted(found, key=lambda kernel: (kernel.symbol, kernel.key))
+    stored = [_read_kernel(store, key, files[key]) for key in files if not store.is_locked(key)]
+    return sorted(stored, key=lambda kernel: (kernel.symbol, kernel.key))
 
 
 def _read_kernel(store: Store, key: str, files: dict[str, os.stat_result]) -> Kernel:
@@ -242,7 +239,7 @@ def _remove_abandoned_files(folder: Folder) -> Iterator[Fault]:
         match = TEMPORARY_FILE.fullmatch(name)
         if match is None:
             continue
-        if not folder.is_locked(lock_byte(match[2]) if match[2] else PLAN_FILE_LOCK_BYTE):
+        if not folder.is_locked(lock_byte(match[2]) if match[2] else measured_plans.LOCK_BYTE):
             path = os.path.join(folder.path, name)
             yield _remove_files(Fault((path,), "an abandoned temporary file"))
 

@@ -55,8 +55,8 @@ def verify(options: argparse.Namespace) -> int:
     files = maintenance.plan_files().items()
     plans = sum(len(maintenance.read_plans(path, isa, cpu)[0]) for path, isa in files)
     kernels = len(maintenance.kernels(store))
-    found = f"{format_count(kernels, 'kernel')} and {format_count(plans, 'tuned plan')}"
-    print(f"{found}: nothing is damaged")
+    counts = f"{format_count(kernels, 'kernel')} and {format_count(plans, 'tuned plan')}"
+    print(f"{counts}: nothing is damaged")
     return 0
 
 
@@ -81,7 +81,7 @@ def clear(options: argparse.Namespace) -> int:
 def export_plans(options: argparse.Namespace) -> int:
     """Write the plans that were tuned for this machine and instruction set."""
     machine = measured_plans.machine(cpu)
-    path = measured_plans.path(cpu, measured_plans.TUNED)
+    path = measured_plans.plan_file(cpu, measured_plans.TUNED)
     try:
         plans, faults = maintenance.read_plans(path, cpu.isa.name, cpu)
     except FileNotFoundError:
@@ -106,13 +106,13 @@ def import_plans(options: argparse.Namespace) -> int:
         lines = file.readlines()
     machine, origin = measured_plans.machine(cpu), maintenance.exported_machine(lines)
     if origin != machine and not options.force:
-        found = f"its plans are for {origin}" if origin else "it does not name its plans' machine"
-        raise CommandError(f"{options.file}: {found}, and this is {machine} (--force takes them)")
+        reason = f"its plans are for {origin}" if origin else "it does not name its plans' machine"
+        raise CommandError(f"{options.file}: {reason}, and this is {machine} (--force takes them)")
     plans, faults = measured_plans.check(lines, cpu)
     for fault in faults:
         print_error(f"{options.file}, {fault}")
     if plans:
-        path = measured_plans.path(cpu, measured_plans.TUNED)
+        path = measured_plans.plan_file(cpu, measured_plans.TUNED)
         measured_plans.append(path, map(measured_plans.to_line, plans.values()))
     print(f"{format_count(len(plans), 'plan')} imported for {machine}, {len(faults)} refused")
     return int(bool(faults))

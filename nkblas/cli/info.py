@@ -11,7 +11,7 @@ def info(options: argparse.Namespace) -> int:
     """Print the configuration, the number of measured plans, and the CPU's features."""
     show_config()
     tuned, shipped = (
-        len(measured_plans.read(measured_plans.path(cpu, layer)))
+        len(measured_plans.read(measured_plans.plan_file(cpu, layer)))
         for layer in (measured_plans.TUNED, measured_plans.SHIPPED)
     )
     rows = {

@@ -1,7 +1,7 @@
-"""The helper process: reads specifications, writes shared libraries (see `compiler_client`).
+"""The compile server: a process that reads specifications and writes shared libraries.
 
-A request is a line of JSON, a specification. A reply is a line of JSON: ``{"size": bytes}``,
-followed by the library, or ``{"error": message}``.
+`compiler_client` starts it. A request is a line of JSON, a specification. A reply is a line of
+JSON: ``{"size": bytes}``, followed by the library, or ``{"error": message}``.
 """
 
 import json
@@ -13,7 +13,7 @@ from .loader import open_library
 from .spec import from_dict
 
 IDLE_SECONDS = 60.0
-"""Time without a request after which the helper ends, to free its 100 MB of memory."""
+"""Time without a request after which the server ends, to free its 100 MB of memory."""
 
 
 def main() -> None:

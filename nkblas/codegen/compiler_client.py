@@ -1,7 +1,7 @@
-"""The client of the compiler: a helper process (`compile_server`) that makes shared libraries.
+"""The client of the compile server (`compile_server`), a process that makes shared libraries.
 
-A crash or an abort of the compiler ends the helper and not the user's process. The helper starts
-with the first kernel that is not in the store, serves until it has been idle for a while, and ends
+A crash or an abort of the compiler ends the server and not the user's process. The server starts
+with the first kernel that is not in the store, runs until it has been idle for a while, and ends
 with its parent.
 """
 
@@ -31,7 +31,7 @@ class NotLinkedError(CompileError):
 
 
 class Reply(TypedDict, total=False):
-    """A reply of the helper, as JSON.
+    """A reply of the server, as JSON.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Reply(TypedDict, total=False):
 
 
 class Compiler:
-    """A helper process that is started when it is needed. Its methods are thread-safe."""
+    """The compile server, which is started when it is needed. The methods are thread-safe."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -65,11 +65,11 @@ class Compiler:
         NotLinkedError
             The machine has no linker, or temporary files can't be written.
         CompileError
-            Any other failure, including the end of the helper.
+            Any other failure, including the end of the server.
         """
         with self._lock:
             answer = self._request(spec)
-            if answer is None:  # the helper has ended because it was idle, or was killed
+            if answer is None:  # the server has ended because it was idle, or was killed
                 answer = self._request(spec)
         if answer is None:
             raise CompileError(f"the compiler died: {self._failure_message()}")
@@ -80,7 +80,7 @@ class Compiler:
         return library
 
     def _request(self, spec: KernelSpec) -> tuple[Reply, bytes] | None:
-        """Send one request; returns the reply and the library, or None if the helper has ended."""
+        """Send one request; returns the reply and the library, or None if the server has ended."""
         try:
             self.start()
             assert self._process is not None
@@ -97,7 +97,7 @@ class Compiler:
             raise
 
     def start(self) -> None:
-        """Start the helper if it is not running; it is ready to compile after a moment."""
+        """Start the server if it is not running; it is ready to compile after a moment."""
         if self._process is not None:
             return
         # Imported only by processes that compile: the import takes time.
@@ -105,7 +105,7 @@ class Compiler:
         import subprocess
 
         self._stderr = os.fdopen(os.memfd_create("nkblas"), "w+b")  # needs no disk
-        # The helper finds the modules that this process finds, whatever its path is or was.
+        # The server finds the modules that this process finds, whatever its path is or was.
         path = [entry for entry in sys.path if isinstance(entry, str)]
         path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
         program = (
@@ -141,13 +141,13 @@ class Compiler:
                 raise EOFError(f"no answer for {TIMEOUT_SECONDS:.0f} s")
             part = os.read(descriptor, size)
             if not part:
-                raise EOFError("the helper has ended")
+                raise EOFError("the compile server has ended")
             parts.append(part)
             size -= len(part)
         return b"".join(parts)
 
     def _failure_message(self) -> str:
-        """How the last request failed, and the last line that the helper wrote to stderr."""
+        """How the last request failed, and the last line that the server wrote to stderr."""
         if self._stderr is None:
             return self._failure
         self._stderr.seek(0)
@@ -155,7 +155,7 @@ class Compiler:
         return f"{self._failure}; {lines[-1]}" if lines else self._failure
 
     def close(self) -> None:
-        """End the helper."""
+        """End the server."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -167,7 +167,7 @@ class Compiler:
         process.wait()
 
     def forget(self) -> None:
-        """Drop the helper in the child of a fork: it belongs to the parent."""
+        """Drop the server in the child of a fork: it belongs to the parent."""
         process, self._process = self._process, None
         self._lock = threading.Lock()
         if process is not None:
@@ -178,7 +178,7 @@ class Compiler:
 
 
 def python() -> str:
-    """Path of the interpreter to run the helper with, also where Python is embedded in a program.
+    """Path of the interpreter to run the server with, also where Python is embedded in a program.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """`KernelSpec`: the specification of one generated function, and part of its key in the store.
 
-Specifications are plain data: they are sent to the compiler's process and stored as JSON
+Specifications are plain data: they are sent to the compile server and stored as JSON
 (`to_dict`). They are named tuples, as everywhere in the package: importing `dataclasses` alone
 would take longer than importing the rest of nkblas.
 """
@@ -83,8 +83,8 @@ class Microkernel(NamedTuple):
         Otherwise `panel` is ignored.
     prefetch : bool
         Whether the kernel prefetches B, read in place, into L2, `PREFETCH_DISTANCE_BYTES` ahead
-        along all of its rows. For a B beyond L3 with too few tiles in a column of C for the
-        prefetches of the next tile, line by line, to cover it.
+        along all of its rows. For a B beyond L3 where C has so few rows of tiles that `lines` can't
+        cover what the next column of tiles reads.
     panel_ahead : bool
         Whether the kernel prefetches B's panel and the one after it into L2. For panels that were
         packed before the call (`nkblas.pack`) and so few rows of C that panels are hardly reused.

@@ -11,7 +11,7 @@ tables["write"]()
 
 
 def declarations(name: str) -> str:
-    """What a header has between its two lines for cffi."""
+    """The declarations between the two marker lines of a header (`tables.BEGIN`, `tables.END`)."""
     _, _, rest = (HERE / name).read_text().partition(tables["BEGIN"])
     return rest.partition(tables["END"])[0]
 

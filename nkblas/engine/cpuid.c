@@ -58,6 +58,7 @@ void nk_detect(nk_cpu *cpu)
         cpu->model |= (int32_t)(a >> 16 & 15) << 4;
     if (cpu->family == 15)
         cpu->family += (int32_t)(a >> 20 & 255);
+    /* feature words: Word in system/cpu.py has the indices */
     cpu->words[0] = c;
     cpu->words[1] = d;
     if (c >> 27 & 1) /* OSXSAVE: XCR0 has the register states that the system saves */
@@ -87,6 +88,7 @@ void nk_detect(nk_cpu *cpu)
     detect_caches(cpu, 4);
     if (!cpu->l1d)
         detect_caches(cpu, 0x8000001d);
+    /* AMX-TILE, and the system saves the tile registers and their configuration */
     if ((cpu->words[4] >> 24 & 1) && (cpu->xcr0 >> 17 & 3) == 3)
         cpu->amx_permitted = permit_amx();
 }

@@ -1,4 +1,4 @@
-/* From a call to its problem, and from the problem to a plan in the table. */
+/* nk_gemm: from a call to its problem, and from the problem to a plan in the table. */
 #include <string.h>
 
 #include "nkblas.h"
@@ -110,7 +110,7 @@ static int reaches_tier_up(nk_plan *plan, int64_t products)
            __atomic_sub_fetch(&plan->tier_up_after, products, __ATOMIC_RELAXED) <= 0;
 }
 
-/* Find a plan and run it; how many of `count` products were done. */
+/* Find a plan and run it; returns `count`, or 0 if NumPy has to do the products. */
 static int64_t run(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
                    nk_matrix c, int64_t count, nk_batch_strides strides, nk_call_args args)
 {
@@ -124,7 +124,7 @@ static int64_t run(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, 
     if (!reader)
         return 0;
     nk_plan *plan = nk_table_find(&problem);
-    /* A loop: the plan that the handler inserts may be removed before it is looked up again. */
+    /* A loop: the plan that the handler inserts may be removed before it is looked up. */
     int handled = nk_miss_handler != NULL;
     while (handled && (!plan || reaches_tier_up(plan, count))) {
         nk_reader_exit(reader);

@@ -16,7 +16,7 @@ typedef struct {
     int64_t first_i, last_i, last_j;
     int64_t p0, kc, k_steps;
     int64_t i0, i1, j0, j1;
-    int b_is_unpacked; /* the panels of this block of B are still to be packed */
+    int packs_b_block; /* its tiles pack the panels of this block of B */
     char *a_panels, *b_panels, *c_tile, *residual_tile, *partial_sums;
 } cache_block;
 
@@ -43,7 +43,7 @@ static void begin_ic(cache_block *x, int64_t i0)
 {
     x->i0 = i0;
     x->i1 = nk_min(i0 + x->plan->m.block_tiles, x->last_i);
-    x->b_is_unpacked = i0 == x->first_i && !b_is_prepacked(x->plan);
+    x->packs_b_block = i0 == x->first_i && !b_is_prepacked(x->plan);
 }
 
 static void begin_pc(cache_block *x, int64_t p0)
@@ -105,8 +105,8 @@ static char *b_panel(const cache_block *x, int64_t j)
         int64_t panels_before = x->p0 / plan->kc * plan->n.tiles;
         return x->b.data + panels_before * b_panel_size(plan, plan->kc) + j * size;
     }
-    int64_t place = b_panels_share_buffer(plan, x->last_i - x->first_i) ? 0 : j - x->j0;
-    return x->b_panels + place * size;
+    int64_t index = b_panels_share_buffer(plan, x->last_i - x->first_i) ? 0 : j - x->j0;
+    return x->b_panels + index * size;
 }
 
 static void pack_b_panels(const cache_block *x, int64_t j, int64_t j1)
@@ -143,7 +143,7 @@ static void find_next_column(const cache_block *x, int64_t j, line_region next[2
     int64_t row = tile_start(&plan->m, x->i0), rows = tile_start(&plan->m, x->i1) - row;
     int64_t b = x->itemsize->b, c = x->itemsize->c;
 
-    if (plan->pack_b && !x->b_is_unpacked) {
+    if (plan->pack_b && !x->packs_b_block) {
         int64_t bytes = b_panel_size(plan, x->kc) / x->k_steps;
         next[0] = lines_of(b_panel(x, j), bytes, x->k_steps, bytes);
     } else if (plan->problem.b == NK_ROW) {
@@ -215,7 +215,7 @@ static tile prepare_tile(const cache_block *x, int64_t i, int64_t j, int64_t j1)
     t.ldb = nk_leading_dimension(x->b, plan->problem.b);
     if (plan->pack_b) {
         t.b_panel = b_panel(x, j);
-        int packs = x->b_is_unpacked && i == x->i0;
+        int packs = x->packs_b_block && i == x->i0;
         if (packs && plan->packing_microkernel && !edge_row && !edge_column) {
             t.microkernel = plan->packing_microkernel;
         } else {
@@ -354,8 +354,9 @@ static int allocate_buffers(cache_block *x, int64_t row_tiles, int64_t column_ti
     return 1;
 }
 
-static int run_product(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c,
-                       nk_call_args args, int64_t i0, int64_t i1, int64_t j0, int64_t j1)
+/* The cache blocks of a rectangle of tiles, for all of k; 0: out of memory. */
+static int run_blocks(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, nk_call_args args,
+                      int64_t i0, int64_t i1, int64_t j0, int64_t j1)
 {
     cache_block x = {
         .plan = plan,
@@ -381,13 +382,13 @@ int nk_run_tiles(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, nk_
                  int64_t i0, int64_t i1, int64_t j0, int64_t j1)
 {
     if (args.block_count == 0)
-        return run_product(plan, a, b, c, args, i0, i1, j0, j1);
+        return run_blocks(plan, a, b, c, args, i0, i1, j0, j1);
     /* Batch-reduce: blocks_per_pass products are added up in registers, the passes in C. */
     for (int64_t left = args.block_count; left > 0; left -= plan->blocks_per_pass) {
         args.block_count = nk_min(left, plan->blocks_per_pass);
         a.data = (char *)args.a_blocks[0];
         b.data = (char *)args.b_blocks[0];
-        if (!run_product(plan, a, b, c, args, i0, i1, j0, j1))
+        if (!run_blocks(plan, a, b, c, args, i0, i1, j0, j1))
             return 0;
         args.a_blocks += plan->blocks_per_pass;
         args.b_blocks += plan->blocks_per_pass;

@@ -54,7 +54,7 @@ static char *reserve(size_t size)
     madvise(raw + before, size, MADV_HUGEPAGE); /* failure costs speed only */
     own.data = raw + before;
     own.size = size;
-    if (has_key) /* a process has 1024 keys */
+    if (has_key) /* not if all 1024 keys of the process are taken */
         pthread_setspecific(at_thread_exit, own.data);
     return own.data;
 }

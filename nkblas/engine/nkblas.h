@@ -30,7 +30,7 @@ typedef struct {
 typedef struct {
     char *data;
     int64_t rs, cs;    /* row stride, column stride */
-    int32_t is_packed; /* whether it is all of B's panels (PackedLayout): strides mean nothing */
+    int32_t is_packed; /* a prepacked B (PackedLayout): its strides mean nothing */
 } nk_matrix;
 
 /* Distances from one matrix of a stack to the next. */
@@ -38,8 +38,8 @@ typedef struct {
     int64_t a, b, c;
 } nk_batch_strides;
 
-/* What a call gives to the kernels beside its matrices. Kernels read this struct; the code
-   generator takes the places of its fields from here (ffi.offsetof).
+/* The arguments of a call besides its matrices. Kernels read this struct; the code generator takes
+   the offsets of its fields from here (ffi.offsetof).
 
    C = activation(alpha * A @ B + beta * C + bias) + residual; or, of sums of bytes,
    C = activation(scales * (A @ B) + bias) + residual, rounded and offset by zero_point if C holds
@@ -117,19 +117,21 @@ void nk_table_clear(void);                /* callers as for nk_table_insert */
 
 /* dispatch.c */
 
-/* The problem that three matrices make. They are changed to what its plan works on: a
+/* The problem of three matrices. The matrices are changed to those that its plan works on: a
    column-major C becomes row-major by transposing all three, which exchanges A and B; but not where
    B is packed. */
 nk_problem nk_describe(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix *a, nk_matrix *b,
                        nk_matrix *c, nk_batch_strides *strides);
 
-/* Multiply `count` matrices of a stack; returns how many were done: all of them, or 0 where NumPy
-   has to. m, n and k may be 0 only where args is nk_plain_args but for its signs; alpha is not 0. */
+/* Multiply `count` matrices of a stack; returns how many were multiplied: all of them, or 0 if NumPy
+   has to do them. If m, n or k is 0, args has to be nk_plain_args, except for its signs; alpha is
+   never 0. */
 int64_t nk_gemm(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
                 nk_matrix c, int64_t count, nk_batch_strides strides, nk_call_args args);
 extern const nk_call_args nk_plain_args; /* C = A @ B */
 
-/* Products asked of nkblas, and those that NumPy did; each matrix of a stack counts. */
+/* Products that nkblas was called for, and those of them that NumPy did; each matrix of a stack
+   counts. */
 typedef struct {
     uint64_t calls, fallbacks;
 } nk_counters;
@@ -137,11 +139,13 @@ nk_counters *nk_get_counters(void);
 
 /* partition.c */
 
-/* Run a plan on a stack, on at most `threads` threads; returns `count`, or 0 without memory. */
+/* Run a plan on a stack, on at most `threads` threads; returns `count`, or 0 if out of
+   memory. */
 int64_t nk_run_plan(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, int64_t count,
                     nk_batch_strides strides, nk_call_args args, int32_t threads);
-/* How many of `most` threads are worth waking for a job that takes `nanoseconds` on one. */
-int32_t nk_threads_for(double nanoseconds, int32_t most);
+/* How many threads, at most `max_threads`, are worth waking for a job that takes `nanoseconds` on
+   one. */
+int32_t nk_threads_for(double nanoseconds, int32_t max_threads);
 
 /* thread_pool.c: threads that a product may use, the caller's included. */
 void nk_set_num_threads(int32_t threads);
@@ -154,8 +158,8 @@ typedef struct {
 } nk_record;
 void nk_start_recording(void);
 void nk_stop_recording(void);
-/* Copies at most `room` records; returns how many there are. */
-int64_t nk_recorded(nk_record *out, int64_t room);
+/* Copies at most `max_records` records; returns how many there are. */
+int64_t nk_recorded(nk_record *out, int64_t max_records);
 
 /* loader.c: the address of `symbol` in a shared library given as bytes; or NULL and a message. */
 void *nk_load(const void *library, size_t size, const char *name, const char *symbol, char *message,
@@ -191,7 +195,7 @@ extern int32_t nk_active_recordings;
 void nk_record_products(const nk_problem *problem, int64_t products, int64_t nanoseconds);
 
 /* plan_table.c: what a thread finds in the table between these two calls is not freed meanwhile.
-   nk_reader_enter returns NULL without memory. */
+   nk_reader_enter returns NULL if out of memory. */
 typedef struct nk_reader nk_reader;
 nk_reader *nk_reader_enter(void);
 void nk_reader_exit(nk_reader *reader);

@@ -71,15 +71,18 @@ static void run_chunk(void *argument, int64_t chunk)
     }
 }
 
-/* Nanoseconds that are worth another thread, and a chunk of their own. There are more chunks than
-   threads, so that a thread that is held up leaves some to the others; but not where memory bandwidth
-   is the limit: there a thread is better off with the piece that it had in the last call. */
+/* The least time, in nanoseconds, for which a thread is used, and for which a chunk is made. There are
+   more chunks than threads, so that a delayed thread leaves some to the others; but not where memory
+   bandwidth is the limit: there each thread should get the part that it had in the last call. */
 enum { NS_PER_THREAD = 5000, NS_PER_CHUNK = 100000, MAX_HALVINGS = 3 };
 
-int32_t nk_threads_for(double nanoseconds, int32_t most)
+/* With fewer products than this for each thread, the products themselves may be divided. */
+enum { MIN_PRODUCTS_PER_THREAD = 4 };
+
+int32_t nk_threads_for(double nanoseconds, int32_t max_threads)
 {
     double worth = nanoseconds / NS_PER_THREAD;
-    return worth < 1 ? 1 : most > worth ? (int32_t)worth : most;
+    return worth < 1 ? 1 : max_threads > worth ? (int32_t)worth : max_threads;
 }
 
 /* Rows (columns) of the largest of `parts` parts. */
@@ -131,12 +134,13 @@ int64_t nk_run_plan(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, 
         run_chunk(&x, 0);
         return x.out_of_memory ? 0 : count;
     }
-    int32_t pieces = nk_threads_for(product_ns, threads);
-    int divides_products = !plan->small && pieces > 1 && count < 4 * threads;
+    int32_t threads_per_product = nk_threads_for(product_ns, threads);
+    int divides_products = !plan->small && threads_per_product > 1 &&
+                           count < MIN_PRODUCTS_PER_THREAD * threads;
     x.parts = divides_products ? count : nk_min(threads, count);
     if (divides_products)
-        divide_c(&x, pieces);
-    double chunk_ns = divides_products ? product_ns / pieces : all_ns / threads;
+        divide_c(&x, threads_per_product);
+    double chunk_ns = divides_products ? product_ns / threads_per_product : all_ns / threads;
     int halvings = plan->is_memory_bound ? 0 : MAX_HALVINGS;
     for (int i = 0; i < halvings && chunk_ns > 2 * NS_PER_CHUNK; i++, chunk_ns /= 2)
         halve_chunks(&x, divides_products);

@@ -1,7 +1,7 @@
 /* The plan table: a hash table from problems to plans, read without locks.
 
    Open addressing over pointers to plans; only a plan's tier-up counter changes. A reader sees a slot
-   empty or complete. A full table is replaced by a larger copy, and a cleared one by none. Memory that
+   empty or complete. A full table is replaced by a larger copy, a cleared one by NULL. Memory that
    can no longer be found is freed once every product that began before it was removed has ended.
    (Epoch-based reclamation: Fraser, "Practical lock-freedom", Cambridge UCAM-CL-TR-579, 2004.) */
 #include <pthread.h>
@@ -69,7 +69,7 @@ static nk_reader *acquire_reader(void)
         while (!atomic_compare_exchange_weak(&readers, &r->next, r))
             ;
     }
-    if (has_key) /* a process has 1024 keys */
+    if (has_key) /* not if all 1024 keys of the process are taken */
         pthread_setspecific(at_thread_exit, r);
     return own = r;
 }
@@ -146,8 +146,8 @@ size_t nk_hash(const nk_problem *problem)
     return (size_t)h;
 }
 
-/* The slot of a problem, and the plan that was seen there. (An empty slot may be another problem's
-   by the next look.) */
+/* The slot of a problem, and the plan that was seen there. (An empty slot may
+   have another problem's plan when it is read again.) */
 static slot *find_slot(table *t, const nk_problem *problem, nk_plan **plan)
 {
     for (size_t i = nk_hash(problem);; i++) {

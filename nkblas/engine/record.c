@@ -64,7 +64,7 @@ static int grow(void)
 void nk_record_products(const nk_problem *problem, int64_t products, int64_t nanoseconds)
 {
     acquire();
-    if (2 * (used + 1) <= capacity || grow()) { /* without memory, not counted */
+    if (2 * (used + 1) <= capacity || grow()) { /* else out of memory: not counted */
         nk_record *record = find(records, capacity, problem);
         used += !record->products;
         record->problem = *problem;
@@ -74,12 +74,12 @@ void nk_record_products(const nk_problem *problem, int64_t products, int64_t nan
     release();
 }
 
-int64_t nk_recorded(nk_record *out, int64_t room)
+int64_t nk_recorded(nk_record *out, int64_t max_records)
 {
     int64_t count = 0;
     acquire();
     for (size_t i = 0; i < capacity; i++)
-        if (records[i].products && count++ < room)
+        if (records[i].products && count++ < max_records)
             out[count - 1] = records[i];
     release();
     return count;

@@ -111,7 +111,7 @@ _Static_assert(({" | ".join(constants)}) <= INT16_MAX,
 
 
 def write() -> None:
-    """Write the header, if it is not the same already (so that nothing is compiled again)."""
+    """Write the header if it has changed: an unchanged one causes no compilation."""
     content = text()
     if not HEADER.exists() or HEADER.read_text() != content:
         HEADER.write_text(content)

@@ -1,6 +1,6 @@
 /* A pool of worker threads that help with a product.
 
-   A job is a number of chunks. Any thread that is free takes the next chunk, so that cores of
+   A job is divided into chunks. Any thread that is free takes the next chunk, so that cores of
    different speed share the work; the caller takes part, and does not wait for a worker that comes
    too late to find a chunk. One job runs at a time: a caller that finds the pool busy does all its
    chunks itself. */
@@ -19,13 +19,13 @@
 
 enum {
     MAX_WORKERS = 1023,
-    STACK = 1 << 19,
-    SPIN_NS = 100000, /* how long a thread spins before it sleeps */
-    WAKE_NS = 60000   /* the least time of a job for which sleeping workers are woken */
+    STACK_BYTES = 1 << 19,
+    SPIN_NS = 100000, /* nanoseconds for which a thread spins before it sleeps */
+    WAKE_NS = 60000   /* the least nanoseconds of a job for which sleeping workers are woken */
 };
 
 /* The number of a job << CHUNK_BITS | its next chunk, or CLOSED. (Numbers repeat after 2^40 jobs: no
-   thread is held up for days between reading a ticket and taking it.) */
+   thread is delayed for days between reading a ticket and taking it.) */
 enum { CHUNK_BITS = 24, CLOSED = (1 << CHUNK_BITS) - 1 };
 static _Alignas(64) atomic_uint_least64_t ticket = CLOSED;
 
@@ -160,7 +160,7 @@ static int start_workers(int wanted)
         sigdelset(&all, synchronous[i]);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     pthread_attr_init(&attributes);
-    pthread_attr_setstacksize(&attributes, STACK);
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
     while (started < wanted) {
         atomic_store(&workers[started].asleep, 0);
         CPU_ZERO(&workers[started].mask);

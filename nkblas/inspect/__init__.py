@@ -1,1 +1,1 @@
-"""What nkblas tells and measures: explain, record, report, tune. Imported at first use."""
+"""Inspection and measurement: explain, record, report, tune. Imported at first use."""

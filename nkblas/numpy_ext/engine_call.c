@@ -7,14 +7,14 @@ nk_counters *engine_counters;
 enum { MIN_WORK_TO_RELEASE_GIL = 1 << 14 }; /* multiply-adds */
 
 int run_product(int dtype, npy_intp m, npy_intp n, npy_intp k, nk_matrix a, nk_matrix b,
-                nk_matrix c, nk_call_args args)
+                nk_matrix c, nk_call_args call_args)
 {
     nk_batch_strides strides = {0, 0, 0};
-    npy_intp blocks = args.block_count > 0 ? args.block_count : 1;
+    npy_intp blocks = call_args.block_count > 0 ? call_args.block_count : 1;
     if (m * n <= MIN_WORK_TO_RELEASE_GIL / (k ? k : 1) / blocks)
-        return engine_gemm(dtype, m, n, k, a, b, c, 1, strides, args) != 0;
+        return engine_gemm(dtype, m, n, k, a, b, c, 1, strides, call_args) != 0;
     PyThreadState *state = PyEval_SaveThread();
-    int64_t done = engine_gemm(dtype, m, n, k, a, b, c, 1, strides, args);
+    int64_t done = engine_gemm(dtype, m, n, k, a, b, c, 1, strides, call_args);
     PyEval_RestoreThread(state);
     return done != 0;
 }

@@ -112,7 +112,7 @@ static PyArrayObject *sum_products(const block_list *a, const block_list *b, PyO
     PyArrayObject *c = result_array(a, b, out);
     if (!c)
         return NULL;
-    nk_call_args call = {
+    nk_call_args call_args = {
         .alpha = 1,
         .a_imag_sign = 1,
         .c_imag_sign = 1,
@@ -122,7 +122,7 @@ static PyArrayObject *sum_products(const block_list *a, const block_list *b, PyO
     };
     npy_intp m, n;
     nk_matrix c_matrix = as_matrix(c, 0, &m, &n);
-    if (!run_product(dtype, m, n, a->columns, a->matrix, b->matrix, c_matrix, call)) {
+    if (!run_product(dtype, m, n, a->columns, a->matrix, b->matrix, c_matrix, call_args)) {
         uncount_call();
         Py_CLEAR(c);
     }

@@ -14,9 +14,9 @@ static const char *const keyword_names[KEYWORDS] = {
     [OUT_DTYPE] = "out_dtype",
 };
 
-/* Find the arguments by keyword; None counts as not given, except as a zero point, where it is an
+/* Sort the arguments by keyword; None counts as not given, except as a zero point, where it is an
    error. 0: there are other keywords. */
-static int read_keywords(PyObject *const *values, PyObject *kwnames, PyObject *found[KEYWORDS])
+static int read_keywords(PyObject *const *values, PyObject *kwnames, PyObject *arguments[KEYWORDS])
 {
     for (Py_ssize_t i = 0; kwnames && i < PyTuple_GET_SIZE(kwnames); i++) {
         PyObject *name = PyTuple_GET_ITEM(kwnames, i);
@@ -26,7 +26,7 @@ static int read_keywords(PyObject *const *values, PyObject *kwnames, PyObject *f
         if (keyword == KEYWORDS)
             return 0;
         if (values[i] != Py_None || keyword == ZERO_POINT)
-            found[keyword] = values[i];
+            arguments[keyword] = values[i];
     }
     return 1;
 }
@@ -70,7 +70,7 @@ static int read_zero_point(PyObject *value, int type, double *zero_point)
     return (!value || PyLong_Check(value)) && !overflow && number >= low && number <= high;
 }
 
-static int is_dense(PyObject *x, int type, int ndim, const npy_intp *shape)
+static int is_contiguous(PyObject *x, int type, int ndim, const npy_intp *shape)
 {
     PyArrayObject *array = (PyArrayObject *)x;
     return is_engine_operand(x) && PyArray_TYPE(array) == type && PyArray_NDIM(array) == ndim &&
@@ -89,7 +89,7 @@ static char *padded_vector(PyObject *value, int type, npy_intp n)
         int overflows = isfinite(number) != isfinite((float)number);
         if (!PyTypeNum_ISFLOAT(type) || overflows)
             return NULL;
-    } else if (!is_dense(value, type, 1, &n)) {
+    } else if (!is_contiguous(value, type, 1, &n)) {
         return NULL;
     }
     size_t itemsize = (size_t)nk_itemsizes_of(same_type_product(type))->c;
@@ -118,11 +118,11 @@ typedef struct {
     int is_scaled;
     int dtype;
     int type, accumulator_type; /* of C; -1: there are no kernels with an epilogue */
-    nk_call_args call;
+    nk_call_args call_args;
 } layer;
 
-/* The accumulators' type of a product with a result of `type`, as base/dtypes.py and api/epilogue_args.py
-   have it; -1: it has no kernels with a fused epilogue. */
+/* The accumulators' type of a product with a result of `type`, as in api/epilogue_args.py
+   (runs_in_kernels, accumulator_dtype); -1: it has no kernels with a fused epilogue. */
 static int accumulator_type_of(int type)
 {
     switch (same_type_product(type)) {
@@ -176,10 +176,10 @@ static int set_epilogue(layer *x)
     if (x->is_scaled) {
         /* With a single column the product is transposed, and the scales would be those of rows. */
         if ((x->n == 1 && !x->b.packed) ||
-            !read_zero_point(keywords[ZERO_POINT], x->type, &x->call.zero_point) ||
+            !read_zero_point(keywords[ZERO_POINT], x->type, &x->call_args.zero_point) ||
             (residual && x->type != NPY_FLOAT))
             return 0;
-        x->call.fused |= NK_SCALES;
+        x->call_args.fused |= NK_SCALES;
     } else {
         int has_epilogue = keywords[BIAS] || keywords[ACTIVATION] || residual;
         if (keywords[ZERO_POINT] || (has_epilogue && x->accumulator_type < 0))
@@ -189,20 +189,20 @@ static int set_epilogue(layer *x)
         int code = activation_code(keywords[ACTIVATION], x->accumulator_type);
         if (code < 0)
             return 0;
-        x->call.fused |= code;
+        x->call_args.fused |= code;
     }
     if (residual) {
         npy_intp shape[2] = {x->m, x->n};
-        if (!is_dense(residual, x->type, 2, shape))
+        if (!is_contiguous(residual, x->type, 2, shape))
             return 0;
-        x->call.residual = PyArray_BYTES((PyArrayObject *)residual);
-        x->call.ldr = x->n;
-        x->call.fused |= NK_RESIDUAL;
+        x->call_args.residual = PyArray_BYTES((PyArrayObject *)residual);
+        x->call_args.ldr = x->n;
+        x->call_args.fused |= NK_RESIDUAL;
     }
     return 1;
 }
 
-/* The array for the result, a new reference: dense, and apart from the residual. */
+/* The array for the result, a new reference: contiguous, and without overlap with the residual. */
 static PyArrayObject *result_array(const layer *x)
 {
     npy_intp shape[2] = {x->m, x->n};
@@ -222,7 +222,8 @@ static PyArrayObject *run_layer(layer *x)
     if (!c)
         return NULL;
     nk_matrix c_matrix = as_matrix(c, 0, &x->m, &x->n);
-    if (!run_product(x->dtype, x->m, x->n, x->k, x->a_matrix, x->b.matrix, c_matrix, x->call)) {
+    if (!run_product(x->dtype, x->m, x->n, x->k, x->a_matrix, x->b.matrix, c_matrix,
+                     x->call_args)) {
         uncount_call();
         Py_CLEAR(c);
     }
@@ -231,18 +232,18 @@ static PyArrayObject *run_layer(layer *x)
 
 /* gemm(a, b, bias=, activation=, residual=, scale=, zero_point=, out=, out_dtype=) of matrices of
    types that have kernels; b may be packed. A bias and a scale are vectors of C's columns or
-   floats; C and the residual are dense. */
+   floats; C and the residual are contiguous. */
 PyObject *fast_gemm(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    layer x = {.call = {.alpha = 1, .a_imag_sign = 1, .c_imag_sign = 1}};
+    layer x = {.call_args = {.alpha = 1, .a_imag_sign = 1, .c_imag_sign = 1}};
     if (!read_operands(&x, args, nargs, kwnames) || !find_types(&x) || !set_epilogue(&x))
         return NULL;
     PyObject *bias_argument = x.keywords[BIAS], *scale_argument = x.keywords[SCALE];
     char *bias = bias_argument ? padded_vector(bias_argument, x.accumulator_type, x.n) : NULL;
     char *scales = scale_argument ? padded_vector(scale_argument, NPY_FLOAT, x.n) : NULL;
-    x.call.bias = bias, x.call.scales = scales;
+    x.call_args.bias = bias, x.call_args.scales = scales;
     if (bias)
-        x.call.fused |= NK_BIAS_COLUMNS;
+        x.call_args.fused |= NK_BIAS_COLUMNS;
     PyArrayObject *c = NULL;
     if (!bias == !bias_argument && !scales == !scale_argument)
         c = run_layer(&x);

@@ -38,7 +38,7 @@ typedef struct {
     right_operand b;
     nk_matrix a_matrix;
     npy_intp m, n, k;
-    int ndim, type, result_type; /* ndim is the result's */
+    int ndim, type, result_type; /* ndim is the result's, type is A's */
     npy_intp shape[2];           /* of the result */
 } product;
 
@@ -107,8 +107,8 @@ static int describe_product(product *x, product_rule rule, PyObject *const *args
     x->result_type = find_result_type(x, rule, out);
     if (x->result_type < 0 || (rule == VDOT && x->ndim && !flatten_operands(x)))
         return 0;
-    int a_type = x->b.packed ? x->b.packed->a_type : PyArray_TYPE(x->b.array);
-    if (x->k != x->b.k || x->type != a_type)
+    int expected_type = x->b.packed ? x->b.packed->a_type : PyArray_TYPE(x->b.array);
+    if (x->k != x->b.k || x->type != expected_type)
         return 0;
     x->n = x->b.n;
     x->shape[0] = PyArray_NDIM(x->a) == 2 ? x->m : x->n;
@@ -144,8 +144,8 @@ static PyObject *fast_product(const char *name, product_rule rule, PyObject *con
 
     clear_float_flags();
     int dtype = product_with(&x.b, x.type, x.result_type, 0);
-    nk_call_args call = product_args(dtype, rule == VDOT);
-    if (!run_product(dtype, x.m, x.n, x.k, x.a_matrix, x.b.matrix, c_matrix, call)) {
+    nk_call_args call_args = product_call_args(dtype, rule == VDOT);
+    if (!run_product(dtype, x.m, x.n, x.k, x.a_matrix, x.b.matrix, c_matrix, call_args)) {
         Py_DECREF(c);
         uncount_call();
         return NULL;
@@ -184,7 +184,7 @@ PyObject *fast_array_ufunc(PyObject *const *args, Py_ssize_t nargs, PyObject *kw
 
 /* ---- matmul, a ufunc ---- */
 
-static int names_a_dtype(PyObject *kwnames)
+static int has_dtype_keyword(PyObject *kwnames)
 {
     for (Py_ssize_t i = 0; kwnames && i < PyTuple_GET_SIZE(kwnames); i++) {
         PyObject *name = PyTuple_GET_ITEM(kwnames, i);
@@ -216,7 +216,7 @@ static PyObject *call_matmul(PyObject *self, PyObject *const *args, size_t nargs
             return NULL;
         Py_DECREF(none);
     }
-    if (callbacks.mixed_product && names_a_dtype(kwnames)) {
+    if (callbacks.mixed_product && has_dtype_keyword(kwnames)) {
         PyObject *result = PyObject_Vectorcall(callbacks.mixed_product, args, nargsf, kwnames);
         if (result != Py_NotImplemented)
             return result;

@@ -84,9 +84,9 @@ static int run_on_engine(int dtype, int conjugate_a, const stack *x)
     a.rs /= itemsize->a, a.cs /= itemsize->a, strides.a /= itemsize->a;
     b.rs /= itemsize->b, b.cs /= itemsize->b, strides.b /= itemsize->b;
     c.rs /= itemsize->c, c.cs /= itemsize->c, strides.c /= itemsize->c;
-    nk_call_args args = product_args(dtype, conjugate_a);
+    nk_call_args call_args = product_call_args(dtype, conjugate_a);
     npy_intp per_call = is_one_call ? x->count : 1, done = 0;
-    while (engine_gemm(dtype, x->m, x->n, x->k, a, b, c, per_call, strides, args)) {
+    while (engine_gemm(dtype, x->m, x->n, x->k, a, b, c, per_call, strides, call_args)) {
         done += per_call;
         if (done >= x->count)
             return 1;
@@ -181,12 +181,12 @@ static void copy_iterator_flags(PyUFuncObject *to, const PyUFuncObject *from)
    ml_dtypes declares such casts of 8-bit integers, 4-bit integers and other float8 formats safe.
    Those operands are resolved as by NumPy's gufunc, which lacks the loops. */
 static int resolve_types(PyUFuncObject *ours, NPY_CASTING casting, PyArrayObject **operands,
-                         PyObject *types, PyArray_Descr **found)
+                         PyObject *types, PyArray_Descr **resolved)
 {
     PyUFuncObject *numpy = find_gufunc(ours->core_signature)->numpy;
     int type = PyArray_TYPE(operands[0]);
     int has_loop = type == PyArray_TYPE(operands[1]) && user_dtype_product(type) != NO_PRODUCT;
-    return numpy->type_resolver(has_loop ? ours : numpy, casting, operands, types, found);
+    return numpy->type_resolver(has_loop ? ours : numpy, casting, operands, types, resolved);
 }
 
 static void set_loops(product_gufunc *gufunc, const PyUFuncObject *numpy)

@@ -39,40 +39,40 @@ static PyObject *gemm(PyObject *self, PyObject *args)
     PyObject *b, *bias = Py_None, *residual = Py_None, *blocks = Py_None, *scales = Py_None;
     npy_intp m, n, k;
     Py_complex alpha, beta;
-    nk_call_args call = {0};
+    nk_call_args call_args = {0};
 
     (void)self;
     if (!PyArg_ParseTuple(args, "DO!ODO!dd|LOOddOOd", &alpha, &PyArray_Type, &a, &b, &beta,
-                          &PyArray_Type, &c, &call.a_imag_sign, &call.c_imag_sign, &call.fused,
-                          &bias, &residual, &call.clip_low, &call.clip_high, &blocks, &scales,
-                          &call.zero_point))
+                          &PyArray_Type, &c, &call_args.a_imag_sign, &call_args.c_imag_sign,
+                          &call_args.fused, &bias, &residual, &call_args.clip_low,
+                          &call_args.clip_high, &blocks, &scales, &call_args.zero_point))
         return NULL;
     if (!PyArray_Check(b) && !is_packed(b))
         return PyErr_Format(PyExc_TypeError, "b: got %R, expected an array or a packed operand", b);
     if (bias != Py_None)
-        call.bias = PyArray_BYTES((PyArrayObject *)bias);
+        call_args.bias = PyArray_BYTES((PyArrayObject *)bias);
     if (residual != Py_None) {
         PyArrayObject *array = (PyArrayObject *)residual;
-        call.residual = PyArray_BYTES(array);
-        call.ldr = PyArray_STRIDE(array, 0) / PyArray_ITEMSIZE(array);
+        call_args.residual = PyArray_BYTES(array);
+        call_args.ldr = PyArray_STRIDE(array, 0) / PyArray_ITEMSIZE(array);
     }
     if (scales != Py_None) {
-        call.scales = PyArray_BYTES((PyArrayObject *)scales);
-        call.fused |= NK_SCALES;
+        call_args.scales = PyArray_BYTES((PyArrayObject *)scales);
+        call_args.fused |= NK_SCALES;
     }
     if (blocks != Py_None) {
-        call.block_count = PyArray_DIM((PyArrayObject *)blocks, 1);
-        call.a_blocks = (const char *const *)PyArray_DATA((PyArrayObject *)blocks);
-        call.b_blocks = call.a_blocks + call.block_count;
+        call_args.block_count = PyArray_DIM((PyArrayObject *)blocks, 1);
+        call_args.a_blocks = (const char *const *)PyArray_DATA((PyArrayObject *)blocks);
+        call_args.b_blocks = call_args.a_blocks + call_args.block_count;
     }
-    call.alpha = alpha.real, call.alpha_imag = alpha.imag;
-    call.beta = beta.real, call.beta_imag = beta.imag;
+    call_args.alpha = alpha.real, call_args.alpha_imag = alpha.imag;
+    call_args.beta = beta.real, call_args.beta_imag = beta.imag;
     right_operand right = as_right_operand(b);
-    int dtype = product_with(&right, PyArray_TYPE(a), PyArray_TYPE(c), call.scales != NULL);
+    int dtype = product_with(&right, PyArray_TYPE(a), PyArray_TYPE(c), call_args.scales != NULL);
     if (dtype == NO_PRODUCT)
         Py_RETURN_FALSE;
     nk_matrix a_matrix = as_matrix(a, 0, &m, &k), c_matrix = as_matrix(c, 0, &m, &n);
-    int done = run_product(dtype, m, n, k, a_matrix, right.matrix, c_matrix, call);
+    int done = run_product(dtype, m, n, k, a_matrix, right.matrix, c_matrix, call_args);
     return PyBool_FromLong(done);
 }
 
@@ -90,17 +90,17 @@ static PyObject *replace_implementation(PyObject *self, PyObject *args)
         return NULL;
     PyObject **fields = (PyObject **)function;
     size_t size = (size_t)Py_TYPE(function)->tp_basicsize / sizeof *fields;
-    int found = 0;
+    int matches = 0;
     for (size_t i = sizeof(PyObject) / sizeof *fields; i < size; i++) {
         if (fields[i] == previous) {
             field = &fields[i];
-            found++;
+            matches++;
         }
     }
     Py_DECREF(previous); /* the function holds another reference */
-    if (found != 1) {
+    if (matches != 1) {
         PyErr_Format(PyExc_RuntimeError, "%d fields of %R hold its implementation, expected 1",
-                     found, function);
+                     matches, function);
         return NULL;
     }
     *field = Py_NewRef(implementation);

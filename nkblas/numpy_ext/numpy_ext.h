@@ -32,7 +32,8 @@ enum { NO_PRODUCT = -1 }; /* in place of an nk_dtype: the engine has no such pro
 
 void init_types(void);
 
-/* The product whose three matrices have one type. */
+/* The product whose three matrices have one type; like the next three, NO_PRODUCT if there is
+   none. */
 int same_type_product(int type);
 /* The product of two matrices of a user dtype with a float32 result, which NumPy's gufuncs
    return. */
@@ -87,8 +88,8 @@ void reference_complex_product(int dtype, int conjugate_a, npy_intp m, npy_intp 
 extern __typeof__(nk_gemm) *engine_gemm;
 extern nk_counters *engine_counters;
 
-/* C = A @ B, or conj(A) @ B if `conjugate_a` is set and the product is complex. */
-static inline nk_call_args product_args(int dtype, int conjugate_a)
+/* For C = A @ B, or conj(A) @ B if `conjugate_a` is set and the product is complex. */
+static inline nk_call_args product_call_args(int dtype, int conjugate_a)
 {
     int is_conjugated = conjugate_a && is_complex(dtype);
     return (nk_call_args){.alpha = 1, .a_imag_sign = is_conjugated ? -1 : 1, .c_imag_sign = 1};
@@ -96,8 +97,8 @@ static inline nk_call_args product_args(int dtype, int conjugate_a)
 /* Run one product on the engine; 0: it was not done, and is counted as a fallback. Releases the GIL
    for large products. */
 int run_product(int dtype, npy_intp m, npy_intp n, npy_intp k, nk_matrix a, nk_matrix b,
-                nk_matrix c, nk_call_args args);
-/* Take a fallback out of the counters, for a product that another path counts again. */
+                nk_matrix c, nk_call_args call_args);
+/* Undo the count of a call and its fallback: the general function counts the product again. */
 void uncount_call(void);
 /* Count products that NumPy does. */
 void count_fallbacks(npy_intp products);

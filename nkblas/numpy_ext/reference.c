@@ -1,4 +1,5 @@
-/* Products element by element, where the engine has no kernel now and NumPy has no correct loop. */
+/* Products element by element: where the engine has no kernel (no compiler, say) and NumPy has no
+   loop, or one that writes outside of C. */
 #include <math.h>
 
 #include "numpy_ext.h"

@@ -32,8 +32,8 @@ static int integer_product(size_t itemsize)
 int same_type_product(int type)
 {
     if (PyTypeNum_ISUSERDEF(type)) {
-        const user_dtype *found = find_user_dtype(type);
-        return found ? found->same_type_product : NO_PRODUCT;
+        const user_dtype *user = find_user_dtype(type);
+        return user ? user->same_type_product : NO_PRODUCT;
     }
     switch (type) {
     case NPY_FLOAT: return NK_FLOAT32;
@@ -58,8 +58,8 @@ int same_type_product(int type)
 
 int user_dtype_product(int type)
 {
-    const user_dtype *found = PyTypeNum_ISUSERDEF(type) ? find_user_dtype(type) : NULL;
-    return found ? found->float32_product : NO_PRODUCT;
+    const user_dtype *user = PyTypeNum_ISUSERDEF(type) ? find_user_dtype(type) : NULL;
+    return user ? user->float32_product : NO_PRODUCT;
 }
 
 int find_product(int a, int b, int c)

@@ -42,7 +42,7 @@ USABLE_L1, USABLE_L2 = 0.75, 0.6
 L1, L2, BEYOND_L2 = 0, 1, 2
 """What `cache_level` returns."""
 
-# ---- ranking
+# ---- ranking ----
 
 
 def cheapest_plan(problem: Problem, cpu: CPU) -> Plan:
@@ -79,7 +79,7 @@ def ranked_plans(problem: Problem, cpu: CPU, count: int) -> Iterator[Plan]:
 
 
 def streaming_nanoseconds(problem: Problem, cpu: CPU) -> float:
-    """About how many nanoseconds it takes to read the larger operand once: a skinny plan's cost."""
+    """The estimated time of a skinny plan: that of reading the larger operand once."""
     size = max(problem.m, problem.n) * problem.k * problem.itemsize
     from_l2, from_l3, from_memory = STREAMED_BYTES_PER_CYCLE
     bytes_per_cycle = from_l2 if size <= cpu.l2 else from_l3 if size <= cpu.l3 else from_memory
@@ -87,7 +87,7 @@ def streaming_nanoseconds(problem: Problem, cpu: CPU) -> float:
     return NANOSECONDS_PER_CYCLE * max(size / bytes_per_cycle, arithmetic)
 
 
-# ---- the layout of a prepacked B
+# ---- the layout of a prepacked B ----
 
 PREPACKED_ROWS = 128
 """Rows that a prepacked B is taken to be multiplied by, when its family is selected."""
@@ -100,10 +100,10 @@ MAX_PANEL_COLUMN, MAX_PANEL_COLUMN_OF_TILES = 2048, 4096
 def panels_for(dtype: str, k: int, n: int, cpu: CPU) -> Panels:
     """The panels of a prepacked B: a function of these arguments, and of nothing else.
 
-    They are as wide as leaves a tile with some rows: for few rows there is one tile in a column,
-    and for many, few loads for each multiply-add. (In float32 on Emerald Rapids, wider or deeper
-    ones were not clearly faster for 1 to 128 rows.) A quantized product has the panels of the
-    product that it scales.
+    They are as wide as possible with a tile of `min_rows` rows or more: so there is one tile in a
+    column for few rows, and there are few loads for each multiply-add for many. (In float32 on
+    Emerald Rapids, wider or deeper ones were not clearly faster for 1 to 128 rows.) A quantized
+    product has the panels of the product that it scales.
     """
     dtype = UNSCALED.get(dtype, dtype)
     problem = Problem(dtype, PREPACKED_ROWS, n, k, b="packed")
@@ -126,7 +126,7 @@ def prepacked_panels(problem: Problem, cpu: CPU) -> Panels | None:
     return panels_for(problem.dtype, problem.k, problem.n, cpu)
 
 
-# ---- what a schedule costs
+# ---- what a schedule costs ----
 
 
 def cost(space: ScheduleSpace) -> Array:
@@ -317,7 +317,7 @@ def a_load_cycles(x: Blocks) -> Array:
 
 
 def kernel_calls(x: Blocks) -> Array:
-    """Cycles of all microkernel calls, beside their k loops."""
+    """Cycles of all microkernel calls, without their k loops."""
     per_call = TILE_STORE if x.space.family.tile_rows else x.costs.kernel_call
     return per_call * x.m_tiles * x.n_tiles * x.k_blocks
 
@@ -366,6 +366,7 @@ def b_packing(x: Blocks) -> Array:
     is_beyond_l2 = cache_level(block_size, x.cpu) == BEYOND_L2
     cycles = cycles + costs.panel_store * is_read_again * is_beyond_l2
     cycles = cycles + costs.panel_reload * (x.m_blocks - 1)
+    # B counts as beyond L3 if it is larger than a quarter of L3.
     if 4 * problem.k * problem.n * space.b_itemsize >= x.cpu.l3:
         cycles = cycles + b_packing_from_memory(x)
     return cycles

@@ -4,14 +4,14 @@ A plan file is named after a microarchitecture and an instruction set, ``amd-19-
 (see `machine`). The shipped ones are in ``kernels_cache``; the user's own, which the tuner writes,
 are in ``plans`` in the cache folder, and come first.
 
-Format of a plan file: ASCII text with one measured plan a line, such as
+Format of a plan file: ASCII text with one measured plan in each line, such as
 
     128x768x3072:f32 kind=tiles mr=6 nr=64 kc=1024 mc=128 nc=768 pack_a=0 pack_b=1 ir_outside=0
     prefetch=0 family=fma ns=7300000
 
 (in one line). It begins with the problem, in the text form of `nkblas.base.problem.Problem`. Then
 come, separated by single blanks, ``name=value`` for each field of `Schedule`, booleans as 0 or 1
-(``family`` may be missing: "fma"), and ``ns``, the measured nanoseconds on one thread. A line that
+(a missing ``family`` is "fma"), and ``ns``, the measured nanoseconds on one thread. A line that
 begins with ``#`` is a comment. Lines are only appended, by any number of processes: the last line
 for a problem counts, and a line without a newline at its end is torn. A line that can't be read, or
 whose plan is not legal for this CPU, is ignored: the cost model has a plan for any problem.
@@ -43,6 +43,9 @@ _PACKAGE = os.path.dirname(os.path.dirname(__file__))
 SHIPPED_FOLDERS = [os.path.join(folder, "kernels_cache") for folder in (_PACKAGE, f"{_PACKAGE}/..")]
 """Where the shipped plan files may be; in a source tree they are beside the package."""
 
+LOCK_BYTE = 0
+"""The byte of the lock file that is locked while plan files are written."""
+
 
 def machine(cpu: CPU) -> str:
     """The name of a microarchitecture and instruction set: that of its plan files."""
@@ -50,15 +53,15 @@ def machine(cpu: CPU) -> str:
     return f"{vendor}-{cpu.family:x}-{cpu.model:x}-{cpu.isa.name}"
 
 
-def path(cpu: CPU, layer: Layer) -> str:
-    """The plan file of a layer for a CPU; it need not exist."""
+def plan_file(cpu: CPU, layer: Layer) -> str:
+    """The path of the plan file of a layer for a CPU; it need not exist."""
     if layer == SHIPPED:
         folder = next(filter(os.path.isdir, SHIPPED_FOLDERS), "")
         return os.path.join(folder, f"{machine(cpu)}.txt")
     return os.path.join(cache_folder(), "plans", f"{machine(cpu)}.txt")
 
 
-def read_lines(name: str) -> list[str]:
+def read_lines(path: str) -> list[str]:
     """The lines of a plan file.
 
     Raises
@@ -66,23 +69,23 @@ def read_lines(name: str) -> list[str]:
     OSError
         It can't be read; or it is the user's own, and other users can write to it.
     """
-    folder, base = os.path.split(name)
+    folder, name = os.path.split(path)
     if folder in SHIPPED_FOLDERS:
-        with open(name, "rb") as file:
+        with open(path, "rb") as file:
             content = file.read()
     else:
-        (content,) = Folder(folder).read(base)
+        (content,) = Folder(folder).read(name)
     return [line.decode("ascii", errors="replace") for line in content.splitlines(keepends=True)]
 
 
-def read(name: str) -> dict[str, str]:
+def read(path: str) -> dict[str, str]:
     """The plans of a plan file, unchecked: the rest of each line by the text of its problem."""
     try:
-        lines = [line.partition(" ") for line in read_lines(name) if not line.startswith("#")]
+        lines = [line.partition(" ") for line in read_lines(path) if not line.startswith("#")]
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
-        log("warning", f"tuned plans can't be read from {name}: {error.strerror}", once=True)
+        log("warning", f"tuned plans can't be read from {path}: {error.strerror}", once=True)
         return {}
     return {problem: rest for problem, _, rest in lines if rest.endswith("\n")}
 
@@ -183,7 +186,7 @@ class Plans:
             try:
                 return from_text(problem, line, cpu)._replace(origin=layer)
             except ValueError as error:
-                log("warning", f"a plan in {path(cpu, layer)} is ignored: {problem}: {error}")
+                log("warning", f"a plan in {plan_file(cpu, layer)} is ignored: {problem}: {error}")
         return None
 
     def is_tuned(self, problem: Problem, cpu: CPU) -> bool:
@@ -191,23 +194,23 @@ class Plans:
         return str(problem) in self._layer(TUNED, cpu)
 
     def _layer(self, layer: Layer, cpu: CPU) -> dict[str, str]:
-        name = path(cpu, layer)
-        if name not in self.layers:
-            self.layers[name] = read(name)
-        return self.layers[name]
+        path = plan_file(cpu, layer)
+        if path not in self.layers:
+            self.layers[path] = read(path)
+        return self.layers[path]
 
     def save(self, plan: Plan, cpu: CPU) -> None:
         """Make `plan` the user's own for its problem; if the file can't be written, in memory."""
-        name = path(cpu, TUNED)
+        path = plan_file(cpu, TUNED)
         line = to_line(plan)
         self._layer(TUNED, cpu)[str(plan.problem)] = line.partition(" ")[2]
         try:
-            append(name, [line])
+            append(path, [line])
         except OSError as error:
-            log("warning", f"tuned plans can't be saved to {name}: {error.strerror}", once=True)
+            log("warning", f"tuned plans can't be saved to {path}: {error.strerror}", once=True)
 
 
-def append(name: str, lines: Iterable[str]) -> None:
+def append(path: str, lines: Iterable[str]) -> None:
     """Append lines to a plan file, so that other processes' lines stay whole.
 
     Raises
@@ -215,13 +218,13 @@ def append(name: str, lines: Iterable[str]) -> None:
     OSError
         It can't be written.
     """
-    path, base = os.path.split(name)
-    folder = Folder(path)
-    with folder.lock(0):
-        folder.append(base, "".join(lines).encode())
+    folder_path, name = os.path.split(path)
+    folder = Folder(folder_path)
+    with folder.lock(LOCK_BYTE):
+        folder.append(name, "".join(lines).encode())
 
 
-def compact(name: str, cpu: CPU) -> int:
+def compact(path: str, cpu: CPU) -> int:
     """Remove the lines of a plan file that are replaced by later ones, or not legal for `cpu`.
 
     Returns
@@ -234,15 +237,15 @@ def compact(name: str, cpu: CPU) -> int:
     OSError
         It can't be read or written.
     """
-    path, base = os.path.split(name)
-    folder = Folder(path)
-    with folder.lock(0):
-        before = read_lines(name)
+    folder_path, name = os.path.split(path)
+    folder = Folder(folder_path)
+    with folder.lock(LOCK_BYTE):
+        before = read_lines(path)
         good, _ = check(before, cpu)
         comments = [line for line in before if line.startswith("#") and line.endswith("\n")]
         after = [*comments, *map(to_line, good.values())]
         if before != after:
-            folder.write(base, "".join(after).encode())
+            folder.write(name, "".join(after).encode())
     return len(before) - len(after)
 
 

@@ -26,17 +26,17 @@ class Costs(NamedTuple):
     kernel_call : float
         A call of the microkernel.
     b_from_l1, b_from_l2, b_beyond_l2 : float
-        Load of a vector of B in the k loop, by the cache that holds it.
+        Load of a vector of B in the k loop, by the cache that holds it: L1, L2, or beyond L2.
     a_from_l1, a_from_l2, a_beyond_l2 : float
-        Load of a vector of A in the k loop, by the cache that holds it.
+        Load of a vector of A in the k loop, by the cache that holds it: L1, L2, or beyond L2.
     a_in_place : float
-        More for each row of an A that is not packed.
+        Added for each row of an A that is not packed.
     a_conflict : float
-        More for each row of an A that is not packed, where its rows evict each other from L1.
+        Added for each row of an A that is not packed, where its rows evict each other from L1.
     b_conflict : float
-        More for each vector of a B that is not packed, where its rows evict each other from L1.
+        Added for each vector of a B that is not packed, where its rows evict each other from L1.
     c_conflict : float
-        More for each line of C, where its rows evict each other from L1.
+        Added for each line of C, where its rows evict each other from L1.
     c_reload : float
         Load and store of a vector of C that lies beyond L2, for another block of k.
     b_in_place : float
@@ -55,7 +55,7 @@ class Costs(NamedTuple):
         and so do deeper panels.
     pack_columns_nr, pack_columns : float
         Packing of a vector of any other B from memory beyond L3:
-        ``pack_columns_nr * nr + pack_columns / (kc * itemsize)``. So do more columns at once.
+        ``pack_columns_nr * nr + pack_columns / (kc * itemsize)``. More columns at once cost more.
     """
 
     fma_latency: float

@@ -119,8 +119,8 @@ class Plan(NamedTuple):
     def bits(self) -> tuple[object, ...]:
         """What the bits of a result depend on: plans for which this is equal round alike.
 
-        "tiles" add up an element's products in the order of k, in blocks of kc. So do streams, in
-        as many rows of B as they take at once, which depends on their rows of C.
+        Kernels of kind "tiles" add up an element's products in the order of k, in blocks of kc.
+        Those of kind "stream" do so in blocks of kr, which depends on mr (`stream_shape`).
         """
         kind = self.schedule.kind
         if DTYPES[self.family.accumulator].kind == "integer":
@@ -133,7 +133,7 @@ class Plan(NamedTuple):
             return (kind, self.kc, self.m)
         return (self.kc,)
 
-    # ---- kernels
+    # ---- kernels ----
 
     def microkernel(self, row_edge: bool, column_edge: bool) -> TileKernel | None:
         """The kernel for main tiles or edge tiles.
@@ -222,7 +222,7 @@ class Plan(NamedTuple):
     def small(self) -> Small | None:
         """The kernel for this size alone, for dense operands.
 
-        Not beside "dot" kernels, whose bits are different.
+        There is none in a plan of kind "dot", whose bits are different.
         """
         problem = self.problem
         if not has_small_kernel(problem) or self.schedule.kind in ("base", "dot"):
@@ -255,11 +255,11 @@ class Plan(NamedTuple):
     @property
     def kernels(self) -> tuple[KernelSpec, ...]:
         """All kernels that it needs, the main tile's first."""
-        found: list[KernelSpec | None] = [
+        specs: list[KernelSpec | None] = [
             self.microkernel(i, j) for i in (False, True) for j in (False, True)
         ]
-        found += [self.packing(), self.small(), self.pack("a"), self.pack("b"), self.copy()]
-        return tuple(dict.fromkeys(spec for spec in found if spec is not None))
+        specs += [self.packing(), self.small(), self.pack("a"), self.pack("b"), self.copy()]
+        return tuple(dict.fromkeys(spec for spec in specs if spec is not None))
 
     def __str__(self) -> str:
         mr, nr = self.tile
@@ -327,11 +327,11 @@ def _if_other(dtype: str, default: str) -> str:
     return dtype if dtype != default else ""
 
 
-# ---- base plans: a few kernels that serve all problems of a dtype
+# ---- base plans: a few kernels that serve all problems of a dtype ----
 
 
 def base_plan(best: Plan, cpu: CPU) -> Plan | None:
-    """An interim plan whose few kernels serve any problem of the dtype, with the bits of `best`.
+    """The interim plan whose few kernels serve any problem of the dtype, with the bits of `best`.
 
     One microkernel on packed panels, which repeat the last line where an operand ends; edge tiles
     of C are computed in a buffer. None if there is none: for a batch-reduce product, or if its
@@ -342,6 +342,7 @@ def base_plan(best: Plan, cpu: CPU) -> Plan | None:
         return None
     column_size = best.kc * ITEMSIZE[family.b]
     mr, nr = base_tile_for(best)
+    # a block of A takes a quarter of L2, one of B half of L3
     mc, nc = cpu.l2 // (4 * column_size), max(cpu.l3, MIN_L3) // (2 * column_size)
     if nc < nr:
         return None
@@ -404,9 +405,9 @@ def base_kernel_for(plan: Plan) -> Microkernel:
 
 @cache
 def base_tile(isa: ISA, family: Family) -> tuple[int, int]:
-    """The register tile (mr, nr) of base plans."""
-    found = register_tiles(isa, family)
-    return found[min(1, len(found) - 1)]
+    """The register tile (mr, nr) of base plans: the second narrowest, if there are two widths."""
+    tiles = register_tiles(isa, family)
+    return tiles[min(1, len(tiles) - 1)]
 
 
 def base_tile_for(plan: Plan) -> tuple[int, int]:

@@ -177,7 +177,7 @@ class Schedule(NamedTuple):
         return ""
 
 
-# ---- operands: in place or packed
+# ---- operands: in place or packed ----
 
 
 def reads_a_in_place(problem: Problem, family: Family, isa: ISA) -> bool:
@@ -230,7 +230,7 @@ def has_small_kernel(problem: Problem) -> bool:
     )
 
 
-# ---- register tiles
+# ---- register tiles ----
 
 
 def register_tiles(isa: ISA, family: Family, n: int = 0) -> list[tuple[int, int]]:
@@ -244,7 +244,7 @@ def register_tiles(isa: ISA, family: Family, n: int = 0) -> list[tuple[int, int]
         Columns of C: the tile also fits where the edge tile is as wide and needs a mask.
     """
     lanes = family.lanes(isa)
-    found = []
+    tiles = []
     # Beyond these sizes, the compiler's schedule needs more registers than `registers_needed`.
     max_width = isa.registers // (4 * family.accumulator_registers)
     max_height_of_one_vector = isa.registers
@@ -260,8 +260,8 @@ def register_tiles(isa: ISA, family: Family, n: int = 0) -> list[tuple[int, int]
             mr for mr in range(1, max_height + 1) if family.fits(isa, mr, vectors, has_masked_edge)
         ]
         if heights:
-            found.append((heights[-1], vectors * lanes))
-    return found
+            tiles.append((heights[-1], vectors * lanes))
+    return tiles
 
 
 def max_vectors(isa: ISA, mr: int, family: Family) -> int:

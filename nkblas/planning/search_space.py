@@ -68,8 +68,8 @@ def _grid(isa: ISA, family: Family) -> _Grid:
     """The combinations of parameters for any problem, before illegal ones are removed."""
     lanes = family.lanes(isa)
     # n decides whether there is an edge with a mask, which takes registers
-    found = {tile for n in range(8 * lanes) for tile in register_tiles(isa, family, n)}
-    shapes = sorted((mr, nr // lanes) for mr, nr in found)
+    tiles = {tile for n in range(8 * lanes) for tile in register_tiles(isa, family, n)}
+    shapes = sorted((mr, nr // lanes) for mr, nr in tiles)
     a_l2_divisor_and_ir_outside = ((3, 0), (0, 0), (0, 1))
     fits = {shape: [family.fits(isa, *shape, edge) for edge in (False, True)] for shape in shapes}
     rows = [

@@ -19,8 +19,13 @@ from .schedule import (
     max_vectors,
 )
 
+# A or B counts as beyond L3 if it is larger than a quarter of L3, or for "dot" than half of it.
+
 SHORT_DIMENSION = 16
 """Up to this, a dimension is so short that an operand is hardly used again."""
+
+STREAM_VECTORS = 16
+"""Vectors of columns of a "stream" schedule's nr, the granularity for threads."""
 
 PAGE = 4096
 """Bytes of a page of memory."""
@@ -57,9 +62,9 @@ def _short_k(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     c_is_beyond_l3 = m * n * problem.itemsize > cpu.l3
     if k == 1:
         rows = MAX_STREAM_ROWS if c_is_beyond_l3 else 2
-        yield Schedule("stream", rows, 16 * lanes, k, m, n, prefetch=c_is_beyond_l3)
+        yield Schedule("stream", rows, STREAM_VECTORS * lanes, k, m, n, prefetch=c_is_beyond_l3)
     elif c_is_beyond_l3 and 4 < k <= 8:
-        yield Schedule("stream", 2, 16 * lanes, k, m, n, prefetch=c_is_beyond_l3)
+        yield Schedule("stream", 2, STREAM_VECTORS * lanes, k, m, n, prefetch=c_is_beyond_l3)
     for mr in (6, 4):
         nr = max_vectors(cpu.isa, mr, family) * lanes
         yield Schedule("tiles", mr, nr, k, m, n, ir_outside=True)
@@ -71,11 +76,13 @@ def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     b_size = k * n * problem.itemsize
     nc = cpu.l2 // (4 * m * problem.itemsize)
     rows = min(m, MAX_STREAM_ROWS)
-    stream = Schedule("stream", rows, 16 * lanes, k, m, nc, prefetch=4 * b_size > cpu.l3)
+    stream = Schedule(
+        "stream", rows, STREAM_VECTORS * lanes, k, m, nc, prefetch=4 * b_size > cpu.l3
+    )
     # One row of tiles, or two: the second finds in the cache what the first has loaded.
     max_mr = 8 if cpu.isa.registers > 16 else 6
     if m <= max_mr:
-        max_mr //= family.accumulator_registers  # so few rows that tiles had better be wide
+        max_mr //= family.accumulator_registers  # with so few rows, wide tiles are faster
     row_tiles = -(-m // max_mr)
     mr = -(-m // row_tiles)
     vectors = min(max_vectors(cpu.isa, mr, family), -(-n // lanes))

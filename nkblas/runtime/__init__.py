@@ -1,1 +1,1 @@
-"""What happens when a program multiplies: plans for the engine, kernels, threads."""
+"""Plans for the engine's table, loaded and compiled kernels, threads."""

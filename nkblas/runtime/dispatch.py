@@ -67,11 +67,11 @@ def insert_available_plan(problem: Problem) -> bool:
             _tier_up_in_background(problem)
             return False
         jit = config.JIT_MODE != "never"
-        tier_up_after = 0
+        tier_up_after = 0  # products
         if jit and not kernels.is_full:
             tier_up_after = ceil(COMPILE_NS * missing / (plan.nanoseconds + CALL_NS))
         plan_table.insert(plan, tier_up_after=tier_up_after, jit=jit)
-        if is_cold and plan.interim:  # the next problem of this dtype may need the other ones
+        if is_cold and plan.interim:  # other problems of this dtype may need the other base kernels
             key = " ".join(("base kernels", problem.dtype, plan.epilogue))
             background.submit(key, partial(kernels.load_unlocked, base_kernels(plan)))
     except KernelUnavailableError as error:
@@ -117,7 +117,7 @@ def tier_up(problem: Problem) -> None:
     Raises
     ------
     KernelUnavailableError
-        A kernel can't be had. The table is unchanged.
+        A kernel can't be loaded or compiled. The table is unchanged.
     """
     with planning_lock():
         best = best_known_plan(problem, cpu)

@@ -115,7 +115,7 @@ class Kernels:
     def compile_all(
         self, specs: Iterable[KernelSpec], processes: int, on_done: Callable[[KernelSpec], None]
     ) -> None:
-        """Compile and load kernels, in several compiler processes at once.
+        """Compile and load kernels, with several compile servers at once.
 
         A kernel that can't be compiled is skipped. The caller does not hold `planning_lock`.
 
@@ -123,7 +123,7 @@ class Kernels:
         ----------
         specs : iterable of KernelSpec
         processes : int
-            Number of compiler processes.
+            Number of compile servers.
         on_done : callable
             Called after each kernel, by one thread at a time.
         """
@@ -187,7 +187,7 @@ class Kernels:
         compiler : Compiler
         lock : callable
             `planning_lock`, unless the caller holds it: it is held where a fork must not happen,
-            during imports and the start of the compiler process.
+            during imports and the start of the compile server.
 
         Raises
         ------
@@ -217,7 +217,7 @@ class Kernels:
                 # imported here: it imports MLIR, which a process with a linker never does
                 from nkblas.codegen.lowering import pipeline
 
-                # the compiler process has done the same before, so that it does not crash this one
+                # the compile server has done the same before: it does not crash this process
                 self.addresses[spec], engine = pipeline.in_memory(spec)
                 self._execution_engines.append(engine)
         except (CompileError, OSError) as error:

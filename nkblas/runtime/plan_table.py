@@ -27,7 +27,7 @@ fallback_reasons: dict[Problem, str] = {}
 
 
 def is_in_table(problem: Problem) -> bool:
-    """Whether the table has an entry for `problem`: a plan, or the order to leave it to NumPy."""
+    """Whether the table has an entry for `problem`: a plan, or an entry that leaves it to NumPy."""
     return bool(lib.nk_table_find(abi.problem_to_c(problem)) != ffi.NULL)
 
 
@@ -45,7 +45,7 @@ def insert(plan: Plan, *, tier_up_after: int = 0, jit: bool = True) -> None:
     Raises
     ------
     KernelUnavailableError
-        A kernel can't be had. The table is unchanged.
+        A kernel can't be loaded or compiled. The table is unchanged.
     MemoryError
         There is no memory for the entry.
     """

@@ -132,12 +132,12 @@ class Folder:
 
     def entries(self) -> dict[str, os.stat_result]:
         """Status of each entry (of a link itself) by name; empty if the folder does not exist."""
-        found: dict[str, os.stat_result] = {}
+        statuses: dict[str, os.stat_result] = {}
         with contextlib.suppress(FileNotFoundError), self.open() as folder:
             for name in sorted(os.listdir(folder)):
                 with contextlib.suppress(FileNotFoundError):  # removed by another process
-                    found[name] = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        return found
+                    statuses[name] = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return statuses
 
     def read(self, *names: str, mark_used: bool = False) -> list[bytes]:
         """Contents of files that no other user can have written.

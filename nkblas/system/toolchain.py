@@ -28,14 +28,14 @@ def toolchain() -> str:
     if spec is None:
         return ""
     package_folders = list(spec.submodule_search_locations or [])
-    found = [
+    distributions = [
         (os.path.join(site, name), name.removesuffix(".dist-info"))
         for site in map(os.path.dirname, package_folders)
         for name in os.listdir(site)
         if name.endswith(".dist-info") and (MLIR_PACKAGE in name or LLVM_PACKAGE in name)
     ]
-    mlir = [name for folder, name in found if MLIR_PACKAGE in _packages_in(folder)]
-    llvm = [name for folder, name in found if LLVM_PACKAGE in _packages_in(folder)]
+    mlir = [name for folder, name in distributions if MLIR_PACKAGE in _packages_in(folder)]
+    llvm = [name for folder, name in distributions if LLVM_PACKAGE in _packages_in(folder)]
     return " ".join(sorted({*mlir, *llvm}) if mlir else _libraries(package_folders))
 
 

@@ -44,7 +44,7 @@ def test_areas_are_fenced(size: int) -> None:
     """Reading or writing the byte beyond the fenced side faults; no byte of the array does."""
     area = Area(size)
     for at_end in (True, False):
-        array = area.hold(np.arange(size, dtype=np.uint8), at_end)
+        array = area.copy_in(np.arange(size, dtype=np.uint8), at_end)
         assert np.array_equal(array, np.arange(size, dtype=np.uint8))
         start = array.ctypes.data
         beyond = start + size if at_end else start - 1
@@ -64,7 +64,7 @@ def test_areas_preserve_strides() -> None:
     )
     for view in views:
         for at_end in (True, False):
-            placed = Area(bounds(view)[1]).hold(view, at_end)
+            placed = Area(bounds(view)[1]).copy_in(view, at_end)
             assert (placed.shape, placed.strides, placed.dtype) == (
                 view.shape,
                 view.strides,

@@ -241,7 +241,7 @@ class Case:
             area = Area(bounds(array)[1])
             memory = area.memory
             memory[:] = CANARY
-            array = area.hold(array, at_end)
+            array = area.copy_in(array, at_end)
         else:
             memory = extent(array)
         self._operands[name] = Operand(array, array.copy(), memory, memory.copy())

@@ -36,6 +36,8 @@ FLOAT8 = (
     "float8_e5m2fnuz",
 )
 GUARD = 77.0
+"""The value of elements that a product must not change."""
+
 ROOT = Path(__file__).parents[2]
 """The source tree."""
 
@@ -114,8 +116,8 @@ def exact(a: Array, b: Array) -> Array:
 
 def result_dtype(a: "np.dtype[Any]", b: "np.dtype[Any]", dtype: Any = None) -> "np.dtype[Any]":
     """The requested dtype of a product, else the one that ``np.matmul`` gives it."""
-    found: np.dtype[Any] = np.dtype(dtype or np.matmul.resolve_dtypes((a, b, None))[2])
-    return found
+    result: np.dtype[Any] = np.dtype(dtype or np.matmul.resolve_dtypes((a, b, None))[2])
+    return result
 
 
 def sample(*shape: int, dtype: str, seed: int = 0) -> Array:
@@ -176,11 +178,11 @@ def without_python(function: Any, *args: Any, **options: Any) -> Any:
     lines: list[str] = []
     sys.setprofile(lambda frame, event, _: lines.append(f"{event} {frame.f_code.co_name}"))
     try:
-        found = function(*args, **options)
+        result = function(*args, **options)
     finally:
         sys.setprofile(None)
     assert not [line for line in lines if line.startswith("call")], lines
-    return found
+    return result
 
 
 def assert_same(got: Any, expected: Any) -> None:
@@ -322,15 +324,15 @@ def layouts(*steps: int) -> st.SearchStrategy[Layout]:
 def fenced(values: Array, dtype: str, order: Order, at_end: bool) -> Array:
     """A copy that ends, or begins, at a page without access."""
     copy = np.array(values, dtype, order=order)
-    return Area(copy.nbytes).hold(copy, at_end)
+    return Area(copy.nbytes).copy_in(copy, at_end)
 
 
 def tile(dtype: str) -> tuple[int, int]:
     """The register tile (mr, nr) of a product that is large in every dimension."""
     square = np.ones((512, 512), dtype)
-    found = nkblas.explain(square, square).tile
-    assert found is not None
-    return found
+    register_tile = nkblas.explain(square, square).tile
+    assert register_tile is not None
+    return register_tile
 
 
 def environment(**changes: Any) -> dict[str, str]:

@@ -35,15 +35,15 @@ def test_examples(name: str) -> None:
     module = importlib.import_module(name)
     # doctest does not find gufuncs
     ufuncs = {x.__name__: x.__doc__ for x in vars(module).values() if isinstance(x, np.ufunc)}
-    found = doctest.DocTestFinder().find(module, globs={})
+    examples = doctest.DocTestFinder().find(module, globs={})
     parser = doctest.DocTestParser()
-    found += [
+    examples += [
         parser.get_doctest(text, {}, f"{name}.{function}", None, 0)
         for function, text in ufuncs.items()
         if text
     ]
     runner = doctest.DocTestRunner(optionflags=doctest.IGNORE_EXCEPTION_DETAIL)
-    for test in found:
+    for test in examples:
         runner.run(test)
     assert runner.summarize(verbose=False).failed == 0
 

@@ -31,8 +31,8 @@ FAMILY = Family("bytes_512", "int8", "int8", "int32", k_step=4, k_group_a=4, k_g
 class Bytes512(VNNIInt8):
     """``vpdpbssd`` at 512 bits."""
 
-    def dot(self, a: ir.Value, b: ir.Value, accumulator: ir.Value) -> ir.Value:
-        return ir.call_intrinsic("llvm.x86.avx10.vpdpbssd.512", accumulator.type, accumulator, a, b)
+    def dot(self, a: ir.Value, b: ir.Value, sums: ir.Value) -> ir.Value:
+        return ir.call_intrinsic("llvm.x86.avx10.vpdpbssd.512", sums.type, sums, a, b)
 
 
 @pytest.fixture

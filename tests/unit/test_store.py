@@ -1,4 +1,4 @@
-"""The kernel store and the compiler process: results are right whatever happens to them."""
+"""The kernel store and the compile server: results are right whatever happens to them."""
 
 import functools
 import hashlib
@@ -455,7 +455,7 @@ def test_product_in_a_signal_handler_while_compiling(tmp_path: Path) -> None:
     assert report["calls"] - report["fallbacks"] >= 2
 
 
-# Records the compiler processes that nkblas starts; with `doomed` set, kills each at once.
+# Records the compile servers that nkblas starts; with `doomed` set, kills each at once.
 HELPERS = """
     import signal, subprocess
 

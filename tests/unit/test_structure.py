@@ -20,13 +20,13 @@ LAYERS = (
     "inspect",
     "cli",
 )
-"""The package's folders: each may import those before it, and what lies in itself."""
+"""The package's Python folders: each may import those before it and its own modules."""
 
 BELOW = ("nkblas._engine", "nkblas._numpy_ext")
 """The compiled modules: any folder may import them."""
 
 PUBLIC = {"nkblas.__init__": "inspect", "nkblas.__main__": "cli", "nkblas.blas": "api"}
-"""Modules that are in no folder, since users import them: the layer that each belongs to."""
+"""Modules in no folder, since users import them by these names: the layer of each."""
 
 EXEMPT = {"nkblas.engine.build", "nkblas.engine.tables", "nkblas.engine.stub"}
 """Programs that build the package."""
@@ -41,7 +41,7 @@ MODULES = {
 
 
 def imports(module: str) -> Iterator[tuple[str, ast.stmt, bool]]:
-    """What a module imports of nkblas: the module, the statement, whether a function hides it."""
+    """The imports of nkblas in a module: imported module, statement, whether in a function."""
     tree = ast.parse(MODULES[module].read_text("utf-8"))
     package = module.removesuffix(".__init__") if module.endswith("__init__") else module
     package = package if module.endswith("__init__") else module.rpartition(".")[0]
@@ -67,7 +67,7 @@ def imports(module: str) -> Iterator[tuple[str, ast.stmt, bool]]:
 
 
 def module_of(name: str) -> str:
-    """The module that a dotted name is, or is in."""
+    """The module with a dotted name, or the one that defines it."""
     while name not in MODULES and f"{name}.__init__" not in MODULES and name not in BELOW:
         name = name.rpartition(".")[0]
     return name if name in MODULES or name in BELOW else f"{name}.__init__"

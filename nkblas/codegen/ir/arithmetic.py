@@ -130,8 +130,9 @@ def roundeven(value: Value) -> Value:
 
     They are float32 with an absolute value below 2**22.
     """
-    magic = const(value.type, 1.5 * 2.0**23)
-    return add(add(value, magic), neg(magic))
+    # float32 numbers of this size have no fraction: the sum is rounded to an integer.
+    shift = const(value.type, 1.5 * 2.0**23)
+    return add(add(value, shift), neg(shift))
 
 
 def fabs(value: Value) -> Value:

@@ -97,9 +97,9 @@ def _exp_factors(x: Value) -> tuple[Value, Value]:
     bits = _element_bits(x)
     mantissa = MANTISSA_BITS[bits]
     # Added to this number, x / log(2) is rounded to an integer n, in the last bits of the sum.
-    magic = _const(x, 1.5 * 2.0**mantissa)
-    shifted = ir.fma(x, _const(x, 1 / math.log(2)), magic)
-    n = ir.add(shifted, ir.neg(magic))
+    shift = _const(x, 1.5 * 2.0**mantissa)
+    shifted = ir.fma(x, _const(x, 1 / math.log(2)), shift)
+    n = ir.add(shifted, ir.neg(shift))
     high, low = LOG2[bits]
     rest = ir.fma(n, _const(x, -high), x)
     rest = ir.fma(n, _const(x, -low), rest)

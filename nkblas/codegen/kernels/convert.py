@@ -96,17 +96,17 @@ def _from_float8(value: Value, form: Float8) -> Value:
     least = ir.const(ir.type_like(bits, element), 2.0 ** (1 - form.bias - form.mantissa))
     subnormal = ir.bitcast_to_int(ir.mul(ir.sitofp(magnitude, element), least))
     is_subnormal = ir.ugt(ir.const(i32, 1 << form.mantissa), magnitude)
-    found = ir.or_(ir.select(is_subnormal, subnormal, normal), sign)
+    result = ir.or_(ir.select(is_subnormal, subnormal, normal), sign)
     nan = ir.const(i32, QUIET_NAN_32)
     if form.special == "ieee":
         infinity = 0x80 - (1 << form.mantissa)  # above it are NaN
         special = ir.or_(ir.or_(shifted, ir.const(i32, INFINITY_32)), sign)
-        found = ir.select(ir.ugt(magnitude, ir.const(i32, infinity - 1)), special, found)
+        result = ir.select(ir.ugt(magnitude, ir.const(i32, infinity - 1)), special, result)
     elif form.special == "fn":
-        found = ir.select(ir.ne(magnitude, ir.const(i32, 0x7F)), found, nan)
+        result = ir.select(ir.ne(magnitude, ir.const(i32, 0x7F)), result, nan)
     else:
-        found = ir.select(ir.ne(bits, ir.const(i32, 0x80)), found, nan)
-    return ir.bitcast_to_float(found, element)
+        result = ir.select(ir.ne(bits, ir.const(i32, 0x80)), result, nan)
+    return ir.bitcast_to_float(result, element)
 
 
 def _to_bfloat16(value: Value) -> Value:
@@ -132,8 +132,8 @@ def _from_float16(value: Value) -> Value:
     scaled = ir.mul(unscaled, ir.const(ir.type_like(value, element), 2.0**112))
     is_finite = ir.ugt(ir.const(i32, 0x7C00 << 13), magnitude)
     special = ir.or_(magnitude, ir.const(i32, INFINITY_32))
-    found = ir.select(is_finite, ir.bitcast_to_int(scaled), special)
-    return ir.bitcast_to_float(ir.or_(found, sign), element)
+    result = ir.select(is_finite, ir.bitcast_to_int(scaled), special)
+    return ir.bitcast_to_float(ir.or_(result, sign), element)
 
 
 def _to_float16(value: Value) -> Value:
@@ -154,5 +154,5 @@ def _to_float16(value: Value) -> Value:
     is_nan = ir.ugt(magnitude, ir.const(i32, INFINITY_32))
     special = ir.select(is_nan, ir.const(i32, 0x7E00), ir.const(i32, 0x7C00))
     finite = ir.select(is_subnormal, subnormal, normal)
-    found = ir.or_(ir.select(overflows, special, finite), sign)
-    return ir.bitcast_to_float(ir.trunc(found, 16), ir.element_type("float16"))
+    result = ir.or_(ir.select(overflows, special, finite), sign)
+    return ir.bitcast_to_float(ir.trunc(result, 16), ir.element_type("float16"))

@@ -35,8 +35,8 @@ class _DotKernel:
     tile_registers : int
         Accumulator registers for one vector of k.
     swaps_a : bool
-        Of complex operands, one has to be multiplied with real and imaginary parts exchanged too:
-        whether that is A. It is the operand with fewer lines.
+        Whether A, of complex operands, is also multiplied with its real and imaginary parts
+        exchanged; if not, B is. It is the operand with fewer lines.
     a_lines, b_lines : list of Value
         Offsets of A's rows and B's columns.
     streamed, streamed_ld, streamed_lines : Value, Value, list of Value

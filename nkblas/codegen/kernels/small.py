@@ -62,7 +62,7 @@ class Piece(NamedTuple):
 def pieces(n: int, isa: ISA, itemsize: int) -> list[Piece]:
     """Divide n columns into vectors: whole ones, and the narrowest that hold the remainder."""
     whole = isa.lanes(itemsize)
-    found = [Piece(column, whole, whole) for column in range(0, n - n % whole, whole)]
+    vectors = [Piece(column, whole, whole) for column in range(0, n - n % whole, whole)]
     start, left = n - n % whole, n % whole
     # Two elements in a wider register would compute in lanes that are not part of C.
     narrow = [bits // 8 // itemsize for bits in (128, 256) if bits < isa.vector_bits]
@@ -71,9 +71,9 @@ def pieces(n: int, isa: ISA, itemsize: int) -> list[Piece]:
         if not fitting and isa.masked:
             fitting = [lanes for lanes in (*narrow, whole) if lanes > left]
         lanes = fitting[0] if fitting else 1
-        found.append(Piece(start, lanes, min(left, lanes)))
+        vectors.append(Piece(start, lanes, min(left, lanes)))
         start, left = start + lanes, left - min(left, lanes)
-    return found
+    return vectors
 
 
 Columns: TypeAlias = tuple[Piece, ...]

@@ -60,7 +60,7 @@ class Area:
         """All bytes of the area."""
         return np.frombuffer(self._map, np.uint8, self.size, PAGE_BYTES)
 
-    def hold(self, array: Array, at_end: bool) -> Array:
+    def copy_in(self, array: Array, at_end: bool) -> Array:
         """Copy an array to the end or to the start of the area.
 
         The copy has the same strides, and the same bytes between its elements. It overwrites any
@@ -79,9 +79,9 @@ class Areas:
     def __init__(self) -> None:
         self._areas: dict[str, Area] = {}
 
-    def hold(self, name: str, array: Array, at_end: bool) -> Array:
-        """Copy an array to the area `name`: see `Area.hold`."""
+    def copy_in(self, name: str, array: Array, at_end: bool) -> Array:
+        """Copy an array to the area `name`: see `Area.copy_in`."""
         size = bounds(array)[1]
         if name not in self._areas or self._areas[name].size < size:
             self._areas[name] = Area(size)
-        return self._areas[name].hold(array, at_end)
+        return self._areas[name].copy_in(array, at_end)

@@ -55,9 +55,9 @@ class _Test(NamedTuple):
     generator: np.random.Generator
     areas: Areas
 
-    def hold(self, at_end: bool, **arrays: Array) -> list[Array]:
+    def guard(self, at_end: bool, **arrays: Array) -> list[Array]:
         """Copies of arrays in guarded areas with their names."""
-        return [self.areas.hold(name, array, at_end) for name, array in arrays.items()]
+        return [self.areas.copy_in(name, array, at_end) for name, array in arrays.items()]
 
 
 def check(spec: KernelSpec, address: int) -> None:
@@ -288,8 +288,8 @@ class _MicrokernelCase:
             a, b = a & 1, b & 1  # packing converts bytes to 0 or 1
         self.a, self.b = _decode(a, types.a), _decode(b[:, :n], types.b)
         self.b_elements = b
-        self.a_memory, self.lda = self._place_a(a)
-        self.b_memory, self.ldb = self._place_b(b)
+        self.a_memory, self.lda = self._a_in_memory(a)
+        self.b_memory, self.ldb = self._b_in_memory(b)
         self.c = _integers(generator, types.c, spec.mr, self.width + 7)
         self.blocks = [self]
         if spec.batch_reduce:
@@ -304,7 +304,7 @@ class _MicrokernelCase:
         self.residual = _integers(generator, types.c, spec.mr, self.width + 5)
         self.guarded = {at_end: self._guard_operands(at_end) for at_end in AT_END}
 
-    def _place_a(self, a: Array) -> tuple[Array, int]:
+    def _a_in_memory(self, a: Array) -> tuple[Array, int]:
         """A as the kernel reads it, and its leading dimension."""
         spec, family, k = self.spec, self.spec.descriptor, a.shape[1]
         if spec.a_layout == "row":
@@ -313,7 +313,7 @@ class _MicrokernelCase:
             return _transpose_with_gap(a, 4), spec.mr + 4
         return _panel(a, spec.mr, family.k_group_a, family.k_step), spec.mr
 
-    def _place_b(self, b: Array) -> tuple[Array, int]:
+    def _b_in_memory(self, b: Array) -> tuple[Array, int]:
         """B as the kernel reads it, and its leading dimension."""
         spec, family = self.spec, self.spec.descriptor
         group, nr = family.k_group_b, spec.nr
@@ -335,23 +335,23 @@ class _MicrokernelCase:
         """Copy the operands to guarded areas; operands that the kernel does not use are NULL."""
         spec, epilogue = self.spec, self.epilogue
 
-        def hold(name: str, array: Array, is_used: object = True) -> "CData":
+        def guard(name: str, array: Array, is_used: object = True) -> "CData":
             if not is_used:
                 return ffi.NULL
-            return _pointer(self.test.areas.hold(f"{name} {at_end}", array, at_end))
+            return _pointer(self.test.areas.copy_in(f"{name} {at_end}", array, at_end))
 
-        a = [hold(f"a{i}", block.a_memory) for i, block in enumerate(self.blocks)]
-        b = [hold(f"b{i}", block.b_memory) for i, block in enumerate(self.blocks)]
+        a = [guard(f"a{i}", block.a_memory) for i, block in enumerate(self.blocks)]
+        b = [guard(f"b{i}", block.b_memory) for i, block in enumerate(self.blocks)]
         args = {
-            "bias": hold("bias", self.bias, epilogue.bias),
-            "residual": hold("residual", self.residual[:, : self.n], epilogue.residual),
+            "bias": guard("bias", self.bias, epilogue.bias),
+            "residual": guard("residual", self.residual[:, : self.n], epilogue.residual),
             "ldr": self.residual.shape[1],
             "clip_low": BOUNDS[0],
             "clip_high": BOUNDS[1],
-            "a_blocks": hold("a blocks", _addresses(a), spec.batch_reduce),
-            "b_blocks": hold("b blocks", _addresses(b), spec.batch_reduce),
+            "a_blocks": guard("a blocks", _addresses(a), spec.batch_reduce),
+            "b_blocks": guard("b blocks", _addresses(b), spec.batch_reduce),
             "block_count": len(self.blocks),
-            "scales": hold("scales", self.scales, epilogue.scales),
+            "scales": guard("scales", self.scales, epilogue.scales),
             "zero_point": ZERO_POINT,
         }
         return {"a": a[0], "b": b[0], "args": args}
@@ -382,10 +382,10 @@ class _MicrokernelCase:
     def _call(self, at_end: bool, c: Array, accumulate: int, args: Arguments) -> Array:
         """Run the kernel; returns C, in a guarded area."""
         spec, guarded = self.spec, self.guarded[at_end]
-        (c,) = self.test.hold(at_end, c=c[:, : self.n])
+        (c,) = self.test.guard(at_end, c=c[:, : self.n])
         panel = np.zeros_like(self.b_elements)
         if spec.packs_b:
-            (panel,) = self.test.hold(at_end, panel=panel)
+            (panel,) = self.test.guard(at_end, panel=panel)
         panel_pointer = _pointer(panel) if spec.packs_b else ffi.NULL
         call_args = ffi.new("nk_call_args *", {**args, **guarded["args"]})
         self.test.kernel(
@@ -419,7 +419,7 @@ class _MicrokernelCase:
         for at_end in AT_END:
             c = self.c
             sums = np.full((spec.mr * self.width, ITEMSIZE[accumulator]), 0xFF, np.uint8)
-            (sums,) = self.test.hold(at_end, partial_sums=sums)
+            (sums,) = self.test.guard(at_end, partial_sums=sums)
             for is_first in (1, 0):
                 args = {
                     **_Factors().fields(),
@@ -467,7 +467,7 @@ def _check_product(
         args = ffi.new("nk_call_args *", factors.fields())
         case = f"k={k}, n={n}, accumulate={accumulate}, beta={factors.beta}"
         for at_end in AT_END:
-            guarded = test.hold(at_end, a=a, b=b, c=before[:, :n])
+            guarded = test.guard(at_end, a=a, b=b, c=before[:, :n])
             operands = _with_leading_dimensions(guarded)
             test.kernel(k, *operands, n, accumulate, ffi.NULL, ffi.NULL, 0, 0, args)
             _compare(spec, guarded[2], expected[:, :n], case)
@@ -507,7 +507,7 @@ def _check_small(spec: Small, test: _Test) -> None:
         products = np.einsum(f"x{a_axes},x{b_axes}->xij", *stacks)
         expected[...] = products.reshape(count, m * n)
         for at_end in AT_END:
-            guarded = test.hold(at_end, a=a, b=b, c=c[:, : m * n])
+            guarded = test.guard(at_end, a=a, b=b, c=c[:, : m * n])
             test.kernel(count, *_with_leading_dimensions(guarded))
             _compare(spec, guarded[2], expected, f"count={count}")
 
@@ -534,7 +534,7 @@ def _check_pack(spec: Pack, test: _Test) -> None:
             expected = np.concatenate((row.view(expected.dtype), expected))
         for at_end in AT_END:
             before = np.full(expected.size, 77).astype(expected.dtype)
-            guarded, panel = test.hold(at_end, source=source, panel=before)
+            guarded, panel = test.guard(at_end, source=source, panel=before)
             test.kernel(n, k, _pointer(guarded), *_strides(guarded), _pointer(panel))
             _compare(spec, panel, expected, f"n={n}, k={k}")
 
@@ -542,10 +542,10 @@ def _check_pack(spec: Pack, test: _Test) -> None:
 def _check_copy(spec: Copy, test: _Test) -> None:
     source = _integers(test.generator, spec.dtype, 14, 22)[::2, ::-2]
     target = _encode(np.zeros((30, 20)), spec.dtype).T[4:18:2, 5:27:2]
-    (expected,) = test.hold(True, expected=target)
+    (expected,) = test.guard(True, expected=target)
     expected[...] = source
     for at_end in AT_END:
-        guarded = test.hold(at_end, a=source, c=target)
+        guarded = test.guard(at_end, a=source, c=target)
         operands = [x for array in guarded for x in (_pointer(array), *_strides(array))]
         test.kernel(*source.shape, *operands)
         _compare(spec, guarded[1], expected, "strides")
@@ -553,7 +553,7 @@ def _check_copy(spec: Copy, test: _Test) -> None:
 
 def _check_peak(spec: Peak, test: _Test) -> None:
     for at_end in AT_END:
-        (out,) = test.hold(at_end, out=np.zeros(4096, np.uint8))
+        (out,) = test.guard(at_end, out=np.zeros(4096, np.uint8))
         test.kernel(1, _pointer(out))
 
 

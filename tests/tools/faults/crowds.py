@@ -74,7 +74,7 @@ report(meanwhile=meanwhile)
 """
 
 
-@fault("the compiler process is killed, 0 to 1.5 s after its start", 100)
+@fault("the compile server is killed, 0 to 1.5 s after its start", 100)
 def kill_compiler(case: Case) -> None:
     """A new one takes its place: no product is left to NumPy."""
     moment, number = case.random.uniform(0, 1.5), case.random.choice(("SIGKILL", "SIGSEGV"))

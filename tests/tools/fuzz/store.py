@@ -100,8 +100,8 @@ class Cases:
         }
         for spec in SPECS:
             self.store.put(self.store.key(spec), self.libraries[self.store.key(spec)], spec)
-        measured_plans.measured.layers = {measured_plans.path(cpu, measured_plans.SHIPPED): {}}
-        self.plan_file = Path(measured_plans.path(cpu, measured_plans.TUNED))
+        measured_plans.measured.layers = {measured_plans.plan_file(cpu, measured_plans.SHIPPED): {}}
+        self.plan_file = Path(measured_plans.plan_file(cpu, measured_plans.TUNED))
         self.plans = {}
         for text in SHAPES:
             problem = parse(text)
