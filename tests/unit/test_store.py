@@ -311,7 +311,8 @@ def make_packages(folder: Path, *distributions: tuple[str, str]) -> None:
 def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder that packages are found in, and in no other folder."""
     monkeypatch.setattr(sys, "path", [str(tmp_path / "packages")])
-    monkeypatch.delitem(sys.modules, "mlir", raising=False)  # a loaded package would be found
+    for name in ("mlir", "llvm"):  # `find_spec` returns the specs of imported packages
+        monkeypatch.delitem(sys.modules, name, raising=False)
     (tmp_path / "packages").mkdir()
     return tmp_path / "packages"
 
