@@ -204,6 +204,7 @@ class _Lib:
     NK_COMPLEX128: int
     NK_COMPLEX64: int
     NK_DTYPES: int
+    NK_FEATURE_WORDS: int
     NK_FLOAT16: int
     NK_FLOAT16_FLOAT32: int
     NK_FLOAT32: int
@@ -228,6 +229,14 @@ class _Lib:
     NK_INT8_UINT8_QINT8: int
     NK_INT8_UINT8_QUINT8: int
     NK_KIND: int
+    NK_LEAF_1_ECX: int
+    NK_LEAF_24_0_EBX: int
+    NK_LEAF_7_0_EBX: int
+    NK_LEAF_7_0_ECX: int
+    NK_LEAF_7_0_EDX: int
+    NK_LEAF_7_1_EAX: int
+    NK_LEAF_7_1_EDX: int
+    NK_LEAF_EXTENDED_1_ECX: int
     NK_PACKED: int
     NK_READ_PADDING: int
     NK_RESIDUAL: int

@@ -58,25 +58,23 @@ void nk_detect(nk_cpu *cpu)
         cpu->model |= (int32_t)(a >> 16 & 15) << 4;
     if (cpu->family == 15)
         cpu->family += (int32_t)(a >> 20 & 255);
-    /* feature words: Word in system/cpu.py has the indices */
-    cpu->words[0] = c;
-    cpu->words[1] = d;
+    cpu->words[NK_LEAF_1_ECX] = c;
     if (c >> 27 & 1) /* OSXSAVE: XCR0 has the register states that the system saves */
         cpu->xcr0 = xgetbv();
 
     if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
-        cpu->words[2] = b;
-        cpu->words[3] = c;
-        cpu->words[4] = d;
+        cpu->words[NK_LEAF_7_0_EBX] = b;
+        cpu->words[NK_LEAF_7_0_ECX] = c;
+        cpu->words[NK_LEAF_7_0_EDX] = d;
         if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) {
-            cpu->words[5] = a;
-            cpu->words[6] = d;
+            cpu->words[NK_LEAF_7_1_EAX] = a;
+            cpu->words[NK_LEAF_7_1_EDX] = d;
         }
     }
     if (__get_cpuid_count(0x24, 0, &a, &b, &c, &d))
-        cpu->words[7] = b; /* AVX10: version and vector lengths */
+        cpu->words[NK_LEAF_24_0_EBX] = b;
     if (__get_cpuid(0x80000001, &a, &b, &c, &d))
-        cpu->words[8] = c;
+        cpu->words[NK_LEAF_EXTENDED_1_ECX] = c;
 
     for (uint32_t i = 0; i < 3; i++) {
         uint32_t text[4];
@@ -89,6 +87,6 @@ void nk_detect(nk_cpu *cpu)
     if (!cpu->l1d)
         detect_caches(cpu, 0x8000001d);
     /* AMX-TILE, and the system saves the tile registers and their configuration */
-    if ((cpu->words[4] >> 24 & 1) && (cpu->xcr0 >> 17 & 3) == 3)
+    if ((cpu->words[NK_LEAF_7_0_EDX] >> 24 & 1) && (cpu->xcr0 >> 17 & 3) == 3)
         cpu->amx_permitted = permit_amx();
 }

@@ -165,11 +165,23 @@ int64_t nk_recorded(nk_record *out, int64_t max_records);
 void *nk_load(const void *library, size_t size, const char *name, const char *symbol, char *message,
               size_t message_size);
 
-/* cpuid.c */
+/* cpuid.c. Feature words are named by leaf, sub-leaf and register. */
+typedef enum {
+    NK_LEAF_1_ECX,
+    NK_LEAF_7_0_EBX,
+    NK_LEAF_7_0_ECX,
+    NK_LEAF_7_0_EDX,
+    NK_LEAF_7_1_EAX,
+    NK_LEAF_7_1_EDX,
+    NK_LEAF_24_0_EBX,       /* leaf 0x24, AVX10: version and vector lengths */
+    NK_LEAF_EXTENDED_1_ECX, /* leaf 0x80000001 */
+    NK_FEATURE_WORDS,
+} nk_feature_word;
+
 typedef struct {
     char vendor[13], brand[49];
     int32_t family, model, stepping;
-    uint32_t words[12]; /* feature words, indexed by Word in system/cpu.py */
+    uint32_t words[NK_FEATURE_WORDS]; /* indexed by nk_feature_word */
     uint64_t xcr0;
     int64_t l1d, l2, l3; /* bytes of one cache; 0: unknown */
     int32_t l1d_ways, l2_ways, l3_ways;

@@ -37,14 +37,14 @@ DOUBLE_PUMPED_FAMILY = 0x19
 class Word(IntEnum):
     """Feature words: indices into ``nk_cpu.words``, named by leaf, sub-leaf and register."""
 
-    LEAF_1_ECX = 0
-    LEAF_7_0_EBX = 2
-    LEAF_7_0_ECX = 3
-    LEAF_7_0_EDX = 4
-    LEAF_7_1_EAX = 5
-    LEAF_7_1_EDX = 6
-    LEAF_24_0_EBX = 7  # leaf 0x24
-    LEAF_EXTENDED_1_ECX = 8  # leaf 0x80000001
+    LEAF_1_ECX = lib.NK_LEAF_1_ECX
+    LEAF_7_0_EBX = lib.NK_LEAF_7_0_EBX
+    LEAF_7_0_ECX = lib.NK_LEAF_7_0_ECX
+    LEAF_7_0_EDX = lib.NK_LEAF_7_0_EDX
+    LEAF_7_1_EAX = lib.NK_LEAF_7_1_EAX
+    LEAF_7_1_EDX = lib.NK_LEAF_7_1_EDX
+    LEAF_24_0_EBX = lib.NK_LEAF_24_0_EBX
+    LEAF_EXTENDED_1_ECX = lib.NK_LEAF_EXTENDED_1_ECX
 
 
 class Feature(NamedTuple):
