@@ -178,8 +178,8 @@ class StackView(NamedTuple):
     Attributes
     ----------
     presum : str
-        Subscripts of what NumPy does first: take a diagonal, sum over labels of this operand alone.
-        Empty if there is nothing to do.
+        Subscripts of the `numpy.einsum` call that reduces this operand first: it takes diagonals,
+        and sums over labels that no other operand has. Empty if no call is needed.
     axes : tuple of int
         The transposition: axes of the batch, of the rows, of the columns.
     shape : tuple of int

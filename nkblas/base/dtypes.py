@@ -44,7 +44,7 @@ class Float8(NamedTuple):
     bias : int
         Bias of the exponent.
     special : {"ieee", "fn", "fnuz"}
-        Encoding of what is not finite: as in IEEE 754; no infinities, and NaN where all bits but
+        Encoding of infinities and NaN: as in IEEE 754; no infinities, and NaN where all bits but
         the sign are 1; no infinities, and NaN in place of -0.
     """
 

@@ -44,7 +44,7 @@ static atomic_int flags;                    /* floating-point exceptions raised 
 static atomic_int_least64_t last_job_end;   /* nanoseconds */
 static atomic_flag busy = ATOMIC_FLAG_INIT;
 
-/* `busy` guards what is not atomic. */
+/* `busy` guards all variables that are not atomic. */
 static struct {
     _Alignas(64) atomic_int asleep; /* a futex */
     pthread_t thread;

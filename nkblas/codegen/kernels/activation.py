@@ -44,8 +44,8 @@ class ActivationCode(NamedTuple):
         ``emit(x, bounds)`` emits the activation of a vector of floats (of integers too, where the
         activation is defined for them). The bounds are float64 scalars, for "clip". NaN stays NaN.
     is_long : bool
-        Whether it has so many instructions that it is emitted once, in a loop over the rows of a
-        register tile; the tile is then stored to a buffer.
+        Whether the code is emitted once, in a loop over the rows of a register tile, because it
+        has many instructions; the tile is then stored to a buffer.
     """
 
     emit: Callable[[Value, tuple[Value, Value]], Value]
