@@ -118,6 +118,7 @@ class nk_plan(CData):
     pack_a_panel: CData
     pack_b_panel: CData
     copy: CData
+    mirror: CData
     @overload
     def __getitem__(self, index: int) -> nk_plan: ...
     @overload
@@ -127,12 +128,13 @@ class nk_problem(CData):
     m: int
     n: int
     k: int
-    dtype: int
     epilogue: int
+    dtype: int
     a: int
     b: int
     c: int
     batch_reduce: int
+    structure: int
     @overload
     def __getitem__(self, index: int) -> nk_problem: ...
     @overload
@@ -216,6 +218,8 @@ class _Lib:
     NK_FLOAT8_E4M3_FLOAT32: int
     NK_FLOAT8_E5M2FNUZ_FLOAT32: int
     NK_FLOAT8_E5M2_FLOAT32: int
+    NK_GENERAL: int
+    NK_HERMITIAN: int
     NK_INT16: int
     NK_INT32: int
     NK_INT64: int
@@ -244,6 +248,7 @@ class _Lib:
     NK_SCALE: int
     NK_SCALES: int
     NK_STRIDED: int
+    NK_SYMMETRIC: int
     NK_UINT8_FLOAT32: int
     NK_UINT8_INT32: int
     NK_UINT8_INT8_FLOAT32: int
@@ -262,7 +267,9 @@ class _Lib:
         a4: nk_matrix,
         a5: nk_matrix,
         a6: nk_matrix,
-        a7: nk_batch_strides,
+        a7: CData,
+        a8: nk_batch_strides,
+        a9: nk_call_args,
         /,
     ) -> nk_problem: ...
     def nk_detect(self, a0: nk_cpu, /) -> None: ...

@@ -12,6 +12,12 @@ LAYOUTS: tuple[Layout, ...] = ("row", "col", "strided", "packed")
 """Unit stride along the second dimension, the first, neither; B's panels. In the order of the
 engine's ``nk_layout``."""
 
+Structure = Literal["", "symmetric", "hermitian"]
+
+STRUCTURES: tuple[Structure, ...] = ("", "symmetric", "hermitian")
+"""Of C, because B is A's transpose, in the same memory; "hermitian" if A is conjugated, too. In the
+order of the engine's ``nk_structure``."""
+
 NATIVE_DTYPES = ("float32", "float64", "complex64", "complex128", "int32", "int64")
 """Products whose elements are multiplied as they are, and accumulated in their own type."""
 
@@ -26,7 +32,8 @@ class Problem(NamedTuple):
     Its text is m, n, k and the dtype: ``128x768x3072:f32``. A suffix such as ``:crr`` has the
     layouts of A, B and C where they are not all row-major: ``c`` for column-major, ``s`` for an
     operand without unit stride, ``p`` for a packed B. ``:add``, ``:scale`` and ``:columns+relu``
-    are epilogues. The prefix ``sum_of_`` marks a batch-reduce.
+    are epilogues. The prefix ``sum_of_`` marks a batch-reduce, ``symmetric_`` and ``hermitian_``
+    a structure.
 
     Attributes
     ----------
@@ -43,6 +50,9 @@ class Problem(NamedTuple):
         "columns+relu", …
     batch_reduce : bool
         Whether C is the sum of the products of any number of blocks A and B.
+    structure : {"", "symmetric", "hermitian"}
+        Whether B is A's transpose, in the same memory, so that C equals its own transpose or
+        conjugate transpose. Its bits are those of the product without structure.
     """
 
     dtype: str
@@ -54,6 +64,7 @@ class Problem(NamedTuple):
     c: Layout = "row"
     epilogue: str = ""
     batch_reduce: bool = False
+    structure: Structure = ""
 
     @property
     def types(self) -> Types:
@@ -79,7 +90,8 @@ class Problem(NamedTuple):
         layouts = "".join(layout[0] for layout in (self.a, self.b, self.c))
         sizes = f"{self.m}x{self.n}x{self.k}:{short(self.dtype)}"
         parts = [sizes, layouts if layouts != "rrr" else "", self.epilogue]
-        return self.batch_reduce * _BATCH_REDUCE + ":".join(filter(None, parts))
+        prefix = f"{self.structure}_" if self.structure else self.batch_reduce * _BATCH_REDUCE
+        return prefix + ":".join(filter(None, parts))
 
 
 def parse(text: str) -> Problem:
@@ -90,7 +102,11 @@ def parse(text: str) -> Problem:
     ValueError
         It describes none.
     """
-    match = _PATTERN.fullmatch(text.removeprefix(_BATCH_REDUCE))
+    structures = [x for x in STRUCTURES[1:] if text.startswith(f"{x}_")]
+    structure = structures[0] if structures else ""
+    batch_reduce = text.startswith(_BATCH_REDUCE)
+    prefix = f"{structure}_" if structure else _BATCH_REDUCE
+    match = _PATTERN.fullmatch(text.removeprefix(prefix))
     names = {name: dtype for dtype in PRODUCTS for name in (dtype, short(dtype))}
     for bits in (8, 16, 32, 64):
         names[f"uint{bits}"] = names[f"u{bits}"] = f"int{bits}"
@@ -112,5 +128,6 @@ def parse(text: str) -> Problem:
     if epilogue.scales != (dtype in QUANTIZED):
         wanted = "with" if dtype in QUANTIZED else "without"
         raise ValueError(f"problem: got {text!r}, expected {dtype} {wanted} scales")
-    batch_reduce = text.startswith(_BATCH_REDUCE)
-    return Problem(dtype, m, n, k, a, b, c, str(epilogue), batch_reduce)
+    if structure and m != n:
+        raise ValueError(f"problem: got {text!r}, expected a square C of a {structure} product")
+    return Problem(dtype, m, n, k, a, b, c, str(epilogue), batch_reduce, structure)

@@ -306,6 +306,30 @@ class Copy(NamedTuple):
         return _symbol(self)
 
 
+class Mirror(NamedTuple):
+    """``target[j * target_rs + i] = op(source[i * source_rs + j])``: a transposed copy.
+
+    ``void (m, n, source, source_rs, target, target_rs)``, for matrices with unit stride along their
+    rows: `source` is m x n, `target` is n x m. It copies elements of the lower triangle of C to the
+    upper one.
+
+    Attributes
+    ----------
+    isa, dtype : str
+    conjugates : bool
+        Whether op is the conjugate: C is Hermitian. An imaginary part of 0 keeps its sign.
+    """
+
+    isa: str
+    dtype: str
+    conjugates: bool = False
+
+    @property
+    def symbol(self) -> str:
+        """Name of the function."""
+        return _symbol(self)
+
+
 class Peak(NamedTuple):
     """Multiply-adds at the peak rate of the CPU, for the benchmarks to compare with.
 
@@ -341,10 +365,10 @@ class Peak(NamedTuple):
         return Operands(family.a, family.b, family.accumulator, family.accumulator)
 
 
-KernelSpec: TypeAlias = Microkernel | Stream | Dot | Small | Pack | Copy | Peak
+KernelSpec: TypeAlias = Microkernel | Stream | Dot | Small | Pack | Copy | Mirror | Peak
 
 _KINDS: dict[str, type[KernelSpec]] = {
-    kind.__name__: kind for kind in (Microkernel, Stream, Dot, Small, Pack, Copy, Peak)
+    kind.__name__: kind for kind in (Microkernel, Stream, Dot, Small, Pack, Copy, Mirror, Peak)
 }
 
 

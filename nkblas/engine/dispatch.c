@@ -36,29 +36,12 @@ static int is_transposed(int64_t m, int64_t n, nk_matrix b, nk_matrix c)
     return m > 1 && is_column_major && !b.is_packed;
 }
 
-nk_problem nk_describe(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix *a, nk_matrix *b,
-                       nk_matrix *c, nk_batch_strides *strides)
+/* Whether B is A's transpose, in the same memory, in each product of a stack. */
+static int is_times_itself(int32_t dtype, int64_t m, int64_t n, nk_matrix a, nk_matrix b,
+                           nk_batch_strides strides)
 {
-    if (is_transposed(m, n, *b, *c)) {
-        nk_matrix left = *a;
-        int64_t rows = m;
-        *a = transposed(*b), *b = transposed(left), *c = transposed(*c);
-        m = n, n = rows;
-        *strides = (nk_batch_strides){strides->b, strides->a, strides->c};
-        dtype = nk_products[dtype].transposed;
-    }
-    nk_problem problem = {.m = m, .n = n, .k = k, .dtype = (int16_t)dtype};
-    problem.a = (int8_t)find_layout(a, m, k);
-    if (b->is_packed)
-        problem.b = NK_PACKED;
-    else if (n == 1 && b->rs == 1)
-        problem.b = NK_COL; /* a dot product: both vectors lie along k */
-    else
-        problem.b = (int8_t)find_layout(b, k, n);
-    if (n == 1)
-        c->cs = 1;
-    problem.c = c->cs == 1 ? NK_ROW : NK_STRIDED;
-    return problem;
+    return m == n && m > 1 && a.data && a.data == b.data && a.rs == b.cs && a.cs == b.rs &&
+           !b.is_packed && strides.a == strides.b && nk_products[dtype].a == nk_products[dtype].b;
 }
 
 /* Fold a stack into one product: a stack times a single matrix, if the rows of all its matrices have
@@ -90,6 +73,18 @@ static nk_epilogue epilogue_kind(const nk_call_args *x)
     return x->beta == 0 ? NK_ASSIGN : x->beta == 1 ? NK_ADD : NK_SCALE;
 }
 
+/* The structure of C, where A @ B is symmetric: of conj(A) @ B it is Hermitian; and there is none if
+   other matrices or vectors are added, or columns scaled. */
+static nk_structure structure_of_c(const nk_call_args *x)
+{
+    int has_others = x->beta != 0 || x->beta_imag != 0 || x->fused & ~NK_ACTIVATION;
+    if (has_others || x->block_count)
+        return NK_GENERAL;
+    if (x->a_imag_sign == 1)
+        return NK_SYMMETRIC;
+    return x->alpha_imag == 0 ? NK_HERMITIAN : NK_GENERAL;
+}
+
 /* The arguments of a transposed product. (Its residual is a vector, which has no leading dimension:
    there is none with a column-major C.) */
 static void transpose_args(nk_call_args *x)
@@ -99,6 +94,37 @@ static void transpose_args(nk_call_args *x)
         x->fused ^= NK_BIAS; /* a bias of columns becomes one of rows, and the reverse */
     const char *const *a_blocks = x->a_blocks;
     x->a_blocks = x->b_blocks, x->b_blocks = a_blocks;
+}
+
+nk_problem nk_describe(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix *a, nk_matrix *b,
+                       nk_matrix *c, int64_t *count, nk_batch_strides *strides, nk_call_args *args)
+{
+    fold_stack(&m, &n, a, b, c, count, strides);
+    int is_symmetric = is_times_itself(dtype, m, n, *a, *b, *strides);
+    if (is_transposed(m, n, *b, *c)) {
+        nk_matrix left = *a;
+        int64_t rows = m;
+        *a = transposed(*b), *b = transposed(left), *c = transposed(*c);
+        m = n, n = rows;
+        *strides = (nk_batch_strides){strides->b, strides->a, strides->c};
+        dtype = nk_products[dtype].transposed;
+        transpose_args(args);
+    }
+    nk_problem problem = {.m = m, .n = n, .k = k, .dtype = (int8_t)dtype};
+    problem.epilogue = (int16_t)(epilogue_kind(args) | args->fused);
+    problem.batch_reduce = args->block_count > 0;
+    problem.structure = is_symmetric ? (int8_t)structure_of_c(args) : NK_GENERAL;
+    problem.a = (int8_t)find_layout(a, m, k);
+    if (b->is_packed)
+        problem.b = NK_PACKED;
+    else if (n == 1 && b->rs == 1)
+        problem.b = NK_COL; /* a dot product: both vectors lie along k */
+    else
+        problem.b = (int8_t)find_layout(b, k, n);
+    if (n == 1)
+        c->cs = 1;
+    problem.c = c->cs == 1 ? NK_ROW : NK_STRIDED;
+    return problem;
 }
 
 /* ---- the plan ---- */
@@ -114,12 +140,8 @@ static int reaches_tier_up(nk_plan *plan, int64_t products)
 static int64_t run(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
                    nk_matrix c, int64_t count, nk_batch_strides strides, nk_call_args args)
 {
-    if (is_transposed(m, n, b, c))
-        transpose_args(&args);
     args.is_first_k_block = args.is_last_k_block = 1;
-    nk_problem problem = nk_describe(dtype, m, n, k, &a, &b, &c, &strides);
-    problem.epilogue = (int16_t)(epilogue_kind(&args) | args.fused);
-    problem.batch_reduce = args.block_count > 0;
+    nk_problem problem = nk_describe(dtype, m, n, k, &a, &b, &c, &count, &strides, &args);
     nk_reader *reader = nk_reader_enter();
     if (!reader)
         return 0;
@@ -167,10 +189,8 @@ int64_t nk_gemm(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_
             fill_zeros(m, n, nk_offset(c, i * strides.c, itemsize), itemsize);
         return count;
     }
-    int64_t products = count;
-    fold_stack(&m, &n, &a, &b, &c, &count, &strides);
-    int64_t done = run(dtype, m, n, k, a, b, c, count, strides, args) ? products : 0;
-    if (!done)
-        __atomic_add_fetch(&counters.fallbacks, (uint64_t)products, __ATOMIC_RELAXED);
-    return done;
+    if (run(dtype, m, n, k, a, b, c, count, strides, args))
+        return count;
+    __atomic_add_fetch(&counters.fallbacks, (uint64_t)count, __ATOMIC_RELAXED);
+    return 0;
 }

@@ -7,7 +7,8 @@
 #include "nkblas.h"
 
 /* One cache block: rows of tiles [i0, i1), columns of tiles [j0, j1), k in [p0, p0 + kc); and the
-   rectangle that is divided into such blocks: rows [first_i, last_i), columns up to last_j. */
+   rectangle that is divided into such blocks: rows [first_i, last_i), columns up to last_j. Of a
+   plan with `mirror`, only the tiles (i, j) with i >= first_row(j), which is j < column_end(i). */
 typedef struct {
     const nk_plan *plan;
     const nk_itemsizes *itemsize;
@@ -16,7 +17,6 @@ typedef struct {
     int64_t first_i, last_i, last_j;
     int64_t p0, kc, k_steps;
     int64_t i0, i1, j0, j1;
-    int packs_b_block; /* its tiles pack the panels of this block of B */
     char *a_panels, *b_panels, *c_tile, *residual_tile, *partial_sums;
 } cache_block;
 
@@ -32,6 +32,61 @@ static int64_t tile_length(const nk_tiling *tiling, int64_t tile)
     return tile < tiling->main_tiles ? tiling->tile : tiling->edge_tile;
 }
 
+/* The tile that contains a row (column). */
+static int64_t tile_of(const nk_tiling *tiling, int64_t row)
+{
+    int64_t edge = row - tiling->main_tiles * tiling->tile;
+    return edge < 0 ? row / tiling->tile : tiling->main_tiles + edge / tiling->edge_tile;
+}
+
+/* ---- the lower triangle ---- */
+
+/* The end of the tiles of row i that touch the lower triangle of C. */
+static int64_t triangle_end(const nk_plan *plan, int64_t i)
+{
+    return tile_of(&plan->n, tile_start(&plan->m, i + 1) - 1) + 1;
+}
+
+/* The end of the tiles of row i that are computed. */
+static int64_t column_end(const cache_block *x, int64_t i)
+{
+    return x->plan->mirror ? nk_min(triangle_end(x->plan, i), x->j1) : x->j1;
+}
+
+/* The first tile of column j that is computed: it packs the panel of B. */
+static int64_t first_row(const cache_block *x, int64_t j)
+{
+    if (!x->plan->mirror)
+        return x->first_i;
+    int64_t diagonal = tile_of(&x->plan->m, tile_start(&x->plan->n, j));
+    return diagonal > x->first_i ? diagonal : x->first_i;
+}
+
+/* Copy the tiles of rows [i0, i1) and columns [j0, j1) to the upper triangle, except for elements that
+   tiles on the diagonal have computed there. */
+static void mirror_tiles(const cache_block *x, int64_t i0, int64_t i1, int64_t j0, int64_t j1)
+{
+    const nk_tiling *m = &x->plan->m, *n = &x->plan->n;
+    int64_t itemsize = x->itemsize->c, rs = x->c.rs;
+    int64_t start = tile_start(m, i0), end = tile_start(m, i1);
+    int64_t column = tile_start(n, j0), last = nk_min(tile_start(n, j1), end) - 1;
+    while (column <= last) {
+        /* row i of tiles is computed up to `computed`; so is each row before it, at most */
+        int64_t i = tile_of(m, last), computed = tile_start(n, triangle_end(x->plan, i));
+        int64_t next = last + 1;
+        if (computed > start) {
+            i = tile_of(m, column);
+            computed = tile_start(n, triangle_end(x->plan, i));
+            next = nk_min(tile_start(m, i + 1), next);
+        }
+        int64_t first = computed > start ? computed : start;
+        if (first < end)
+            x->plan->mirror(end - first, next - column, nk_element(x->c, first, column, itemsize),
+                            rs, nk_element(x->c, column, first, itemsize), rs);
+        column = next;
+    }
+}
+
 int64_t nk_k_steps(const nk_plan *plan, int64_t k) { return (k + plan->k_step - 1) / plan->k_step; }
 
 /* Whether the caller has packed all of B. */
@@ -43,7 +98,6 @@ static void begin_ic(cache_block *x, int64_t i0)
 {
     x->i0 = i0;
     x->i1 = nk_min(i0 + x->plan->m.block_tiles, x->last_i);
-    x->packs_b_block = i0 == x->first_i && !b_is_prepacked(x->plan);
 }
 
 static void begin_pc(cache_block *x, int64_t p0)
@@ -51,7 +105,7 @@ static void begin_pc(cache_block *x, int64_t p0)
     x->p0 = p0;
     x->kc = nk_min(x->plan->kc, x->plan->problem.k - p0);
     x->k_steps = nk_k_steps(x->plan, x->kc);
-    begin_ic(x, x->first_i);
+    begin_ic(x, first_row(x, x->j0));
 }
 
 static void begin_jc(cache_block *x, int64_t j0)
@@ -109,10 +163,13 @@ static char *b_panel(const cache_block *x, int64_t j)
     return x->b_panels + index * size;
 }
 
-static void pack_b_panels(const cache_block *x, int64_t j, int64_t j1)
+/* Pack the panels of columns [j, j1) that no tile before row i has read. */
+static void pack_b_panels(const cache_block *x, int64_t i, int64_t j, int64_t j1)
 {
     const nk_tiling *n = &x->plan->n;
     for (; j < j1; j++) {
+        if (first_row(x, j) < i)
+            continue;
         char *source = nk_element(x->b, x->p0, tile_start(n, j), x->itemsize->b);
         x->plan->pack_b_panel(tile_length(n, j), x->kc, source, x->b.cs, x->b.rs, b_panel(x, j));
     }
@@ -143,7 +200,7 @@ static void find_next_column(const cache_block *x, int64_t j, line_region next[2
     int64_t row = tile_start(&plan->m, x->i0), rows = tile_start(&plan->m, x->i1) - row;
     int64_t b = x->itemsize->b, c = x->itemsize->c;
 
-    if (plan->pack_b && !x->packs_b_block) {
+    if (plan->pack_b && (b_is_prepacked(plan) || first_row(x, j) < x->i0)) {
         int64_t bytes = b_panel_size(plan, x->kc) / x->k_steps;
         next[0] = lines_of(b_panel(x, j), bytes, x->k_steps, bytes);
     } else if (plan->problem.b == NK_ROW) {
@@ -215,14 +272,14 @@ static tile prepare_tile(const cache_block *x, int64_t i, int64_t j, int64_t j1)
     t.ldb = nk_leading_dimension(x->b, plan->problem.b);
     if (plan->pack_b) {
         t.b_panel = b_panel(x, j);
-        int packs = x->packs_b_block && i == x->i0;
+        int packs = !b_is_prepacked(plan) && i == first_row(x, j1 - 1);
         if (packs && plan->packing_microkernel && !edge_row && !edge_column) {
             t.microkernel = plan->packing_microkernel;
         } else {
             if (packs && plan->b_panels_along_k)
                 plan->copy(t.columns, x->kc, t.b, x->b.cs, x->b.rs, t.b_panel, x->kc, 1);
             else if (packs)
-                pack_b_panels(x, j, j1);
+                pack_b_panels(x, i, j, j1);
             t.b = t.b_panel;
             t.ldb = plan->b_panels_along_k ? x->kc : plan->n.tile;
         }
@@ -294,30 +351,52 @@ static void run_tile(const cache_block *x, int64_t i, int64_t j, int64_t j1, lin
 
 /* ---- the two inner loops: jr and ir ---- */
 
-static void run_block(const cache_block *x)
+/* The rows of tiles that are mirrored at once: whole cache lines of the upper triangle. */
+enum { MIRRORED_ROWS = 8 };
+
+static void run_rows(const cache_block *x, int is_mirrored)
 {
-    if (x->plan->spans_columns) {
-        for (int64_t i = x->i0; i < x->i1; i++)
-            run_tile(x, i, x->j0, x->j1, find_next_row(x, i + 1));
-        return;
-    }
-    if (x->plan->ir_outside) {
-        for (int64_t i = x->i0; i < x->i1; i++)
-            for (int64_t j = x->j0; j < x->j1; j++)
+    int64_t mirrored = x->i0;
+    for (int64_t i = x->i0; i < x->i1; i++) {
+        int64_t end = column_end(x, i);
+        if (x->plan->spans_columns)
+            run_tile(x, i, x->j0, end, find_next_row(x, i + 1));
+        else
+            for (int64_t j = x->j0; j < end; j++)
                 run_tile(x, i, j, j + 1, (line_region){0});
-        return;
+        if (is_mirrored && (i + 1 == x->i1 || i + 1 - mirrored == MIRRORED_ROWS)) {
+            mirror_tiles(x, mirrored, i + 1, x->j0, end);
+            mirrored = i + 1;
+        }
     }
+}
+
+static void run_columns(const cache_block *x, int is_mirrored)
+{
     cache_block after = *x;
     int has_next = next_block(&after);
-    for (int64_t j = x->j0; j < x->j1; j++) {
+    for (int64_t j = x->j0; j < column_end(x, x->i1 - 1); j++) {
         line_region next[2] = {0};
         if (j + 1 < x->j1)
             find_next_column(x, j + 1, next);
         else if (has_next)
             find_next_column(&after, after.j0, next);
-        for (int64_t i = x->i0; i < x->i1; i++)
+        int64_t first = first_row(x, j) > x->i0 ? first_row(x, j) : x->i0;
+        for (int64_t i = first; i < x->i1; i++)
             run_tile(x, i, j, j + 1, share_of_tile(next, x->i1 - 1 - i));
+        if (is_mirrored)
+            mirror_tiles(x, first, x->i1, j, j + 1);
     }
+}
+
+static void run_block(const cache_block *x)
+{
+    int is_last_k_block = x->p0 + x->kc == x->plan->problem.k;
+    int is_mirrored = x->plan->mirror && is_last_k_block;
+    if (x->plan->spans_columns || x->plan->ir_outside)
+        run_rows(x, is_mirrored);
+    else
+        run_columns(x, is_mirrored);
 }
 
 /* The buffers of a rectangle of tiles; 0: out of memory. */
@@ -367,7 +446,7 @@ static int run_blocks(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c
         .args = args,
         .first_i = i0,
         .last_i = i1,
-        .last_j = j1,
+        .last_j = plan->mirror ? nk_min(triangle_end(plan, i1 - 1), j1) : j1,
     };
     if (!allocate_buffers(&x, i1 - i0, j1 - j0))
         return 0;

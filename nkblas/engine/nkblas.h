@@ -19,12 +19,18 @@
    which were packed by the caller. The order is that of LAYOUTS in base/problem.py. */
 typedef enum { NK_ROW, NK_COL, NK_STRIDED, NK_PACKED } nk_layout;
 
+/* Whether C equals its own transpose (conjugate transpose), because B is A's transpose, in the same
+   memory. The order is that of STRUCTURES in base/problem.py. */
+typedef enum { NK_GENERAL, NK_SYMMETRIC, NK_HERMITIAN } nk_structure;
+
 /* A problem, as far as the selection of a plan depends on it: the key of the plan table. */
 typedef struct {
     int64_t m, n, k;
-    int16_t dtype, epilogue; /* nk_dtype, bits of nk_epilogue */
-    int8_t a, b, c;          /* layouts */
-    int8_t batch_reduce;     /* whether C is a sum of products of any number of blocks */
+    int16_t epilogue;    /* bits of nk_epilogue */
+    int8_t dtype;        /* nk_dtype */
+    int8_t a, b, c;      /* layouts */
+    int8_t batch_reduce; /* whether C is a sum of products of any number of blocks */
+    int8_t structure;    /* nk_structure */
 } nk_problem;
 
 typedef struct {
@@ -72,6 +78,8 @@ typedef void (*nk_pack)(int64_t n, int64_t k, const void *source, int64_t line_s
                         int64_t k_stride, void *panel);
 typedef void (*nk_copy)(int64_t m, int64_t n, const void *source, int64_t source_rs,
                         int64_t source_cs, void *target, int64_t target_rs, int64_t target_cs);
+typedef void (*nk_mirror)(int64_t m, int64_t n, const void *source, int64_t source_rs, void *target,
+                          int64_t target_rs);
 typedef void (*nk_small)(int64_t count, const void *a, int64_t a_stride, const void *b,
                          int64_t b_stride, void *c, int64_t c_stride);
 typedef void (*nk_peak)(int64_t steps, void *out);
@@ -106,6 +114,9 @@ typedef struct {
     nk_microkernel packing_microkernel; /* [0][0], which packs B too; NULL: pack_b_panel does */
     nk_pack pack_a_panel, pack_b_panel;
     nk_copy copy; /* tiles of a C that a microkernel can't store to */
+    /* Not NULL: only the tiles that touch the lower triangle of C are computed, and `mirror` copies
+       their elements to the upper triangle. */
+    nk_mirror mirror;
 } nk_plan;
 
 /* plan_table.c: any number of threads look up, one at a time inserts (planning_lock). */
@@ -117,11 +128,12 @@ void nk_table_clear(void);                /* callers as for nk_table_insert */
 
 /* dispatch.c */
 
-/* The problem of three matrices. The matrices are changed to those that its plan works on: a
-   column-major C becomes row-major by transposing all three, which exchanges A and B; but not where
-   B is packed. */
+/* The problem of a stack of products. The matrices, the stack and the arguments are changed to those
+   that its plan works on: a stack that is one product with more rows or columns is folded into it,
+   and a column-major C becomes row-major by transposing all three matrices, which exchanges A and B;
+   but not where B is packed. */
 nk_problem nk_describe(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix *a, nk_matrix *b,
-                       nk_matrix *c, nk_batch_strides *strides);
+                       nk_matrix *c, int64_t *count, nk_batch_strides *strides, nk_call_args *args);
 
 /* Multiply `count` matrices of a stack; returns how many were multiplied: all of them, or 0 if NumPy
    has to do them. If m, n or k is 0, args has to be nk_plain_args, except for its signs; alpha is

@@ -37,6 +37,17 @@ static nk_microkernel single_tile_kernel(const nk_plan *plan, nk_matrix c)
     return plan->microkernel[!plan->m.main_tiles][!plan->n.main_tiles];
 }
 
+/* The first row of tiles of a chunk. Chunks of a triangle have about the same number of tiles, not of
+   rows: the first r of R chunks have r / R of the triangle, which is sqrt(r / R) of its rows. */
+static int64_t chunk_start(const job *x, int64_t chunk)
+{
+    int64_t tiles = x->plan->m.tiles, start = tiles * chunk / x->rows;
+    if (x->plan->mirror)
+        while (start < tiles && start * start < tiles * tiles / x->rows * chunk)
+            start++;
+    return start;
+}
+
 static void run_chunk(void *argument, int64_t chunk)
 {
     job *x = argument;
@@ -54,8 +65,8 @@ static void run_chunk(void *argument, int64_t chunk)
         plan->small(last - first, a.data, x->strides.a, b.data, x->strides.b, c.data, x->strides.c);
         return;
     }
-    int64_t m = plan->m.tiles, n = plan->n.tiles;
-    int64_t i0 = m * row / x->rows, i1 = m * (row + 1) / x->rows;
+    int64_t n = plan->n.tiles;
+    int64_t i0 = chunk_start(x, row), i1 = chunk_start(x, row + 1);
     int64_t j0 = n * column / x->columns, j1 = n * (column + 1) / x->columns;
     nk_microkernel kernel = single_tile_kernel(plan, c);
     for (int64_t i = first; i < last; i++) {
@@ -63,7 +74,7 @@ static void run_chunk(void *argument, int64_t chunk)
             kernel(nk_k_steps(plan, problem->k), a.data, nk_leading_dimension(a, problem->a),
                    b.data, nk_leading_dimension(b, problem->b), c.data, c.rs, problem->n,
                    (problem->epilogue & NK_KIND) == NK_ADD, NULL, NULL, 0, 0, &x->args);
-        else if (!nk_run_tiles(plan, a, b, c, x->args, i0, i1, j0, j1))
+        else if (i0 < i1 && !nk_run_tiles(plan, a, b, c, x->args, i0, i1, j0, j1))
             __atomic_store_n(&x->out_of_memory, 1, __ATOMIC_RELAXED);
         a = nk_offset(a, x->strides.a, itemsize->a);
         b = nk_offset(b, x->strides.b, itemsize->b);
@@ -110,13 +121,14 @@ static void divide_c(job *x, int64_t chunks)
     }
 }
 
-/* Halve all chunks: each product's along its longer side, or the parts of the stack. */
+/* Halve all chunks: each product's along its longer side, or the parts of the stack. A
+   triangle is divided into rows only. */
 static void halve_chunks(job *x, int divides_products)
 {
     const nk_tiling *m = &x->plan->m, *n = &x->plan->n;
     if (!divides_products)
         x->parts = nk_min(2 * x->parts, x->count);
-    else if (largest_part(m, x->rows) > largest_part(n, x->columns))
+    else if (x->plan->mirror || largest_part(m, x->rows) > largest_part(n, x->columns))
         x->rows = nk_min(2 * x->rows, m->tiles);
     else
         x->columns = nk_min(2 * x->columns, n->tiles);
@@ -138,7 +150,9 @@ int64_t nk_run_plan(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, 
     int divides_products = !plan->small && threads_per_product > 1 &&
                            count < MIN_PRODUCTS_PER_THREAD * threads;
     x.parts = divides_products ? count : nk_min(threads, count);
-    if (divides_products)
+    if (divides_products && plan->mirror)
+        x.rows = nk_min(threads_per_product, plan->m.tiles);
+    else if (divides_products)
         divide_c(&x, threads_per_product);
     double chunk_ns = divides_products ? product_ns / threads_per_product : all_ns / threads;
     int halvings = plan->is_memory_bound ? 0 : MAX_HALVINGS;

@@ -14,7 +14,7 @@ from nkblas.base.problem import Problem
 from nkblas.planning import cost_model
 from nkblas.planning.measured_plans import best_known_plan
 from nkblas.planning.plan import Plan
-from nkblas.runtime.abi import problem_from_c
+from nkblas.runtime.abi import describe_product
 from nkblas.runtime.dispatch import available_plan
 from nkblas.runtime.kernels import kernels
 from nkblas.runtime.plan_table import fallback_reasons, plans_in_table
@@ -39,8 +39,8 @@ class Explanation(NamedTuple):
     reason : str
         Why NumPy does the product, or why there is no plan for it; else empty.
     problem : Problem or None
-        The product of one pair of matrices of the stacks. None if nkblas has no kernels for the
-        dtypes.
+        The product of one pair of matrices of the stacks; or one of all of them, where the engine
+        takes them as one with more rows or columns. None if nkblas has no kernels for the dtypes.
     plan : Plan or None
         The plan that a call uses now. ``plan.origin`` is "model" for a plan that the cost model
         selected, "tuned" for one that was measured on this machine, and "shipped" for one that was
@@ -130,13 +130,11 @@ def explain(a: Any, b: Any) -> Explanation:
     name = product(*(dtype.name for dtype in dtypes))
     if name is None:
         return Explanation("numpy", f"dtype {dtypes[2].name} has no generated kernels")
-    problem = _problem_of(name, dtypes, a, b)
+    problem, count = _describe_product(name, dtypes, a, b)
     if 0 in (problem.m, problem.n, problem.k):
         return Explanation("nkblas", "nothing to multiply", problem)
     plan = plans_in_table.get(problem) or available_plan(problem)
     awaited = best_known_plan(problem, cpu) if plan.interim else None
-    is_packed = isinstance(b, PackedMatrix)  # the engine sees a stack as one product then
-    count = 1 if is_packed else math.prod(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]))
     explanation = describe(plan, cpu, awaited, count)
     fallback_reason = fallback_reasons.get(problem, "")
     if not fallback_reason and "nowhere" in explanation.cache and config.JIT_MODE != "first-call":
@@ -189,10 +187,12 @@ def format_time(nanoseconds: float) -> str:
     return f"{nanoseconds:.3g} s"
 
 
-def _problem_of(
+def _describe_product(
     name: str, dtypes: tuple[np.dtype, ...], a: np.ndarray, b: np.ndarray | PackedMatrix
-) -> Problem:
-    """The problem that the engine will find for the product of one pair of matrices.
+) -> tuple[Problem, int]:
+    """The problem that the engine will find for a product, and how many products it is.
+
+    NumPy passes a stack of several dimensions along its last one.
 
     Parameters
     ----------
@@ -210,34 +210,32 @@ def _problem_of(
     (m, k), (k_of_b, n) = a.shape[-2:], b.shape[-2:]
     if k != k_of_b:
         raise ValueError(f"explain: expected inner dimensions that agree, got {k} and {k_of_b}")
-    np.broadcast_shapes(a.shape[:-2], b.shape[:-2])  # raises ValueError like matmul
-
-    # NumPy casts operands to row-major copies.
-    a_strides = a.strides if a.dtype == dtypes[0] else None
-    a_matrix = _matrix_to_c(k, a_strides, dtypes[0].itemsize)
-    if isinstance(b, PackedMatrix):
-        b_matrix = ffi.new("nk_matrix *", {"is_packed": 1})
-    else:
-        b_strides = b.strides if b.dtype == dtypes[1] else None
-        b_matrix = _matrix_to_c(n, b_strides, dtypes[1].itemsize)
-    c_matrix = _matrix_to_c(n, None, dtypes[2].itemsize)
-    batch_strides = ffi.new("nk_batch_strides *")
-    c_problem = lib.nk_describe(
-        PRODUCT_CODE[name], m, n, k, a_matrix, b_matrix, c_matrix, batch_strides
+    stack = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])  # raises ValueError like matmul
+    operands = _matrix_to_c(a, dtypes[0]), _matrix_to_c(b, dtypes[1])
+    c = ffi.new("nk_matrix *", (ffi.NULL, n, 1))
+    problem, count = describe_product(
+        PRODUCT_CODE[name],
+        (m, n, k),
+        (*(matrix for matrix, _ in operands), c),
+        math.prod(stack[-1:]),
+        (*(batch_stride for _, batch_stride in operands), m * n),
     )
-    return problem_from_c(c_problem)
+    return problem, count * math.prod(stack[:-1])
 
 
-def _matrix_to_c(columns: int, strides: tuple[int, ...] | None, itemsize: int) -> "nk_matrix":
-    """The engine's struct for a matrix, without data.
+def _matrix_to_c(x: np.ndarray | PackedMatrix, dtype: np.dtype) -> tuple["nk_matrix", int]:
+    """The engine's struct for an operand, and the distance to the next one of a stack.
 
-    Parameters
-    ----------
-    columns : int
-    strides : tuple of int or None
-        In bytes; None for a contiguous row-major matrix.
-    itemsize : int
-        Bytes of an element.
+    It has the operand's address, which is not read, unless NumPy casts it to a row-major copy.
     """
-    row_stride, column_stride = strides[-2:] if strides else (columns * itemsize, itemsize)
-    return ffi.new("nk_matrix *", (ffi.NULL, row_stride // itemsize, column_stride // itemsize))
+    if isinstance(x, PackedMatrix):
+        return ffi.new("nk_matrix *", {"is_packed": 1}), 0
+    data, strides = ffi.cast("char *", x.ctypes.data), x.strides
+    if x.dtype != dtype:
+        rows, columns = x.shape[-2:]
+        data, strides = ffi.NULL, (rows * columns * x.itemsize, columns * x.itemsize, x.itemsize)
+    is_stack = x.ndim > 2 and x.shape[-3] > 1
+    batch_stride, rs, cs = (0, *strides[-2:]) if not is_stack else strides[-3:]
+    return ffi.new("nk_matrix *", (data, rs // x.itemsize, cs // x.itemsize)), (
+        batch_stride // x.itemsize
+    )

@@ -408,7 +408,8 @@ def warmup(
     nkblas.explain : Shows the plan for a product.
     """
     targets = list(dict.fromkeys(map(to_problem, problems)))
-    untuned = [p for p in targets if tune and (force or not measured.is_tuned(p, cpu))]
+    full = dict.fromkeys(problem._replace(structure="") for problem in targets)
+    untuned = [p for p in full if tune and (force or not measured.is_tuned(p, cpu))]
     specs = [spec for p in targets for spec in best_known_plan(p, cpu).kernels]
     specs += [spec for p in untuned for plan in initial_candidates(p) for spec in plan.kernels]
     missing = [spec for spec in dict.fromkeys(specs) if not kernels.is_available(spec)]

@@ -33,8 +33,11 @@ from .schedule import Panels, Schedule, b_panel_dtype, register_tiles
 from .search_space import Array, ScheduleSpace
 from .skinny import skinny_schedules
 
-CACHE_LINE = 64
+CACHE_LINE, PAGE = 64, 4096
 """Bytes."""
+
+STRUCTURE_CANDIDATES = 24
+"""Plans of the full product among which the one of a symmetric product is selected."""
 
 USABLE_L1, USABLE_L2 = 0.75, 0.6
 """Fractions of the caches that an operand's block may take; the rest is for other data."""
@@ -54,8 +57,12 @@ def ranked_plans(problem: Problem, cpu: CPU, count: int) -> Iterator[Plan]:
     """Up to `count` plans, the cheapest first.
 
     Those for products with a short dimension (`nkblas.planning.skinny`) come before all others:
-    the cost model is fitted to products of long dimensions.
+    the cost model is fitted to products of long dimensions. A product with structure has the plans
+    of the full product.
     """
+    if problem.structure:
+        yield from _ranked_with_structure(problem, cpu, count)
+        return
     panels = prepacked_panels(problem, cpu)
     skinny = [
         schedule
@@ -76,6 +83,19 @@ def ranked_plans(problem: Problem, cpu: CPU, count: int) -> Iterator[Plan]:
         space, i = schedules[rank]
         plan = make_plan(problem, cpu, space[i])
         yield plan._replace(nanoseconds=NANOSECONDS_PER_CYCLE * float(cycles[rank]))
+
+
+def _ranked_with_structure(problem: Problem, cpu: CPU, count: int) -> list[Plan]:
+    """The plans of the full product; first those with its bits, the cheapest for a triangle first.
+
+    With small tiles, fewer elements beyond the triangle are computed.
+    """
+    full = problem._replace(structure="")
+    ranked = list(ranked_plans(full, cpu, max(count, STRUCTURE_CANDIDATES)))
+    plans = [plan.with_structure(problem.structure) for plan in ranked]
+    if not any(skinny_schedules(full, cpu)):
+        plans.sort(key=lambda plan: (plan.bits != ranked[0].bits, plan.nanoseconds))
+    return plans[:count]
 
 
 def streaming_nanoseconds(problem: Problem, cpu: CPU) -> float:
@@ -311,8 +331,13 @@ def a_load_cycles(x: Blocks) -> Array:
     else:
         by_level = np.array((costs.a_from_l1, costs.a_from_l2, costs.a_beyond_l2))
         cycles = by_level[level] / space.lanes
-    conflicts = has_l1_conflicts(x.mr, x.problem.k * space.a_itemsize, x.cpu)
-    cycles += (1 - space.pack_a) * (costs.a_in_place + costs.a_conflict * conflicts)
+    in_place: Any = costs.a_in_place
+    if x.problem.a == "row":
+        conflicts = has_l1_conflicts(x.mr, x.problem.k * space.a_itemsize, x.cpu)
+        in_place = in_place + costs.a_conflict * conflicts
+    elif m * space.a_itemsize >= PAGE:
+        in_place = in_place + costs.a_page_per_column
+    cycles += (1 - space.pack_a) * in_place
     return cycles
 
 

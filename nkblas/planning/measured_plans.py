@@ -176,7 +176,13 @@ class Plans:
         self.layers: dict[str, dict[str, str]] = {}
 
     def find(self, problem: Problem, cpu: CPU) -> Plan | None:
-        """The measured plan for a problem: the user's own, else the shipped one, else None."""
+        """The measured plan for a problem: the user's own, else the shipped one, else None.
+
+        A product with structure has the plan of the full product.
+        """
+        if problem.structure:
+            full = self.find(problem._replace(structure=""), cpu)
+            return full and full.with_structure(problem.structure)
         for layer in (TUNED, SHIPPED):
             lines = self._layer(layer, cpu)
             # An epilogue hardly changes which plan is best: that of the product without it serves.

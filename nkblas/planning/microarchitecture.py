@@ -33,6 +33,9 @@ class Costs(NamedTuple):
         Added for each row of an A that is not packed.
     a_conflict : float
         Added for each row of an A that is not packed, where its rows evict each other from L1.
+    a_page_per_column : float
+        Added for each row of a column-major A that is not packed, where each column lies on another
+        page.
     b_conflict : float
         Added for each vector of a B that is not packed, where its rows evict each other from L1.
     c_conflict : float
@@ -70,6 +73,7 @@ class Costs(NamedTuple):
     a_beyond_l2: float
     a_in_place: float
     a_conflict: float
+    a_page_per_column: float
     b_conflict: float
     c_conflict: float
     c_reload: float
@@ -91,6 +95,8 @@ class Costs(NamedTuple):
 #
 # Emerald Rapids: fitted to products of 128 to 4096 in each dimension, each measured with 20 to 56
 # plans: the model's choice is 4 % slower than the best of them (geometric mean).
+#
+# `a_page_per_column` is Zen 1's, from products of 512 to 1024 in each dimension.
 
 _COLUMNS = ("zen4", "emerald_rapids")
 
@@ -111,6 +117,7 @@ _TABLE = {
     "a_beyond_l2":      (   6.3,    3.4),  # cycles per vector
     "a_in_place":       (  0.07,    0.5),  # cycles per row and k step
     "a_conflict":       (   0.4,    0.0),  # cycles per row and k step
+    "a_page_per_column":(  1.5,    1.5),  # cycles per row and k step
     "b_conflict":       (   0.3,    1.2),  # cycles per vector
     "c_conflict":       (  15.0,    0.0),  # cycles per line and block of k
 

@@ -12,13 +12,14 @@ from nkblas.base.dtypes import DTYPES, ITEMSIZE, PRODUCTS
 from nkblas.base.epilogues import parse as parse_epilogue
 from nkblas.base.families import Family
 from nkblas.base.isa import ISA
-from nkblas.base.problem import Layout, Problem
+from nkblas.base.problem import Layout, Problem, Structure
 from nkblas.base.tiling import Tiling, split_evenly, split_with_edge
 from nkblas.codegen.spec import (
     Copy,
     Dot,
     KernelSpec,
     Microkernel,
+    Mirror,
     Pack,
     PackSource,
     Small,
@@ -43,6 +44,12 @@ TileKernel: TypeAlias = Microkernel | Stream | Dot
 Origin = Literal["model", "shipped", "tuned"]
 
 Operand = Literal["a", "b"]
+
+MIN_TRIANGLE_DEPTH = 16
+"""The least k for which only a triangle of a symmetric C is computed."""
+
+MAX_TRIANGLE_FRACTION = 0.9
+"""The largest part of C that the tiles of its lower triangle may cover, for that."""
 
 BASE_PLAN_SLOWDOWN = 4
 """About how many times as long as the best plan a base plan takes."""
@@ -253,12 +260,47 @@ class Plan(NamedTuple):
         return Copy(self.isa.base.name, self.problem.types.c) if copies_c or copies_b else None
 
     @property
+    def triangle_fraction(self) -> float:
+        """The part of C that the tiles of the lower triangle cover, or 1 if all are computed.
+
+        All are where half of the work takes no longer than mirroring: for a small depth, and for
+        few tiles. Streams and dots are for products with a short side.
+        """
+        problem, kind = self.problem, self.schedule.kind
+        is_divided = kind in ("tiles", "base") and problem.k >= MIN_TRIANGLE_DEPTH
+        if not problem.structure or not is_divided or problem.c != "row" or self.small():
+            return 1.0
+        elements = 0
+        for i in range(self.m.tiles):
+            end = self.m.start(i + 1)
+            columns = min(problem.n, self.n.start(self.n.tile_of(end - 1) + 1))
+            elements += (end - self.m.start(i)) * columns
+        fraction = elements / problem.m**2
+        return fraction if fraction < MAX_TRIANGLE_FRACTION else 1.0
+
+    def mirror(self) -> Mirror | None:
+        """The copy from the lower triangle to the upper one; None if all tiles are computed."""
+        if self.triangle_fraction == 1:
+            return None
+        conjugates = self.problem.structure == "hermitian"
+        return Mirror(self.isa.base.name, self.problem.types.c, conjugates)
+
+    def with_structure(self, structure: Structure) -> "Plan":
+        """The plan of the same product of a matrix and its transpose.
+
+        It has the same schedule, and so the same bits; but it may compute one triangle only.
+        """
+        plan = self._replace(problem=self.problem._replace(structure=structure))
+        return plan._replace(nanoseconds=plan.nanoseconds * plan.triangle_fraction)
+
+    @property
     def kernels(self) -> tuple[KernelSpec, ...]:
         """All kernels that it needs, the main tile's first."""
         specs: list[KernelSpec | None] = [
             self.microkernel(i, j) for i in (False, True) for j in (False, True)
         ]
         specs += [self.packing(), self.small(), self.pack("a"), self.pack("b"), self.copy()]
+        specs.append(self.mirror())
         return tuple(dict.fromkeys(spec for spec in specs if spec is not None))
 
     def __str__(self) -> str:
@@ -269,6 +311,7 @@ class Plan(NamedTuple):
             f"{mr}x{nr}, mc {self.m.block_tiles * mr}, kc {self.kc}, nc {self.n.block_tiles * nr}, "
             f"{' and '.join(packed) or 'nothing'} packed, "
             f"{'ir outside jr' if schedule.ir_outside else 'jr outside ir'}"
+            f"{', lower triangle' if self.mirror() else ''}"
         )
 
 
@@ -367,7 +410,9 @@ def base_kernels(plan: Plan) -> list[KernelSpec]:
         packs += [pack_kernel(isa, dtype, family, "b", nr, source) for source in sources]
         if plan.problem.is_native and not parse_epilogue(epilogue).is_fused:
             vectors = _vector_kernels(plan)
-    return [base_kernel_for(plan), *packs, Copy(isa.base.name, PRODUCTS[dtype].c), *vectors]
+    c_dtype = PRODUCTS[dtype].c
+    copies = Copy(isa.base.name, c_dtype), Mirror(isa.base.name, c_dtype)
+    return [base_kernel_for(plan), *packs, *copies, *vectors]
 
 
 def _vector_kernels(plan: Plan) -> list[KernelSpec]:

@@ -84,8 +84,9 @@ def _grid(isa: ISA, family: Family) -> _Grid:
 class ScheduleSpace:
     """The "tiles" schedules of one instruction family that the model compares for a problem.
 
-    A is packed (``pack_a``) only if it has no unit stride, or to save conversions: kernels
-    broadcast its elements in place, and packing it hardly ever gave more than it cost. The rows of
+    A is packed (``pack_a``) only if it has no unit stride, to save conversions, or if it is
+    column-major: kernels broadcast the elements of rows in place, and packing them hardly ever gave
+    more than it cost. The rows of
     B can be read in place, except for an edge where the ISA has no masks; with a single row of
     tiles nothing is read twice, and B is not packed (``pack_b``). A prepacked B has the panels that
     were selected when it was packed.
@@ -179,8 +180,13 @@ class ScheduleSpace:
         if problem.batch_reduce:
             is_worthwhile &= grid.a_l2_divisor == 0
             return is_worthwhile
-        # Packing an A that can be read in place saves conversions, if anything.
-        if reads_a_in_place(problem, family, cpu.isa) and not family.converts_on_load:
+        # Packing rows of A that can be read in place saves conversions, if anything; columns of A
+        # may evict each other from the caches.
+        if (
+            reads_a_in_place(problem, family, cpu.isa)
+            and not family.converts_on_load
+            and problem.a == "row"
+        ):
             is_worthwhile &= grid.pack_a == 0
         # With jr outside, a whole block of A is read for each panel of B: it may be bounded by a
         # part of L2. Where all of A is smaller, that is the same as no bound.

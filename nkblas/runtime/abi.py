@@ -10,7 +10,7 @@ from nkblas._engine import ffi, lib
 from nkblas.base.dtypes import ITEMSIZE, PRODUCT_CODE
 from nkblas.base.epilogues import Epilogue
 from nkblas.base.epilogues import parse as parse_epilogue
-from nkblas.base.problem import LAYOUTS, Problem
+from nkblas.base.problem import LAYOUTS, STRUCTURES, Problem
 from nkblas.base.tiling import Tiling
 from nkblas.codegen.spec import KernelSpec
 from nkblas.planning.plan import Plan
@@ -28,15 +28,20 @@ assert [LAYOUTS.index(x) for x in ("row", "col", "strided", "packed")] == [
     lib.NK_STRIDED,
     lib.NK_PACKED,
 ]
+assert [STRUCTURES.index(x) for x in ("", "symmetric", "hermitian")] == [
+    lib.NK_GENERAL,
+    lib.NK_SYMMETRIC,
+    lib.NK_HERMITIAN,
+]
 
 
 def problem_from_c(c: "nk_problem") -> Problem:
     """The problem that an ``nk_problem`` describes."""
     a, b, layout_c = (LAYOUTS[layout] for layout in (c.a, c.b, c.c))
     epilogue = str(Epilogue.from_code(c.epilogue))
-    return Problem(
-        _PRODUCT_NAMES[c.dtype], c.m, c.n, c.k, a, b, layout_c, epilogue, bool(c.batch_reduce)
-    )
+    dtype, structure = _PRODUCT_NAMES[c.dtype], STRUCTURES[c.structure]
+    batch_reduce = bool(c.batch_reduce)
+    return Problem(dtype, c.m, c.n, c.k, a, b, layout_c, epilogue, batch_reduce, structure)
 
 
 def problem_to_c(problem: Problem) -> "nk_problem":
@@ -44,7 +49,10 @@ def problem_to_c(problem: Problem) -> "nk_problem":
     a, b, c = (LAYOUTS.index(layout) for layout in (problem.a, problem.b, problem.c))
     code, epilogue = PRODUCT_CODE[problem.dtype], parse_epilogue(problem.epilogue).code
     sizes = problem.m, problem.n, problem.k
-    return ffi.new("nk_problem *", (*sizes, code, epilogue, a, b, c, problem.batch_reduce))
+    structure = STRUCTURES.index(problem.structure)
+    return ffi.new(
+        "nk_problem *", (*sizes, epilogue, code, a, b, c, problem.batch_reduce, structure)
+    )
 
 
 def canonical(problem: Problem) -> Problem:
@@ -58,9 +66,40 @@ def canonical(problem: Problem) -> Problem:
 
     dtype, m, n, k = problem[:4]
     operands = matrix(m, k, problem.a), matrix(k, n, problem.b), matrix(m, n, problem.c)
-    strides = ffi.new("nk_batch_strides *")
-    described = problem_from_c(lib.nk_describe(PRODUCT_CODE[dtype], m, n, k, *operands, strides))
-    return described._replace(epilogue=problem.epilogue, batch_reduce=problem.batch_reduce)
+    described, _ = describe_product(PRODUCT_CODE[dtype], (m, n, k), operands, 1, (0, 0, 0))
+    return described._replace(
+        epilogue=problem.epilogue, batch_reduce=problem.batch_reduce, structure=problem.structure
+    )
+
+
+def describe_product(
+    code: int,
+    sizes: tuple[int, int, int],
+    matrices: tuple["nk_matrix", ...],
+    count: int,
+    batch_strides: tuple[int, ...],
+) -> tuple[Problem, int]:
+    """The problem that the engine finds for a stack of products, and how many of it there are.
+
+    Parameters
+    ----------
+    code : int
+        Of the product, `nkblas.base.dtypes.PRODUCT_CODE`.
+    sizes : tuple of int
+        m, n and k.
+    matrices : tuple of nk_matrix
+        A, B and C; they are changed to those that a plan works on.
+    count : int
+        Products in the stack.
+    batch_strides : tuple of int
+        Distances, in elements, from one A, B and C to the next.
+    """
+    strides, products = ffi.new("nk_batch_strides *", batch_strides), ffi.new("int64_t *", count)
+    args = ffi.new("nk_call_args *", lib.nk_plain_args)
+    m, n, k = sizes
+    a, b, c = matrices
+    problem = lib.nk_describe(code, m, n, k, a, b, c, products, strides, args)
+    return problem_from_c(problem), int(products[0])
 
 
 def plan_to_c(plan: Plan, addresses: dict[KernelSpec, int]) -> "nk_plan":
@@ -99,5 +138,6 @@ def plan_to_c(plan: Plan, addresses: dict[KernelSpec, int]) -> "nk_plan":
     c.pack_a_panel = function("nk_pack", plan.pack("a"))
     c.pack_b_panel = function("nk_pack", plan.pack("b"))
     c.copy = function("nk_copy", plan.copy())
+    c.mirror = function("nk_mirror", plan.mirror())
     c.small = function("nk_small", plan.small())
     return c

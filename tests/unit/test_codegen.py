@@ -36,6 +36,7 @@ from nkblas.codegen.spec import (
     Dot,
     KernelSpec,
     Microkernel,
+    Mirror,
     Pack,
     Peak,
     Small,
@@ -81,6 +82,7 @@ SPECS: list[KernelSpec] = [
         Pack(isa, dtype, 16, "along"),
         Pack(isa, dtype, 16, "strided"),
         Copy(isa, dtype),
+        Mirror(isa, dtype),
         Peak(isa, dtype, 10),
     )
 ]
@@ -401,6 +403,7 @@ def overrunning(isa: str) -> Iterator[tuple[KernelSpec, KernelSpec]]:
     for source in ("along", "across", "strided"):
         yield Pack(isa, "float32", 15, source), Pack(isa, "float32", 16, source)
     yield Copy(isa, "float32"), Copy(isa, "float64")
+    yield Mirror(isa, "float32"), Mirror(isa, "float64")
 
 
 @pytest.mark.parametrize("isa", RUNNABLE)

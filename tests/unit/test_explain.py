@@ -19,7 +19,10 @@ def ones(*shape: int, dtype: Any = "float32") -> Array:
     ("a", "b", "problem"),
     [
         ((5, 6), (6, 7), (5, 7, 6)),
-        ((3, 5, 6), (6, 7), (5, 7, 6)),
+        ((3, 5, 6), (6, 7), (15, 7, 6)),  # a stack times one matrix is one product
+        ((5, 6), (3, 6, 7), (5, 7, 6)),
+        ((3, 5, 6), (3, 6, 7), (5, 7, 6)),
+        ((3, 5, 6), (6,), (1, 15, 6)),
         ((6,), (6, 7), (1, 7, 6)),
         ((5, 6), (6,), (1, 5, 6)),  # the engine takes a vector for a row
         ((6,), (6,), (1, 1, 6)),
@@ -54,6 +57,40 @@ def test_explain_sees_layouts() -> None:
         for operands in ((a, b), (np.asfortranarray(a), b), (a, np.asfortranarray(b)))
     }
     assert len(problems) == 3
+
+
+def test_explain_sees_a_matrix_times_itself() -> None:
+    a = ones(300, 400)
+    assert str(nkblas.explain(a, a.T).problem).startswith("symmetric_300x300x400")
+    assert "lower triangle" in str(nkblas.explain(a.T, a))
+    assert "lower triangle" not in str(nkblas.explain(a, a.T.copy()))
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ((40, 30), (30, 50)),
+        ((40, 30), (30,)),
+        ((30,), (30, 50)),
+        ((4, 40, 30), (30, 50)),
+        ((40, 30), (4, 30, 50)),
+        ((4, 40, 30), (4, 30, 50)),
+        ((2, 4, 40, 30), (4, 30, 50)),
+        ((4, 40, 30), (30,)),
+        ((30,), (4, 30, 50)),
+        ((4, 1, 30), (1, 30, 50)),
+    ],
+)
+@pytest.mark.parametrize("is_transposed", [False, True])
+def test_explain_agrees_with_record(
+    a: tuple[int, ...], b: tuple[int, ...], is_transposed: bool
+) -> None:
+    x, y = ones(*a), ones(*b)
+    if is_transposed:
+        x, y = (z.swapaxes(-1, -2).copy().swapaxes(-1, -2) if z.ndim > 1 else z for z in (x, y))
+    with nkblas.record() as shapes:
+        nkblas.matmul(x, y)
+    assert list(shapes) == [nkblas.explain(x, y).problem]
 
 
 @pytest.mark.parametrize("dtype", ["object", "longdouble", "clongdouble"])

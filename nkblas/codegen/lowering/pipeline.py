@@ -18,8 +18,18 @@ from mlir.passmanager import PassManager
 from nkblas.base.isa import ISA, ISAS
 from nkblas.codegen import ir
 from nkblas.codegen.ir import Value
-from nkblas.codegen.kernels import dot, microkernel, packing, peak, small, stream
-from nkblas.codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Peak, Small, Stream
+from nkblas.codegen.kernels import dot, microkernel, mirror, packing, peak, small, stream
+from nkblas.codegen.spec import (
+    Copy,
+    Dot,
+    KernelSpec,
+    Microkernel,
+    Mirror,
+    Pack,
+    Peak,
+    Small,
+    Stream,
+)
 from nkblas.system.toolchain import LINKERS, find_linker
 
 PIPELINE = (
@@ -60,6 +70,7 @@ _KINDS: dict[type[KernelSpec], _Kind] = {
     Small: _Kind(small.build, "i64 ptr i64 ptr i64 ptr i64"),
     Pack: _Kind(packing.build, "i64 i64 ptr i64 i64 ptr"),
     Copy: _Kind(packing.build_copy, "i64 i64 ptr i64 i64 ptr i64 i64"),
+    Mirror: _Kind(mirror.build, "i64 i64 ptr i64 ptr i64"),
     Peak: _Kind(peak.build, "i64 ptr"),
 }
 

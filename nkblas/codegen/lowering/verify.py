@@ -16,7 +16,17 @@ from nkblas._engine import ffi
 from nkblas.base.dtypes import DTYPES, FLOAT8, ITEMSIZE, Float8, numpy_name
 from nkblas.base.epilogues import ACTIVATIONS, apply, parse
 from nkblas.base.isa import ISAS
-from nkblas.codegen.spec import Copy, Dot, KernelSpec, Microkernel, Pack, Peak, Small, Stream
+from nkblas.codegen.spec import (
+    Copy,
+    Dot,
+    KernelSpec,
+    Microkernel,
+    Mirror,
+    Pack,
+    Peak,
+    Small,
+    Stream,
+)
 
 from .guard_pages import Areas, Array, extent
 
@@ -551,13 +561,27 @@ def _check_copy(spec: Copy, test: _Test) -> None:
         _compare(spec, guarded[1], expected, "strides")
 
 
+def _check_mirror(spec: Mirror, test: _Test) -> None:
+    for m, n in itertools.product((1, 7, 8, 19), repeat=2):
+        source = _integers(test.generator, spec.dtype, m, n + 3)[:, :n]
+        target = _integers(test.generator, spec.dtype, n, m + 5)
+        expected = target.copy()[:, :m]
+        expected[...] = source.T.conj() if spec.conjugates else source.T
+        for at_end in AT_END:
+            guarded = test.guard(at_end, source=source, target=target[:, :m])
+            test.kernel(m, n, *_with_leading_dimensions(guarded))
+            _compare(spec, guarded[1], expected, f"m={m}, n={n}")
+
+
 def _check_peak(spec: Peak, test: _Test) -> None:
     for at_end in AT_END:
         (out,) = test.guard(at_end, out=np.zeros(4096, np.uint8))
         test.kernel(1, _pointer(out))
 
 
-_CType: TypeAlias = Literal["nk_microkernel", "nk_small", "nk_pack", "nk_copy", "nk_peak"]
+_CType: TypeAlias = Literal[
+    "nk_microkernel", "nk_small", "nk_pack", "nk_copy", "nk_mirror", "nk_peak"
+]
 
 _CHECKS: dict[type[KernelSpec], tuple[_CType, Callable[[Any, _Test], None]]] = {
     Microkernel: ("nk_microkernel", _check_microkernel),
@@ -566,6 +590,7 @@ _CHECKS: dict[type[KernelSpec], tuple[_CType, Callable[[Any, _Test], None]]] = {
     Small: ("nk_small", _check_small),
     Pack: ("nk_pack", _check_pack),
     Copy: ("nk_copy", _check_copy),
+    Mirror: ("nk_mirror", _check_mirror),
     Peak: ("nk_peak", _check_peak),
 }
 """The C type of each kind's function, and the check; the spec that it takes has that type."""
