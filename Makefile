@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint bench numerics faults fuzz guard sanitize leaks clean
+.PHONY: demo test lint bench bench-calls numerics faults fuzz guard sanitize leaks clean
 
 demo: $(VENV)/demo
 	$(BIN)/python examples/digits.py
@@ -24,6 +24,10 @@ lint: $(VENV)/test
 
 bench: $(VENV)/bench
 	$(BIN)/python -m bench --threads 1 2 --json build/bench/bench.json --plot build/bench
+
+# Calls that take longer than NumPy's; CALLS=--isa avx2 for AVX2 kernels on both sides.
+bench-calls: $(VENV)/bench
+	$(BIN)/python -m bench calls --losing $(CALLS)
 
 # The results are in docs/numerics.md; --plot docs draws its figures.
 numerics: $(VENV)/bench

@@ -12,7 +12,8 @@ from importlib.util import find_spec
 from itertools import chain, product
 from typing import TYPE_CHECKING
 
-from .report import print_header, print_run, print_tables, print_tiles
+from .call_list import CALLS
+from .report import print_calls, print_header, print_run, print_tables, print_tiles
 from .results import BenchmarkRun, Result
 from .suites import ACTIVATIONS, DTYPES, PEER_NAMES, REAL_DTYPES, SUITES, Case
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 OPENBLAS_OVERRIDES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 """Variables that make OpenBLAS use kernels or block sizes that are not those for this CPU."""
+
+OPENBLAS_CORETYPES = {"avx2": "Haswell", "avx512": "SkylakeX"}
+"""For an instruction set of nkblas, the value of OPENBLAS_CORETYPE for kernels that use it."""
 
 BUSY_WAIT_LIMITS = {
     "KMP_BLOCKTIME": "1",
@@ -36,8 +40,9 @@ than `bench.timing.PAUSE_SECONDS`.
 
 HAS_ML_DTYPES = find_spec("ml_dtypes") is not None
 
-TILES = "tiles"
-"""The name on the command line of the measurement of microkernels, which is no suite."""
+TILES, CALL_SUITE = "tiles", "calls"
+"""The names on the command line of the measurements of microkernels and of calls (see
+`bench.call_list`), which are no suites of products."""
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
@@ -47,7 +52,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     )
     add = parser.add_argument
     yes_no = argparse.BooleanOptionalAction
-    names = (*SUITES, TILES)
+    names = (*SUITES, TILES, CALL_SUITE)
     add("suites", nargs="*", metavar="SUITE", help=f"{', '.join(names)} (default: all)")
     add("--only", default="", metavar="TEXT", help="cases whose label contains it: 768x3072, a.T")
     add("--dtype", nargs="+", choices=DTYPES, metavar="D", help="(default: those of each suite)")
@@ -70,6 +75,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     add("--seconds", type=float, default=0.5, metavar="S", help="for each case (default: 0.5)")
     add("--out", action=yes_no, help="write to an existing array (default: all suites but small)")
     add("--tune", action=yes_no, default=True, help="tune the plan of a case before it is timed")
+    add("--isa", choices=OPENBLAS_CORETYPES, default="", help="hold nkblas and OpenBLAS to it")
+    add("--losing", action="store_true", help="of calls, print those that are slower than NumPy's")
     add("--json", metavar="FILE", help="write all results to it, with the times of each round")
     add("--plot", metavar="FOLDER", help="draw a figure for each table into it, as PNG")
     add("--from-json", metavar="FILE", help="report what --json wrote, instead of measuring")
@@ -85,26 +92,45 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def unset_openblas_overrides() -> list[str]:
-    """Unset `OPENBLAS_OVERRIDES` before NumPy loads OpenBLAS, and return those that were set.
+def set_openblas_overrides(isa: str) -> list[str]:
+    """Set `OPENBLAS_OVERRIDES` before NumPy loads OpenBLAS.
 
     If NumPy is loaded already, the process is restarted.
+
+    Parameters
+    ----------
+    isa : str
+        The instruction set that OpenBLAS is held to; empty for none: all of them are unset.
+
+    Returns
+    -------
+    list of str
+        The variables that were set, and are unset now.
     """
-    unset = [name for name in OPENBLAS_OVERRIDES if os.environ.pop(name, None) is not None]
-    if unset and "numpy" in sys.modules:
+    wanted = {"OPENBLAS_CORETYPE": OPENBLAS_CORETYPES[isa]} if isa else {}
+    before = {name: os.environ.pop(name) for name in OPENBLAS_OVERRIDES if name in os.environ}
+    os.environ.update(wanted)
+    if before != wanted and "numpy" in sys.modules:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-    return unset
+    return [name for name in before if name not in wanted]
 
 
-def prepare_environment() -> list[str]:
+def prepare_environment(isa: str) -> list[str]:
     """Have each library run with its defaults, except for shorter busy-waiting.
+
+    Parameters
+    ----------
+    isa : str
+        The instruction set that nkblas and OpenBLAS are held to; empty for the CPU's.
 
     Returns
     -------
     list of str
         The variables that were unset.
     """
-    unset = unset_openblas_overrides()
+    if isa:
+        os.environ["NKBLAS_ISA"] = isa
+    unset = set_openblas_overrides(isa)
     for name, value in BUSY_WAIT_LIMITS.items():
         os.environ.setdefault(name, value)
     return unset
@@ -167,7 +193,7 @@ def create_peers(
 
 def run_benchmark(options: argparse.Namespace, run: BenchmarkRun) -> None:
     """Measure, print each result at once, and append it to `run`."""
-    unset = prepare_environment()
+    unset = prepare_environment(options.isa)
 
     # These modules import NumPy.
     import nkblas
@@ -207,6 +233,8 @@ def run_benchmark(options: argparse.Namespace, run: BenchmarkRun) -> None:
         run.results.append(result)
     if TILES in options.suites:
         run_tiles(options, run)
+    if CALL_SUITE in options.suites:
+        run_calls(options, run)
 
 
 def run_tiles(options: argparse.Namespace, run: BenchmarkRun) -> None:
@@ -221,14 +249,30 @@ def run_tiles(options: argparse.Namespace, run: BenchmarkRun) -> None:
                 run.tiles.append(tile)
 
 
+def run_calls(options: argparse.Namespace, run: BenchmarkRun) -> None:
+    """Measure the calls of `bench.call_list`, with one thread."""
+    from nkblas.inspect.progress import Progress
+
+    from .calls import measure_calls  # imports NumPy
+
+    selected = [x for x in CALLS if options.only in str(x)]
+    if options.dtype:
+        selected = [x for x in selected if any(f"{name}(" in x.setup for name in options.dtype)]
+    with Progress("calls", len(selected), True) as bar:
+        for result in measure_calls(selected, options.seconds):
+            run.calls.append(result)
+            bar.step(str(result.case))
+    print_calls(run.calls, options.losing)
+
+
 def main() -> None:
     """Run ``python -m bench``."""
     options = parse_arguments(sys.argv[1:])
     if options.from_json:
         run = BenchmarkRun.load(options.from_json)
-        print_run(run)
+        print_run(run, options.losing)
     else:
-        run = BenchmarkRun({}, [], [])
+        run = BenchmarkRun({}, [], [], [])
         try:
             run_benchmark(options, run)
         finally:  # also writes the results of an interrupted run

@@ -45,7 +45,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> tuple[dict[str, str], list["ErrorResult"]]:
     """Measure; return the versions of CPU and libraries, and the errors."""
-    prepare_environment()
+    prepare_environment(isa="")
 
     # These modules import NumPy.
     import nkblas

@@ -7,8 +7,11 @@ from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
-from .results import BenchmarkRun, Result, TileResult
+from .results import BenchmarkRun, CallResult, Result, TileResult
 from .suites import PEER_NAMES, SUITES, parse_dtypes
+
+LOSING_RATIO = 0.95
+"""A call loses if NumPy's time divided by nkblas's is below it: the noise of a ratio is less."""
 
 
 class Column(NamedTuple):
@@ -42,13 +45,14 @@ class Column(NamedTuple):
         return "-" if math.isnan(value) else f"{value:{self.number_format}}"
 
 
-def print_run(run: BenchmarkRun) -> None:
-    """Print the results of a run that is complete."""
+def print_run(run: BenchmarkRun, only_losing: bool = False) -> None:
+    """Print the results of a run that is complete; `only_losing` as for `print_calls`."""
     print_header(run.header)
     for _ in print_tables(run.results):
         pass
     for _ in print_tiles(run.tiles):
         pass
+    print_calls(run.calls, only_losing)
 
 
 def print_header(header: dict[str, str]) -> None:
@@ -219,6 +223,38 @@ def print_tiles(tiles: Iterable[TileResult]) -> Iterator[TileResult]:
         for tile in group:
             print(f"{tile.mr:>4} x {tile.nr:<4} k {tile.k:<5} {tile.of_peak:6.1%}", flush=True)
             yield tile
+
+
+def print_calls(calls: Sequence[CallResult], only_losing: bool = False) -> None:
+    """Print the calls, those first that are slowest relative to NumPy, and a summary.
+
+    Parameters
+    ----------
+    calls : sequence of CallResult
+    only_losing : bool
+        Whether to print only those whose ratio is below `LOSING_RATIO`, besides the summary.
+    """
+    if not calls:
+        return
+    print("\ncalls: NumPy's time divided by nkblas's, 1 thread, plans of the cost model")
+    print(f"{'ratio':>6}{'NumPy':>10}{'nkblas':>10}  call")
+    losing = [x for x in calls if x.ratio < LOSING_RATIO]
+    for x in sorted(losing if only_losing else calls, key=lambda x: x.ratio):
+        times = "".join(f"{format_seconds(x.medians[name]):>10}" for name in ("numpy", "nkblas"))
+        note = "  (fallback to NumPy)" if x.fallback else ""
+        print(f"{x.ratio:6.2f}{times}  {x.case}{note}")
+    ratios = [x.ratio for x in calls]
+    print(f"{geometric_mean(ratios):6.2f}  geometric mean of {len(calls)} calls")
+    print(f"{len(losing):6}  below {LOSING_RATIO}")
+    print(f"{sum(ratio >= 1 for ratio in ratios):6}  1 or more")
+
+
+def format_seconds(seconds: float) -> str:
+    """A time with three digits and a unit."""
+    unit, factor = next(
+        x for x in (("s", 1), ("ms", 1e3), ("us", 1e6)) if seconds * x[1] >= 1 or x[0] == "us"
+    )
+    return f"{seconds * factor:#.3g} {unit}"
 
 
 def geometric_mean(values: Sequence[float]) -> float:

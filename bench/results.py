@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .call_list import CallCase
 from .suites import Case
 
 
@@ -88,6 +89,29 @@ class TileResult(NamedTuple):
     of_peak: float
 
 
+class CallResult(NamedTuple):
+    """The measurements of one call of the suite `calls`.
+
+    Attributes
+    ----------
+    case : CallCase
+    fallback : bool
+        Whether nkblas left a product of the call to NumPy.
+    ratio : float
+        NumPy's time divided by nkblas's: above 1, nkblas is faster.
+    medians : dict of str to float
+        Seconds of one call of "numpy" and "nkblas".
+    seconds : dict of str to list of float
+        The same for each round. If one of them is slow, it is in the first few rounds only.
+    """
+
+    case: CallCase
+    fallback: bool
+    ratio: float
+    medians: dict[str, float]
+    seconds: dict[str, list[float]]
+
+
 class BenchmarkRun(NamedTuple):
     """All results of one run of the benchmark.
 
@@ -97,23 +121,28 @@ class BenchmarkRun(NamedTuple):
         The machine, and for each contender its version or the reason why it is absent.
     results : list of Result
     tiles : list of TileResult
+    calls : list of CallResult
     """
 
     header: dict[str, str]
     results: list[Result]
     tiles: list[TileResult]
+    calls: list[CallResult]
 
     @classmethod
     def load(cls, path: str) -> "BenchmarkRun":
         """Read a file that `save` wrote."""
         raw = json.loads(Path(path).read_text("utf-8"))
         results = [Result(**{**x, "case": Case(**x["case"])}) for x in raw["results"]]
-        return cls(raw["header"], results, [TileResult(**x) for x in raw["tiles"]])
+        tiles = [TileResult(**x) for x in raw["tiles"]]
+        calls = [CallResult(**{**x, "case": CallCase(**x["case"])}) for x in raw["calls"]]
+        return cls(raw["header"], results, tiles, calls)
 
     def save(self, path: str) -> None:
         """Write all results to a JSON file."""
         results = [{**x._asdict(), "case": x.case._asdict()} for x in self.results]
         raw: dict[str, Any] = {"header": self.header, "results": results}
         raw["tiles"] = [x._asdict() for x in self.tiles]
+        raw["calls"] = [{**x._asdict(), "case": x.case._asdict()} for x in self.calls]
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(json.dumps(raw, indent=1), "utf-8")

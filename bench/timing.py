@@ -35,13 +35,13 @@ After a call, the worker threads of a library busy-wait for a while (see
 
 
 def time_interleaved(
-    calls: Mapping[str, Call], seconds: float, pause: float, min_rounds: int = MIN_ROUNDS
+    calls: Mapping[str, Call | Timer], seconds: float, pause: float, min_rounds: int = MIN_ROUNDS
 ) -> dict[str, list[float]]:
     """Time several calls in interleaved rounds.
 
     Parameters
     ----------
-    calls : mapping of str to callable
+    calls : mapping of str to callable or Timer
     seconds : float
         Duration of all rounds together, unless `min_rounds` take longer.
     pause : float
@@ -53,7 +53,7 @@ def time_interleaved(
     dict of str to list of float
         For each call, its seconds in each round.
     """
-    timers = {name: Timer(call) for name, call in calls.items()}
+    timers = {name: x if isinstance(x, Timer) else Timer(x) for name, x in calls.items()}
     samples = {name: choose_sample(timer) for name, timer in timers.items()}
     slow = max(SLOW_SECONDS, SLOW_RATIO * min(sample.seconds for sample in samples.values()))
     times: dict[str, list[float]] = {name: [] for name in calls}

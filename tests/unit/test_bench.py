@@ -763,7 +763,7 @@ def test_record_and_plots(tmp_path: Path, with_numpy: bool) -> None:
 
     header = {"cpu": "a CPU", "isa": "avx2", "nkblas": "1.2", "numpy": "3.4", "mkl": "absent"}
     tiles = [TileResult("float32", 14, 32, 100, 0.5)]
-    saved = BenchmarkRun(header, measure_all_suites(with_numpy), tiles)
+    saved = BenchmarkRun(header, measure_all_suites(with_numpy), tiles, [])
     saved.save(str(tmp_path / "new" / "run.json"))
     loaded = BenchmarkRun.load(str(tmp_path / "new" / "run.json"))
     assert loaded == saved
