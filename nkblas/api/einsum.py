@@ -137,7 +137,7 @@ def as_subscripts(operands: tuple[Any, ...]) -> tuple[str, list[Any]] | None:
             "".join("..." if x is Ellipsis else LABELS[x] for x in one if x is Ellipsis or x >= 0)
             for one in (*sublists, *out)
         ]
-    except (IndexError, TypeError):
+    except (IndexError, TypeError, ValueError):  # an array in the place of a list
         return None
     given = ",".join(terms[: len(sublists)])
     return (f"{given}->{terms[-1]}" if out else given), arrays
@@ -283,6 +283,9 @@ def _make_plan(
         return NO_KERNELS
     if not all(np.can_cast(x.dtype, dtype, casting) for x in (a, b)):
         return f"an operand can't be cast to {dtype}"
+    terms = (contraction.left, a), (contraction.right, b)
+    if not all(_has_equal_diagonals(term, x.shape) for term, x in terms):
+        return "a label has two lengths in an operand"
     left, right = contraction.left_product, contraction.right_product
     has_presums = set(contraction.left + contraction.right) != set(left + right)
     sum_dtype = dtype
@@ -329,6 +332,11 @@ def _make_plan(
         right=stack_view(presum_b, y, right, depth, columns),
         target=stack_view("", out, contraction.out, rows, columns),
     )
+
+
+def _has_equal_diagonals(term: str, shape: tuple[int, ...]) -> bool:
+    """Whether the axes of each label have equal lengths. NumPy does not check empty operands."""
+    return all(shape[term.index(x)] == length for x, length in zip(term, shape, strict=True))
 
 
 def _presum_subscripts(term: str, product_term: str) -> str:

@@ -139,15 +139,15 @@ def _dot_or_inner(name: str, a: Any, b: Any, out: Any = None) -> Any:
         result = _dot_or_inner(name, x.astype(wider), y.astype(wider)).astype(x.dtype)
         if out is None:
             return result
-        if not _is_valid_out(out, type(_allocate_result(x, y, x.dtype, ())), result.dtype, shape):
+        if not _is_valid_out(out, result.dtype, shape):
             return numpy_function(a, b, out)  # raises
-        out[...] = result
+        _as_base_array(out)[...] = result
         return out if out.ndim else _as_base_array(out)[()]
     if x.shape[-1] != depth:
         return numpy_function(a, b, *optional_out)  # raises
     if out is None:
         result = _allocate_result(x, y, dtype, shape)
-    elif _is_valid_out(out, type(_allocate_result(x, y, dtype, ())), dtype, shape):
+    elif _is_valid_out(out, dtype, shape):
         result = out
     else:
         return numpy_function(a, b, out)  # raises
@@ -165,9 +165,9 @@ def _dot_or_inner(name: str, a: Any, b: Any, out: Any = None) -> Any:
     return result if result.ndim else _as_base_array(result)[()]
 
 
-def _is_valid_out(out: Any, kind: type, dtype: DType, shape: tuple[int, ...]) -> bool:
-    has_kind = type(out) is kind and isinstance(out, np.ndarray)
-    return has_kind and (out.dtype, out.shape) == (dtype, shape) and out.flags.carray
+def _is_valid_out(out: Any, dtype: DType, shape: tuple[int, ...]) -> bool:
+    fits = isinstance(out, np.ndarray) and (out.dtype, out.shape) == (dtype, shape)
+    return fits and out.flags.carray
 
 
 def _multiply_stacks(x: Array, y: Array, target: Array) -> None:

@@ -60,11 +60,15 @@ MISTAKES: list[tuple[Any, ...]] = [
     ("ij,jk->iik", np.ones((3, 4)), np.ones((4, 6))),
     ("ij,j1->i1", np.ones((3, 4)), np.ones((4, 6))),
     ("ijk,jk", np.ones((3, 4)), np.ones((4, 6))),
+    ("ij,jj->ij", np.ones((0, 1)), np.ones((0, 1))),
+    ("ij,jj", np.ones((0, 1)), np.ones((0, 1))),
+    ("jj,ij->i", np.ones((1, 0)), np.ones((2, 1))),
     ("...i...,i", np.ones((3, 4)), np.ones(4)),
     ("..ij,jk", np.ones((3, 4)), np.ones((4, 4))),
     ("ij,jk->ik->ki", np.ones((3, 4)), np.ones((4, 4))),
     (np.ones((3, 4)), [0, 1], np.ones((4, 5)), [1, 99]),
     (np.ones((3, 4)), [0, 1], np.ones((4, 5)), "x"),
+    (np.ones((3, 4)), [0, 1], np.ones((4, 5))),
 ]
 
 

@@ -269,7 +269,10 @@ def test_same_as_numpy(name: str, case: str) -> None:
 
 
 ENGINE = {
-    "dot": ["vectors", "matrix and vector", "stacks", "lists", "mixed", "matrix", "subclass"],
+    "dot": [
+        *("vectors", "matrix and vector", "stacks", "lists", "mixed", "matrix", "subclass"),
+        *("out=", "out of a subclass"),
+    ],
     "inner": ["vectors", "matrices", "stacks", "lists", "subclass"],
     "vdot": ["vectors", "matrices", "columns"],
     "tensordot": ["one axis", "axes", "matrix class"],
