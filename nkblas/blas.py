@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from nkblas.api.gemm_call import GemmCall
+from nkblas.api.gufuncs import fast_path
 from nkblas.api.operands import Array, DType, apply_trans, as_native_aligned, is_native_aligned
 
 __all__ = ["BlasError", "cgemm", "cgemv", "dgemm", "dgemv", "sgemm", "sgemv", "zgemm", "zgemv"]
@@ -212,12 +213,13 @@ def _make_gemv(name: str, dtype: DType) -> Callable[..., Array]:
     return _named(gemv, name, dtype, _GEMV_DOC)
 
 
-def _named(function: Any, name: str, dtype: DType, doc: str) -> Callable[..., Array]:
+def _named(
+    function: Callable[..., Array], name: str, dtype: DType, doc: str
+) -> Callable[..., Array]:
     function.__name__ = function.__qualname__ = name
     dtype_in_repr = ", dtype=float32" if name[0] in "sc" else ""
     function.__doc__ = doc.format(name=name, dtype=dtype.name, dtype_in_repr=dtype_in_repr)
-    named: Callable[..., Array] = function
-    return named
+    return fast_path(function)
 
 
 _GEMM_DOC = """Scaled product of {dtype} matrices: ``alpha * op(a) @ op(b) + beta * c``.

@@ -25,6 +25,16 @@ void uncount_call(void)
     __atomic_sub_fetch(&engine_counters->fallbacks, 1, __ATOMIC_RELAXED);
 }
 
+PyObject *run_fast_path(PyArrayObject *result, int dtype, npy_intp m, npy_intp n, npy_intp k,
+                        nk_matrix a, nk_matrix b, nk_matrix c, nk_call_args call_args)
+{
+    if (!run_product(dtype, m, n, k, a, b, c, call_args)) {
+        uncount_call();
+        Py_CLEAR(result);
+    }
+    return (PyObject *)result;
+}
+
 void count_fallbacks(npy_intp products)
 {
     __atomic_add_fetch(&engine_counters->calls, (uint64_t)products, __ATOMIC_RELAXED);

@@ -1,33 +1,57 @@
-/* The fast path of gemm, for dense layers: bias, activation, residual, scales. */
+/* The fast path of gemm. */
 #include <math.h>
 
 #include "numpy_ext.h"
 
 /* ---- arguments ---- */
 
-/* The keywords that the fast path knows. */
-enum { BIAS, ACTIVATION, RESIDUAL, SCALE, ZERO_POINT, OUT, OUT_DTYPE, KEYWORDS };
+enum {
+    A,
+    B,
+    C,
+    ALPHA,
+    BETA,
+    TRANS_A,
+    TRANS_B,
+    BIAS,
+    ACTIVATION,
+    RESIDUAL,
+    SCALE,
+    ZERO_POINT,
+    OUT,
+    OUT_DTYPE,
+    PARAMETERS
+};
 
-static const char *const keyword_names[KEYWORDS] = {
-    [BIAS] = "bias",           [ACTIVATION] = "activation", [RESIDUAL] = "residual",
-    [SCALE] = "scale",         [ZERO_POINT] = "zero_point", [OUT] = "out",
+static const char *const names[PARAMETERS] = {
+    [A] = "a",
+    [B] = "b",
+    [C] = "c",
+    [ALPHA] = "alpha",
+    [BETA] = "beta",
+    [TRANS_A] = "trans_a",
+    [TRANS_B] = "trans_b",
+    [BIAS] = "bias",
+    [ACTIVATION] = "activation",
+    [RESIDUAL] = "residual",
+    [SCALE] = "scale",
+    [ZERO_POINT] = "zero_point",
+    [OUT] = "out",
     [OUT_DTYPE] = "out_dtype",
 };
 
-/* Sort the arguments by keyword; None counts as not given, except as a zero point, where it is an
-   error. 0: there are other keywords. */
-static int read_keywords(PyObject *const *values, PyObject *kwnames, PyObject *arguments[KEYWORDS])
+/* Sort the arguments of a call, in which None means that an optional array, name or dtype is not
+   given. */
+static int read_arguments(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                          PyObject *arguments[PARAMETERS])
 {
-    for (Py_ssize_t i = 0; kwnames && i < PyTuple_GET_SIZE(kwnames); i++) {
-        PyObject *name = PyTuple_GET_ITEM(kwnames, i);
-        int keyword = 0;
-        while (keyword < KEYWORDS && PyUnicode_CompareWithASCIIString(name, keyword_names[keyword]))
-            keyword++;
-        if (keyword == KEYWORDS)
-            return 0;
-        if (values[i] != Py_None || keyword == ZERO_POINT)
-            arguments[keyword] = values[i];
-    }
+    static const parameter_list parameters = {names, PARAMETERS, 2, 3};
+    static const int optional[] = {C, BIAS, ACTIVATION, RESIDUAL, SCALE, OUT, OUT_DTYPE};
+    if (!sort_arguments(&parameters, args, nargs, kwnames, arguments))
+        return 0;
+    for (size_t i = 0; i < sizeof optional / sizeof *optional; i++)
+        if (arguments[optional[i]] == Py_None)
+            arguments[optional[i]] = NULL;
     return 1;
 }
 
@@ -107,19 +131,104 @@ static char *padded_vector(PyObject *value, int type, npy_intp n)
     return vector;
 }
 
-/* ---- the layer ---- */
+/* ---- operands ---- */
+
+/* A matrix of NumPy's own class, as a new reference; lists become arrays as in numpy.asarray. NULL,
+   without an exception: the general function has to read it. */
+static PyArrayObject *read_matrix(PyObject *value)
+{
+    PyObject *array = NULL;
+    if (PyArray_CheckExact(value))
+        array = Py_NewRef(value);
+    else if (PyList_CheckExact(value) || PyTuple_CheckExact(value))
+        array = PyArray_FROM_O(value);
+    if (!array)
+        PyErr_Clear();
+    PyArrayObject *matrix = (PyArrayObject *)array;
+    if (matrix && (PyArray_NDIM(matrix) != 2 || !PyArray_ISNOTSWAPPED(matrix)))
+        Py_CLEAR(matrix);
+    return matrix;
+}
+
+/* Replace a matrix that the engine can't read, or that is not of `type`, by a copy, as astype makes
+   it. 0: there are no kernels for `type`, or it can't be copied. */
+static int convert_matrix(PyArrayObject **matrix, int type)
+{
+    PyArrayObject *x = *matrix;
+    if (PyArray_TYPE(x) == type && is_engine_operand((PyObject *)x))
+        return 1;
+    PyArray_Descr *descr = PyArray_DescrFromType(type);
+    PyArrayObject *copy =
+        (PyArrayObject *)PyArray_NewLikeArray(x, NPY_KEEPORDER, descr, 0); /* takes descr */
+    if (copy && PyArray_CopyInto(copy, x) < 0)
+        Py_CLEAR(copy);
+    PyErr_Clear(); /* the general function raises it */
+    if (!copy)
+        return 0;
+    Py_SETREF(*matrix, copy);
+    return is_engine_operand((PyObject *)copy);
+}
+
+/* ---- the product ---- */
 
 typedef struct {
-    PyObject *keywords[KEYWORDS]; /* borrowed; NULL: not given */
-    PyArrayObject *a;
-    right_operand b;
-    nk_matrix a_matrix;
-    npy_intp m, n, k;
-    int is_scaled;
+    PyObject *arguments[PARAMETERS]; /* borrowed; NULL: not given */
+    PyArrayObject *matrices[3];      /* A, B and C, owned; NULL: B is packed, there is no C */
+    const packed_operand *packed;    /* B, if it is packed */
+    scaling scaling;
     int dtype;
-    int type, accumulator_type; /* of C; -1: there are no kernels with an epilogue */
+    int type, accumulator_type; /* of the result; -1: there are no kernels with an epilogue */
+    nk_matrix a, b;
+    npy_intp m, n, k;
     nk_call_args call_args;
-} layer;
+} product;
+
+static int read_matrices(product *x)
+{
+    PyObject **arguments = x->arguments;
+    if (is_packed(arguments[B]))
+        x->packed = (packed_operand *)arguments[B];
+    for (int i = A; i <= C; i++) {
+        if (!arguments[i] || (i == B && x->packed))
+            continue;
+        x->matrices[i] = read_matrix(arguments[i]);
+        if (!x->matrices[i])
+            return 0;
+    }
+    return 1;
+}
+
+/* The type that the matrices promote to; -1: none. */
+static int promoted_type(const product *x)
+{
+    PyArray_Descr *descrs[3];
+    int count = 0, are_same = 1, type = PyArray_TYPE(x->matrices[A]);
+    for (int i = A; i <= C; i++) {
+        if (x->matrices[i]) {
+            descrs[count++] = PyArray_DESCR(x->matrices[i]);
+            are_same &= PyArray_TYPE(x->matrices[i]) == type;
+        }
+    }
+    if (are_same)
+        return type;
+    PyArray_Descr *promoted = PyArray_ResultType(0, NULL, count, descrs);
+    if (!promoted) {
+        PyErr_Clear();
+        return -1;
+    }
+    type = promoted->type_num;
+    Py_DECREF(promoted);
+    return type;
+}
+
+/* Whether alpha and beta, as Python's own numbers, leave the type of a product as it is. */
+static int keeps_type(const scaling *x, int type)
+{
+    if (x->alpha.kind == COMPLEX_NUMBER || x->beta.kind == COMPLEX_NUMBER)
+        return PyTypeNum_ISCOMPLEX(type);
+    int is_real = x->alpha.kind == REAL_NUMBER || x->beta.kind == REAL_NUMBER;
+    return type != NPY_BOOL && !(is_real && PyTypeNum_ISINTEGER(type));
+}
 
 /* The accumulators' type of a product with a result of `type`, as in api/epilogue_args.py
    (runs_in_kernels, accumulator_dtype); -1: it has no kernels with a fused epilogue. */
@@ -136,57 +245,79 @@ static int accumulator_type_of(int type)
     }
 }
 
-static int read_operands(layer *x, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+/* Find the type of the result, and of the operands, which are converted; as in api/gemm.py, _dtypes
+   and _quantized_dtypes. 0: the general function has to find them. */
+static int find_types(product *x)
 {
-    if (nargs != 2 || !is_engine_operand(args[0]) ||
-        !(is_engine_operand(args[1]) || is_packed(args[1])) ||
-        !read_keywords(args + nargs, kwnames, x->keywords))
+    const packed_operand *packed = x->packed;
+    PyObject *out = x->arguments[OUT], *out_dtype = x->arguments[OUT_DTYPE];
+    PyArrayObject **matrices = x->matrices;
+    int is_scaled = x->arguments[SCALE] != NULL;
+    int is_promoted = !packed && !is_scaled && !out_dtype;
+    int a_type = PyArray_TYPE(matrices[A]), b_type = packed ? -1 : PyArray_TYPE(matrices[B]);
+
+    if (out_dtype)
+        x->type = read_out_dtype(out_dtype);
+    else if (is_scaled)
+        x->type = out && PyArray_Check(out) ? PyArray_TYPE((PyArrayObject *)out) : NPY_FLOAT;
+    else
+        x->type = packed ? packed->c_type : promoted_type(x);
+    if (x->type < 0 || !(is_scaled || keeps_type(&x->scaling, x->type)))
         return 0;
-    x->a = (PyArrayObject *)args[0];
-    x->b = as_right_operand(args[1]);
-    x->a_matrix = as_matrix(x->a, 0, &x->m, &x->k);
-    x->n = x->b.n;
-    return PyArray_NDIM(x->a) == 2 && x->b.ndim == 2 && x->k == x->b.k && x->k != 0 &&
-           x->m * x->n != 0;
+    if (packed && (a_type != packed->a_type || !(is_scaled || x->type == packed->c_type)))
+        return 0;
+    if (matrices[C] && !is_promoted && (is_scaled || PyArray_TYPE(matrices[C]) != x->type))
+        return 0;
+
+    x->dtype = packed ? packed->dtype : find_product(a_type, b_type, is_scaled ? NPY_INT : x->type);
+    if (x->dtype == NO_PRODUCT && is_promoted) {
+        a_type = b_type = x->type;
+        x->dtype = same_type_product(x->type);
+    }
+    if (is_scaled)
+        x->dtype = quantized_product(x->dtype, x->type);
+    x->accumulator_type = is_scaled ? NPY_FLOAT : accumulator_type_of(x->type);
+    return x->dtype != NO_PRODUCT && convert_matrix(&matrices[A], a_type) &&
+           (packed || convert_matrix(&matrices[B], b_type));
 }
 
-static int find_types(layer *x)
+static int set_operands(product *x)
 {
-    const packed_operand *packed = x->b.packed;
-    PyObject *out = x->keywords[OUT];
-    int a_type = PyArray_TYPE(x->a);
-    x->is_scaled = x->keywords[SCALE] != NULL;
-    x->type = packed ? packed->c_type : a_type;
-    if (x->is_scaled)
-        x->type = out && PyArray_Check(out) ? PyArray_TYPE((PyArrayObject *)out) : NPY_FLOAT;
-    if (x->keywords[OUT_DTYPE])
-        x->type = read_out_dtype(x->keywords[OUT_DTYPE]);
-    if (packed && (a_type != packed->a_type || (!x->is_scaled && x->type != packed->c_type)))
-        return 0;
-    x->dtype = product_with(&x->b, a_type, x->type, x->is_scaled);
-    x->accumulator_type = x->is_scaled ? NPY_FLOAT : accumulator_type_of(x->type);
-    /* gemm converts bool operands, since alpha and beta are numbers */
-    return x->dtype != NO_PRODUCT && x->type != NPY_BOOL;
+    const scaling *scaling = &x->scaling;
+    npy_intp rows;
+    x->a = as_op_matrix(x->matrices[A], scaling->trans_a, &x->m, &x->k);
+    if (x->packed) {
+        right_operand b = as_right_operand(x->arguments[B]);
+        x->b = b.matrix, rows = b.k, x->n = b.n;
+    } else {
+        x->b = as_op_matrix(x->matrices[B], scaling->trans_b, &rows, &x->n);
+    }
+    npy_intp shape[2] = {x->m, x->n};
+    PyArrayObject *c = x->matrices[C];
+    int has_beta = scaling->beta.value.real != 0 || scaling->beta.value.imag != 0;
+    return x->k == rows && x->k != 0 && x->m * x->n != 0 && !(x->packed && scaling->trans_b) &&
+           (c ? PyArray_CompareLists(PyArray_DIMS(c), shape, 2) : !has_beta) &&
+           set_scaling(scaling, x->type, &x->call_args);
 }
 
 /* Set the parts of the epilogue that need no memory. */
-static int set_epilogue(layer *x)
+static int set_epilogue(product *x)
 {
-    PyObject **keywords = x->keywords, *residual = keywords[RESIDUAL];
-    if (x->is_scaled) {
+    PyObject **arguments = x->arguments, *residual = arguments[RESIDUAL];
+    if (arguments[SCALE]) {
         /* With a single column the product is transposed, and the scales would be those of rows. */
-        if ((x->n == 1 && !x->b.packed) ||
-            !read_zero_point(keywords[ZERO_POINT], x->type, &x->call_args.zero_point) ||
+        if ((x->n == 1 && !x->packed) ||
+            !read_zero_point(arguments[ZERO_POINT], x->type, &x->call_args.zero_point) ||
             (residual && x->type != NPY_FLOAT))
             return 0;
         x->call_args.fused |= NK_SCALES;
     } else {
-        int has_epilogue = keywords[BIAS] || keywords[ACTIVATION] || residual;
-        if (keywords[ZERO_POINT] || (has_epilogue && x->accumulator_type < 0))
+        int has_epilogue = arguments[BIAS] || arguments[ACTIVATION] || residual;
+        if (arguments[ZERO_POINT] || (has_epilogue && x->accumulator_type < 0))
             return 0;
     }
-    if (keywords[ACTIVATION]) {
-        int code = activation_code(keywords[ACTIVATION], x->accumulator_type);
+    if (arguments[ACTIVATION]) {
+        int code = activation_code(arguments[ACTIVATION], x->accumulator_type);
         if (code < 0)
             return 0;
         x->call_args.fused |= code;
@@ -202,52 +333,77 @@ static int set_epilogue(layer *x)
     return 1;
 }
 
-/* The array for the result, a new reference: contiguous, and without overlap with the residual. */
-static PyArrayObject *result_array(const layer *x)
+/* Whether memory of `out` is read after it is written, or by the general function if the engine
+   does not do the product; C may be the same array. */
+static int is_read(PyObject *out, PyObject *const *arguments)
+{
+    static const int arrays[] = {A, B, C, BIAS, RESIDUAL, SCALE};
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {
+        PyObject *argument = arguments[arrays[i]];
+        if (argument && PyArray_Check(argument) && !(arrays[i] == C && argument == out) &&
+            may_overlap((PyArrayObject *)out, (PyArrayObject *)argument))
+            return 1;
+    }
+    return 0;
+}
+
+/* The array for the result, a new reference, with the elements of C if they are needed. */
+static PyArrayObject *result_array(const product *x)
 {
     npy_intp shape[2] = {x->m, x->n};
-    PyArrayObject *residual = (PyArrayObject *)x->keywords[RESIDUAL];
-    PyObject *out = x->keywords[OUT];
+    PyObject *const *arguments = x->arguments, *out = arguments[OUT];
+    PyArrayObject *result = (PyArrayObject *)out, *c = x->matrices[C];
+    /* the engine adds a residual and scales columns only in a C in row-major order */
+    int is_row_major = arguments[RESIDUAL] || arguments[SCALE];
     if (!out)
-        return (PyArrayObject *)PyArray_SimpleNew(2, shape, x->type);
-    PyArrayObject *c = usable_out(out, x->a, x->b.array, 2, shape, x->type);
-    if (c && (!PyArray_IS_C_CONTIGUOUS(c) || (residual && may_overlap(c, residual))))
-        Py_CLEAR(c);
-    return c;
-}
-
-static PyArrayObject *run_layer(layer *x)
-{
-    PyArrayObject *c = result_array(x);
-    if (!c)
+        result = (PyArrayObject *)PyArray_SimpleNew(2, shape, x->type);
+    else if (!fits_result(out, 2, shape, x->type) || is_read(out, arguments) ||
+             (is_row_major && !PyArray_IS_C_CONTIGUOUS(result)))
         return NULL;
-    nk_matrix c_matrix = as_matrix(c, 0, &x->m, &x->n);
-    if (!run_product(x->dtype, x->m, x->n, x->k, x->a_matrix, x->b.matrix, c_matrix,
-                     x->call_args)) {
-        uncount_call();
-        Py_CLEAR(c);
+    else
+        Py_INCREF(result);
+    int is_added = x->call_args.beta != 0 || x->call_args.beta_imag != 0;
+    if (result && c && is_added && result != c && copy_elements(result, c) < 0) {
+        PyErr_Clear(); /* the general function raises it */
+        Py_CLEAR(result);
     }
-    return c;
+    return result;
 }
 
-/* gemm(a, b, bias=, activation=, residual=, scale=, zero_point=, out=, out_dtype=) of matrices of
-   types that have kernels; b may be packed. A bias and a scale are vectors of C's columns or
-   floats; C and the residual are contiguous. */
-PyObject *fast_gemm(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+/* Run the product; NULL, maybe without an exception: it was not done. */
+static PyObject *run(product *x)
 {
-    layer x = {.call_args = {.alpha = 1, .a_imag_sign = 1, .c_imag_sign = 1}};
-    if (!read_operands(&x, args, nargs, kwnames) || !find_types(&x) || !set_epilogue(&x))
-        return NULL;
-    PyObject *bias_argument = x.keywords[BIAS], *scale_argument = x.keywords[SCALE];
-    char *bias = bias_argument ? padded_vector(bias_argument, x.accumulator_type, x.n) : NULL;
-    char *scales = scale_argument ? padded_vector(scale_argument, NPY_FLOAT, x.n) : NULL;
-    x.call_args.bias = bias, x.call_args.scales = scales;
+    PyObject *bias_argument = x->arguments[BIAS], *scale_argument = x->arguments[SCALE];
+    char *bias = bias_argument ? padded_vector(bias_argument, x->accumulator_type, x->n) : NULL;
+    char *scales = scale_argument ? padded_vector(scale_argument, NPY_FLOAT, x->n) : NULL;
+    x->call_args.bias = bias, x->call_args.scales = scales;
     if (bias)
-        x.call_args.fused |= NK_BIAS_COLUMNS;
-    PyArrayObject *c = NULL;
+        x->call_args.fused |= NK_BIAS_COLUMNS;
+    PyObject *c = NULL;
+    PyArrayObject *result = NULL;
     if (!bias == !bias_argument && !scales == !scale_argument)
-        c = run_layer(&x);
+        result = result_array(x);
+    if (result) {
+        nk_matrix matrix = as_matrix(result, 0, &x->m, &x->n);
+        c = run_fast_path(result, x->dtype, x->m, x->n, x->k, x->a, x->b, matrix, x->call_args);
+    }
     PyMem_RawFree(bias);
     PyMem_RawFree(scales);
-    return (PyObject *)c;
+    return c;
+}
+
+/* gemm of matrices and lists of types that have kernels; b may be packed. A bias and a scale are
+   vectors of C's columns or floats; the residual is contiguous. */
+PyObject *fast_gemm(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    product x = {0};
+    PyObject *c = NULL;
+    if (read_arguments(args, nargs, kwnames, x.arguments) &&
+        read_scaling(x.arguments[ALPHA], x.arguments[BETA], x.arguments[TRANS_A],
+                     x.arguments[TRANS_B], &x.scaling) &&
+        read_matrices(&x) && find_types(&x) && set_operands(&x) && set_epilogue(&x))
+        c = run(&x);
+    for (int i = A; i <= C; i++)
+        Py_XDECREF(x.matrices[i]);
+    return c;
 }

@@ -89,9 +89,11 @@ PyObject *make_fast_path(PyObject *self, PyObject *args)
         const char *name;
         fast_path *fast;
     } fast_paths[] = {
-        {"dot", fast_dot},   {"inner", fast_inner},   {"vdot", fast_vdot},
-        {"gemm", fast_gemm}, {"brgemm", fast_brgemm}, {"__array_ufunc__", fast_array_ufunc},
-        {NULL, NULL},
+        {"dot", fast_dot},     {"inner", fast_inner},   {"vdot", fast_vdot},
+        {"gemm", fast_gemm},   {"brgemm", fast_brgemm}, {"__array_ufunc__", fast_array_ufunc},
+        {"sgemm", fast_sgemm}, {"dgemm", fast_dgemm},   {"cgemm", fast_cgemm},
+        {"zgemm", fast_zgemm}, {"sgemv", fast_sgemv},   {"dgemv", fast_dgemv},
+        {"cgemv", fast_cgemv}, {"zgemv", fast_zgemv},   {NULL, NULL},
     };
     PyObject *general;
     const char *name;
@@ -102,10 +104,7 @@ PyObject *make_fast_path(PyObject *self, PyObject *args)
     while (fast_paths[i].name && strcmp(fast_paths[i].name, name))
         i++;
     if (!fast_paths[i].name)
-        return PyErr_Format(PyExc_ValueError,
-                            "name: got %s, expected dot, inner, vdot, gemm, brgemm or "
-                            "__array_ufunc__",
-                            name);
+        return PyErr_Format(PyExc_ValueError, "name: got %s, expected that of a fast path", name);
     fast_function *function = PyObject_GC_New(fast_function, &fast_function_type);
     if (!function)
         return NULL;

@@ -100,6 +100,10 @@ int run_product(int dtype, npy_intp m, npy_intp n, npy_intp k, nk_matrix a, nk_m
                 nk_matrix c, nk_call_args call_args);
 /* Undo the count of a call and its fallback: the general function counts the product again. */
 void uncount_call(void);
+/* Run the product of a fast path, whose C is the memory of `result`, and return `result`. If it was
+   not done, release `result` and return NULL without an exception. */
+PyObject *run_fast_path(PyArrayObject *result, int dtype, npy_intp m, npy_intp n, npy_intp k,
+                        nk_matrix a, nk_matrix b, nk_matrix c, nk_call_args call_args);
 /* Count products that NumPy does. */
 void count_fallbacks(npy_intp products);
 
@@ -110,8 +114,10 @@ void count_fallbacks(npy_intp products);
 int is_engine_operand(PyObject *x);
 /* Whether the extents of two arrays overlap in memory. */
 int may_overlap(PyArrayObject *x, PyArrayObject *y);
-/* A new reference to the argument `out` if the engine can store the result in it: its shape and
-   type fit and it overlaps neither operand. NULL, without an exception, if not. */
+/* Whether the engine can store a result in the argument `out`: its shape and type fit. */
+int fits_result(PyObject *out, int ndim, const npy_intp *shape, int type);
+/* A new reference to the argument `out` if the result fits and it overlaps neither operand. NULL,
+   without an exception, if not. */
 PyArrayObject *usable_out(PyObject *out, PyArrayObject *a, PyArrayObject *b, int ndim,
                           const npy_intp *shape, int type);
 
@@ -164,6 +170,44 @@ right_operand as_right_operand(PyObject *x);
    product. The caller has compared the types with those that a packed operand is for. */
 int product_with(const right_operand *b, int a_type, int c_type, int is_scaled);
 
+/* ---- arguments.c: the arguments of fast paths; 0: the general function has to read them ---- */
+
+/* The parameters of a function, in order: the first ones are required, and those up to `positional`
+   can be given by position. */
+typedef struct {
+    const char *const *names;
+    int count, required, positional;
+} parameter_list;
+/* Sort arguments by parameter; `values` has to be NULL, and stays so where there are none. */
+int sort_arguments(const parameter_list *parameters, PyObject *const *args, Py_ssize_t nargs,
+                   PyObject *kwnames, PyObject **values);
+
+/* A number, and the kind of Python number that it is. */
+typedef struct {
+    enum { INTEGER_NUMBER, REAL_NUMBER, COMPLEX_NUMBER } kind;
+    Py_complex value;
+} number;
+/* Read a number of Python's or a scalar of NumPy's. */
+int read_number(PyObject *value, number *x);
+/* Read an int of at most 32 bits, or a bool. */
+int read_integer(PyObject *value, npy_intp *x);
+
+/* ---- scaled_product.c: alpha * op(A) @ op(B) + beta * C ---- */
+
+typedef struct {
+    number alpha, beta;
+    int trans_a, trans_b; /* 0: none, 1: transpose, 2: conjugate transpose */
+} scaling;
+/* Read these arguments; NULL: the argument is not given. */
+int read_scaling(PyObject *alpha, PyObject *beta, PyObject *trans_a, PyObject *trans_b, scaling *x);
+/* Set factors and conjugation for matrices of `type`. 0: kernels do not do it, since alpha is 0, or
+   integers would be scaled. */
+int set_scaling(const scaling *x, int type, nk_call_args *call_args);
+/* An array as op(A) or op(B), without the conjugation. */
+nk_matrix as_op_matrix(PyArrayObject *x, int trans, npy_intp *rows, npy_intp *columns);
+/* Copy the elements of an array to one of the same shape; -1: an exception is set. */
+int copy_elements(PyArrayObject *to, PyArrayObject *from);
+
 /* ---- fast paths ---- */
 
 /* A fast path does a call whose arguments need no conversion. It returns NULL without an exception
@@ -178,6 +222,9 @@ void set_fast_matmul(PyUFuncObject *matmul, int on);
 
 fast_path fast_gemm;   /* fast_gemm.c */
 fast_path fast_brgemm; /* fast_brgemm.c */
+/* fast_blas.c */
+fast_path fast_sgemm, fast_dgemm, fast_cgemm, fast_zgemm;
+fast_path fast_sgemv, fast_dgemv, fast_cgemv, fast_zgemv;
 
 /* fast_path.c: the Python object that calls a fast path and then the general function. */
 extern PyTypeObject fast_function_type;

@@ -30,13 +30,18 @@ int may_overlap(PyArrayObject *x, PyArrayObject *y)
     return low[0] < high[1] && low[1] < high[0];
 }
 
+int fits_result(PyObject *out, int ndim, const npy_intp *shape, int type)
+{
+    PyArrayObject *array = (PyArrayObject *)out;
+    return is_engine_operand(out) && PyArray_NDIM(array) == ndim && PyArray_TYPE(array) == type &&
+           PyArray_CompareLists(PyArray_DIMS(array), shape, ndim) && PyArray_ISWRITEABLE(array);
+}
+
 PyArrayObject *usable_out(PyObject *out, PyArrayObject *a, PyArrayObject *b, int ndim,
                           const npy_intp *shape, int type)
 {
     PyArrayObject *array = (PyArrayObject *)out;
-    if (!is_engine_operand(out) || PyArray_NDIM(array) != ndim || PyArray_TYPE(array) != type ||
-        !PyArray_CompareLists(PyArray_DIMS(array), shape, ndim) || !PyArray_ISWRITEABLE(array) ||
-        may_overlap(array, a) || may_overlap(array, b))
+    if (!fits_result(out, ndim, shape, type) || may_overlap(array, a) || may_overlap(array, b))
         return NULL;
     Py_INCREF(array);
     return array;
