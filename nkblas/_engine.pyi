@@ -109,7 +109,6 @@ class nk_plan(CData):
     pack_a: int
     pack_b: int
     b_panels_along_k: int
-    overlaps_last_tile: int
     spans_columns: int
     is_memory_bound: int
     ir_outside: int

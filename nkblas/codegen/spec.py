@@ -176,17 +176,19 @@ class Stream(NamedTuple):
 
 
 class Dot(NamedTuple):
-    """``C[mr, nr] (+)= A[mr, k] @ B[k, nr]`` for operands that both have unit stride along k.
+    """``C[mr, n] (+)= A[mr, k] @ B[k, n]`` for operands that both have unit stride along k.
 
-    The signature is `Microkernel`'s, where `ldb` is the stride between columns of B. `n` is
-    ignored: there are `nr` columns. Accumulators are vectors along k.
+    The signature is `Microkernel`'s, where `ldb` is the stride between columns of B. Accumulators
+    are vectors along k.
 
     Attributes
     ----------
     isa, dtype : str
         As in `Microkernel`.
-    mr, nr : int
-        Rows and columns of C.
+    mr : int
+        Rows of C.
+    nr : int
+        Columns that are computed at once.
     streamed : {"a", "b"}
         The operand in the more distant level of memory.
     prefetch : bool

@@ -135,7 +135,7 @@ static int next_block(cache_block *x)
    stays in the cache. */
 static int b_panels_share_buffer(const nk_plan *plan, int64_t row_tiles)
 {
-    return !plan->ir_outside && row_tiles <= plan->m.block_tiles;
+    return !plan->ir_outside && !plan->spans_columns && row_tiles <= plan->m.block_tiles;
 }
 
 static int64_t a_panel_size(const nk_plan *plan, int64_t kc)
@@ -252,11 +252,6 @@ static tile prepare_tile(const cache_block *x, int64_t i, int64_t j, int64_t j1)
     t.columns = tile_start(&plan->n, j1) - t.column;
 
     int edge_row = i >= plan->m.main_tiles, edge_column = j >= plan->n.main_tiles;
-    if (edge_column && plan->overlaps_last_tile) {
-        t.column -= plan->n.tile - t.columns;
-        t.columns = plan->n.tile;
-        edge_column = 0;
-    }
     t.microkernel = plan->microkernel[edge_row][edge_column];
 
     t.a = nk_element(x->a, t.row, x->p0, x->itemsize->a);

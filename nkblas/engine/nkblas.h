@@ -105,7 +105,6 @@ typedef struct {
     int64_t blocks_per_pass; /* batch-reduce: products added up in registers (operands fit L2) */
     int32_t pack_a, pack_b;
     int32_t b_panels_along_k;   /* panels of B hold columns along k, which `copy` packs */
-    int32_t overlaps_last_tile; /* the last tile of columns is as wide as the others: it overlaps */
     int32_t spans_columns;      /* a microkernel does all columns of a cache block in one call */
     int32_t is_memory_bound;    /* no operand is used often: bandwidth limits it */
     int32_t ir_outside;         /* order of the two inner loops: ir around jr; else jr around ir */

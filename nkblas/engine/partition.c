@@ -31,8 +31,9 @@ static int are_dense(const nk_problem *p, nk_matrix a, nk_matrix b, nk_matrix c)
 /* The microkernel that computes a whole product in one call; NULL: there is none. */
 static nk_microkernel single_tile_kernel(const nk_plan *plan, nk_matrix c)
 {
-    if (plan->m.tiles > 1 || plan->n.tiles > 1 || plan->kc < plan->problem.k || plan->pack_a ||
-        plan->pack_b || c.cs != 1 || plan->partial_sum_itemsize)
+    int64_t tiles_per_call = plan->spans_columns ? plan->n.block_tiles : 1;
+    if (plan->m.tiles > 1 || plan->n.tiles > tiles_per_call || plan->kc < plan->problem.k ||
+        plan->pack_a || plan->pack_b || c.cs != 1 || plan->partial_sum_itemsize)
         return NULL;
     return plan->microkernel[!plan->m.main_tiles][!plan->n.main_tiles];
 }

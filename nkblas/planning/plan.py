@@ -104,17 +104,9 @@ class Plan(NamedTuple):
         return self.m.tile, self.n.tile
 
     @property
-    def overlaps_last_tile(self) -> bool:
-        """Whether the last tile of a row computes columns of the tile before it again.
-
-        It can't where C is read: these columns are overwritten already.
-        """
-        return self.schedule.kind == "dot" and not self.problem.epilogue
-
-    @property
     def spans_columns(self) -> bool:
         """Whether a microkernel computes all columns of a cache block in one call."""
-        return self.schedule.kind == "stream" or self.family.tile_rows > 0
+        return self.schedule.kind in ("stream", "dot") or self.family.tile_rows > 0
 
     @property
     def epilogue(self) -> str:
@@ -160,14 +152,12 @@ class Plan(NamedTuple):
             return None if row_edge or column_edge else base_kernel_for(self)
         if not self.m.has(row_edge) or not self.n.has(column_edge):
             return None
-        if kind == "dot" and column_edge and self.overlaps_last_tile:
-            return None
         mr = self.m.edge_tile if row_edge else self.m.tile
         columns = self.n.edge_tile if column_edge else self.n.tile
         if kind == "stream":
             return self._stream_kernel(mr)
         if kind == "dot":
-            return self._dot_kernel(mr, columns)
+            return self._dot_kernel(mr)
         return self._tile_kernel(mr, columns)
 
     def _stream_kernel(self, mr: int) -> Stream:
@@ -186,11 +176,11 @@ class Plan(NamedTuple):
             epilogue=self.epilogue,
         )
 
-    def _dot_kernel(self, mr: int, columns: int) -> Dot:
+    def _dot_kernel(self, mr: int) -> Dot:
         streamed: Operand = "a" if self.schedule.ir_outside else "b"
         prefetch = self.schedule.prefetch
         dtype = self.problem.dtype
-        return Dot(self.isa.name, dtype, mr, columns, streamed, prefetch, self.epilogue)
+        return Dot(self.isa.name, dtype, mr, self.n.tile, streamed, prefetch, self.epilogue)
 
     def _tile_kernel(self, mr: int, columns: int) -> Microkernel:
         types, schedule, lanes = self.problem.types, self.schedule, self.family.lanes(self.isa)
@@ -329,8 +319,6 @@ def make_plan(problem: Problem, cpu: CPU, schedule: Schedule) -> Plan:
     else:
         m = split_evenly(problem.m, schedule.mr)
         n = split_with_edge(problem.n, min(schedule.nr, -(-problem.n // lanes) * lanes))
-    if schedule.kind == "dot" and problem.epilogue:  # edge columns are computed one by one
-        n = schedule.nr, n[1], 1, n[1] + n[2]
 
     def block_tiles(length: int, tiles: int, max_block: int) -> int:
         return -(-tiles // -(-length // max(1, max_block)))

@@ -156,9 +156,8 @@ class Schedule(NamedTuple):
     def _dot_reason(self, problem: Problem, family: Family, isa: ISA) -> str:
         if not dot_tile_fits(isa, self.mr, self.nr, family):
             return f"the tile {self.mr}x{self.nr} needs too many registers"
-        overlaps = problem.n % self.nr != 0
-        if self.nr > problem.n or (overlaps and self.kc < problem.k):
-            return "dot: its last tile overlaps, so expected nr <= n, and kc >= k"
+        if self.nr > problem.n:
+            return f"nr: got {self.nr}, expected at most the {problem.n} columns"
         a_is_along_k = problem.m == 1 if self.pack_a else problem.a == "row"
         b_is_along_k = self.pack_b or problem.b == "col"
         return "" if a_is_along_k and b_is_along_k else "dot: A or B is not contiguous along k"

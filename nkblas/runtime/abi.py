@@ -128,7 +128,6 @@ def plan_to_c(plan: Plan, addresses: dict[KernelSpec, int]) -> "nk_plan":
     c.blocks_per_pass = max(1, cpu.l2 // 2 // block_size)
     c.pack_a, c.pack_b, c.ir_outside = schedule.pack_a, schedule.pack_b, schedule.ir_outside
     c.b_panels_along_k = schedule.kind == "dot" and schedule.pack_b
-    c.overlaps_last_tile = plan.overlaps_last_tile
     c.spans_columns = plan.spans_columns
     c.is_memory_bound = min(m, n, k) <= SHORT_DIMENSION
     for i in (False, True):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from nkblas.base.dtypes import ITEMSIZE
+from nkblas.base.dtypes import ITEMSIZE, REAL_PART
 from nkblas.base.isa import ISA
 from nkblas.codegen import ir
 from nkblas.codegen.ir import (
@@ -22,13 +22,40 @@ INDEPENDENT_CHAINS = 8
 """Accumulators that keep the FMA units busy: two multiply-adds a cycle, with a latency of four."""
 
 
+MIN_ALIGNED_VECTORS = 16
+"""Vectors of k from which on it is worth while to align the loads of an operand."""
+
+
 def build(spec: Dot, isa: ISA, arguments: list[Value]) -> None:
-    """Emit the body of `spec`'s function."""
-    _DotKernel(spec, isa, KernelArguments(*arguments)).emit()
+    """Emit the body of `spec`'s function: a loop over groups of columns."""
+    args = KernelArguments(*arguments)
+    element = ir.element_type(spec.dtype)
+    row_size = spec.nr * len(NativeVectors(spec.dtype, 1).zero_accumulator())
+    scratch = ir.alloca(spec.mr * row_size, ir.element_type(REAL_PART.get(spec.dtype, spec.dtype)))
+
+    def columns(j: Value, _: list[Value]) -> list[Value]:
+        b = ir.gep(args.b, element, ir.mul(args.ldb, j))
+        c = ir.gep(args.c, element, j)
+        tile_args = args._replace(b=b, c=c, n=ir.sub(args.n, j))
+        _DotTile(spec, isa, tile_args, scratch).emit()
+        return []
+
+    ir.for_loop(args.n, [], columns, step=spec.nr)
 
 
-class _DotKernel:
-    """The emission of a dot kernel, step by step.
+class _DotTile:
+    """The emission of one group of columns, step by step.
+
+    In the last group there may be fewer of them: it computes the last one several times.
+
+    Parameters
+    ----------
+    spec : Dot
+    isa : ISA
+    args : KernelArguments
+        B and C begin at the first column, and `n` is the number of columns from there on.
+    scratch : Value
+        Address of a buffer for the tile of C.
 
     Attributes
     ----------
@@ -49,8 +76,8 @@ class _DotKernel:
         the vector.
     """
 
-    def __init__(self, spec: Dot, isa: ISA, args: KernelArguments) -> None:
-        self.spec, self.isa, self.args = spec, isa, args
+    def __init__(self, spec: Dot, isa: ISA, args: KernelArguments, scratch: Value) -> None:
+        self.spec, self.isa, self.args, self.scratch = spec, isa, args, scratch
         self.element, self.itemsize = ir.element_type(spec.dtype), ITEMSIZE[spec.dtype]
         self.lanes = isa.lanes(self.itemsize)
         self.nanokernel = NativeVectors(spec.dtype, self.lanes)
@@ -58,7 +85,9 @@ class _DotKernel:
         self.tile_registers = spec.mr * spec.nr * self.parts
         self.swaps_a = spec.mr < spec.nr
         self.a_lines = [ir.mul(args.lda, ir.const_i64(i)) for i in range(spec.mr)]
-        self.b_lines = [ir.mul(args.ldb, ir.const_i64(j)) for j in range(spec.nr)]
+        last = ir.sub(args.n, ir.const_i64(1))
+        columns = [ir.minsi(ir.const_i64(j), last) for j in range(spec.nr)]
+        self.b_lines = [ir.const_i64(0), *(ir.mul(args.ldb, j) for j in columns[1:])]
         self.streamed, self.streamed_ld, self.streamed_lines = (
             (args.a, args.lda, self.a_lines)
             if spec.streamed == "a"
@@ -105,7 +134,8 @@ class _DotKernel:
             misaligned_lines = ir.mod_power_of_two(self.streamed_ld, lanes)
         else:
             misaligned_lines = ir.const_i64(0)
-        can_align = ir.is_zero(misaligned_lines)
+        is_long = ir.slt(ir.const_i64(MIN_ALIGNED_VECTORS * lanes - 1), self.args.k)
+        can_align = ir.and_(ir.is_zero(misaligned_lines), is_long)
         lane = ir.lane_in_aligned_vector(self.streamed, self.itemsize, lanes)
         skipped = ir.select(can_align, lane, ir.const_i64(0))
 
@@ -198,10 +228,43 @@ class _DotKernel:
         factors = ScaleFactors.read(args.args, part) if spec.epilogue else None
         signed = self._apply_part_signs(sums, factors)
         values = self._sum_lanes(signed, factors)
-        columns = range(0, spec.nr, self.lanes)
+
+        def store_all() -> list[Value]:
+            self._store_values(values, args.c, range(0, spec.nr, self.lanes))
+            return []
+
+        if spec.nr == 1:
+            store_all()
+        else:
+            is_whole = ir.slt(ir.const_i64(spec.nr - 1), args.n)
+            ir.if_else(is_whole, store_all, lambda: self._store_columns(values))
+
+    def _store_values(self, values: Sequence[Value], c: Value, columns: Sequence[int]) -> None:
+        """Store vectors, row by row, that start at these columns."""
+        spec, args = self.spec, self.args
         masks = [None] * len(columns)
-        tile = TileOfC(args.c, args.ldc, spec.mr, columns, masks, args.accumulate, args.args)
+        tile = TileOfC(c, args.ldc, spec.mr, columns, masks, args.accumulate, args.args)
         store_tile(spec.epilogue, self.isa, (spec.dtype, spec.dtype), values, tile)
+
+    def _store_columns(self, values: Sequence[Value]) -> list[Value]:
+        """Store `n` columns, one by one."""
+        spec, part = self.spec, self.vector_type.element_type
+        offset = 0
+        for value in values:
+            ir.store(value, ir.gep(self.scratch, part, offset))
+            offset += value.type.shape[0]
+
+        def store_column(j: Value, _: list[Value]) -> list[Value]:
+            column = ir.gep(self.scratch, part, ir.mul(j, ir.const_i64(self.parts)))
+            number = ir.vector_type(self.parts, part)
+            rows = [
+                ir.load(number, ir.gep(column, part, i * spec.nr * self.parts))
+                for i in range(spec.mr)
+            ]
+            self._store_values(rows, ir.gep(self.args.c, self.element, j), [0])
+            return []
+
+        return ir.for_loop(self.args.n, [], store_column)
 
     def _apply_part_signs(
         self, accumulators: list[Value], factors: ScaleFactors | None

@@ -497,11 +497,12 @@ def _check_stream(spec: Stream, test: _Test) -> None:
 
 def _check_dot(spec: Dot, test: _Test) -> None:
     lanes = ISAS[spec.isa].lanes(ITEMSIZE[spec.dtype])
-    for k in (1, lanes + 1, 11 * lanes - 1):
+    for k in (1, lanes + 1, 11 * lanes - 1, 19 * lanes):
         a = _integers(test.generator, spec.dtype, spec.mr, k + 3)
-        b = _integers(test.generator, spec.dtype, k, spec.nr)
-        c = _integers(test.generator, spec.dtype, spec.mr, spec.nr + 7)
-        _check_product(spec, test, (k, spec.nr), (a, b, c))
+        for n in (spec.nr, 3 * spec.nr - 1):
+            b = _integers(test.generator, spec.dtype, k, n)
+            c = _integers(test.generator, spec.dtype, spec.mr, n + 7)
+            _check_product(spec, test, (k, n), (a, b, c))
 
 
 def _check_small(spec: Small, test: _Test) -> None:
