@@ -96,6 +96,9 @@ class nk_plan(CData):
     nanoseconds: float
     tier_up_after: int
     small: CData
+    row_block: CData
+    single_row: CData
+    block_rows: int
     m: nk_tiling
     n: nk_tiling
     kc: int

@@ -179,7 +179,8 @@ class Dot(NamedTuple):
     """``C[mr, n] (+)= A[mr, k] @ B[k, n]`` for operands that both have unit stride along k.
 
     The signature is `Microkernel`'s, where `ldb` is the stride between columns of B. Accumulators
-    are vectors along k.
+    are vectors along k. Of a single row and a single column, either may have another stride along
+    k.
 
     Attributes
     ----------
@@ -195,6 +196,9 @@ class Dot(NamedTuple):
         Whether that operand is prefetched into L2: for one beyond L3.
     epilogue : str
         As in `Microkernel`.
+    a_strided, b_strided : bool
+        Whether `lda` (`ldb`) is the operand's stride along k, for `mr` and `nr` 1. Accumulators are
+        single elements then.
     """
 
     isa: str
@@ -204,6 +208,8 @@ class Dot(NamedTuple):
     streamed: Literal["a", "b"]
     prefetch: bool = False
     epilogue: str = ""
+    a_strided: bool = False
+    b_strided: bool = False
 
     @property
     def symbol(self) -> str:

@@ -20,13 +20,6 @@ typedef struct {
     char *a_panels, *b_panels, *c_tile, *residual_tile, *partial_sums;
 } cache_block;
 
-/* The first row (column) of a tile. */
-static int64_t tile_start(const nk_tiling *tiling, int64_t tile)
-{
-    int64_t main_tiles = nk_min(tile, tiling->main_tiles);
-    return main_tiles * tiling->tile + (tile - main_tiles) * tiling->edge_tile;
-}
-
 static int64_t tile_length(const nk_tiling *tiling, int64_t tile)
 {
     return tile < tiling->main_tiles ? tiling->tile : tiling->edge_tile;
@@ -44,7 +37,7 @@ static int64_t tile_of(const nk_tiling *tiling, int64_t row)
 /* The end of the tiles of row i that touch the lower triangle of C. */
 static int64_t triangle_end(const nk_plan *plan, int64_t i)
 {
-    return tile_of(&plan->n, tile_start(&plan->m, i + 1) - 1) + 1;
+    return tile_of(&plan->n, nk_tile_start(&plan->m, i + 1) - 1) + 1;
 }
 
 /* The end of the tiles of row i that are computed. */
@@ -58,7 +51,7 @@ static int64_t first_row(const cache_block *x, int64_t j)
 {
     if (!x->plan->mirror)
         return x->first_i;
-    int64_t diagonal = tile_of(&x->plan->m, tile_start(&x->plan->n, j));
+    int64_t diagonal = tile_of(&x->plan->m, nk_tile_start(&x->plan->n, j));
     return diagonal > x->first_i ? diagonal : x->first_i;
 }
 
@@ -68,16 +61,16 @@ static void mirror_tiles(const cache_block *x, int64_t i0, int64_t i1, int64_t j
 {
     const nk_tiling *m = &x->plan->m, *n = &x->plan->n;
     int64_t itemsize = x->itemsize->c, rs = x->c.rs;
-    int64_t start = tile_start(m, i0), end = tile_start(m, i1);
-    int64_t column = tile_start(n, j0), last = nk_min(tile_start(n, j1), end) - 1;
+    int64_t start = nk_tile_start(m, i0), end = nk_tile_start(m, i1);
+    int64_t column = nk_tile_start(n, j0), last = nk_min(nk_tile_start(n, j1), end) - 1;
     while (column <= last) {
         /* row i of tiles is computed up to `computed`; so is each row before it, at most */
-        int64_t i = tile_of(m, last), computed = tile_start(n, triangle_end(x->plan, i));
+        int64_t i = tile_of(m, last), computed = nk_tile_start(n, triangle_end(x->plan, i));
         int64_t next = last + 1;
         if (computed > start) {
             i = tile_of(m, column);
-            computed = tile_start(n, triangle_end(x->plan, i));
-            next = nk_min(tile_start(m, i + 1), next);
+            computed = nk_tile_start(n, triangle_end(x->plan, i));
+            next = nk_min(nk_tile_start(m, i + 1), next);
         }
         int64_t first = computed > start ? computed : start;
         if (first < end)
@@ -170,7 +163,7 @@ static void pack_b_panels(const cache_block *x, int64_t i, int64_t j, int64_t j1
     for (; j < j1; j++) {
         if (first_row(x, j) < i)
             continue;
-        char *source = nk_element(x->b, x->p0, tile_start(n, j), x->itemsize->b);
+        char *source = nk_element(x->b, x->p0, nk_tile_start(n, j), x->itemsize->b);
         x->plan->pack_b_panel(tile_length(n, j), x->kc, source, x->b.cs, x->b.rs, b_panel(x, j));
     }
 }
@@ -196,8 +189,8 @@ static line_region lines_of(const char *data, int64_t bytes, int64_t rows, int64
 static void find_next_column(const cache_block *x, int64_t j, line_region next[2])
 {
     const nk_plan *plan = x->plan;
-    int64_t column = tile_start(&plan->n, j), width = tile_length(&plan->n, j);
-    int64_t row = tile_start(&plan->m, x->i0), rows = tile_start(&plan->m, x->i1) - row;
+    int64_t column = nk_tile_start(&plan->n, j), width = tile_length(&plan->n, j);
+    int64_t row = nk_tile_start(&plan->m, x->i0), rows = nk_tile_start(&plan->m, x->i1) - row;
     int64_t b = x->itemsize->b, c = x->itemsize->c;
 
     if (plan->pack_b && (b_is_prepacked(plan) || first_row(x, j) < x->i0)) {
@@ -227,7 +220,7 @@ static line_region find_next_row(const cache_block *x, int64_t i)
     int64_t a = x->itemsize->a;
     if (i >= x->i1 || plan->pack_a || plan->problem.a != NK_ROW)
         return (line_region){0};
-    char *first = nk_element(x->a, tile_start(&plan->m, i), x->p0, a);
+    char *first = nk_element(x->a, nk_tile_start(&plan->m, i), x->p0, a);
     return lines_of(first, x->kc * a, tile_length(&plan->m, i), x->a.rs * a);
 }
 
@@ -247,9 +240,9 @@ typedef struct {
 static tile prepare_tile(const cache_block *x, int64_t i, int64_t j, int64_t j1)
 {
     const nk_plan *plan = x->plan;
-    tile t = {.row = tile_start(&plan->m, i), .rows = tile_length(&plan->m, i)};
-    t.column = tile_start(&plan->n, j);
-    t.columns = tile_start(&plan->n, j1) - t.column;
+    tile t = {.row = nk_tile_start(&plan->m, i), .rows = tile_length(&plan->m, i)};
+    t.column = nk_tile_start(&plan->n, j);
+    t.columns = nk_tile_start(&plan->n, j1) - t.column;
 
     int edge_row = i >= plan->m.main_tiles, edge_column = j >= plan->n.main_tiles;
     t.microkernel = plan->microkernel[edge_row][edge_column];

@@ -95,6 +95,11 @@ typedef struct {
     double nanoseconds;    /* estimated time on one thread */
     int64_t tier_up_after; /* products until the engine asks for a better plan; 0: never */
     nk_small small;        /* the whole product, for dense operands; or NULL */
+    /* Rows of C with few columns and a short sum (of a single row, its columns: C.T = B.T @ A.T),
+       each of them a product of its own: row_block does block_rows dense ones, single_row one with
+       any leading dimensions. Or NULL. */
+    nk_small row_block, single_row;
+    int64_t block_rows;
     nk_tiling m, n;
     int64_t kc;     /* 0: the problem is left to NumPy */
     int64_t k_step; /* values of k in a step of the microkernel; panels hold whole steps */
@@ -104,10 +109,10 @@ typedef struct {
     int64_t partial_sum_itemsize; /* the same if C can't hold sums between blocks of k; else 0 */
     int64_t blocks_per_pass; /* batch-reduce: products added up in registers (operands fit L2) */
     int32_t pack_a, pack_b;
-    int32_t b_panels_along_k;   /* panels of B hold columns along k, which `copy` packs */
-    int32_t spans_columns;      /* a microkernel does all columns of a cache block in one call */
-    int32_t is_memory_bound;    /* no operand is used often: bandwidth limits it */
-    int32_t ir_outside;         /* order of the two inner loops: ir around jr; else jr around ir */
+    int32_t b_panels_along_k; /* panels of B hold columns along k, which `copy` packs */
+    int32_t spans_columns;    /* a microkernel does all columns of a cache block in one call */
+    int32_t is_memory_bound;  /* no operand is used often: bandwidth limits it */
+    int32_t ir_outside;       /* order of the two inner loops: ir around jr; else jr around ir */
     /* [is an edge row][is an edge column]; where NULL, [0][0] works on a tile in a buffer */
     nk_microkernel microkernel[2][2];
     nk_microkernel packing_microkernel; /* [0][0], which packs B too; NULL: pack_b_panel does */
@@ -212,6 +217,12 @@ int nk_call_python_miss_handler(const nk_problem *problem); /* miss_handler.c */
 int nk_run_tiles(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, nk_call_args args,
                  int64_t i0, int64_t i1, int64_t j0, int64_t j1);
 int64_t nk_k_steps(const nk_plan *plan, int64_t k); /* steps of the microkernel for k */
+/* The first row (column) of a tile. */
+static inline int64_t nk_tile_start(const nk_tiling *tiling, int64_t tile)
+{
+    int64_t main_tiles = tile < tiling->main_tiles ? tile : tiling->main_tiles;
+    return main_tiles * tiling->tile + (tile - main_tiles) * tiling->edge_tile;
+}
 
 /* record.c */
 extern int32_t nk_active_recordings;

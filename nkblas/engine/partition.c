@@ -28,8 +28,31 @@ static int are_dense(const nk_problem *p, nk_matrix a, nk_matrix b, nk_matrix c)
            is_dense(c, p->c, p->m, p->n);
 }
 
+static nk_matrix transposed(nk_matrix x) { return (nk_matrix){x.data, x.cs, x.rs, x.is_packed}; }
+
+/* Compute rows [first, last) of C with the plan's kernels for rows; of a single row, these
+   columns. */
+static void run_rows(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, int64_t first,
+                     int64_t last)
+{
+    const nk_itemsizes *itemsize = nk_itemsizes_of(plan->problem.dtype);
+    int64_t k = plan->problem.k, n = plan->problem.n, rows = last - first;
+    if (plan->problem.m == 1) {
+        nk_matrix left = a;
+        a = transposed(b), b = transposed(left), c = transposed(c);
+        n = 1;
+    }
+    int is_block = a.rs == k && c.rs == n;
+    int64_t blocks = is_block ? rows / plan->block_rows : 0, done = blocks * plan->block_rows;
+    a = nk_offset(a, first * a.rs, itemsize->a), c = nk_offset(c, first * c.rs, itemsize->c);
+    plan->row_block(blocks, a.data, plan->block_rows * a.rs, b.data, 0, c.data,
+                    plan->block_rows * c.rs);
+    plan->single_row(rows - done, nk_element(a, done, 0, itemsize->a), a.rs, b.data, 0,
+                     nk_element(c, done, 0, itemsize->c), c.rs);
+}
+
 /* The microkernel that computes a whole product in one call; NULL: there is none. */
-static nk_microkernel single_tile_kernel(const nk_plan *plan, nk_matrix c)
+static nk_microkernel single_call_kernel(const nk_plan *plan, nk_matrix c)
 {
     int64_t tiles_per_call = plan->spans_columns ? plan->n.block_tiles : 1;
     if (plan->m.tiles > 1 || plan->n.tiles > tiles_per_call || plan->kc < plan->problem.k ||
@@ -69,9 +92,16 @@ static void run_chunk(void *argument, int64_t chunk)
     int64_t n = plan->n.tiles;
     int64_t i0 = chunk_start(x, row), i1 = chunk_start(x, row + 1);
     int64_t j0 = n * column / x->columns, j1 = n * (column + 1) / x->columns;
-    nk_microkernel kernel = single_tile_kernel(plan, c);
+    int has_rows = plan->single_row &&
+                   (problem->m == 1 || is_dense(b, problem->b, problem->k, problem->n));
+    int is_divided = x->rows > 1 || x->columns > 1;
+    nk_microkernel kernel = is_divided ? NULL : single_call_kernel(plan, c);
     for (int64_t i = first; i < last; i++) {
-        if (kernel)
+        if (has_rows && problem->m == 1)
+            run_rows(plan, a, b, c, nk_tile_start(&plan->n, j0), nk_tile_start(&plan->n, j1));
+        else if (has_rows)
+            run_rows(plan, a, b, c, nk_tile_start(&plan->m, i0), nk_tile_start(&plan->m, i1));
+        else if (kernel)
             kernel(nk_k_steps(plan, problem->k), a.data, nk_leading_dimension(a, problem->a),
                    b.data, nk_leading_dimension(b, problem->b), c.data, c.rs, problem->n,
                    (problem->epilogue & NK_KIND) == NK_ADD, NULL, NULL, 0, 0, &x->args);

@@ -30,9 +30,11 @@ from nkblas.system.cpu import CPU
 
 from .schedule import (
     MIN_L3,
+    SHORT_DIMENSION,
     Schedule,
     b_panel_dtype,
     dot_widths,
+    has_plain_operands,
     has_small_kernel,
     has_spare_register,
     register_tiles,
@@ -44,6 +46,9 @@ TileKernel: TypeAlias = Microkernel | Stream | Dot
 Origin = Literal["model", "shipped", "tuned"]
 
 Operand = Literal["a", "b"]
+
+BLOCK_ROWS = 8
+"""Rows of a block of `Plan.row_kernels`."""
 
 MIN_TRIANGLE_DEPTH = 16
 """The least k for which only a triangle of a symmetric C is computed."""
@@ -177,10 +182,18 @@ class Plan(NamedTuple):
         )
 
     def _dot_kernel(self, mr: int) -> Dot:
-        streamed: Operand = "a" if self.schedule.ir_outside else "b"
-        prefetch = self.schedule.prefetch
-        dtype = self.problem.dtype
-        return Dot(self.isa.name, dtype, mr, self.n.tile, streamed, prefetch, self.epilogue)
+        problem, schedule = self.problem, self.schedule
+        return Dot(
+            self.isa.name,
+            problem.dtype,
+            mr,
+            self.n.tile,
+            "a" if schedule.ir_outside else "b",
+            schedule.prefetch,
+            self.epilogue,
+            a_strided=problem.a != "row" and not schedule.pack_a,
+            b_strided=problem.b != "col" and not schedule.pack_b,
+        )
 
     def _tile_kernel(self, mr: int, columns: int) -> Microkernel:
         types, schedule, lanes = self.problem.types, self.schedule, self.family.lanes(self.isa)
@@ -226,6 +239,28 @@ class Plan(NamedTuple):
             return None
         layouts = _unit_stride(problem.a), _unit_stride(problem.b)
         return Small(self.isa.name, problem.dtype, problem.m, problem.n, problem.k, *layouts)
+
+    def row_kernels(self) -> tuple[Small, Small] | None:
+        """The kernels for a block of rows of C and for a single one, where rows are short.
+
+        A vector would be filled in part, and a masked store of it takes longer than the row. Of a
+        single row of C whose B has columns along k, these are the rows (``C.T = B.T @ A.T``). The
+        bits are those of register tiles.
+        """
+        problem, is_plain = self.problem, has_plain_operands(self.problem)
+        b_layout: Layout
+        lanes = self.family.lanes(self.isa)
+        if problem.m == 1:
+            columns, is_short, b_layout = 1, problem.b == "col", "row"
+        else:
+            columns, is_short, b_layout = problem.n, problem.n < lanes, problem.b
+        if not is_plain or self.schedule.kind != "tiles" or self.small() or not is_short:
+            return None
+        if problem.k > SHORT_DIMENSION or problem.a != "row":
+            return None
+        sizes = 1, columns, problem.k
+        kernel = Small(self.isa.name, problem.dtype, *sizes, "row", _unit_stride(b_layout))
+        return kernel._replace(m=BLOCK_ROWS), kernel
 
     def pack(self, operand: Operand) -> Pack | None:
         """The packing routine of an operand; None if it is read in place, or prepacked."""
@@ -290,7 +325,7 @@ class Plan(NamedTuple):
             self.microkernel(i, j) for i in (False, True) for j in (False, True)
         ]
         specs += [self.packing(), self.small(), self.pack("a"), self.pack("b"), self.copy()]
-        specs.append(self.mirror())
+        specs += [self.mirror(), *(self.row_kernels() or ())]
         return tuple(dict.fromkeys(spec for spec in specs if spec is not None))
 
     def __str__(self) -> str:

@@ -25,6 +25,9 @@ SELECTABLE_KINDS = ("tiles", "stream", "dot")
 MAX_SMALL_DIMENSION = 64
 """Up to this m, n and k a product has a kernel for its size alone."""
 
+SHORT_DIMENSION = 16
+"""Up to this, a dimension is so short that an operand is hardly used again."""
+
 MAX_STREAM_ROWS = 4
 """Most rows of C that a "stream" kernel computes at once."""
 
@@ -156,6 +159,8 @@ class Schedule(NamedTuple):
     def _dot_reason(self, problem: Problem, family: Family, isa: ISA) -> str:
         if not dot_tile_fits(isa, self.mr, self.nr, family):
             return f"the tile {self.mr}x{self.nr} needs too many registers"
+        if (self.mr, self.nr, problem.m, problem.n) == (1, 1, 1, 1):
+            return ""  # any strides
         if self.nr > problem.n:
             return f"nr: got {self.nr}, expected at most the {problem.n} columns"
         a_is_along_k = problem.m == 1 if self.pack_a else problem.a == "row"
@@ -218,15 +223,17 @@ def can_reduce_in_place(problem: Problem, isa: ISA) -> bool:
     return reads_a_in_place(problem, family, isa) and reads_b_in_place(problem, family, isa)
 
 
-def has_small_kernel(problem: Problem) -> bool:
-    """Whether there may be a kernel for this size alone, for dense operands."""
+def has_plain_operands(problem: Problem) -> bool:
+    """Whether nothing but a product is stored, and all matrices have a unit stride."""
     is_plain = problem.is_native and not problem.batch_reduce and not problem.epilogue
     has_unit_strides = not {"strided", "packed"}.intersection((problem.a, problem.b, problem.c))
-    return (
-        is_plain
-        and has_unit_strides
-        and max(problem.m, problem.n, problem.k) <= MAX_SMALL_DIMENSION
-    )
+    return is_plain and has_unit_strides
+
+
+def has_small_kernel(problem: Problem) -> bool:
+    """Whether there may be a kernel for this size alone, for dense operands."""
+    longest = max(problem.m, problem.n, problem.k)
+    return has_plain_operands(problem) and longest <= MAX_SMALL_DIMENSION
 
 
 # ---- register tiles ----

@@ -13,6 +13,7 @@ from nkblas.system.cpu import CPU
 from .schedule import (
     KC_BOUNDS,
     MAX_STREAM_ROWS,
+    SHORT_DIMENSION,
     Schedule,
     dot_tile_fits,
     dot_widths,
@@ -20,9 +21,6 @@ from .schedule import (
 )
 
 # A or B counts as beyond L3 if it is larger than a quarter of L3, or for "dot" than half of it.
-
-SHORT_DIMENSION = 16
-"""Up to this, a dimension is so short that an operand is hardly used again."""
 
 STREAM_VECTORS = 16
 """Vectors of columns of a "stream" schedule's nr, the granularity for threads."""
@@ -46,10 +44,14 @@ def skinny_schedules(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
 
 def _schedules_by_shape(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     m, n, k = problem.m, problem.n, problem.k
-    if k <= SHORT_DIMENSION < m and problem.b == "row":
+    if m == n == 1 and (problem.a, problem.b) != ("row", "col"):
+        yield Schedule("dot", 1, 1, k, 1, 1)  # of vectors that have other strides
+    elif k <= SHORT_DIMENSION < m and problem.b == "row":
         yield from _short_k(problem, cpu, family)
     elif m <= SHORT_DIMENSION and problem.b == "row":
         yield from _few_rows(problem, cpu, family)
+    elif m == 1 and k <= SHORT_DIMENSION and problem.b == "col":
+        yield from _short_columns(problem, cpu, family)
     elif m <= SHORT_DIMENSION // 2 and problem.b == "col":
         yield from _few_rows_along_k(problem, cpu, family)
     elif n <= SHORT_DIMENSION and problem.a == "row":
@@ -124,6 +126,14 @@ def _few_rows_along_k(problem: Problem, cpu: CPU, family: Family) -> Iterator[Sc
     while not dot_tile_fits(cpu.isa, mr, nr, family):
         nr -= 1
     yield Schedule("dot", mr, nr, k, m, n, pack_a=problem.a != "row", prefetch=is_beyond_l3)
+
+
+def _short_columns(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
+    """Each column of B is a short sum: `Plan.row_kernels` or `Plan.small` compute them."""
+    lanes = cpu.isa.lanes(problem.itemsize)
+    vectors = min(max_vectors(cpu.isa, 1, family), -(-problem.n // lanes))
+    nr = vectors * lanes
+    yield Schedule("tiles", 1, nr, problem.k, 1, problem.n, problem.a != "row", pack_b=True)
 
 
 def _few_columns(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:

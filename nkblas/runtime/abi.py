@@ -14,7 +14,7 @@ from nkblas.base.problem import LAYOUTS, STRUCTURES, Problem
 from nkblas.base.tiling import Tiling
 from nkblas.codegen.spec import KernelSpec
 from nkblas.planning.plan import Plan
-from nkblas.planning.skinny import SHORT_DIMENSION
+from nkblas.planning.schedule import SHORT_DIMENSION
 from nkblas.system.cpu import cpu
 
 if TYPE_CHECKING:
@@ -139,4 +139,7 @@ def plan_to_c(plan: Plan, addresses: dict[KernelSpec, int]) -> "nk_plan":
     c.copy = function("nk_copy", plan.copy())
     c.mirror = function("nk_mirror", plan.mirror())
     c.small = function("nk_small", plan.small())
+    if (rows := plan.row_kernels()) is not None:
+        c.row_block, c.single_row = (function("nk_small", kernel) for kernel in rows)
+        c.block_rows = rows[0].m
     return c

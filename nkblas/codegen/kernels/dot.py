@@ -79,7 +79,8 @@ class _DotTile:
     def __init__(self, spec: Dot, isa: ISA, args: KernelArguments, scratch: Value) -> None:
         self.spec, self.isa, self.args, self.scratch = spec, isa, args, scratch
         self.element, self.itemsize = ir.element_type(spec.dtype), ITEMSIZE[spec.dtype]
-        self.lanes = isa.lanes(self.itemsize)
+        is_strided = spec.a_strided or spec.b_strided
+        self.lanes = 1 if is_strided else isa.lanes(self.itemsize)
         self.nanokernel = NativeVectors(spec.dtype, self.lanes)
         self.vector_type, self.parts = self.nanokernel.vector_type, self.nanokernel.parts
         self.tile_registers = spec.mr * spec.nr * self.parts
@@ -94,7 +95,7 @@ class _DotTile:
             else (args.b, args.ldb, self.b_lines)
         )
         self.unrolled_vectors = max(1, INDEPENDENT_CHAINS // self.tile_registers)
-        self.aligns = isa.masked and self.unrolled_vectors == 1
+        self.aligns = isa.masked and self.unrolled_vectors == 1 and not is_strided
 
     def emit(self) -> None:
         """Emit the body of the function."""
@@ -104,7 +105,8 @@ class _DotTile:
             start, sums, skipped = self._start_aligned(sums)
         for vectors in dict.fromkeys((self.unrolled_vectors, 1)):
             start, sums = self._k_loop(start, sums, vectors)
-        sums = self._last_elements(start, k, sums)
+        if self.lanes > 1:
+            sums = self._last_elements(start, k, sums)
         if skipped is not None:
             # The bits must not depend on where operands are in memory: each lane always holds the
             # sum of the same elements, in the same order.
@@ -187,15 +189,25 @@ class _DotTile:
         """Multiply one vector of each line, from k = `p` + `offset` on."""
 
         def load_a(i: int) -> list[Value]:
-            address = ir.gep(self.args.a, self.element, p, self.a_lines[i], offset)
-            return self._operand(load(address), self.swaps_a)
+            return self._operand(load(self._a_address(i, p, offset)), self.swaps_a)
 
         def load_b(j: int) -> list[Value]:
-            address = ir.gep(self.args.b, self.element, p, self.b_lines[j], offset)
-            return self._operand(load(address), not self.swaps_a)
+            return self._operand(load(self._b_address(j, p, offset)), not self.swaps_a)
 
         tile = unflatten(sums, self.spec.nr, self.parts)
         return flatten(compose(self.nanokernel, load_a, load_b, tile))
+
+    def _a_address(self, i: int, p: Value, offset: int) -> Value:
+        if self.spec.a_strided:
+            k = ir.add(p, ir.const_i64(offset))
+            return ir.gep(self.args.a, self.element, ir.mul(k, self.args.lda))
+        return ir.gep(self.args.a, self.element, p, self.a_lines[i], offset)
+
+    def _b_address(self, j: int, p: Value, offset: int) -> Value:
+        if self.spec.b_strided:
+            k = ir.add(p, ir.const_i64(offset))
+            return ir.gep(self.args.b, self.element, ir.mul(k, self.args.ldb))
+        return ir.gep(self.args.b, self.element, p, self.b_lines[j], offset)
 
     def _operand(self, vector: Value, swaps: bool) -> list[Value]:
         """The factors for the parts of an accumulator: see `_apply_part_signs`."""
@@ -294,7 +306,7 @@ class _DotTile:
         row_size, width = spec.nr * parts, self.lanes * parts
         for first in range(0, spec.mr, rows_per_vector):
             rows = range(first, min(first + rows_per_vector, spec.mr))
-            segment = SEGMENT_BYTES * parts // self.itemsize
+            segment = min(width, SEGMENT_BYTES * parts // self.itemsize)
             totals = reduce_lanes(sums[rows.start * row_size : rows.stop * row_size], segment)
             for i in rows:
                 for j in range(0, spec.nr, self.lanes):

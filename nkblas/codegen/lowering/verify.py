@@ -461,9 +461,9 @@ def _check_product(
     k, n = sizes
     a, b, c = matrices
     a, b = a[:, :k], b[:, :n]
-    if isinstance(spec, Stream) and spec.a_layout == "col":
+    if spec.a_strided if isinstance(spec, Dot) else spec.a_layout == "col":
         a = _transpose_with_gap(a, 4)  # lda is not mr
-    if isinstance(spec, Dot):
+    if isinstance(spec, Dot) and not spec.b_strided:
         b = _transpose_with_gap(b, 3)
     rows = matrices[0][:, :k], matrices[1][:, :n]
     for accumulate, factors in itertools.product(
@@ -499,8 +499,9 @@ def _check_dot(spec: Dot, test: _Test) -> None:
     lanes = ISAS[spec.isa].lanes(ITEMSIZE[spec.dtype])
     for k in (1, lanes + 1, 11 * lanes - 1, 19 * lanes):
         a = _integers(test.generator, spec.dtype, spec.mr, k + 3)
-        for n in (spec.nr, 3 * spec.nr - 1):
-            b = _integers(test.generator, spec.dtype, k, n)
+        is_strided = spec.a_strided or spec.b_strided
+        for n in (spec.nr, 1 if is_strided else 3 * spec.nr - 1):
+            b = _integers(test.generator, spec.dtype, k, n + 5)
             c = _integers(test.generator, spec.dtype, spec.mr, n + 7)
             _check_product(spec, test, (k, n), (a, b, c))
 
