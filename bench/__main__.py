@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from itertools import chain, product
 from typing import TYPE_CHECKING
 
-from .call_list import CALLS
-from .report import print_calls, print_header, print_run, print_tables, print_tiles
+from .call_list import CALLS, CallCase
+from .report import LOSING_RATIO, print_calls, print_header, print_run, print_tables, print_tiles
 from .results import BenchmarkRun, Result
 from .suites import ACTIVATIONS, DTYPES, PEER_NAMES, REAL_DTYPES, SUITES, Case
 
@@ -41,8 +41,8 @@ than `bench.timing.PAUSE_SECONDS`.
 HAS_ML_DTYPES = find_spec("ml_dtypes") is not None
 
 TILES, CALL_SUITE = "tiles", "calls"
-"""The names on the command line of the measurements of microkernels and of calls (see
-`bench.call_list`), which are no suites of products."""
+"""Names on the command line of measurements that are no suites of products: of microkernels, and of
+the calls in `bench.call_list`. Both use one thread."""
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
@@ -75,8 +75,13 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     add("--seconds", type=float, default=0.5, metavar="S", help="for each case (default: 0.5)")
     add("--out", action=yes_no, help="write to an existing array (default: all suites but small)")
     add("--tune", action=yes_no, default=True, help="tune the plan of a case before it is timed")
-    add("--isa", choices=OPENBLAS_CORETYPES, default="", help="hold nkblas and OpenBLAS to it")
-    add("--losing", action="store_true", help="of calls, print those that are slower than NumPy's")
+    add(
+        "--isa",
+        choices=OPENBLAS_CORETYPES,
+        default="",
+        help="the most that nkblas and OpenBLAS use",
+    )
+    add("--losing", action="store_true", help=f"print only calls with a ratio below {LOSING_RATIO}")
     add("--json", metavar="FILE", help="write all results to it, with the times of each round")
     add("--plot", metavar="FOLDER", help="draw a figure for each table into it, as PNG")
     add("--from-json", metavar="FILE", help="report what --json wrote, instead of measuring")
@@ -152,6 +157,14 @@ def selected_cases(options: argparse.Namespace) -> Iterator[tuple[str, Case, str
                 yield name, case, dtype, threads
 
 
+def selected_calls(options: argparse.Namespace) -> list[CallCase]:
+    """The selected calls: with --dtype, those that have an operand of one of the dtypes."""
+    selected = [x for x in CALLS if options.only in str(x)]
+    if options.dtype:
+        selected = [x for x in selected if any(f"{name}(" in x.setup for name in options.dtype)]
+    return selected
+
+
 def selected_peers(options: argparse.Namespace) -> dict[str, list[str]]:
     """Names of the peers to measure in each selected suite."""
     return {
@@ -203,8 +216,9 @@ def run_benchmark(options: argparse.Namespace, run: BenchmarkRun) -> None:
 
     max_threads = max(options.threads)
     peers_of_suite = selected_peers(options)
-    library = NKBLAS(max_threads, options.tune)
-    peers, unmeasured, versions = create_peers(set().union(*peers_of_suite.values()), max_threads)
+    peer_names = set().union(*peers_of_suite.values(), ["numpy"] * (CALL_SUITE in options.suites))
+    library = NKBLAS(max_threads, options.tune and bool(peers_of_suite))
+    peers, unmeasured, versions = create_peers(peer_names, max_threads)
     contenders: list[Contender] = [library, *peers]
     header = run.header
     header["cpu"] = nkblas.cpu.brand
@@ -251,18 +265,19 @@ def run_tiles(options: argparse.Namespace, run: BenchmarkRun) -> None:
 
 def run_calls(options: argparse.Namespace, run: BenchmarkRun) -> None:
     """Measure the calls of `bench.call_list`, with one thread."""
+    # These modules import NumPy.
     from nkblas.inspect.progress import Progress
 
-    from .calls import measure_calls  # imports NumPy
+    from .calls import measure_calls
 
-    selected = [x for x in CALLS if options.only in str(x)]
-    if options.dtype:
-        selected = [x for x in selected if any(f"{name}(" in x.setup for name in options.dtype)]
-    with Progress("calls", len(selected), True) as bar:
-        for result in measure_calls(selected, options.seconds):
-            run.calls.append(result)
-            bar.step(str(result.case))
-    print_calls(run.calls, options.losing)
+    selected = selected_calls(options)
+    try:
+        with Progress("calls", len(selected), is_shown=True) as bar:
+            for result in measure_calls(selected, options.seconds):
+                run.calls.append(result)
+                bar.step(str(result.case))
+    finally:  # also prints the results of an interrupted run
+        print_calls(run.calls, options.losing)
 
 
 def main() -> None:

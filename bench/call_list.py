@@ -49,8 +49,6 @@ CALLS = (
         "a = float32(3, 3); b = float32(3, 3)",
         "a = float64(3, 3); b = float64(3, 3)",
         "a = int64(3, 3); b = int64(3, 3)",
-        "a = complex128(4, 4); b = complex128(4, 4)",
-        "a = float16(8, 8); b = float16(8, 8)",
         "a = float64(10, 1000); b = float64(1000, 10)",
         "a = float32(37, 41); b = float32(41, 43)",
         "a = float16(100, 100); b = float16(100, 100)",
@@ -65,11 +63,10 @@ CALLS = (
         "a = int64(3, 3); b = float64(3, 3)",
         "a = float64(100, 100); b = int64(100, 100)",
         "a = float32(50, 50); b = float64(50, 50)",
-        "a = bool(100, 100); b = float32(100, 100)",
         # of strided operands
         "a = float64(60, 40)[::2]; b = float64(80, 50)[::2, ::2]",
         "a = float32(300, 200)[::-1]; b = float32(200, 300)[:, ::-1]",
-        "a = np.asfortranarray(float64(20, 20)); b = np.asfortranarray(float64(20, 20))",
+        "a = float64(20, 20).T; b = float64(20, 20).T",
     ),
     *calls("a.T @ b", "a = float32(300, 20); b = float32(300, 30)"),
     *calls("a @ b.T", "a = float64(2, 3); b = float64(2, 3)"),
@@ -106,18 +103,15 @@ CALLS = (
         "a = float32(1000, 500)",
         "a = float64(1000, 10)",
         "a = float32(100000, 3)",
-        "a = int64(300, 30)",
     ),
     *calls("a.conj().T @ a", "a = complex128(400, 300)"),
     *calls("np.dot(a.T, a)", "a = float64(200, 50)"),
-    *calls("np.inner(a, a)", "a = float32(200, 300)"),
     *calls("np.tensordot(a, a, axes=([0], [0]))", "a = float32(1000, 500)"),
     *calls('np.einsum("ki,kj->ij", a, a)', "a = float64(300, 100)"),
     *calls("np.linalg.multi_dot([a, a.T, a])", "a = float32(400, 300)"),
     *calls("a @ a.transpose(0, 2, 1)", "a = float32(64, 64, 64)", "a = float64(1000, 3, 4)"),
     *calls("np.cov(a)", "a = float64(3, 100)"),
     *calls("np.cov(a, rowvar=False)", "a = float64(1000, 50)"),
-    *calls("np.corrcoef(a)", "a = float64(50, 1000)"),
     # matrices times vectors
     *calls(
         "a @ x",
@@ -126,7 +120,6 @@ CALLS = (
         "a = float32(1000, 500); x = float32(500)",
         "a = complex64(200, 200); x = complex64(200)",
         "a = float64(2000, 2000); x = float64(2000)",
-        "a = int64(100, 100); x = int64(100)",
         "a = float32(500, 300)[::-1, ::-1]; x = float32(300)",
         "a = float64(300, 600)[:, ::2]; x = float64(600)[::-2]",
     ),
@@ -134,17 +127,14 @@ CALLS = (
         "x @ a",
         "x = float64(3); a = float64(3, 3)",
         "x = float32(1000); a = float32(1000, 500)",
-        "x = float64(600)[::-2]; a = float64(300, 300)",
     ),
     *calls("a.T @ x", "a = float64(500, 300); x = float64(500)"),
-    *calls("np.dot(a, x)", "a = float64(30, 40); x = float64(40)"),
     # dot products
     *calls(
         "np.dot(x, y)",
         "x = float64(3); y = float64(3)",
         "x = float64(1000); y = float64(1000)",
         "x = float16(1000); y = float16(1000)",
-        "x = int64(1000); y = int64(1000)",
         "x = float32(100000); y = float32(100000)",
         "x = float64(200000)[::2]; y = float64(200000)[::2]",
         "x = float32(10000)[::-1]; y = float32(10000)[::-1]",
@@ -153,16 +143,13 @@ CALLS = (
         "x = [1.0, 2.0, 3.0]; y = [4.0, 5.0, 6.0]",
     ),
     *calls("np.dot(a[:, 3], a[:, 5])", "a = float64(1000, 10)", "a = float64(100, 10)"),
-    *calls("x @ y", "x = float64(3); y = float64(3)", "x = float32(10000); y = float32(10000)"),
-    *calls("np.inner(x, y)", "x = float64(100); y = float64(100)"),
+    *calls("x @ y", "x = float64(3); y = float64(3)"),
     *calls("np.vdot(x, y)", "x = complex128(1000); y = complex128(1000)"),
-    *calls("np.vdot(a, a)", "a = float64(3, 3)"),
     # points
     *calls(
         "p @ r",
         "p = float32(100000, 3); r = float32(3, 3)",
         "p = float64(100000, 3); r = float64(3, 3)",
-        "p = float64(1000, 4); r = float64(4, 4)",
         "p = float32(100, 2); r = float32(2, 2)",
         "p = float32(100000, 3); r = float32(3)",
     ),
@@ -175,9 +162,8 @@ CALLS = (
         "s = float32(100, 8, 8); t = float32(100, 8, 8)",
         "s = int64(1000, 3, 3); t = int64(1000, 3, 3)",
         "s = complex64(1000, 2, 2); t = complex64(1000, 2, 2)",
-        "s = float16(30, 16, 16); t = float16(30, 16, 16)",
         "s = float32(200, 64, 64); t = float32(200, 64, 1)",
-        "s = np.asfortranarray(float64(100, 8, 8)); t = float64(100, 8, 8)",
+        "s = float64(8, 8, 100).T; t = float64(100, 8, 8)",
         "s = float32(100, 16, 16).mT; t = float32(100, 16, 16).mT",
         "s = np.broadcast_to(float64(16, 16), (100, 16, 16)); t = float64(100, 16, 16)",
     ),
@@ -190,14 +176,12 @@ CALLS = (
     *calls(
         "s @ x",
         "s = float32(64, 64, 64); x = float32(64)",
-        "s = float64(1000, 3, 3); x = float64(3)",
     ),
     *calls("x @ s", "x = float32(64); s = float32(64, 64, 64)"),
     *calls("q @ k.swapaxes(-1, -2)", "q = float32(8, 12, 128, 64); k = float32(8, 12, 128, 64)"),
     *calls(
         "np.matvec(s, x)",
         "s = float64(100, 30, 40); x = float64(100, 40)",
-        "s = float64(1000, 3, 3); x = float64(1000, 3)",
     ),
     *calls("np.vecmat(x, s)", "x = float32(100, 30); s = float32(100, 30, 40)"),
     *calls(
@@ -219,7 +203,6 @@ CALLS = (
     *calls(
         'np.einsum("i,ij,j->", x, a, y)',
         "x = float64(3); a = float64(3, 3); y = float64(3)",
-        "x = float64(100); a = float64(100, 100); y = float64(100)",
     ),
     *calls(
         'np.einsum("nij,nj->ni", s, x)',
@@ -266,7 +249,6 @@ CALLS = (
         "a = float64(3, 3); b = float64(3, 3)",
         numpy_statement="np.matmul(a, b)",
     ),
-    *calls("nkblas.dot(x, y)", "x = float64(3); y = float64(3)", numpy_statement="np.dot(x, y)"),
     *calls(
         'nkblas.einsum("ij,j->i", a, x)',
         "a = float64(3, 3); x = float64(3)",
@@ -328,15 +310,16 @@ CALLS = (
     *calls(
         "blas.dgemm(1, a, b)",
         "a = float64(3, 3); b = float64(3, 3)",
-        "a = np.asfortranarray(float64(200, 200)); b = np.asfortranarray(float64(200, 200))",
+        "a = float64(200, 200).T; b = float64(200, 200).T",
     ),
     *calls(
         "blas.sgemm(2, a, b, beta=1, c=c, trans_b=1)",
-        "a = float32(50, 60); b = float32(40, 60); c = np.asfortranarray(float32(50, 40))",
+        "a = float32(50, 60); b = float32(40, 60); c = float32(40, 50).T",
     ),
     *calls("blas.zgemm(1, a, b, trans_a=2)", "a = complex128(30, 20); b = complex128(30, 40)"),
+    *calls("blas.cgemm(1, a, b)", "a = complex64(4, 4); b = complex64(4, 4)"),
     *calls("blas.dgemv(1, a, x)", "a = float64(3, 3); x = float64(3)"),
-    *calls(
-        "blas.sgemv(1, a, x, trans=1)", "a = np.asfortranarray(float32(500, 300)); x = float32(500)"
-    ),
+    *calls("blas.cgemv(1, a, x)", "a = complex64(60, 40).T; x = complex64(60)"),
+    *calls("blas.zgemv(1, a, x, trans=2)", "a = complex128(30, 20); x = complex128(30)"),
+    *calls("blas.sgemv(1, a, x, trans=1)", "a = float32(300, 500).T; x = float32(500)"),
 )

@@ -1,9 +1,10 @@
 """The suite `calls`: calls that NumPy users write, as ratios of NumPy's time to nkblas's.
 
-A sample of nkblas is taken while NumPy is patched, one of NumPy while it is not. Plans are those of
-the cost model, all kernels are compiled before, and both libraries use one thread.
+Both libraries use one thread and the same operands. nkblas is timed while NumPy is patched, with
+plans that were not tuned on this machine, and after their kernels were compiled.
 """
 
+import time
 import zlib
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 import nkblas
+from nkblas.planning.measured_plans import TUNED, measured, plan_file
 
 from .call_list import OPERAND_DTYPES, CallCase
 from .operands import Array, random_array
@@ -23,19 +25,45 @@ from .peers.contender import load_module
 from .results import CallResult
 from .timing import median_ratio, time_interleaved
 
-TOLERANCES = {"float16": 1e-2, "float32": 1e-4, "complex64": 1e-4, "float64": 1e-10}
-"""By dtype of a result: how much two results may differ, relative to the largest element. Those of
-dtypes that are not listed have to be equal."""
+TOLERANCES = {
+    "float16": 1e-2,
+    "float32": 1e-4,
+    "complex64": 1e-4,
+    "float64": 1e-10,
+    "complex128": 1e-10,
+}
+"""By dtype: how much two results may differ, relative to the largest element. Those of other dtypes
+have to be equal."""
 
-TOLERANCES["complex128"] = TOLERANCES["float64"]
+CACHE_LINE, PAGE = 64, 4096
+
+MALLOC_HEADER = 16
+"""Bytes before an array in the memory that malloc takes from the system for it."""
+
+MMAP_THRESHOLD = 128 << 10
+"""malloc takes whole pages from the system for this many bytes, by default."""
 
 HAS_SCIPY = find_spec("scipy") is not None
 
 Namespace = dict[str, Any]
 
 
-class PatchedTimer(Timer):
-    """A timer that patches NumPy for each sample, outside of the measured time."""
+class CallTimer(Timer):
+    """A timer of a statement by CPU time: other processes on the core do not count.
+
+    Parameters
+    ----------
+    statement : str
+    namespace : dict
+        Its variables.
+    """
+
+    def __init__(self, statement: str, namespace: Namespace) -> None:
+        super().__init__(statement, timer=time.thread_time, globals=namespace)
+
+
+class PatchedTimer(CallTimer):
+    """A timer that patches NumPy for each sample, outside the measured time."""
 
     def timeit(self, number: int = 1000000) -> float:
         with nkblas.patched():
@@ -43,12 +71,18 @@ class PatchedTimer(Timer):
 
 
 def measure_calls(cases: Iterable[CallCase], seconds: float) -> Iterator[CallResult]:
-    """Measure the calls whose functions are installed (see `measure_call`), with one thread."""
-    if HAS_SCIPY:
-        import_module("scipy.linalg.blas")  # loads an OpenBLAS of its own, which is limited, too
+    """Measure those calls whose functions are installed, each as `measure_call` does.
+
+    From then on the process uses one thread, and plans that were not tuned on this machine.
+    """
+    if HAS_SCIPY:  # it has an OpenBLAS of its own
+        import_module("scipy.linalg.blas")
     load_module("threadpoolctl").ThreadpoolController().limit(limits=1)
     nkblas.set_num_threads(1)
-    return (measure_call(case, seconds) for case in cases if is_installed(case))
+    measured.layers[plan_file(nkblas.cpu, TUNED)] = {}
+    for case in cases:
+        if is_installed(case):
+            yield measure_call(case, seconds)
 
 
 def is_installed(case: CallCase) -> bool:
@@ -73,11 +107,10 @@ def measure_call(case: CallCase, seconds: float) -> CallResult:
         nkblas's result is not NumPy's.
     """
     numpy_statement = case.numpy_statement or case.statement
-    namespace = make_operands(case)
-    numpy_namespace = namespace | {
-        "blas": import_module("scipy.linalg.blas") if HAS_SCIPY else None
-    }
-    expected = np.array(eval(numpy_statement, numpy_namespace))
+    # Operands of its own: a result that nkblas leaves in `out` unwritten must not look right.
+    expected = eval(numpy_statement, make_operands(case) | numpy_functions())
+    operands = make_operands(case)
+    namespace = operands | {"blas": nkblas.blas}
     fallbacks = nkblas.stats()["fallbacks"]
     with nkblas.patched(), nkblas.record() as problems:
         result = eval(case.statement, namespace)
@@ -85,8 +118,8 @@ def measure_call(case: CallCase, seconds: float) -> CallResult:
     check(case, result, expected)
     nkblas.warmup(problems, tune=False, progress=False)
     timers = {
-        "numpy": Timer(numpy_statement, globals=numpy_namespace),
-        "nkblas": PatchedTimer(case.statement, globals=namespace),
+        "numpy": CallTimer(numpy_statement, operands | numpy_functions()),
+        "nkblas": PatchedTimer(case.statement, namespace),
     }
     times = time_interleaved(timers, seconds, pause=0)
     return CallResult(
@@ -99,32 +132,53 @@ def measure_call(case: CallCase, seconds: float) -> CallResult:
 
 
 def make_operands(case: CallCase) -> Namespace:
-    """The variables that the statements of a call use; the same values each time."""
+    """The variables of a call's statements, without `blas`; the same values each time."""
     generator = np.random.default_rng(zlib.crc32(case.setup.encode()))
 
     def random(dtype: str, *shape: int) -> Array:
-        return np.asarray(random_array(generator, np.dtype(dtype), shape, k=1))
+        values = np.asarray(random_array(generator, np.dtype(dtype), shape, k=1))
+        return place_like_malloc(values)
 
-    functions = {name: partial(random, name) for name in OPERAND_DTYPES}
-    namespace: Namespace = {"np": np, "nkblas": nkblas, "blas": nkblas.blas, **functions}
+    namespace: Namespace = {name: partial(random, name) for name in OPERAND_DTYPES}
+    namespace |= {"np": np, "nkblas": nkblas}
     exec(case.setup, namespace)
     return namespace
 
 
-def check(case: CallCase, result: object, expected: Array) -> None:
+def place_like_malloc(values: Array) -> Array:
+    """A copy, `MALLOC_HEADER` bytes beyond a cache line; if it is large, beyond a page.
+
+    An address that is left to chance would be aligned for vectors in some runs only.
+    """
+    alignment = PAGE if values.nbytes >= MMAP_THRESHOLD else CACHE_LINE
+    buffer = np.empty(values.nbytes + alignment, np.uint8)
+    start = (MALLOC_HEADER - buffer.ctypes.data) % alignment
+    copy = np.ndarray(values.shape, values.dtype, buffer, start)
+    copy[...] = values
+    return copy
+
+
+def numpy_functions() -> Namespace:
+    """What a statement finds under other names than nkblas's: SciPy's BLAS, if it is installed."""
+    return {"blas": import_module("scipy.linalg.blas")} if HAS_SCIPY else {}
+
+
+def check(case: CallCase, result: Any, expected: Any) -> None:
     """Compare nkblas's result with NumPy's.
 
     Raises
     ------
     ArithmeticError
-        They differ.
+        They differ, in type, dtype, shape or values.
     """
-    got = np.asarray(result)
-    if (got.dtype, got.shape) != (expected.dtype, expected.shape):
-        raise ArithmeticError(
-            f"{case}: got {got.dtype} of shape {got.shape}, "
-            f"expected {expected.dtype} of shape {expected.shape}"
-        )
-    tolerance = TOLERANCES.get(expected.dtype.name, 0) * abs(expected).max()
-    if not np.allclose(got, expected, rtol=0, atol=tolerance):
-        raise ArithmeticError(f"{case}: its result is not NumPy's")
+    kinds = [(type(x).__name__, np.asarray(x).dtype.name, np.shape(x)) for x in (result, expected)]
+    if kinds[0] != kinds[1]:
+        raise ArithmeticError(f"{case}: got {kinds[0]}, expected {kinds[1]}")
+    got, wanted = np.asarray(result), np.asarray(expected)
+    tolerance = TOLERANCES.get(wanted.dtype.name)
+    if tolerance is None:
+        is_right = np.array_equal(got, wanted)
+    else:
+        is_right = np.allclose(got, wanted, rtol=0, atol=tolerance * abs(wanted).max())
+    if not is_right:
+        raise ArithmeticError(f"{case}: nkblas's result is not NumPy's")

@@ -246,15 +246,14 @@ def print_calls(calls: Sequence[CallResult], only_losing: bool = False) -> None:
     ratios = [x.ratio for x in calls]
     print(f"{geometric_mean(ratios):6.2f}  geometric mean of {len(calls)} calls")
     print(f"{len(losing):6}  below {LOSING_RATIO}")
-    print(f"{sum(ratio >= 1 for ratio in ratios):6}  1 or more")
+    print(f"{sum(ratio >= 1 for ratio in ratios):6}  at least 1")
 
 
 def format_seconds(seconds: float) -> str:
-    """A time with three digits and a unit."""
-    unit, factor = next(
-        x for x in (("s", 1), ("ms", 1e3), ("us", 1e6)) if seconds * x[1] >= 1 or x[0] == "us"
-    )
-    return f"{seconds * factor:#.3g} {unit}"
+    """A time in us or ms, with three digits."""
+    value, unit = (seconds * 1e6, "us") if seconds < 999.5e-6 else (seconds * 1e3, "ms")
+    decimals = 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f"{value:.{decimals}f} {unit}"
 
 
 def geometric_mean(values: Sequence[float]) -> float:

@@ -1,7 +1,9 @@
 """The benchmark: cases, contenders, measurements, reports and figures."""
 
+import ast
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -19,10 +21,11 @@ from support import ROOT, environment
 
 import nkblas
 from bench import __main__ as command
-from bench import measure, peers, report, roofline, timing
+from bench import calls, measure, peers, report, roofline, timing
+from bench.call_list import CALLS, OPERAND_DTYPES, CallCase
 from bench.operands import Operands, make_operands, numpy_dtype
 from bench.reference import Reference, eps, exact_product, product_and_bound
-from bench.results import BenchmarkRun, Result, TileResult
+from bench.results import BenchmarkRun, CallResult, Result, TileResult
 from bench.suites import ACTIVATIONS, DTYPES, REAL_DTYPES, SUITES, Case, parse_dtypes
 
 REAL_CASES = (
@@ -750,6 +753,220 @@ def check_consistency(result: Result) -> None:
     }
 
 
+# ---- the suite `calls` ----
+
+
+@pytest.fixture
+def untuned_plans(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Threads and plan files of this process are as before afterwards."""
+    monkeypatch.setattr(calls.measured, "layers", dict(calls.measured.layers))
+    threads = nkblas.get_num_threads()
+    yield
+    nkblas.set_num_threads(threads)
+
+
+SOME_CALLS = (
+    CallCase("a @ a.T", "a = float32(30, 40)"),
+    CallCase("np.matmul(a, b, out=c)", "a = int64(4, 5); b = int64(5, 6); c = int64(4, 6)"),
+    CallCase("np.dot(x, y)", "x = [1.0, 2.0]; y = complex64(2)"),
+    CallCase("nkblas.gemm(a, a, a, beta=1)", "a = float16(9, 9)", "a @ a + a"),
+    CallCase("blas.dgemv(2, a, x)", "a = float64(5, 7).T[::-1]; x = float64(10)[::2]"),
+)
+
+
+def test_calls_cover_the_public_functions() -> None:
+    """Every function of nkblas that NumPy or SciPy has is called, under their name or its own."""
+    called = {part for case in CALLS for part in case.statement.replace("(", ".").split(".")}
+    others = {"record", "show_config"}  # NumPy's have nothing but the name in common
+    functions = {x for x in nkblas.__all__ if hasattr(np, x) or hasattr(np.linalg, x)} - others
+    assert functions >= {"matmul", "einsum", "multi_dot"}
+    assert called >= {*functions, "gemm", "brgemm", *nkblas.blas.__all__} - {"BlasError"}
+    used = {name for name in OPERAND_DTYPES if any(f"{name}(" in case.setup for case in CALLS)}
+    assert used >= {"float16", "float32", "float64", "complex64", "complex128", "int64"}
+
+
+def names(source: str, context: type[ast.expr_context]) -> set[str]:
+    """The variables that some Python source reads (`ast.Load`) or sets (`ast.Store`)."""
+    nodes = ast.walk(ast.parse(source))
+    return {x.id for x in nodes if isinstance(x, ast.Name) and isinstance(x.ctx, context)}
+
+
+def test_calls_are_valid_and_distinct() -> None:
+    assert len(set(map(str, CALLS))) == len(CALLS)
+    for case in CALLS:
+        variables = names(case.setup, ast.Store)
+        assert names(case.setup, ast.Load) - variables <= {"np", "nkblas", *OPERAND_DTYPES}
+        statements = (case.statement, case.numpy_statement or case.statement)
+        for statement in statements:
+            compile(statement, "statement", "eval")
+            assert names(statement, ast.Load) <= {"np", "nkblas", "blas", *variables}
+        assert "nkblas" not in statements[1]
+        assert variables == names("; ".join(statements), ast.Load) - {"np", "nkblas", "blas"}
+
+
+def test_operands_of_calls() -> None:
+    case = CallCase("", "a = float32(3, 5); x = float64(); b = int8(300, 500); c = bool(3)[::-1]")
+    first, second = calls.make_operands(case), calls.make_operands(case)
+    for name, dtype, shape in (
+        ("a", "float32", (3, 5)),
+        ("x", "float64", ()),
+        ("b", "int8", (300, 500)),
+        ("c", "bool", (3,)),
+    ):
+        x, y = first[name], second[name]
+        assert (x.dtype.name, x.shape) == (dtype, shape)
+        assert np.array_equal(x, y)
+        assert not np.shares_memory(x, y)
+        if name != "c":
+            assert x.flags.c_contiguous
+            assert x.ctypes.data % (4096 if name == "b" else 64) == 16
+    assert first["b"].min() == -128
+    assert first["b"].max() == 127
+
+
+@pytest.mark.usefixtures("untuned_plans")
+def test_measure_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = list(calls.measure_calls(SOME_CALLS, seconds=0))
+    assert [x.case for x in found] == [x for x in SOME_CALLS if calls.is_installed(x)]
+    for result in found:
+        seconds = result.seconds
+        assert set(seconds) == {"numpy", "nkblas"}
+        assert all(len(times) >= timing.MIN_ROUNDS for times in seconds.values())
+        assert result.medians == {name: median(times) for name, times in seconds.items()}
+        assert result.ratio == median(map(float.__truediv__, *seconds.values()))
+        assert not result.fallback
+    assert nkblas.get_num_threads() == 1
+    monkeypatch.setattr(calls, "HAS_SCIPY", False)
+    monkeypatch.delattr(np, "matvec", raising=False)
+    absent = [x.statement for x in CALLS if not calls.is_installed(x)]
+    assert {x.partition("(")[0] for x in absent} >= {"blas.dgemm", "np.matvec", "np.vecmat"}
+    assert all(x.startswith(("blas.", "np.matvec(", "np.vecmat(")) for x in absent)
+
+
+@pytest.mark.usefixtures("untuned_plans")
+def test_calls_do_not_use_tuned_plans() -> None:
+    """A plan that was tuned before, in this process or another, is replaced."""
+    case = CallCase("a @ b", "a = float32(33, 34); b = float32(34, 35)")
+    a, b = (calls.make_operands(case)[name] for name in "ab")
+    nkblas.warmup(["33x35x34:f32"], progress=False, seconds=0.1)
+    assert nkblas.explain(a, b).plan.origin == "tuned"
+    assert len(list(calls.measure_calls([case], seconds=0))) == 1
+    assert nkblas.explain(a, b).plan.origin != "tuned"
+
+
+def test_only_samples_of_nkblas_are_patched() -> None:
+    a = np.ones((3, 3))
+    for timer, expected in ((calls.CallTimer, 0), (calls.PatchedTimer, 7)):
+        before = nkblas.stats()["calls"]
+        assert timer("a @ a", {"a": a}).timeit(7) > 0
+        assert nkblas.stats()["calls"] - before == expected
+    before = nkblas.stats()["calls"]
+    a @ a
+    assert nkblas.stats()["calls"] == before
+
+
+def test_times_of_calls_are_cpu_time() -> None:
+    """Time in which other processes have the core does not count, nor does sleep."""
+    for timer in (calls.CallTimer, calls.PatchedTimer):
+        assert timer("sleep(0.05)", {"sleep": time.sleep}).timeit(2) < 0.05
+        assert timer("wait(0.02)", {"wait": timing.busy_wait}).timeit(1) > 0.002
+
+
+@pytest.mark.parametrize(
+    ("statement", "numpy_statement", "message"),
+    [
+        ("a @ b", "a @ b + 1", "is not NumPy's"),
+        ("c @ d", "c @ d + 1e-3", "is not NumPy's"),
+        ("c @ d", "(c @ d).astype(np.float64)", "got .*float32.* expected .*float64"),
+        ("c @ d", "(c @ d).T[:1]", "got .*4, 4.* expected .*1, 4"),
+        ("x @ x", "np.asarray(x @ x)", "got .*float32.* expected .*ndarray"),
+        ("e", "np.matmul(c, d, out=e)", "is not NumPy's"),  # as if nkblas left `out` unwritten
+        ("c * np.nan", "c", "is not NumPy's"),
+    ],
+)
+def test_wrong_calls_are_found(statement: str, numpy_statement: str, message: str) -> None:
+    setup = "a = int64(4, 4); b = int64(4, 4); x = float32(9); c = float32(4, 4); d = float32(4, 4)"
+    case = CallCase(statement, f"{setup}; e = float32(4, 4)", numpy_statement)
+    with pytest.raises(ArithmeticError, match=message):
+        calls.measure_call(case, seconds=0)
+
+
+def make_call_result(ratio: float, fallback: bool = False) -> CallResult:
+    case = CallCase(f"a @ {ratio}", "a = float64(3)")
+    medians = {"numpy": 2e-6 * ratio, "nkblas": 2e-6}
+    seconds = {name: [value] for name, value in medians.items()}
+    return CallResult(case, fallback, ratio, medians, seconds)
+
+
+@pytest.mark.parametrize("only_losing", [False, True])
+def test_calls_are_reported_worst_first(
+    capsys: pytest.CaptureFixture[str], only_losing: bool
+) -> None:
+    found = [make_call_result(x, fallback=x == 0.5) for x in (1.0, 0.5, 4.0, 0.94, 0.95, 0.125)]
+    report.print_calls(found, only_losing)
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line for line in lines if " @ " in line]
+    expected = ["0.125", "0.5", "0.94", "0.95", "1.0", "4.0"]
+    assert [row.split(" @ ")[1].split()[0] for row in rows] == expected[: 3 if only_losing else 6]
+    assert " ".join(rows[1].split()) == (
+        "0.50 1.00 us 2.00 us a @ 0.5 a = float64(3) (fallback to NumPy)"
+    )
+    mean = report.geometric_mean([x.ratio for x in found])
+    assert [" ".join(line.split()) for line in lines[-3:]] == [
+        f"{mean:.2f} geometric mean of 6 calls",
+        "3 below 0.95",
+        "2 at least 1",
+    ]
+    report.print_calls([], only_losing)
+    assert not capsys.readouterr().out
+
+
+def test_format_of_times() -> None:
+    for seconds, text in (
+        (3.04e-7, "0.30 us"),
+        (9.994e-6, "9.99 us"),
+        (9.996e-6, "10.0 us"),
+        (99.96e-6, "100 us"),
+        (999.4e-6, "999 us"),
+        (999.6e-6, "1.00 ms"),
+        (1.5, "1500 ms"),
+    ):
+        assert report.format_seconds(seconds) == text
+
+
+def test_selected_calls() -> None:
+    def selected(*arguments: str) -> list[CallCase]:
+        return command.selected_calls(command.parse_arguments(["calls", *arguments]))
+
+    assert selected() == list(CALLS)
+    assert selected("--only", "einsum") == [x for x in CALLS if "einsum" in x.statement]
+    halves = selected("--dtype", "float16", "complex64")
+    assert 2 < len(halves) < 20
+    assert all("float16(" in x.setup or "complex64(" in x.setup for x in halves)
+
+
+@pytest.mark.parametrize("numpy_is_loaded", [True, False])
+def test_openblas_is_held_to_an_instruction_set(
+    monkeypatch: pytest.MonkeyPatch, numpy_is_loaded: bool
+) -> None:
+    """The process restarts if NumPy has loaded OpenBLAS with other values."""
+    restarts: list[object] = []
+    monkeypatch.setattr(os, "execv", lambda *arguments: restarts.append(arguments))
+    if not numpy_is_loaded:
+        monkeypatch.delitem(sys.modules, "numpy")
+    monkeypatch.setenv("OPENBLAS_L2_SIZE", "1")
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Zen")
+    assert command.set_openblas_overrides("avx2") == ["OPENBLAS_L2_SIZE"]
+    assert os.environ["OPENBLAS_CORETYPE"] == "Haswell"
+    assert "OPENBLAS_L2_SIZE" not in os.environ
+    assert len(restarts) == numpy_is_loaded
+    assert command.set_openblas_overrides("avx2") == []  # after the restart
+    assert os.environ["OPENBLAS_CORETYPE"] == "Haswell"
+    assert len(restarts) == numpy_is_loaded
+    assert command.set_openblas_overrides("") == ["OPENBLAS_CORETYPE"]
+    assert "OPENBLAS_CORETYPE" not in os.environ
+
+
 def png_size(path: Path) -> tuple[int, int]:
     header = path.read_bytes()[:24]
     assert header[:8] == b"\x89PNG\r\n\x1a\n"
@@ -763,7 +980,8 @@ def test_record_and_plots(tmp_path: Path, with_numpy: bool) -> None:
 
     header = {"cpu": "a CPU", "isa": "avx2", "nkblas": "1.2", "numpy": "3.4", "mkl": "absent"}
     tiles = [TileResult("float32", 14, 32, 100, 0.5)]
-    saved = BenchmarkRun(header, measure_all_suites(with_numpy), tiles, [])
+    found = [make_call_result(0.5)]
+    saved = BenchmarkRun(header, measure_all_suites(with_numpy), tiles, found)
     saved.save(str(tmp_path / "new" / "run.json"))
     loaded = BenchmarkRun.load(str(tmp_path / "new" / "run.json"))
     assert loaded == saved
@@ -840,6 +1058,27 @@ def test_command(tmp_path: Path) -> None:
     shown = run_bench("--from-json", file)
     assert shown.stdout == done.stdout
     assert "geometric mean" in shown.stdout
+
+
+def test_command_of_calls(tmp_path: Path) -> None:
+    file = str(tmp_path / "run.json")
+    arguments = ["calls", "--only", "a = float64(3, 3); x", "--seconds", "0.01", "--json", file]
+    isa = ["--isa", "avx2"] if {"avx2", "fma"} <= set(nkblas.cpu.features) else []
+    done = run_bench(*arguments, *isa, OPENBLAS_CORETYPE="Prescott")
+    assert done.returncode == 0, done.stderr
+    saved = BenchmarkRun.load(file)
+    assert {x.case.statement for x in saved.calls} >= {"a @ x", 'np.einsum("ij,j->i", a, x)'}
+    assert "modelled plans" in saved.header["nkblas"]
+    assert "OPENBLAS_CORETYPE" in saved.header.get("unset", "") or isa
+    if isa:
+        assert saved.header["isa"] == "avx2"
+        assert "Haswell" in saved.header["numpy"]
+    shown = run_bench("--from-json", file)
+    assert shown.stdout == done.stdout
+    losing = run_bench("--from-json", file, "--losing").stdout
+    count = sum(x.ratio < report.LOSING_RATIO for x in saved.calls)
+    assert sum(" us " in line for line in losing.splitlines()) == count
+    assert f"\n{count:6}  below 0.95\n" in losing
 
 
 @pytest.mark.parametrize(
