@@ -51,6 +51,19 @@ def broken(*args, **kwargs):
     return result
 api.FUNCTIONS["matmul"] = numpy, broken
 """
+BROKEN_IF_TRANSPOSED = BROKEN_MATMUL.format(
+    change="""
+    a, b = args[:2]
+    arrays = all(type(x) is np.ndarray and x.ndim == 2 and x.size for x in (a, b, result))
+    if arrays and a.shape == b.shape[::-1] and len(a) > 1 and {condition}:
+        {change}
+    """
+)
+SAME_ADDRESS = "a.ctypes.data == b.ctypes.data"
+SAME_MEMORY = f"{SAME_ADDRESS} and a.strides == b.strides[::-1]"
+SAME_VALUES = "np.array_equal(a, b.T)"
+USE_FIRST_OPERAND = "result[...] = numpy(a, a.T)"
+CHANGE_LAST_BIT = "if result.dtype.kind == 'f': result[0, -1] = np.nextafter(result[0, -1], 0)"
 CHANGE_ELEMENT = "if result.ndim and result.size: result[(-1,) * result.ndim] += 1"
 CHANGE_OPERAND = (
     "if type(args[0]) is np.ndarray and args[0].flags.carray: args[0].view('u1').flat[-1] ^= 1"
@@ -61,6 +74,18 @@ API_FAULTS = {
     "a number": (BROKEN_MATMUL.format(change=CHANGE_ELEMENT), "wrong, at"),
     "a byte of an operand": (BROKEN_MATMUL.format(change=CHANGE_OPERAND), "outside of its result"),
     "memory order": (BROKEN_MATMUL.format(change=CHANGE_ORDER), "strides"),
+    "any strides taken for a transpose": (
+        BROKEN_IF_TRANSPOSED.format(condition=SAME_ADDRESS, change=USE_FIRST_OPERAND),
+        "matmul: ",
+    ),
+    "a bit of a matrix times its own transpose": (
+        BROKEN_IF_TRANSPOSED.format(condition=SAME_MEMORY, change=CHANGE_LAST_BIT),
+        "other bits than with copies",
+    ),
+    "a bit of one triangle": (
+        BROKEN_IF_TRANSPOSED.format(condition=SAME_VALUES, change=CHANGE_LAST_BIT),
+        "not symmetric",
+    ),
     "an error": (BROKEN_MATMUL.format(change=RAISE_ERROR), "ValueError: 1, expected"),
     "a number of gemm": (
         """
@@ -90,7 +115,7 @@ API_FAULTS = {
 @pytest.mark.parametrize("name", API_FAULTS)
 def test_broken_calls_are_found(name: str) -> None:
     fault, message = API_FAULTS[name]
-    assert any(message in why for why in wrong("api", fault, 600))
+    assert any(message in why for why in wrong("api", fault, 2000))
 
 
 STORE_FAULTS = {

@@ -11,7 +11,7 @@ import nkblas
 from nkblas.base.dtypes import product
 from nkblas.runtime import dispatch
 
-from . import nkblas_functions, numpy_functions
+from . import nkblas_functions, numpy_functions, sharing
 from .case import Wrong
 from .draw import Draw, Theme
 from .numpy_functions import Failed, outcome
@@ -81,6 +81,7 @@ class Cases:
         else:
             memories = self.fences.hold(call.memories, bits)
             why = nkblas_functions.check(call, memories) or self.check_memory(call, memories)
+            why = why or sharing.check(call, nkblas_functions.function_of(call))
         why = why or "".join(_defects)
         if not why:
             return None
@@ -112,6 +113,10 @@ class Cases:
             return "the result is `out`, or is not"
         why = self.compare_values(call, got, wanted.result)
         if why or not hasattr(wanted.result, "dtype"):
+            return why
+        with nkblas.patched() if is_patched else nullcontext():
+            why = sharing.check(call, ours)
+        if why:
             return why
         if flags - wanted.flags and call.mode in ("exact", "rounded"):
             return f"it warns of {flags}, NumPy of {wanted.flags or 'nothing'}"

@@ -36,6 +36,12 @@ ALL_DTYPES = [dtype_of(name) for name in (*FLOATS, *OTHER_DTYPES, *LOW_PRECISION
 RARE_DTYPES = [[dtype_of(name) for name in (*UNUSUAL_DTYPES, *more)] for more in (OBJECTS, TEXTS)]
 LENGTHS = (2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 15, 16, 17, 23, 24, 31, 32, 33, 47, 48, 49, 63, 64, 65)
 LONG_LENGTHS = (79, 80, 96, 97, 127, 128, 129, 200, 255, 257, 300)
+SIDES = (64, 65, 66, 72, 80, 95, 96, 97, 112, 127, 128, 129, 144, 160, 191, 192, 193, 200)
+"""Rows of a matrix of several register tiles that is multiplied by its own transpose."""
+
+MAX_SELF_WORK = 1 << 20
+"""Multiplications of such a product."""
+
 MAX_WORK = 1 << 14
 """Multiplications of an ordinary product, approximately."""
 
@@ -44,9 +50,13 @@ MAX_LARGE_WORK = 1 << 22
 
 
 class Theme(NamedTuple):
-    """The lengths, dtypes and fused layers of a batch: few, so that few kernels are compiled."""
+    """The lengths, dtypes and fused layers of a batch: few, so that few kernels are compiled.
+
+    `sides` are lengths of several register tiles, for products of a matrix and its own transpose.
+    """
 
     lengths: tuple[int, ...]
+    sides: tuple[int, ...]
     dtypes: "tuple[np.dtype[Any], ...]"
     layers: tuple[tuple[str, str, bool], ...]
 
@@ -57,6 +67,7 @@ class Theme(NamedTuple):
         if draw.random() < 0.3:
             c = draw.choice(LONG_LENGTHS)
         lengths = (0, 1, 1, *3 * [a], *3 * [b], c, draw.choice(LENGTHS[:6]))
+        sides = draw.choice(SIDES), draw.randrange(64, 201)
         dtypes = draw.choices((*map(dtype_of, FLOATS), *ALL_DTYPES), k=4)
         layers = [
             (
@@ -66,7 +77,7 @@ class Theme(NamedTuple):
             )
             for _ in range(2)
         ]
-        return cls(lengths, tuple(dtypes), (*[("", "", False)] * 3, *layers))
+        return cls(lengths, sides, tuple(dtypes), (*[("", "", False)] * 3, *layers))
 
 
 class Draw:
@@ -81,6 +92,8 @@ class Draw:
         self.large = self.chance(0.004)
         """Whether the matrices are large, or many."""
         self.many = self.large and self.chance(0.4)
+        self.only_dense = False
+        """Whether all arrays are dense, and in C order."""
 
     def chance(self, share: float) -> bool:
         return self.random.random() < share
@@ -110,6 +123,16 @@ class Draw:
             found.append(length)
         self.random.shuffle(found)
         return found
+
+    def self_product(self) -> tuple[int, int]:
+        """The lengths m and k of a matrix that is multiplied by its own transpose."""
+        is_large = self.chance(0.1)
+        m = self.choice(self.theme.sides) if is_large else self.length()
+        limit = (MAX_SELF_WORK if is_large else 2 * MAX_WORK) // max(m * m, 1)
+        k = self.length()
+        while k > max(limit, 1):
+            k = self.choice((1, 2, 3)) if limit < 16 else 1 + self.below(limit)
+        return m, k
 
     def stack(self) -> list[int]:
         """The stack dimensions before those of a matrix."""
@@ -151,7 +174,7 @@ class Draw:
         """
         ndim, itemsize = len(shape), dtype.itemsize
         chance = self.random.random()
-        if chance < 0.5 or ndim == 0:
+        if chance < 0.5 or ndim == 0 or self.only_dense:
             strides = dense(shape, itemsize)
         else:
             order = list(range(ndim))
@@ -219,11 +242,77 @@ class Draw:
             kinds.append("scalar")
         return array._replace(kind=self.choice(kinds))
 
-    def transposed(self, array: Array) -> Array:
-        """A view with the last two axes swapped."""
-        shape, strides = array.shape, array.strides
-        swapped = (*shape[:-2], shape[-1], shape[-2]), (*strides[:-2], strides[-1], strides[-2])
-        return array._replace(shape=swapped[0], strides=swapped[1], kind="array")
+    def alias(self, view: Array) -> Array:
+        """A view of an array's memory, as it is or with a small difference.
+
+        The difference is a shift by rows or columns, reversed axes, other strides, or another dtype
+        of the same size; or the view is of a copy of the memory, whose complex numbers may be
+        conjugated. The memory grows for the view, and has other values then.
+        """
+        view = view._replace(kind="object" if view.kind == "object" else "array")
+        itemsize = view.dtype.itemsize
+        given = view
+        has_whole_steps = not any(step % itemsize for step in view.strides)
+        if has_whole_steps and view.shape and view.kind == "array" and self.chance(0.4):
+            with_other_steps = self._reversed, self._restrided, self._restrided
+            change = self.choice((*with_other_steps, self._shifted, self._recast, self._copied))
+            view = change(view)
+        low, high = reach(view.shape, view.strides, itemsize)
+        if view.offset < low:
+            view = view._replace(offset=low + (view.offset - low) % itemsize)
+        memory = self.memories[view.memory]
+        missing = max(view.offset + high - len(memory), 0)
+        if missing:
+            memory.extend(bytes(missing + -(len(memory) + missing) % 16))
+        if missing or (view != given and view.memory == given.memory):  # it may read gaps
+            self._refill(view)
+        return view
+
+    def _shifted(self, view: Array) -> Array:
+        step = self.choice(view.strides) * self.choice((1, 1, 1, 2, -1))
+        return view._replace(offset=view.offset + step)
+
+    def _reversed(self, view: Array) -> Array:
+        strides, offset = list(view.strides), view.offset
+        for axis, length in enumerate(view.shape):
+            if self.chance(0.6):
+                offset += strides[axis] * max(length - 1, 0)
+                strides[axis] *= -1
+        return view._replace(strides=tuple(strides), offset=offset)
+
+    def _restrided(self, view: Array) -> Array:
+        itemsize, strides = view.dtype.itemsize, list(view.strides)
+        axis = self.below(len(strides))
+        if self.chance(0.5):
+            order = self.random.sample(range(len(strides)), len(strides))
+            return view._replace(strides=dense(view.shape, itemsize, order))
+        strides[axis] += self.choice((itemsize, -itemsize, strides[axis], -strides[axis]))
+        return view._replace(strides=tuple(strides))
+
+    def _recast(self, view: Array) -> Array:
+        dtype = view.dtype
+        if dtype.kind not in "iu":  # other bytes may be signaling NaN
+            return view
+        other = np.dtype(f"{'i' if dtype.kind == 'u' else 'u'}{dtype.itemsize}")
+        return view._replace(dtype=self.choice((other, dtype.newbyteorder())))
+
+    def _copied(self, view: Array) -> Array:
+        memory = self.memories[view.memory][:]
+        self.memories.append(memory)
+        start, itemsize = view.offset % view.dtype.itemsize, view.dtype.itemsize
+        if view.dtype.kind == "c" and self.chance(0.5):
+            elements = np.frombuffer(memory, view.dtype, (len(memory) - start) // itemsize, start)
+            np.conjugate(elements, out=elements)
+        return view._replace(memory=len(self.memories) - 1)
+
+    def _refill(self, view: Array) -> None:
+        """Replace the elements of a whole memory by other ones."""
+        memory, dtype = self.memories[view.memory], view.dtype
+        start = view.offset % dtype.itemsize
+        count = (len(memory) - start) // dtype.itemsize
+        with np.errstate(all="ignore"):
+            elements = values(self.random, dtype, self.mode, count).astype(dtype)
+        memory[start : start + count * dtype.itemsize] = elements.tobytes()
 
     def out(self, shape: Sequence[int], dtype: "np.dtype[Any]", near: Sequence[Array]) -> Any:
         """An `out` argument for a result of this shape and dtype; it mostly fits."""

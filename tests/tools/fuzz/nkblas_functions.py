@@ -24,8 +24,9 @@ from .numpy_functions import (
     finite,
     outcome,
     split_out,
+    view,
 )
-from .recipe import Array, Call, finfo, is_numpys
+from .recipe import Array, Call, finfo, is_numpys, permuted
 
 SMOOTH = ("gelu", "gelu_tanh", "silu", "sigmoid", "tanh")
 ACTIVATIONS = ("relu", *SMOOTH)
@@ -58,7 +59,11 @@ def gemm(draw: Draw) -> Call:
     (m, k, n), dtypes = matrices(draw)
     if draw.chance(0.15):
         dtypes = [np.dtype(draw.choice(("i1", "u1"))) for _ in range(2)]
-    args, kwargs = gemm_operands(draw, (m, k, n), dtypes)
+    aliased = draw.chance(0.25)
+    if aliased:
+        m, k = draw.self_product()
+        n, dtypes = m, dtypes[:1] * 2
+    args, kwargs = gemm_operands(draw, (m, k, n), dtypes, aliased)
     if all(x.kind in "iu" and x.itemsize == 1 for x in dtypes) and draw.chance(0.6):
         return scaled(draw, args, kwargs, (m, k, n))
     common = dtypes[0]
@@ -78,15 +83,17 @@ def gemm(draw: Draw) -> Call:
 
 
 def gemm_operands(
-    draw: Draw, lengths: tuple[int, int, int], dtypes: "list[np.dtype[Any]]"
+    draw: Draw, lengths: tuple[int, int, int], dtypes: "list[np.dtype[Any]]", aliased: bool
 ) -> tuple[list[Any], dict[str, Any]]:
-    """A and B, and how they are transposed."""
+    """A and B, and how they are transposed. If `aliased`, op(B) is the transpose of op(A)."""
     m, k, n = lengths
     trans = [draw.choice((0, 0, 0, 1, True, 2)) for _ in range(2)]
     shapes = [[k, m] if trans[0] else [m, k], [n, k] if trans[1] else [k, n]]
     if draw.chance(0.03):
         draw.choice(shapes)[:] = draw.choice(([], [k], [m + 1, k], [1, m, k]))
     args: list[Any] = [draw.array(x, t) for x, t in zip(shapes, dtypes, strict=True)]
+    if aliased:
+        args[1] = aliased_b(draw, args[0], trans)
     kwargs: dict[str, Any] = {}
     for name, value in zip(("trans_a", "trans_b"), trans, strict=True):
         if value or draw.chance(0.1):
@@ -94,6 +101,11 @@ def gemm_operands(
     if draw.chance(0.01):
         kwargs["trans_a"] = draw.choice((3, -1, "T"))
     return args, kwargs
+
+
+def aliased_b(draw: Draw, a: Array, trans: list[int]) -> Array:
+    """A view of A: op(B) is the transpose of op(A)."""
+    return draw.alias(view(draw, (-2, -1) if bool(trans[0]) != bool(trans[1]) else (-1, -2))(a))
 
 
 def add_c(
@@ -104,6 +116,8 @@ def add_c(
     m, n = shape
     if draw.chance(0.4):
         c: Any = draw.array([m, n] if draw.chance(0.95) else [n, m + 1], draw.choice(dtypes))
+        if args[0].shape == shape and draw.chance(0.3):
+            c = draw.alias(args[0])
         if draw.chance(0.5):
             args.append(c)
         else:
@@ -220,6 +234,10 @@ def blas(draw: Draw) -> Call:
         return found._replace(kind="array") if found.kind in ("masked", "arrayish") else found
 
     m, k, n = (draw.length() or 1 for _ in range(3))
+    aliased = draw.chance(0.3)
+    if aliased:
+        m, k = (x or 1 for x in draw.self_product())
+        n = m
     numbers = (1, 1, 2, -1, 0.5, 3.0) + ((1j, 1 - 2j) if dtype.kind == "c" else ())
     alpha, beta = draw.choice(numbers), draw.choice((0, *numbers))
     if draw.chance(0.5):
@@ -228,6 +246,8 @@ def blas(draw: Draw) -> Call:
         if draw.chance(0.03):
             shapes[1][0] += 1
         args: list[Any] = [alpha, *map(array, shapes)]
+        if aliased:
+            args[2] = aliased_b(draw, args[1], [trans_a, trans_b])
         kwargs: dict[str, Any] = {"trans_a": trans_a, "trans_b": trans_b}
         if draw.chance(0.6):
             kwargs |= {"beta": beta, "c": array([m, n]), "overwrite_c": draw.choice((0, 1))}
@@ -240,6 +260,8 @@ def blas(draw: Draw) -> Call:
     if draw.chance(0.02):
         x = max(x - 2, 1)
     args = [alpha, array([n, m] if trans else [m, n]), array([x])]
+    if aliased and len(args[1].shape) == 2:
+        args[2] = draw.alias(permuted(args[1], [draw.below(2)])._replace(shape=(x,)))
     if draw.chance(0.6):
         kwargs |= {"beta": beta, "y": array([y]), "overwrite_y": draw.choice((0, 1))}
     return draw.call(f"{letter}gemv", args, kwargs, n + 2)
@@ -784,13 +806,20 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
+def function_of(call: Call) -> Callable[..., Any]:
+    """The function that a call is of."""
+    function: Callable[..., Any]
+    function = FUNCTIONS.get(call.function) or getattr(nkblas.blas, call.function)
+    return function
+
+
 def check(call: Call, memories: list[Any]) -> str:
     """Make a call; its fault, or empty."""
     if call.function not in FUNCTIONS:
         return compare_with_scipy(call, memories)
     want = expect(call)
     args, kwargs = call.arguments(memories)
-    got = outcome(FUNCTIONS[call.function], args, kwargs)
+    got = outcome(function_of(call), args, kwargs)
     if isinstance(got, Failed):
         expected: tuple[type[Exception], ...] = (*want.errors, *want.allowed)
         if want.errors:  # which of several mistakes is reported is not documented
@@ -828,7 +857,7 @@ def expect(call: Call) -> Expected:
 
 def compare_with_scipy(call: Call, memories: list[Any]) -> str:
     """Compare `nkblas.blas` with `scipy.linalg.blas`; the fault, or empty."""
-    ours, theirs = getattr(nkblas.blas, call.function), getattr(scipy.linalg.blas, call.function)
+    ours, theirs = function_of(call), getattr(scipy.linalg.blas, call.function)
     for_scipy = [bytearray(memory) for memory in call.memories]
     args, kwargs = call.arguments(for_scipy)
     want = outcome(theirs, args, kwargs)

@@ -1,15 +1,15 @@
 """Random calls of the functions that NumPy has too, and the comparison of their results."""
 
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .draw import Draw
-from .recipe import Array, Call, dense, each, finfo, is_numpys
+from .draw import MAX_SELF_WORK, Draw
+from .recipe import Array, Call, dense, each, finfo, is_numpys, permuted
 
 CASTING = ("no", "equiv", "safe", "same_kind", "unsafe", "unsafe", "nonsense")
 CORES = {
@@ -19,6 +19,12 @@ CORES = {
     "vecmat": ("k", "kn", "n"),
 }
 """Core dimensions of the gufuncs: of both operands, and of the result."""
+
+VIEWS = {"matmul": (-1, -2), "vecdot": (-1,), "matvec": (-1,)}
+"""Axes of the first operand that fit as the core dimensions of the second one."""
+
+ALIASED = 0.15
+"""Share of the calls whose operands are views of one array, such as a matrix and its transpose."""
 
 Draws = Callable[[Draw], Call]
 
@@ -31,21 +37,45 @@ def named(draw: Draw, args: list[Any], names: str) -> dict[str, Any]:
     return kwargs
 
 
-def operands(draw: Draw, shapes: list[list[int]]) -> list[Array]:
-    """Arrays of these shapes; the second may be a view of the first."""
+def operands(
+    draw: Draw, shapes: list[list[int]], alias: "Callable[[Array], Array] | None" = None
+) -> list[Array]:
+    """Arrays of these shapes.
+
+    The second may be an alias of the first: of the view of it that `alias` returns.
+    """
     dtypes = draw.dtypes(len(shapes))
-    first = draw.array(shapes[0], dtypes[0])
-    found = [first]
+    found = [draw.array(shapes[0], dtypes[0])]
     # the result of dot of a 3-d stack and itself is as large as the square of its size
-    is_small = prod(first.shape) <= (1 << 12 if len(first.shape) <= 2 else 1 << 10)
+    is_small = prod(shapes[0]) <= (1 << 14 if len(shapes[0]) <= 2 else 1 << 10)
     for shape, dtype in zip(shapes[1:], dtypes[1:], strict=True):
-        if is_small and draw.chance(0.05) and len(first.shape) >= 2 and first.kind == "array":
-            found.append(draw.transposed(first))
+        if alias and is_small:
+            found.append(draw.alias(alias(found[0])))
         elif is_small and draw.chance(0.02):
-            found.append(first)
+            found.append(found[0])
         else:
             found.append(draw.array(shape, dtype))
     return found
+
+
+def view(draw: Draw, core: Sequence[int], count: int = 2) -> "Callable[[Array], Array]":
+    """A function that takes a view of an array, for a product with that array.
+
+    The view has the axes `core`, in this order, and mostly those before the last `count` axes.
+    """
+
+    def view_of(array: Array) -> Array:
+        axes = list(range(len(array.shape)))
+        stack, last = axes[:-count], [axes[x] for x in core if -x <= len(axes)]
+        if draw.chance(0.1):
+            del stack[: 1 + draw.below(2)]
+        elif draw.chance(0.1):
+            draw.random.shuffle(stack)
+        if draw.chance(0.1):
+            last.reverse()
+        return permuted(array, [*stack, *last])
+
+    return view_of
 
 
 def mistake(draw: Draw, shapes: list[list[int]]) -> None:
@@ -83,6 +113,12 @@ def gufunc(draw: Draw, name: str) -> Call:
     length = dict(zip("kmn", draw.lengths(3), strict=True))
     shapes = []
     stack = draw.stack()
+    alias = None
+    if name in VIEWS and draw.chance(ALIASED):
+        alias = view(draw, VIEWS[name], len(cores[0]))
+        length["m"], length["k"] = draw.self_product()
+        length["n"] = length["m"]
+        stack = stack if length["m"] not in draw.theme.sides else []
     for core in cores[:2]:
         shape = [length[x] for x in core]
         if name == "matmul" and draw.chance(0.1):
@@ -96,7 +132,7 @@ def gufunc(draw: Draw, name: str) -> Call:
     kwargs: dict[str, Any] = {}
     if draw.chance(0.3):
         gufunc_options(draw, name, shapes, kwargs)
-    args: list[Any] = list(operands(draw, shapes))
+    args: list[Any] = list(operands(draw, shapes, alias))
     if draw.chance(0.2):
         out = with_out(draw, getattr(np, name), args, kwargs)
         if "axes" in kwargs and out is not None and len(kwargs["axes"]) == 2:
@@ -183,8 +219,12 @@ def moved_axes(draw: Draw, cores: tuple[str, ...], shapes: list[list[int]]) -> A
     return [x[0] if type(x) is tuple and len(x) == 1 and draw.chance(0.5) else x for x in axes]
 
 
-def outer(draw: Draw) -> tuple[list[int], list[int], int]:
+def outer(draw: Draw, aliased: bool) -> tuple[list[int], list[int], int]:
     """Shapes of two stacks for `dot` and `inner`, which multiply all pairs; and k."""
+    if aliased:
+        m, k = draw.self_product()
+        stack = draw.stack()[:1] if m < 8 else []
+        return [*stack, m, k], [*stack, k, m], k
     m, k, n = draw.lengths(3)
     a = [*draw.stack()[:2], m, k] if draw.chance(0.75) else [k]
     has_room = len(a) < 3 or (m * n < 1 << 8 and not draw.large)
@@ -193,12 +233,13 @@ def outer(draw: Draw) -> tuple[list[int], list[int], int]:
 
 
 def dot(draw: Draw) -> Call:
-    a, b, k = outer(draw)
+    aliased = draw.chance(ALIASED)
+    a, b, k = outer(draw, aliased)
     if draw.chance(0.05):
         draw.choice((a, b))[:] = []
     elif draw.chance(0.04):
         mistake(draw, [a, b])
-    args: list[Any] = list(operands(draw, [a, b]))
+    args: list[Any] = list(operands(draw, [a, b], view(draw, (-1, -2)) if aliased else None))
     kwargs: dict[str, Any] = {}
     if draw.chance(0.2):
         out = with_out(draw, np.dot, args, {})
@@ -212,11 +253,13 @@ def dot(draw: Draw) -> Call:
 
 
 def inner(draw: Draw) -> Call:
-    a, b, k = outer(draw)
+    aliased = draw.chance(ALIASED)
+    a, b, k = outer(draw, aliased)
     b[-2:] = b[:-3:-1]
     if draw.chance(0.08):
         mistake(draw, [a, b])
-    return draw.call("inner", operands(draw, [a, b]), {}, max(k, 1))
+    args = operands(draw, [a, b], view(draw, (-2, -1)) if aliased else None)
+    return draw.call("inner", args, {}, max(k, 1))
 
 
 def vdot(draw: Draw) -> Call:
@@ -230,10 +273,15 @@ def vdot(draw: Draw) -> Call:
     if draw.chance(0.08):
         mistake(draw, shapes)
     depth = max(prod(shape), 1)
-    return draw.call("vdot", operands(draw, shapes), {}, depth)
+    core = draw.choice(((-2, -1), (-1, -2)))
+    alias = view(draw, core) if draw.chance(ALIASED) else None
+    return draw.call("vdot", operands(draw, shapes, alias), {}, depth)
 
 
 def tensordot(draw: Draw) -> Call:
+    """A random call of `tensordot`."""
+    if draw.chance(ALIASED):
+        return tensordot_of_views(draw)
     common = draw.lengths(draw.below(3), 256)
     left, right = (draw.lengths(draw.below(3), 256) for _ in range(2))
     count = len(common)
@@ -269,6 +317,30 @@ def tensordot(draw: Draw) -> Call:
     return draw.call("tensordot", args, {"axes": axes}, depth)
 
 
+def tensordot_of_views(draw: Draw) -> Call:
+    """A call of `tensordot` for an array and a view of it, over the same axes of both."""
+    m, k = draw.self_product()
+    free, common = [m], [k]
+    if m not in draw.theme.sides:
+        for shape in (free, common):
+            shape[:0] = draw.choice(([], [], [2], [1], [3]))
+    count = len(common)
+    axes: Any = count
+    array = draw.array([*free, *common], draw.dtype())
+    order = [*range(len(free), len(array.shape)), *range(len(free))]
+    if draw.chance(0.6):
+        places = draw.random.sample(range(len(array.shape)), len(array.shape))
+        array = permuted(array, places)
+        a_axes = [places.index(len(free) + i) for i in range(count)]
+        if draw.chance(0.6):
+            order = draw.random.sample(range(len(places)), len(places))
+        elif draw.chance(0.7):
+            order = list(range(len(places)))
+        axes = a_axes, [order.index(x) for x in a_axes]
+    args: list[Any] = [array, draw.alias(permuted(array, order))]
+    return draw.call("tensordot", args, {"axes": axes}, max(prod(common), 1))
+
+
 def shuffle_axes(draw: Draw, shape: list[int], axes: list[int]) -> tuple[list[int], list[int]]:
     """A permuted shape, and where the axes are in it."""
     order = draw.random.sample(range(len(shape)), len(shape))
@@ -281,15 +353,22 @@ def shuffle_axes(draw: Draw, shape: list[int], axes: list[int]) -> tuple[list[in
 def multi_dot(draw: Draw) -> Call:
     count = draw.choice((2, 3, 3, 4, 5)) if draw.chance(0.97) else draw.choice((0, 1))
     lengths = [draw.length() % 40 for _ in range(count + 1)]
+    aliased = draw.chance(ALIASED)
+    if aliased:  # a matrix, its transpose, the matrix, ...
+        pair = draw.self_product()
+        lengths = [pair[i % 2] for i in range(count + 1)]
     shapes = [[x, y] for x, y in pairwise(lengths)]
-    if shapes and draw.chance(0.3):
+    if shapes and not aliased and draw.chance(0.3):
         del shapes[0][0]
-    if shapes and draw.chance(0.3):
+    if shapes and not aliased and draw.chance(0.3):
         shapes[-1].pop()
     if shapes and draw.chance(0.05):
         mistake(draw, shapes)
     dtypes = draw.dtypes(count) if count else []
     arrays = [draw.array(shape, x) for shape, x in zip(shapes, dtypes, strict=True)]
+    if aliased:
+        for i in range(1, count):
+            arrays[i] = draw.alias(view(draw, (-1, -2))(arrays[i - 1]))
     given: Any = arrays if draw.chance(0.7) else tuple(arrays)
     kwargs = {}
     if draw.chance(0.15):
@@ -313,41 +392,80 @@ def matrix_power(draw: Draw) -> Call:
 
 def einsum(draw: Draw) -> Call:
     """A random call of `einsum`."""
-    count = draw.random.choices((1, 2, 3), (5, 85, 10))[0]
-    letters = draw.random.sample(string.ascii_letters, 6)
-    # never 0: NumPy reads and writes beyond empty arrays that are not dense
+    count = draw.random.choices((1, 2, 3), (12, 75, 13))[0]
+    letters = draw.random.sample(string.ascii_letters, 8)
     lengths = {x: draw.length() or 1 for x in letters}
-    operand_labels, used, size = einsum_labels(draw, count, letters, lengths)
-    terms, shapes = einsum_terms(draw, operand_labels, lengths)
+    aliased = draw.chance(ALIASED)
+    if aliased:
+        terms, used, arrays = einsum_of_views(draw, letters, lengths)
+    else:
+        if draw.chance(0.06):  # NumPy reads and writes beyond empty arrays that are not dense
+            lengths[letters[0]], draw.only_dense = 0, True
+        operand_labels, used = einsum_labels(draw, count, letters[:6], lengths)
+        terms, shapes = einsum_terms(draw, operand_labels, lengths)
+        dtypes = draw.dtypes(count)
+        arrays = [draw.array(shape, x) for shape, x in zip(shapes, dtypes, strict=True)]
+        is_repeated = count == 2 and len(shapes[0]) == len(shapes[1]) and draw.chance(0.05)
+        if is_repeated and arrays[0].kind == "array":
+            arrays[1] = arrays[0]
     out = None
-    if draw.chance(0.75):
+    if draw.chance(0.4 if aliased else 0.75):
         out = einsum_output(draw, terms, used, letters)
-    arrays = [draw.array(shape, x) for shape, x in zip(shapes, draw.dtypes(count), strict=True)]
-    if (
-        count == 2
-        and draw.chance(0.05)
-        and arrays[0].kind == "array"
-        and len(shapes[1]) == len(shapes[0])
-    ):
-        arrays[1] = arrays[0]
     args = einsum_lists(draw, terms, arrays, out) if draw.chance(0.15) else None
     if args is None:
         text = ",".join(terms) if draw.chance(0.9) else ", ".join(terms)
-        args = [text if out is None else f"{text}->{out}", *arrays]
+        text = text if out is None else f"{text}->{out}"
+        if draw.chance(0.01):  # another character, or one less
+            place = draw.below(len(text) + 1)
+            text = text[:place] + draw.choice(("", ",", ".", "-", ">", "a")) + text[place + 1 :]
+            out = ""
+        args = [text, *arrays]
+    if draw.chance(0.005):
+        args = args[:-1] if draw.chance(0.5) else [*args, arrays[0]]
     kwargs = einsum_options(draw)
     if draw.chance(0.15):
         result = numpy_result(np.einsum, args, kwargs, draw)
         if result is not None and result.dtype.kind != "O":
             kwargs["out"] = draw.out(result.shape, result.dtype, arrays)
-    return draw.call("einsum", args, kwargs, max(size * 6, 1))
+    kept = [x for x in used if "".join(terms).count(x) == 1] if out is None else out
+    depth = prod(max(lengths[x], 1) for x in used if x not in kept)
+    return draw.call("einsum", args, kwargs, 6 * depth)
+
+
+def einsum_of_views(
+    draw: Draw, letters: list[str], lengths: dict[str, int]
+) -> tuple[list[str], list[str], list[Array]]:
+    """Subscripts, all labels, and operands that are an array and a view of it.
+
+    The view has the axes of the array in any order, and some of them have other labels: those over
+    which the product of all pairs is formed.
+    """
+    ndim = draw.choice((1, 2, 2, 2, 2, 3, 3, 4))
+    labels, others = letters[:ndim], letters[ndim : 2 * ndim]
+    m, k = draw.self_product()
+    for x, y, length in zip(labels, others, (m, k, draw.choice((1, 2, 3)), 2), strict=False):
+        lengths[x] = lengths[y] = max(length, 1)
+    work = prod(lengths[x] for x in labels)
+    renamed = {}
+    for x, y in draw.random.sample(list(zip(labels, others, strict=True)), ndim):
+        if draw.chance(0.5) and work * lengths[x] <= MAX_SELF_WORK:
+            renamed[x] = y
+            work *= lengths[x]
+    places = draw.random.sample(range(ndim), ndim)
+    left = [labels[i] for i in places]
+    order = draw.random.sample(range(ndim), ndim) if draw.chance(0.5) else list(range(ndim))
+    right = [renamed.get(left[i], left[i]) for i in order]
+    array = draw.array([lengths[x] for x in left], draw.dtype())
+    arrays = [array, draw.alias(permuted(array, order))]
+    return ["".join(left), "".join(right)], list(dict.fromkeys(left + right)), arrays
 
 
 def einsum_labels(
     draw: Draw, count: int, letters: list[str], lengths: dict[str, int]
-) -> tuple[list[list[str]], list[str], int]:
-    """Labels of each operand, all labels, and the product of their lengths.
+) -> tuple[list[list[str]], list[str]]:
+    """Labels of each operand, and all labels.
 
-    Some of the `lengths` are reduced to bound that product.
+    Some of the `lengths` are reduced to bound their product.
     """
     operand_labels: list[list[str]] = []
     used: list[str] = []
@@ -370,7 +488,7 @@ def einsum_labels(
                 size *= max(lengths[x], 1)
                 used.append(x)
         operand_labels.append(labels)
-    return operand_labels, used, size
+    return operand_labels, used
 
 
 def einsum_terms(
@@ -379,7 +497,7 @@ def einsum_terms(
     """The subscripts and the shape of each operand; some have an ellipsis, some a mistake."""
     terms, shapes = [], []
     for labels in operand_labels:
-        shape = [lengths[x] if draw.chance(0.985) else 1 for x in labels]
+        shape = [lengths[x] if draw.chance(0.96) else 1 for x in labels]
         if draw.chance(0.02) and shape:
             mistake(draw, [shape])
         text = "".join(labels)
@@ -408,8 +526,10 @@ def einsum_output(draw: Draw, terms: list[str], used: list[str], letters: list[s
 def einsum_options(draw: Draw) -> dict[str, Any]:
     kwargs: dict[str, Any] = {}
     if draw.chance(0.3):
+        paths = ["einsum_path", (0, 1)], ["einsum_path", (1, 2), (0, 1)], ["einsum_path", (0, 1, 2)]
+        limited = ("greedy", 64), ("optimal", 10**6)
         kwargs["optimize"] = draw.choice(
-            (True, False, "greedy", "optimal", ["einsum_path", (0, 1)])
+            (True, True, False, "greedy", "optimal", *limited, *paths, "nonsense")
         )
     if draw.chance(0.08):
         kwargs["dtype"] = draw.dtype()

@@ -328,6 +328,12 @@ def dense(shape: Sequence[int], itemsize: int, order: Sequence[int] = ()) -> tup
     return tuple(strides)
 
 
+def permuted(array: Array, axes: Sequence[int]) -> Array:
+    """A view with only these axes, in this order; it begins at the same element."""
+    shape = tuple(array.shape[axis] for axis in axes)
+    return array._replace(shape=shape, strides=tuple(array.strides[axis] for axis in axes))
+
+
 def is_injective(array: Array) -> bool:
     """Whether no two elements share bytes, by a test that may say False of some such arrays."""
     pairs = sorted(
