@@ -46,13 +46,21 @@ static int64_t column_end(const cache_block *x, int64_t i)
     return x->plan->mirror ? nk_min(triangle_end(x->plan, i), x->j1) : x->j1;
 }
 
+/* The first of the columns whose panels no tile before row i reads. */
+static int64_t first_unpacked(const cache_block *x, int64_t i)
+{
+    if (i == x->first_i)
+        return 0;
+    return x->plan->mirror ? triangle_end(x->plan, i - 1) : x->plan->n.tiles;
+}
+
 /* The first tile of column j that is computed: it packs the panel of B. */
 static int64_t first_row(const cache_block *x, int64_t j)
 {
     if (!x->plan->mirror)
         return x->first_i;
     int64_t diagonal = tile_of(&x->plan->m, nk_tile_start(&x->plan->n, j));
-    return diagonal > x->first_i ? diagonal : x->first_i;
+    return nk_max(diagonal, x->first_i);
 }
 
 /* Copy the tiles of rows [i0, i1) and columns [j0, j1) to the upper triangle, except for elements that
@@ -72,7 +80,7 @@ static void mirror_tiles(const cache_block *x, int64_t i0, int64_t i1, int64_t j
             computed = nk_tile_start(n, triangle_end(x->plan, i));
             next = nk_min(nk_tile_start(m, i + 1), next);
         }
-        int64_t first = computed > start ? computed : start;
+        int64_t first = nk_max(computed, start);
         if (first < end)
             x->plan->mirror(end - first, next - column, nk_element(x->c, first, column, itemsize),
                             rs, nk_element(x->c, column, first, itemsize), rs);
@@ -98,6 +106,8 @@ static void begin_pc(cache_block *x, int64_t p0)
     x->p0 = p0;
     x->kc = nk_min(x->plan->kc, x->plan->problem.k - p0);
     x->k_steps = nk_k_steps(x->plan, x->kc);
+    x->args.is_first_k_block = p0 == 0;
+    x->args.is_last_k_block = p0 + x->kc == x->plan->problem.k;
     begin_ic(x, first_row(x, x->j0));
 }
 
@@ -156,13 +166,10 @@ static char *b_panel(const cache_block *x, int64_t j)
     return x->b_panels + index * size;
 }
 
-/* Pack the panels of columns [j, j1) that no tile before row i has read. */
-static void pack_b_panels(const cache_block *x, int64_t i, int64_t j, int64_t j1)
+static void pack_b_panels(const cache_block *x, int64_t j, int64_t j1)
 {
     const nk_tiling *n = &x->plan->n;
     for (; j < j1; j++) {
-        if (first_row(x, j) < i)
-            continue;
         char *source = nk_element(x->b, x->p0, nk_tile_start(n, j), x->itemsize->b);
         x->plan->pack_b_panel(tile_length(n, j), x->kc, source, x->b.cs, x->b.rs, b_panel(x, j));
     }
@@ -236,8 +243,8 @@ typedef struct {
 } tile;
 
 /* Tile (i, j), or the tiles from column j up to j1 as one. The first tile that reads a panel packs
-   it, so that the panel is in the cache for that tile. */
-static tile prepare_tile(const cache_block *x, int64_t i, int64_t j, int64_t j1)
+   it, so that the panel is in the cache for that tile: those of columns from `unpacked` on. */
+static tile prepare_tile(const cache_block *x, int64_t i, int64_t j, int64_t j1, int64_t unpacked)
 {
     const nk_plan *plan = x->plan;
     tile t = {.row = nk_tile_start(&plan->m, i), .rows = tile_length(&plan->m, i)};
@@ -260,14 +267,14 @@ static tile prepare_tile(const cache_block *x, int64_t i, int64_t j, int64_t j1)
     t.ldb = nk_leading_dimension(x->b, plan->problem.b);
     if (plan->pack_b) {
         t.b_panel = b_panel(x, j);
-        int packs = !b_is_prepacked(plan) && i == first_row(x, j1 - 1);
+        int packs = unpacked < j1 && !b_is_prepacked(plan);
         if (packs && plan->packing_microkernel && !edge_row && !edge_column) {
             t.microkernel = plan->packing_microkernel;
         } else {
             if (packs && plan->b_panels_along_k)
                 plan->copy(t.columns, x->kc, t.b, x->b.cs, x->b.rs, t.b_panel, x->kc, 1);
             else if (packs)
-                pack_b_panels(x, i, j, j1);
+                pack_b_panels(x, nk_max(unpacked, j), j1);
             t.b = t.b_panel;
             t.ldb = plan->b_panels_along_k ? x->kc : plan->n.tile;
         }
@@ -275,13 +282,17 @@ static tile prepare_tile(const cache_block *x, int64_t i, int64_t j, int64_t j1)
     return t;
 }
 
+/* Whether the call's arguments differ from tile to tile. */
+static int has_tile_args(const cache_block *x)
+{
+    return x->plan->partial_sum_itemsize || x->args.bias || x->args.scales || x->args.residual;
+}
+
 /* The call's arguments as they are for tile (i, j). */
 static nk_call_args args_of_tile(const cache_block *x, const tile *t, int64_t i, int64_t j)
 {
     const nk_plan *plan = x->plan;
     nk_call_args args = x->args;
-    args.is_first_k_block = x->p0 == 0;
-    args.is_last_k_block = x->p0 + x->kc == plan->problem.k;
     if (plan->partial_sum_itemsize) {
         int64_t columns = nk_min(plan->n.block_tiles, x->last_j - x->j0);
         int64_t tiles_before = (i - x->first_i) * columns + j - x->j0;
@@ -300,22 +311,28 @@ static nk_call_args args_of_tile(const cache_block *x, const tile *t, int64_t i,
 }
 
 /* Compute tile (i, j), or the tiles from column j up to j1 as one, and fetch a region meanwhile. */
-static void run_tile(const cache_block *x, int64_t i, int64_t j, int64_t j1, line_region fetched)
+static void run_tile(const cache_block *x, int64_t i, int64_t j, int64_t j1, int64_t unpacked,
+                     line_region fetched)
 {
     const nk_plan *plan = x->plan;
     int64_t itemsize = x->itemsize->c, k = x->k_steps, lines = nk_min(fetched.rows, k);
-    tile t = prepare_tile(x, i, j, j1);
-    nk_call_args args = args_of_tile(x, &t, i, j);
+    tile t = prepare_tile(x, i, j, j1, unpacked);
+    nk_call_args own_args;
+    const nk_call_args *args = &x->args;
+    if (has_tile_args(x)) {
+        own_args = args_of_tile(x, &t, i, j);
+        args = &own_args;
+    }
 
     /* A kernel with alpha and beta applies beta itself in the first block of k. */
     int has_sums_in_c = x->p0 > 0 && !plan->partial_sum_itemsize;
-    int reads_c = has_sums_in_c || args.beta != 0 || args.beta_imag != 0;
+    int reads_c = has_sums_in_c || args->beta != 0 || args->beta_imag != 0;
     int accumulate = (plan->problem.epilogue & NK_KIND) == NK_SCALE ? has_sums_in_c : reads_c;
 
     char *c = nk_element(x->c, t.row, t.column, itemsize);
     if (t.microkernel && x->c.cs == 1) {
         t.microkernel(k, t.a, t.lda, t.b, t.ldb, c, x->c.rs, t.columns, accumulate, t.b_panel,
-                      fetched.first, fetched.stride, lines, &args);
+                      fetched.first, fetched.stride, lines, args);
         return;
     }
     /* Through a buffer: a row-major tile of the size that the main microkernel computes. */
@@ -325,15 +342,15 @@ static void run_tile(const cache_block *x, int64_t i, int64_t j, int64_t j1, lin
         memset(x->c_tile, 0, (size_t)(plan->m.tile * ldc * itemsize));
         plan->copy(t.rows, t.columns, c, x->c.rs, x->c.cs, x->c_tile, ldc, 1);
     }
-    if (args.residual) {
+    if (args->residual) {
         memset(x->residual_tile, 0, (size_t)(plan->m.tile * ldc * itemsize));
-        plan->copy(t.rows, t.columns, args.residual, args.ldr, 1, x->residual_tile, ldc, 1);
-        args.residual = x->residual_tile;
-        args.ldr = ldc;
+        plan->copy(t.rows, t.columns, args->residual, args->ldr, 1, x->residual_tile, ldc, 1);
+        own_args.residual = x->residual_tile;
+        own_args.ldr = ldc;
     }
     microkernel(k, t.a, t.lda, t.b, t.ldb, x->c_tile, ldc, t.columns, accumulate, t.b_panel,
-                fetched.first, fetched.stride, lines, &args);
-    if (!plan->partial_sum_itemsize || args.is_last_k_block)
+                fetched.first, fetched.stride, lines, args);
+    if (!plan->partial_sum_itemsize || args->is_last_k_block)
         plan->copy(t.rows, t.columns, x->c_tile, ldc, 1, c, x->c.rs, x->c.cs);
 }
 
@@ -346,12 +363,12 @@ static void run_rows(const cache_block *x, int is_mirrored)
 {
     int64_t mirrored = x->i0;
     for (int64_t i = x->i0; i < x->i1; i++) {
-        int64_t end = column_end(x, i);
+        int64_t end = column_end(x, i), unpacked = first_unpacked(x, i);
         if (x->plan->spans_columns)
-            run_tile(x, i, x->j0, end, find_next_row(x, i + 1));
+            run_tile(x, i, x->j0, end, unpacked, find_next_row(x, i + 1));
         else
             for (int64_t j = x->j0; j < end; j++)
-                run_tile(x, i, j, j + 1, (line_region){0});
+                run_tile(x, i, j, j + 1, unpacked, (line_region){0});
         if (is_mirrored && (i + 1 == x->i1 || i + 1 - mirrored == MIRRORED_ROWS)) {
             mirror_tiles(x, mirrored, i + 1, x->j0, end);
             mirrored = i + 1;
@@ -369,18 +386,19 @@ static void run_columns(const cache_block *x, int is_mirrored)
             find_next_column(x, j + 1, next);
         else if (has_next)
             find_next_column(&after, after.j0, next);
-        int64_t first = first_row(x, j) > x->i0 ? first_row(x, j) : x->i0;
-        for (int64_t i = first; i < x->i1; i++)
-            run_tile(x, i, j, j + 1, share_of_tile(next, x->i1 - 1 - i));
+        int64_t packing_row = first_row(x, j), start = nk_max(packing_row, x->i0);
+        for (int64_t i = start; i < x->i1; i++) {
+            int64_t unpacked = i == packing_row ? j : j + 1;
+            run_tile(x, i, j, j + 1, unpacked, share_of_tile(next, x->i1 - 1 - i));
+        }
         if (is_mirrored)
-            mirror_tiles(x, first, x->i1, j, j + 1);
+            mirror_tiles(x, start, x->i1, j, j + 1);
     }
 }
 
 static void run_block(const cache_block *x)
 {
-    int is_last_k_block = x->p0 + x->kc == x->plan->problem.k;
-    int is_mirrored = x->plan->mirror && is_last_k_block;
+    int is_mirrored = x->plan->mirror && x->args.is_last_k_block;
     if (x->plan->spans_columns || x->plan->ir_outside)
         run_rows(x, is_mirrored);
     else

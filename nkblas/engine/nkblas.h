@@ -246,6 +246,7 @@ int64_t nk_monotonic_ns(void);
 int nk_packing_buffers(const int64_t *sizes, char **buffers, int count);
 
 static inline int64_t nk_min(int64_t x, int64_t y) { return x < y ? x : y; }
+static inline int64_t nk_max(int64_t x, int64_t y) { return x > y ? x : y; }
 
 static inline char *nk_element(nk_matrix x, int64_t i, int64_t j, int64_t itemsize)
 {

@@ -53,6 +53,10 @@ BLOCK_ROWS = 8
 MIN_TRIANGLE_DEPTH = 16
 """The least k for which only a triangle of a symmetric C is computed."""
 
+MIN_SMALL_TRIANGLE_DEPTH, MAX_FULL_WORK = 32, 3 << 18
+"""Of products with a kernel for their size, from which depth on, and from which ``m * m * k`` bytes
+on, half of the tiles take less time than that kernel."""
+
 MAX_TRIANGLE_FRACTION = 0.9
 """The largest part of C that the tiles of its lower triangle may cover, for that."""
 
@@ -232,10 +236,14 @@ class Plan(NamedTuple):
     def small(self) -> Small | None:
         """The kernel for this size alone, for dense operands.
 
-        There is none in a plan of kind "dot", whose bits are different.
+        There is none in a plan of kind "dot", whose bits are different, and for a symmetric C that
+        is worth computing by halves.
         """
         problem = self.problem
         if not has_small_kernel(problem) or self.schedule.kind in ("base", "dot"):
+            return None
+        work = problem.itemsize * problem.m**2 * problem.k
+        if problem.structure and problem.k >= MIN_SMALL_TRIANGLE_DEPTH and work >= MAX_FULL_WORK:
             return None
         layouts = _unit_stride(problem.a), _unit_stride(problem.b)
         return Small(self.isa.name, problem.dtype, problem.m, problem.n, problem.k, *layouts)
