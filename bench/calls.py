@@ -6,7 +6,7 @@ plans that were not tuned on this machine, and after their kernels were compiled
 
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -22,6 +22,7 @@ from nkblas.planning.measured_plans import TUNED, measured, plan_file
 from .call_list import OPERAND_DTYPES, CallCase
 from .operands import Array, random_array
 from .peers.contender import load_module
+from .peers.numpy import warm_up_openblas
 from .results import CallResult
 from .timing import median_ratio, time_interleaved
 
@@ -75,9 +76,12 @@ def measure_calls(cases: Iterable[CallCase], seconds: float) -> Iterator[CallRes
 
     From then on the process uses one thread, and plans that were not tuned on this machine.
     """
+    products: list[Callable[[Array, Array], object]] = [np.matmul]
     if HAS_SCIPY:  # it has an OpenBLAS of its own
-        import_module("scipy.linalg.blas")
+        products.append(partial(import_module("scipy.linalg.blas").dgemm, 1))
     load_module("threadpoolctl").ThreadpoolController().limit(limits=1)
+    for multiply in products:
+        warm_up_openblas(multiply)
     nkblas.set_num_threads(1)
     measured.layers[plan_file(nkblas.cpu, TUNED)] = {}
     for case in cases:

@@ -14,6 +14,19 @@ from .contender import AbsentError, Call, Forms, load_module, matmul_call
 BLAS_DTYPES = ("bfloat16", "float32", "float64", "complex64", "complex128")
 
 
+WARM_UP_SIDE = 1000
+
+
+def warm_up_openblas(multiply: Callable[[Array, Array], object]) -> None:
+    """Multiply large matrices once.
+
+    Until OpenBLAS has done so, it may take three times as long for matrices of sides of 200 to 300
+    (0.3.31 on Zen), however often they are multiplied.
+    """
+    a = np.ones((WARM_UP_SIDE, WARM_UP_SIDE))
+    multiply(a, a)
+
+
 class NumPy:
     """``numpy.matmul``: OpenBLAS, or NumPy's own loops for dtypes that a BLAS lacks.
 
@@ -36,6 +49,7 @@ class NumPy:
 
     def set_num_threads(self, threads: int) -> None:
         self._pools.limit(limits=threads)
+        warm_up_openblas(np.matmul)
 
     def bind(self, operands: Operands, use_out: bool) -> Forms:
         a, b, out, bias, case = operands
