@@ -28,6 +28,9 @@ STREAM_VECTORS = 16
 PAGE = 4096
 """Bytes of a page of memory."""
 
+MAX_STREAMED_K = 4
+"""Up to this k, 16 registers are enough for streams, and tiles take 2 to 4 times as long."""
+
 
 def skinny_schedules(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
     """Schedules that read the large operand of a skinny product once, the best first.
@@ -44,6 +47,9 @@ def skinny_schedules(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
 
 def _schedules_by_shape(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     m, n, k = problem.m, problem.n, problem.k
+    is_wide = m > 1 and n >= 2 * cpu.isa.lanes(problem.itemsize)
+    if cpu.isa.registers <= 16 and k <= MAX_STREAMED_K and is_wide and problem.b == "row":
+        yield _stream(problem, cpu)
     if m == n == 1 and (problem.a, problem.b) != ("row", "col"):
         yield Schedule("dot", 1, 1, k, 1, 1)  # of vectors that have other strides
     elif k <= SHORT_DIMENSION < m and problem.b == "row":
@@ -56,6 +62,15 @@ def _schedules_by_shape(problem: Problem, cpu: CPU, family: Family) -> Iterator[
         yield from _few_rows_along_k(problem, cpu, family)
     elif n <= SHORT_DIMENSION and problem.a == "row":
         yield from _few_columns(problem, cpu, family)
+
+
+def _stream(problem: Problem, cpu: CPU) -> Schedule:
+    """C is written once, a few rows at a time."""
+    m, n, k = problem.m, problem.n, problem.k
+    rows = m if m <= MAX_STREAM_ROWS else MAX_STREAM_ROWS if k == MAX_STREAMED_K else 2
+    lanes = cpu.isa.lanes(problem.itemsize)
+    c_is_beyond_l3 = m * n * problem.itemsize > cpu.l3
+    return Schedule("stream", rows, STREAM_VECTORS * lanes, k, m, n, prefetch=c_is_beyond_l3)
 
 
 def _short_k(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
@@ -78,6 +93,7 @@ def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     b_size = k * n * problem.itemsize
     nc = cpu.l2 // (4 * m * problem.itemsize)
     rows = min(m, MAX_STREAM_ROWS)
+    has_few_registers = cpu.isa.registers <= 16
     stream = Schedule(
         "stream", rows, STREAM_VECTORS * lanes, k, m, nc, prefetch=4 * b_size > cpu.l3
     )
@@ -92,11 +108,23 @@ def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     is_beyond_l3 = 4 * b_size >= cpu.l3
     # A single tile needs no cache blocks; but long chains of sums have large errors.
     kc = KC_BOUNDS[-1] if is_single_column_of_tiles else 256 if is_beyond_l3 else 512
-    tiles = Schedule("tiles", mr, vectors * lanes, kc, m, n, prefetch=is_beyond_l3 and m > 1)
+    tiles = Schedule(
+        "tiles",
+        mr,
+        vectors * lanes,
+        kc,
+        m,
+        n,
+        ir_outside=has_few_registers and b_size <= cpu.l3,
+        prefetch=is_beyond_l3 and m > 1,
+    )
+    prefers_stream = m in (3, 4) and is_beyond_l3
+    if has_few_registers:  # measured on Zen 1
+        prefers_stream = m <= 8 and b_size > cpu.l3
     # A single tile can't be divided among threads, and gains nothing from a stream.
     if m == 1 and (not is_single_column_of_tiles or b_size > cpu.l2):
         yield stream
-    elif family.accumulator_registers == 1 and (m == 2 or (m in (3, 4) and is_beyond_l3)):
+    elif family.accumulator_registers == 1 and (m == 2 or prefers_stream):
         yield from (stream, tiles)
     elif -(-m // mr) <= 2:
         yield tiles
