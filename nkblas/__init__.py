@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nkblas.api import recipes  # noqa: F401  it registers itself for the fast paths
 from nkblas.api.brgemm import brgemm
 from nkblas.api.einsum import einsum
 from nkblas.api.gemm import gemm

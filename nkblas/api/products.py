@@ -13,9 +13,9 @@ from typing import Any, ParamSpec, SupportsIndex, TypeVar
 import numpy as np
 
 from nkblas import _numpy_ext
-from nkblas.base.dtypes import product as product_of
 from nkblas.system.log import log
 
+from .contraction import NO_KERNELS, engine_dtype
 from .gufuncs import dot_gufunc, fast_path, matmul, mixed_matmul, register_user_dtypes, vecdot
 from .operands import Array, DType
 
@@ -38,41 +38,21 @@ patch_implementations: dict[str, Callable[..., Any]] = {}
 """The implementations that `nkblas.patch` replaces them with."""
 
 
-def overrides_array_function(x: object) -> bool:
-    """Whether an argument has its own versions of NumPy's functions."""
-    default = np.ndarray.__array_function__
-    return getattr(type(x), "__array_function__", default) is not default
-
-
 def overridable_as(
     numpy_function: Callable[..., Any],
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make the public version of a function that replaces a NumPy function.
 
-    If an argument overrides NumPy's function, that function is called, and calls the override.
+    If an argument overrides NumPy's function, that function is called, and calls the override. Both
+    the public version and the implementation for `nkblas.patch` have the function's fast path.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        @functools.wraps(function)
-        def public(*args: P.args, **kwargs: P.kwargs) -> R:
-            for x in (*args, *kwargs.values()):
-                is_overridden = overrides_array_function(x) or (
-                    isinstance(x, (list, tuple)) and any(map(overrides_array_function, x))
-                )
-                if is_overridden:
-                    result: R = numpy_function(*args, **kwargs)
-                    return result
-            return function(*args, **kwargs)
-
         if function.__name__ in numpy_implementations:
-            patch_implementations[function.__name__] = _with_fast_path(function)
-        return _with_fast_path(public)
+            patch_implementations[function.__name__] = fast_path(function)
+        return fast_path(function, numpy_function)
 
     return decorate
-
-
-def _with_fast_path(function: Callable[P, R]) -> Callable[P, R]:
-    return fast_path(function) if function.__name__ in ("dot", "inner", "vdot") else function
 
 
 def fall_back(name: str, reason: str, *args: Any, **kwargs: Any) -> Any:
@@ -84,16 +64,6 @@ def fall_back(name: str, reason: str, *args: Any, **kwargs: Any) -> Any:
 
 
 @functools.lru_cache
-def engine_dtype(a: DType, b: DType) -> DType | None:
-    """The dtype of a product, if there are kernels for it."""
-    try:
-        dtype = np.result_type(a, b)
-    except TypeError:
-        return None
-    return dtype if product_of(dtype.name, dtype.name, dtype.name) else None
-
-
-@functools.lru_cache
 def wider_dtype(a: DType, b: DType) -> DType | None:
     """For a dtype of `ml_dtypes` without kernels, the NumPy dtype that holds all its values."""
     if a != b or a.isbuiltin == 1:
@@ -101,8 +71,6 @@ def wider_dtype(a: DType, b: DType) -> DType | None:
     candidates = (np.dtype(name) for name in ("int8", "uint8", "float32"))
     return next((dtype for dtype in candidates if np.can_cast(a, dtype)), None)
 
-
-NO_KERNELS = "there are no generated kernels for its dtype"
 
 _empty_like = implementation(np.empty_like)
 

@@ -123,7 +123,7 @@ static PyArrayObject *sum_products(const block_list *a, const block_list *b, PyO
     npy_intp m, n;
     nk_matrix c_matrix = as_matrix(c, 0, &m, &n);
     if (!run_product(dtype, m, n, a->columns, a->matrix, b->matrix, c_matrix, call_args)) {
-        uncount_call();
+        uncount_calls(1, 1);
         Py_CLEAR(c);
     }
     return c;

@@ -1,35 +1,5 @@
-/* The fast paths of matmul, dot, inner and vdot. */
-#include <fenv.h>
-
+/* The fast paths of the gufuncs, dot, inner and vdot: products of one type of vectors and matrices. */
 #include "numpy_ext.h"
-
-/* The function whose rules hold: they differ in the operands' dimensions and in the result's
-   type. */
-typedef enum { MATMUL, DOT, INNER, VDOT } product_rule;
-
-/* ---- floating-point flags ---- */
-
-enum { REPORTED_FLAGS = FE_DIVBYZERO | FE_OVERFLOW | FE_UNDERFLOW | FE_INVALID };
-
-static void clear_float_flags(void)
-{
-    if (fetestexcept(REPORTED_FLAGS))
-        feclearexcept(REPORTED_FLAGS);
-}
-
-/* Report floating-point flags as ufuncs do, under the name of a function; -1: as an exception. */
-static int report_float_flags(const char *function)
-{
-    int raised = fetestexcept(REPORTED_FLAGS);
-    if (!raised)
-        return 0;
-    feclearexcept(REPORTED_FLAGS);
-    return PyUFunc_GiveFloatingpointErrors(function,
-                                           (raised & FE_DIVBYZERO ? NPY_FPE_DIVIDEBYZERO : 0) |
-                                               (raised & FE_OVERFLOW ? NPY_FPE_OVERFLOW : 0) |
-                                               (raised & FE_UNDERFLOW ? NPY_FPE_UNDERFLOW : 0) |
-                                               (raised & FE_INVALID ? NPY_FPE_INVALID : 0));
-}
 
 /* ---- the product ---- */
 
@@ -42,13 +12,27 @@ typedef struct {
     npy_intp shape[2];           /* of the result */
 } product;
 
-/* Take f(a, b), and of matmul and dot also f(a, b, out) and f(a, b, out=out); `*out` is NULL where
+static int is_gufunc(product_rule rule) { return rule <= VECMAT; }
+
+/* Whether the rule has operands of these dimensions. Those of matmul, dot and inner are all vectors
+   and matrices; vdot flattens its operands. */
+static int takes_dimensions(product_rule rule, int a, int b)
+{
+    switch (rule) {
+    case VECDOT: return a == 1 && b == 1;
+    case MATVEC: return a == 2 && b == 1;
+    case VECMAT: return a == 1 && b == 2;
+    default: return 1;
+    }
+}
+
+/* Take f(a, b), and of gufuncs and dot also f(a, b, out) and f(a, b, out=out); `*out` is NULL where
    the call has none. */
 static int read_arguments(product_rule rule, PyObject *const *args, Py_ssize_t nargs,
                           PyObject *kwnames, PyObject **out)
 {
     Py_ssize_t keywords = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
-    int has_out = nargs + keywords == 3 && (rule == MATMUL || rule == DOT);
+    int has_out = nargs + keywords == 3 && (is_gufunc(rule) || rule == DOT);
     if (nargs < 2 || (!has_out && nargs + keywords != 2))
         return 0;
     if (!is_engine_operand(args[0]) ||
@@ -66,7 +50,7 @@ static int find_result_type(const product *x, product_rule rule, PyObject *out)
     if (x->b.packed)
         return x->b.packed->c_type;
     int has_product = same_type_product(x->type) != NO_PRODUCT;
-    if (PyTypeNum_ISUSERDEF(x->type) && rule == MATMUL) {
+    if (PyTypeNum_ISUSERDEF(x->type) && is_gufunc(rule)) {
         /* NumPy's result is float32, which it rounds to the type of `out`. */
         int is_rounded = has_product && out && PyArray_Check(out) &&
                          PyArray_TYPE((PyArrayObject *)out) == x->type;
@@ -105,7 +89,8 @@ static int describe_product(product *x, product_rule rule, PyObject *const *args
     x->ndim = PyArray_NDIM(x->a) + x->b.ndim - 2;
     x->type = PyArray_TYPE(x->a);
     x->result_type = find_result_type(x, rule, out);
-    if (x->result_type < 0 || (rule == VDOT && x->ndim && !flatten_operands(x)))
+    if (x->result_type < 0 || !takes_dimensions(rule, PyArray_NDIM(x->a), x->b.ndim) ||
+        (rule == VDOT && x->ndim && !flatten_operands(x)))
         return 0;
     int expected_type = x->b.packed ? x->b.packed->a_type : PyArray_TYPE(x->b.array);
     if (x->k != x->b.k || x->type != expected_type)
@@ -144,10 +129,10 @@ static PyObject *fast_product(const char *name, product_rule rule, PyObject *con
 
     clear_float_flags();
     int dtype = product_with(&x.b, x.type, x.result_type, 0);
-    nk_call_args call_args = product_call_args(dtype, rule == VDOT);
+    nk_call_args call_args = product_call_args(dtype, conjugates_a(rule));
     if (!run_product(dtype, x.m, x.n, x.k, x.a_matrix, x.b.matrix, c_matrix, call_args)) {
         Py_DECREF(c);
-        uncount_call();
+        uncount_calls(1, 1);
         return NULL;
     }
     if (rule != VDOT && !x.b.packed && report_float_flags(name) < 0) {
@@ -157,20 +142,51 @@ static PyObject *fast_product(const char *name, product_rule rule, PyObject *con
     return PyArray_Return(c);
 }
 
+/* ---- dot, inner, vdot ---- */
+
 /* NumPy's warnings name dot in inner, too. */
+static const char product_name[] = "dot";
+
+/* A call of other operands than fast_product takes. */
+static PyObject *product_of_any(product_rule rule, PyObject *const *args, Py_ssize_t nargs,
+                                PyObject *kwnames)
+{
+    PyArrayObject *operands[2];
+    if (nargs < 2 || !as_plain_arrays(args, 2, operands))
+        return NULL;
+    PyObject *arrays[] = {(PyObject *)operands[0], (PyObject *)operands[1]}, *result = NULL;
+    int has_options = nargs > 2 || kwnames;
+    int is_converted = arrays[0] != args[0] || arrays[1] != args[1];
+    if (PyArray_SIZE(operands[0]) <= 1 || PyArray_SIZE(operands[1]) <= 1) /* there are no sums */
+        result = PyObject_Vectorcall(numpy_function(rule), args, (size_t)nargs, kwnames);
+    else if (!has_options && is_converted)
+        result = fast_product(product_name, rule, arrays, 2, NULL);
+    if (!result && !has_options && !PyErr_Occurred())
+        result = contract(rule, rule == VDOT ? NULL : product_name, operands);
+    release_arrays(operands, 2);
+    return result;
+}
+
+static PyObject *fast_function_product(product_rule rule, PyObject *const *args, Py_ssize_t nargs,
+                                       PyObject *kwnames)
+{
+    PyObject *result = fast_product(product_name, rule, args, nargs, kwnames);
+    return result || PyErr_Occurred() ? result : product_of_any(rule, args, nargs, kwnames);
+}
+
 PyObject *fast_dot(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    return fast_product("dot", DOT, args, nargs, kwnames);
+    return fast_function_product(DOT, args, nargs, kwnames);
 }
 
 PyObject *fast_inner(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    return fast_product("dot", INNER, args, nargs, kwnames);
+    return fast_function_product(INNER, args, nargs, kwnames);
 }
 
 PyObject *fast_vdot(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    return fast_product("dot", VDOT, args, nargs, kwnames);
+    return fast_function_product(VDOT, args, nargs, kwnames);
 }
 
 /* __array_ufunc__(b, numpy.matmul, "__call__", a, b) of a packed b, to which NumPy passes a @ b */
@@ -182,7 +198,7 @@ PyObject *fast_array_ufunc(PyObject *const *args, Py_ssize_t nargs, PyObject *kw
     return fast_product("matmul", MATMUL, args + 3, 2, NULL);
 }
 
-/* ---- matmul, a ufunc ---- */
+/* ---- the gufuncs ---- */
 
 static int has_dtype_keyword(PyObject *kwnames)
 {
@@ -204,10 +220,17 @@ static int has_unknown_user_dtype(PyObject *x)
 
 static vectorcallfunc call_ufunc; /* NumPy's, the same for all ufuncs */
 
-static PyObject *call_matmul(PyObject *self, PyObject *const *args, size_t nargsf,
+static product_rule rule_of(const PyUFuncObject *gufunc)
+{
+    int a_is_matrix = gufunc->core_num_dims[0] == 2, b_is_matrix = gufunc->core_num_dims[1] == 2;
+    return a_is_matrix ? (b_is_matrix ? MATMUL : MATVEC) : b_is_matrix ? VECMAT : VECDOT;
+}
+
+static PyObject *call_gufunc(PyObject *self, PyObject *const *args, size_t nargsf,
                              PyObject *kwnames)
 {
     const char *name = ((PyUFuncObject *)self)->name;
+    product_rule rule = rule_of((PyUFuncObject *)self);
     Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
     if (nargs >= 2 && callbacks.register_user_dtypes &&
         (has_unknown_user_dtype(args[0]) || has_unknown_user_dtype(args[1]))) {
@@ -216,21 +239,26 @@ static PyObject *call_matmul(PyObject *self, PyObject *const *args, size_t nargs
             return NULL;
         Py_DECREF(none);
     }
-    if (callbacks.mixed_product && has_dtype_keyword(kwnames)) {
+    if (rule == MATMUL && callbacks.mixed_product && has_dtype_keyword(kwnames)) {
         PyObject *result = PyObject_Vectorcall(callbacks.mixed_product, args, nargsf, kwnames);
         if (result != Py_NotImplemented)
             return result;
         Py_DECREF(result);
     }
-    PyObject *result = fast_product(name, MATMUL, args, nargs, kwnames);
+    PyObject *result = fast_product(name, rule, args, nargs, kwnames);
+    if (!result && !PyErr_Occurred() && nargs == 2 && !kwnames && PyArray_CheckExact(args[0]) &&
+        PyArray_CheckExact(args[1])) {
+        PyArrayObject *operands[] = {(PyArrayObject *)args[0], (PyArrayObject *)args[1]};
+        result = contract(rule, name, operands);
+    }
     if (result || PyErr_Occurred())
         return result;
     return call_ufunc(self, args, nargsf, kwnames);
 }
 
-void set_fast_matmul(PyUFuncObject *matmul, int on)
+void set_fast_gufunc(PyUFuncObject *gufunc, int on)
 {
     if (!call_ufunc)
-        call_ufunc = matmul->vectorcall;
-    matmul->vectorcall = on ? call_matmul : call_ufunc;
+        call_ufunc = gufunc->vectorcall;
+    gufunc->vectorcall = on ? call_gufunc : call_ufunc;
 }

@@ -1,23 +1,76 @@
-/* A Python function with a fast path: it tries the fast path, then calls the general function. */
+/* A Python function with a fast path: it tries the fast path, then calls the general function; or the
+   NumPy function that it replaces, if an argument overrides that. */
 #include "numpy_ext.h"
 
 typedef struct {
     PyObject_HEAD vectorcallfunc vectorcall;
     PyObject *general, *dict;
-    fast_path *fast;
+    PyObject *numpy; /* the function that arguments can override, or NULL */
+    fast_path *fast; /* or NULL */
 } fast_function;
+
+/* ---- overrides ---- */
+
+static PyObject *ndarray_override; /* numpy.ndarray.__array_function__ */
+
+/* Whether an argument has its own versions of NumPy's functions; -1: an exception is set. */
+static int overrides(PyObject *x)
+{
+    PyTypeObject *type = Py_TYPE(x);
+    if (type == &PyArray_Type || type == &PyList_Type || type == &PyTuple_Type ||
+        type == &PyFloat_Type || type == &PyLong_Type || type == &PyUnicode_Type || x == Py_None)
+        return 0;
+    PyObject *own = PyObject_GetAttrString((PyObject *)type, "__array_function__");
+    if (!own) {
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError))
+            return -1;
+        PyErr_Clear();
+        return 0;
+    }
+    Py_DECREF(own);
+    return own != ndarray_override;
+}
+
+/* The same of an argument or, if it is a list or a tuple, of its items. */
+static int has_override(PyObject *x)
+{
+    int found = overrides(x);
+    if (!PyList_Check(x) && !PyTuple_Check(x))
+        return found;
+    for (Py_ssize_t i = 0; !found && i < PySequence_Fast_GET_SIZE(x); i++)
+        found = overrides(PySequence_Fast_GET_ITEM(x, i));
+    return found;
+}
+
+static int any_overrides(PyObject *const *args, Py_ssize_t count)
+{
+    int found = 0;
+    for (Py_ssize_t i = 0; !found && i < count; i++)
+        found = has_override(args[i]);
+    return found;
+}
+
+/* ---- the function ---- */
 
 static PyObject *call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *kwnames)
 {
     fast_function *function = (fast_function *)self;
-    PyObject *result = function->fast(args, PyVectorcall_NARGS(nargsf), kwnames);
+    Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
+    PyObject *result = function->fast ? function->fast(args, nargs, kwnames) : NULL;
     if (result || PyErr_Occurred())
         return result;
-    return PyObject_Vectorcall(function->general, args, nargsf, kwnames);
+    int is_overridden = 0;
+    if (function->numpy)
+        is_overridden = any_overrides(args, nargs + (kwnames ? PyTuple_GET_SIZE(kwnames) : 0));
+    if (is_overridden < 0)
+        return NULL;
+    return PyObject_Vectorcall(is_overridden ? function->numpy : function->general, args, nargsf,
+                               kwnames);
 }
 
 static int traverse(PyObject *self, visitproc visit, void *arg)
 {
+    Py_VISIT(((fast_function *)self)->numpy);
     Py_VISIT(((fast_function *)self)->general);
     Py_VISIT(((fast_function *)self)->dict);
     return 0;
@@ -25,6 +78,7 @@ static int traverse(PyObject *self, visitproc visit, void *arg)
 
 static int clear(PyObject *self)
 {
+    Py_CLEAR(((fast_function *)self)->numpy);
     Py_CLEAR(((fast_function *)self)->general);
     Py_CLEAR(((fast_function *)self)->dict);
     return 0;
@@ -82,34 +136,50 @@ PyTypeObject fast_function_type = {
     .tp_getset = attributes,
 };
 
-/* make_fast_path(general, name) -> a function with the fast path of that name */
+/* make_fast_path(general, name, numpy) -> a function with the fast path of that name, if there is
+   one, and with overrides of NumPy's function, unless that is None */
 PyObject *make_fast_path(PyObject *self, PyObject *args)
 {
     static const struct {
         const char *name;
         fast_path *fast;
     } fast_paths[] = {
-        {"dot", fast_dot},     {"inner", fast_inner},   {"vdot", fast_vdot},
-        {"gemm", fast_gemm},   {"brgemm", fast_brgemm}, {"__array_ufunc__", fast_array_ufunc},
-        {"sgemm", fast_sgemm}, {"dgemm", fast_dgemm},   {"cgemm", fast_cgemm},
-        {"zgemm", fast_zgemm}, {"sgemv", fast_sgemv},   {"dgemv", fast_dgemv},
-        {"cgemv", fast_cgemv}, {"zgemv", fast_zgemv},   {NULL, NULL},
+        {"dot", fast_dot},
+        {"inner", fast_inner},
+        {"vdot", fast_vdot},
+        {"tensordot", fast_tensordot},
+        {"einsum", fast_einsum},
+        {"__array_ufunc__", fast_array_ufunc},
+        {"gemm", fast_gemm},
+        {"brgemm", fast_brgemm},
+        {"sgemm", fast_sgemm},
+        {"dgemm", fast_dgemm},
+        {"cgemm", fast_cgemm},
+        {"zgemm", fast_zgemm},
+        {"sgemv", fast_sgemv},
+        {"dgemv", fast_dgemv},
+        {"cgemv", fast_cgemv},
+        {"zgemv", fast_zgemv},
+        {NULL, NULL},
     };
-    PyObject *general;
+    PyObject *general, *numpy;
     const char *name;
     int i = 0;
     (void)self;
-    if (!PyArg_ParseTuple(args, "Os", &general, &name))
+    if (!PyArg_ParseTuple(args, "OsO", &general, &name, &numpy))
+        return NULL;
+    if (!ndarray_override)
+        ndarray_override = PyObject_GetAttrString((PyObject *)&PyArray_Type, "__array_function__");
+    if (!ndarray_override)
         return NULL;
     while (fast_paths[i].name && strcmp(fast_paths[i].name, name))
         i++;
-    if (!fast_paths[i].name)
-        return PyErr_Format(PyExc_ValueError, "name: got %s, expected that of a fast path", name);
     fast_function *function = PyObject_GC_New(fast_function, &fast_function_type);
     if (!function)
         return NULL;
     function->vectorcall = call;
     function->general = Py_NewRef(general);
+    function->numpy = numpy == Py_None ? NULL : Py_NewRef(numpy);
     function->dict = NULL;
     function->fast = fast_paths[i].fast;
     PyObject_GC_Track(function);

@@ -65,9 +65,6 @@ static void read_arguments(stack *x, const product_gufunc *gufunc, char **args,
     x->c.rs = a_is_matrix ? *step++ : 0, x->c.cs = b_is_matrix ? *step : 0;
 }
 
-/* vecdot and vecmat conjugate their first operand. */
-static int conjugates_a(const product_gufunc *gufunc) { return !gufunc->a_is_matrix; }
-
 /* Run a stack on the engine; 0: it was not done, and is counted as fallbacks. */
 static int run_on_engine(int dtype, int conjugate_a, const stack *x)
 {
@@ -111,7 +108,7 @@ static void run_loop(const gufunc_loop *loop, char **args, const npy_intp *dimen
 {
     stack x;
     read_arguments(&x, loop->gufunc, args, dimensions, steps);
-    int conjugate_a = conjugates_a(loop->gufunc);
+    int conjugate_a = !loop->gufunc->a_is_matrix; /* as vecdot and vecmat do */
     if (loop->dtype == NO_PRODUCT)
         count_fallbacks(x.count);
     else if (run_on_engine(loop->dtype, conjugate_a, &x))
@@ -243,8 +240,7 @@ PyObject *make_gufunc(PyObject *self, PyObject *args)
     }
     ours->type_resolver = resolve_types;
     copy_iterator_flags(ours, numpy);
-    if (is_matmul)
-        set_fast_matmul(ours, 1);
+    set_fast_gufunc(ours, 1);
     return (PyObject *)ours;
 }
 
@@ -346,8 +342,7 @@ PyObject *set_patched(PyObject *self, PyObject *args)
                                            on ? loop_functions[g][i] : x->unpatched_loops[i],
                                            signature, on ? &x->unpatched_loops[i] : NULL);
         }
-        if (x->a_is_matrix && x->b_is_matrix)
-            set_fast_matmul(x->numpy, on);
+        set_fast_gufunc(x->numpy, on);
     }
     is_patched = on;
     Py_RETURN_NONE;

@@ -131,6 +131,8 @@ static PyMethodDef methods[] = {
     {"make_fast_path", make_fast_path, METH_VARARGS, "Give a function a fast path."},
     {"register_callbacks", register_callbacks, METH_VARARGS,
      "Register the Python objects that the fast paths use."},
+    {"register_planner", register_planner, METH_VARARGS,
+     "Register the function that derives recipes, and NumPy's functions."},
     {"count_fallbacks", count_fallbacks_method, METH_O, "Count products that NumPy does."},
     {"gemm", gemm, METH_VARARGS, "C = alpha * A @ B + beta * C and an epilogue, on the engine."},
     {NULL, NULL, 0, NULL},

@@ -94,18 +94,24 @@ static inline nk_call_args product_call_args(int dtype, int conjugate_a)
     int is_conjugated = conjugate_a && is_complex(dtype);
     return (nk_call_args){.alpha = 1, .a_imag_sign = is_conjugated ? -1 : 1, .c_imag_sign = 1};
 }
+enum { MIN_WORK_TO_RELEASE_GIL = 1 << 14 }; /* multiply-adds */
 /* Run one product on the engine; 0: it was not done, and is counted as a fallback. Releases the GIL
    for large products. */
 int run_product(int dtype, npy_intp m, npy_intp n, npy_intp k, nk_matrix a, nk_matrix b,
                 nk_matrix c, nk_call_args call_args);
-/* Undo the count of a call and its fallback: the general function counts the product again. */
-void uncount_call(void);
+/* Undo the count of calls and fallbacks: the general function counts the products again. */
+void uncount_calls(npy_intp calls, npy_intp fallbacks);
 /* Run the product of a fast path, whose C is the memory of `result`, and return `result`. If it was
    not done, release `result` and return NULL without an exception. */
 PyObject *run_fast_path(PyArrayObject *result, int dtype, npy_intp m, npy_intp n, npy_intp k,
                         nk_matrix a, nk_matrix b, nk_matrix c, nk_call_args call_args);
 /* Count products that NumPy does. */
 void count_fallbacks(npy_intp products);
+
+/* Forget floating-point errors of earlier operations. */
+void clear_float_flags(void);
+/* Report floating-point errors as ufuncs do, under the name of a function; -1: as an exception. */
+int report_float_flags(const char *function);
 
 /* ---- operands.c: arrays as matrices of the engine ---- */
 
@@ -120,6 +126,11 @@ int fits_result(PyObject *out, int ndim, const npy_intp *shape, int type);
    without an exception, if not. */
 PyArrayObject *usable_out(PyObject *out, PyArrayObject *a, PyArrayObject *b, int ndim,
                           const npy_intp *shape, int type);
+/* New references to `count` operands as arrays of NumPy's own class: arrays as they are; numbers,
+   lists and tuples as NumPy converts them. 0, without an exception: an operand is something else, or
+   an error is to be raised; `arrays` is unchanged then. */
+int as_plain_arrays(PyObject *const *operands, Py_ssize_t count, PyArrayObject **arrays);
+void release_arrays(PyArrayObject **arrays, Py_ssize_t count);
 
 /* An array as a matrix. A vector is a column if `is_column` is set, otherwise a row; an array
    without dimensions has one element. */
@@ -207,6 +218,101 @@ int set_scaling(const scaling *x, int type, nk_call_args *call_args);
 nk_matrix as_op_matrix(PyArrayObject *x, int trans, npy_intp *rows, npy_intp *columns);
 /* Copy the elements of an array to one of the same shape; -1: an exception is set. */
 int copy_elements(PyArrayObject *to, PyArrayObject *from);
+/* ---- recipes.c: what is known of calls of one kind ---- */
+
+/* The functions that have fast paths, whose rules hold. */
+typedef enum {
+    MATMUL,
+    VECDOT,
+    MATVEC,
+    VECMAT,
+    DOT,
+    INNER,
+    VDOT,
+    TENSORDOT,
+    EINSUM,
+    PRODUCT_RULES,
+} product_rule;
+
+/* Whether the function conjugates its left operand, a vector. */
+static inline int conjugates_a(product_rule rule)
+{
+    return rule == VECDOT || rule == VECMAT || rule == VDOT;
+}
+
+enum { MAX_DIMENSIONS = 16, MAX_KEY_WORDS = 96 };
+
+typedef struct {
+    npy_intp length;
+    nk_batch_strides strides;
+} stack_dimension;
+
+/* How an operand becomes a stack of matrices. */
+typedef struct {
+    PyObject *presum;              /* subscripts of a call of NumPy's einsum; NULL: there is none */
+    int copy_ndim;                 /* -1: there is no copy */
+    npy_intp axes[MAX_DIMENSIONS]; /* the copy is C-contiguous with these axes */
+} operand_recipe;
+
+/* How to do the calls of one kind; derived in api/recipes.py, which describes the fields. */
+typedef struct recipe recipe;
+struct recipe {
+    int references;
+    enum { BY_PYTHON, BY_NUMPY, BY_ENGINE } kind;
+    int is_fallback; /* of kind BY_NUMPY */
+    int type, presums_floats;
+    npy_intp m, n, k;
+    npy_intp strides[6];
+    operand_recipe operands[2];
+    int stack_ndim;
+    stack_dimension stack[MAX_DIMENSIONS];
+    int ndim; /* of the result, as its shape and its strides in bytes */
+    npy_intp shape[MAX_DIMENSIONS], result_strides[MAX_DIMENSIONS];
+    /* the key */
+    PyObject *text;
+    uint64_t hash;
+    int words;
+    npy_intp key[];
+};
+
+/* The kind of a call. */
+typedef struct {
+    PyObject *text; /* borrowed; NULL: there is none */
+    int words;
+    npy_intp word[MAX_KEY_WORDS];
+} recipe_key;
+
+static inline void start_key(recipe_key *key, product_rule rule, PyObject *text)
+{
+    key->text = text;
+    key->word[0] = rule;
+    key->words = 1;
+}
+/* Add to a key, unless it is full: it is no key then, and has no recipe. */
+static inline void add_word(recipe_key *key, npy_intp word)
+{
+    if (key->words < MAX_KEY_WORDS)
+        key->word[key->words] = word;
+    key->words++;
+}
+/* 0: arrays of this type have no recipes. */
+int add_array(recipe_key *key, PyArrayObject *array);
+/* The recipe of a call, a new reference. NULL: there is none, maybe with an exception. */
+recipe *find_recipe(const recipe_key *key, PyObject *what, PyArrayObject *const *operands,
+                    Py_ssize_t count, PyObject *out);
+void release_recipe(recipe *x);
+/* NumPy's function; NULL: it is not registered. */
+PyObject *numpy_function(product_rule rule);
+/* register_planner(make_recipe, NumPy's functions by name) */
+PyObject *register_planner(PyObject *self, PyObject *args);
+
+/* ---- contraction.c ---- */
+
+/* Execute a recipe of kind BY_ENGINE, into `out` if that is not NULL; `name` is the function that
+   warnings of floating-point errors name, NULL: it does not warn. Returns a new reference; NULL,
+   maybe without an exception: it was not done, and is not counted. */
+PyArrayObject *run_recipe(const recipe *x, PyArrayObject *const *operands, PyArrayObject *out,
+                          int conjugate_a, const char *name);
 
 /* ---- fast paths ---- */
 
@@ -217,8 +323,13 @@ typedef PyObject *fast_path(PyObject *const *args, Py_ssize_t nargs, PyObject *k
 /* fast_matmul.c */
 fast_path fast_dot, fast_inner, fast_vdot;
 fast_path fast_array_ufunc; /* PackedMatrix.__array_ufunc__ */
-/* Have calls of a matmul gufunc, nkblas's or NumPy's, try the fast path first; or not. */
-void set_fast_matmul(PyUFuncObject *matmul, int on);
+/* Have calls of a gufunc, nkblas's or NumPy's, try the fast path first; or not. */
+void set_fast_gufunc(PyUFuncObject *gufunc, int on);
+
+/* fast_contraction.c */
+fast_path fast_einsum, fast_tensordot;
+/* A product of two plain arrays by its recipe; as a fast path, it may be NULL. */
+PyObject *contract(product_rule rule, const char *name, PyArrayObject *const *operands);
 
 fast_path fast_gemm;   /* fast_gemm.c */
 fast_path fast_brgemm; /* fast_brgemm.c */

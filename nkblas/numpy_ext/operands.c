@@ -46,3 +46,51 @@ PyArrayObject *usable_out(PyObject *out, PyArrayObject *a, PyArrayObject *b, int
     Py_INCREF(array);
     return array;
 }
+
+/* ---- conversion ---- */
+
+/* Whether NumPy's functions ignore the class of `x`, a number. */
+static int is_plain_number(PyObject *x)
+{
+    return PyFloat_CheckExact(x) || PyLong_CheckExact(x) || PyBool_Check(x) ||
+           PyComplex_CheckExact(x) ||
+           (PyArray_IsScalar(x, Number) && !PyType_HasFeature(Py_TYPE(x), Py_TPFLAGS_HEAPTYPE));
+}
+
+static int is_plain_list(PyObject *x) { return PyList_CheckExact(x) || PyTuple_CheckExact(x); }
+
+/* Whether neither `x` nor an item of it can override NumPy's functions. */
+static int is_plain(PyObject *x)
+{
+    if (!is_plain_list(x))
+        return is_plain_number(x);
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(x); i++) {
+        PyObject *item = PySequence_Fast_GET_ITEM(x, i);
+        if (!is_plain_number(item) && !is_plain_list(item))
+            return 0;
+    }
+    return 1;
+}
+
+int as_plain_arrays(PyObject *const *operands, Py_ssize_t count, PyArrayObject **arrays)
+{
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (!PyArray_CheckExact(operands[i]) && !is_plain(operands[i]))
+            return 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        arrays[i] = PyArray_CheckExact(operands[i]) ? (PyArrayObject *)Py_NewRef(operands[i])
+                                                    : (PyArrayObject *)PyArray_FROM_O(operands[i]);
+        if (!arrays[i] || !PyArray_CheckExact(arrays[i])) {
+            PyErr_Clear();
+            release_arrays(arrays, arrays[i] ? i + 1 : i);
+            return 0;
+        }
+    }
+    return 1;
+}
+
+void release_arrays(PyArrayObject **arrays, Py_ssize_t count)
+{
+    for (Py_ssize_t i = 0; i < count; i++)
+        Py_DECREF(arrays[i]);
+}

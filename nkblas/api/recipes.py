@@ -1,0 +1,265 @@
+"""Recipes of small calls: how the C code does a call of known operands, without Python.
+
+`make_recipe` is called for the first call of each kind: a function, its subscripts or axes, and the
+dtypes, shapes, strides and alignment of its operands. The fast paths (numpy_ext/fast_contraction.c)
+keep the recipe, and execute it for all further calls of the kind.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nkblas import _numpy_ext
+from nkblas.system.log import log
+
+from .contraction import (
+    NO_KERNELS,
+    ContractionPlan,
+    StackView,
+    classify,
+    find_plan,
+    make_plan,
+    numpy_c_einsum,
+    parse,
+)
+from .operands import Array, DType, is_native_aligned
+from .products import numpy_implementations
+
+StackDimension = tuple[int, int, int, int]
+"""A length and the strides of A, B and C."""
+
+
+class Recipe(NamedTuple):
+    """A contraction on the engine. Strides are in elements, except those of the result.
+
+    Attributes
+    ----------
+    type : int
+        NumPy's number of the result's dtype.
+    presums_floats : bool
+        As in `ContractionPlan`.
+    lengths : tuple of int
+        m, n, k.
+    strides : tuple of int
+        Row and column strides of A, B and C.
+    stack : tuple of StackDimension
+        From the outermost to the innermost, at least one.
+    shape, result_strides : tuple of int
+        Of the result.
+    presums : tuple of (str or None)
+        For each operand the subscripts of a NumPy call that reduces it first.
+    copies : tuple of (tuple of int or None)
+        For each operand that needs a contiguous copy of the result's dtype, its transposition.
+    """
+
+    type: int
+    presums_floats: bool
+    lengths: tuple[int, int, int]
+    strides: tuple[int, ...]
+    stack: tuple[int, ...]
+    shape: tuple[int, ...]
+    result_strides: tuple[int, ...]
+    presums: tuple[str | None, str | None]
+    copies: tuple[tuple[int, ...] | None, tuple[int, ...] | None]
+
+
+ByNumPy = bool
+"""In place of a recipe: NumPy's function does the call, which counts as a fallback or not."""
+
+
+class _Operand(NamedTuple):
+    strides: tuple[int, ...]
+    copy: tuple[int, ...] | None
+
+
+def _as_stack(view: StackView, x: Array, dtype: DType, presum_kwargs: dict[str, Any]) -> _Operand:
+    """The strides of an operand, which is copied where the engine can't view it as a stack."""
+    if view.presum:
+        x = numpy_c_einsum(view.presum, x, **presum_kwargs)
+    strides = view.strides(x) if is_native_aligned(x, dtype) else None
+    copy = None
+    if strides is None:
+        strides, copy = np.empty(view.shape, dtype).strides, view.axes
+    return _Operand(tuple(stride // dtype.itemsize for stride in strides), copy)
+
+
+def _stack_dimensions(
+    plan: ContractionPlan, a: _Operand, b: _Operand, c: tuple[int, ...]
+) -> tuple[StackDimension, ...]:
+    """The dimensions of a stack: adjacent ones are merged where that is possible."""
+    merged: list[StackDimension] = []
+    for i, length in enumerate(plan.target.shape[:-2]):
+        if length == 1:
+            continue
+        views = ((plan.left, a.strides), (plan.right, b.strides), (plan.target, c))
+        strides = (0 if view.shape[i] == 1 else stride[i] for view, stride in views)
+        inner = (length, *strides)
+        if merged and all(s == length * t for s, t in zip(merged[-1][1:], inner[1:], strict=True)):
+            inner = (length * merged.pop()[0], *inner[1:])
+        merged.append(inner)  # type: ignore[arg-type]
+    return tuple(merged) or ((1, 0, 0, 0),)
+
+
+def _from_plan(plan: ContractionPlan, a: Array, b: Array, out: Any = None) -> Recipe | None:
+    """The recipe that does what the plan does; None if only Python code can."""
+    if plan.matmul_kwargs or not a.size or not b.size:
+        return None
+    result = plan.allocate_result() if out is None else out
+    target = plan.target.strides(result)
+    if target is None or not is_native_aligned(result, plan.dtype):
+        return None
+    left = _as_stack(plan.left, a, plan.dtype, plan.presum_kwargs)
+    right = _as_stack(plan.right, b, plan.dtype, plan.presum_kwargs)
+    c = tuple(stride // plan.dtype.itemsize for stride in target)
+    stack = _stack_dimensions(plan, left, right, c)
+    m, n = plan.target.shape[-2:]
+    return Recipe(
+        plan.dtype.num,
+        plan.presums_floats,
+        (m, n, plan.left.shape[-1]),
+        (*left.strides[-2:], *right.strides[-2:], *c[-2:]),
+        tuple(x for dimension in stack for x in dimension),
+        plan.shape,
+        plan.strides,
+        (plan.left.presum or None, plan.right.presum or None),
+        (left.copy, right.copy),
+    )
+
+
+# ---- the functions ----
+
+
+def _einsum(subscripts: str, *arrays: Array, out: Any) -> Recipe | ByNumPy | None:
+    if len(arrays) == 1:
+        return False
+    if len(arrays) > 2:
+        log("info", "NumPy does c_einsum: more than two operands, and optimize=False", once=True)
+        return True
+    a, b = arrays
+    contraction = parse(subscripts, (a.ndim, b.ndim))
+    if contraction is None:
+        return False
+    try:
+        plan = find_plan(contraction, a, b, out=out)
+    except (TypeError, ValueError):  # the general function has NumPy raise an error
+        return None
+    if isinstance(plan, str):
+        log("info", f"NumPy does c_einsum: {plan}", once=True)
+        return True
+    return _from_plan(plan, a, b, out)
+
+
+def _of_terms(
+    left: str, right: str, out: str, a: Array, b: Array, name: str = ""
+) -> Recipe | ByNumPy | None:
+    """The recipe of a product whose result is C-contiguous.
+
+    Operands are repeated along the first labels of their terms, those without a dimension. `name`
+    is of a function that leaves dtypes without kernels to NumPy, and counts that as a fallback.
+    """
+    terms, given = (left, right), (a, b)
+    a, b = (x[(None,) * (len(term) - x.ndim)] for term, x in zip(terms, given, strict=True))
+    plan = make_plan(classify(left, right, out), a, b, order="C")
+    if name and plan == NO_KERNELS:
+        log("info", f"NumPy does {name}: {plan}", once=True)
+        return True
+    recipe = None if isinstance(plan, str) else _from_plan(plan, a, b)
+    if recipe is None or any(
+        copy is not None and len(copy) > x.ndim
+        for copy, x in zip(recipe.copies, given, strict=True)
+    ):
+        return None
+    return recipe
+
+
+def _dot(a: Array, b: Array) -> Recipe | ByNumPy | None:
+    """Each matrix of a stack `b` computes its own columns of the result."""
+    rows, depth, stack, column = _distinct(a.ndim - 1, 1, max(b.ndim - 2, 0), min(b.ndim - 1, 1))
+    left, right = stack + rows + depth, stack + depth + column
+    return _of_terms(left, right, rows + stack + column, a, b, "dot")
+
+
+def _inner(a: Array, b: Array) -> Recipe | ByNumPy | None:
+    rows, columns, depth = _distinct(a.ndim - 1, b.ndim - 1, 1)
+    return _of_terms(rows + depth, columns + depth, rows + columns, a, b, "inner")
+
+
+def _vdot(a: Array, b: Array) -> Recipe | ByNumPy | None:
+    if a.shape != b.shape:
+        return None
+    (depth,) = _distinct(a.ndim)
+    return _of_terms(depth, depth, "", a, b, "vdot")
+
+
+def _tensordot(axes: Any, a: Array, b: Array) -> Recipe | ByNumPy | None:
+    """`axes` is an int, or a pair of ints or of sequences of ints."""
+    if isinstance(axes, int):
+        axes = tuple(range(-axes, 0)), tuple(range(axes))
+    pair = [(x,) if isinstance(x, int) else tuple(x) for x in axes]
+    try:
+        axes_a, axes_b = (
+            [range(x.ndim)[axis] for axis in one] for one, x in zip(pair, (a, b), strict=True)
+        )
+    except IndexError:
+        return None
+    has_duplicates = any(len(set(one)) != len(one) for one in (axes_a, axes_b))
+    # one element alone is left to NumPy's dot
+    if has_duplicates or len(axes_a) != len(axes_b) or a.size <= 1 or b.size <= 1:
+        return None
+    depth, rows, columns = _distinct(len(axes_a), a.ndim - len(axes_a), b.ndim - len(axes_b))
+    left = _term(a.ndim, axes_a, depth, rows)
+    right = _term(b.ndim, axes_b, depth, columns)
+    return _of_terms(left, right, rows + columns, a, b)
+
+
+def _term(ndim: int, axes: list[int], labels: str, others: str) -> str:
+    """The term with these labels at these axes, and the others in order at the others."""
+    labels_of = dict(zip(axes, labels, strict=True))
+    rest = iter(others)
+    return "".join(labels_of[axis] if axis in labels_of else next(rest) for axis in range(ndim))
+
+
+def _distinct(*counts: int) -> list[str]:
+    """Groups of so many labels, which are all different."""
+    labels = iter(map(chr, range(ord("a"), ord("a") + sum(counts))))
+    return ["".join(next(labels) for _ in range(count)) for count in counts]
+
+
+_CORES = {
+    "matmul": ("mk", "kn"),
+    "vecdot": ("k", "k"),
+    "matvec": ("mk", "k"),
+    "vecmat": ("k", "kn"),
+}
+
+
+def _gufunc(name: str, a: Array, b: Array) -> Recipe | ByNumPy | None:
+    """Stacks in one dimension; the order of more dimensions is NumPy's choice."""
+    cores = list(_CORES[name])
+    if name == "matmul":
+        cores = [core if x.ndim > 1 else "k" for core, x in zip(cores, (a, b), strict=True)]
+    loops = [x.ndim - len(core) for x, core in zip((a, b), cores, strict=True)]
+    if min(loops) < 0 or max(loops) > 1:
+        return None
+    stack = "x" * max(loops)
+    left, right = cores
+    out = (left + right).replace("k", "")
+    return _of_terms(stack + left, stack + right, stack + out, a, b)
+
+
+_PRODUCTS = {"dot": _dot, "inner": _inner, "vdot": _vdot}
+
+
+def make_recipe(name: str, what: Any, out: Array | None, *arrays: Array) -> Recipe | ByNumPy | None:
+    """The recipe of a call of the function `name`; None: its general function does the call.
+
+    `what` is what else the call depends on: the subscripts of einsum, the axes of tensordot.
+    """
+    if name == "einsum":
+        return _einsum(what, *arrays, out=out)
+    if name == "tensordot":
+        return _tensordot(what, *arrays)
+    return _PRODUCTS[name](*arrays) if name in _PRODUCTS else _gufunc(name, *arrays)
+
+
+_numpy_ext.register_planner(make_recipe, {**numpy_implementations, "einsum": numpy_c_einsum})
