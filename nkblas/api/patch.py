@@ -1,10 +1,10 @@
 """`patch`: replace NumPy's products by nkblas's, in NumPy itself.
 
 NumPy's products are replaced in two ways. Its gufuncs (`matmul` and the operator ``@``, `vecdot`,
-`matvec`, `vecmat`) get other loops. Its functions `dot`, `inner`, `vdot` and `einsum` stay the same
-objects, in all modules and under all names that they were imported to, and get another
-implementation. All other functions of NumPy (`tensordot`, `linalg.multi_dot`, `cov`, ...) call
-these.
+`matvec`, `vecmat`) get other loops. Its functions `dot`, `inner`, `vdot`, `tensordot`, `einsum` and
+`linalg.multi_dot` stay the same objects, in all modules and under all names that they were imported
+to, and get another implementation. All other functions of NumPy (`linalg.matrix_power`, `cov`, ...)
+call these.
 """
 
 import contextlib
@@ -12,8 +12,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
-
-import numpy as np
 
 from nkblas import _numpy_ext
 from nkblas.system.log import log
@@ -25,9 +23,8 @@ _lock = threading.RLock()  # reentrant: a signal handler may patch, too
 _is_patched = False  # by `patch`
 _open_contexts = 0  # of `patched`, in all threads
 
-_functions: dict[str, Any] = {name: getattr(np, name) for name in patch_implementations}
-_original_implementations: dict[str, Callable[..., Any]] = {}
-"""NumPy's own implementations of the functions that are replaced now, by name."""
+_original_implementations: dict[Any, Callable[..., Any]] = {}
+"""NumPy's own implementations of the functions that are patched now, by function."""
 
 
 def _update(is_patched: bool | None = None, contexts: int = 0) -> None:
@@ -38,17 +35,19 @@ def _update(is_patched: bool | None = None, contexts: int = 0) -> None:
         _open_contexts += contexts
         on = _is_patched or _open_contexts > 0
         _numpy_ext.set_patched(on)
-        for name, function in _functions.items():
-            if on and name not in _original_implementations:
+        for function, replacement in patch_implementations.items():
+            if on and function not in _original_implementations:
                 original = implementation(function)
                 try:
-                    _numpy_ext.replace_implementation(function, patch_implementations[name])
+                    _numpy_ext.replace_implementation(function, replacement)
                 except RuntimeError as error:  # a later NumPy: all other functions are patched
+                    name = function.__name__
                     log("warning", f"numpy.{name} is not patched: {error}", once=True)
                     continue
-                _original_implementations[name] = original
-            elif not on and name in _original_implementations:
-                _numpy_ext.replace_implementation(function, _original_implementations.pop(name))
+                _original_implementations[function] = original
+            elif not on and function in _original_implementations:
+                original = _original_implementations.pop(function)
+                _numpy_ext.replace_implementation(function, original)
 
 
 def _replace_lock() -> None:
@@ -63,10 +62,10 @@ os.register_at_fork(after_in_child=_replace_lock)
 def patch() -> None:
     """Replace NumPy's products by nkblas's, in all threads, until `unpatch`.
 
-    These are ``@``, `numpy.matmul`, `vecdot`, `matvec`, `vecmat`, `dot`, `inner`, `vdot`, `einsum`,
-    and the functions that call them: `tensordot`, `linalg.multi_dot`, `linalg.matrix_power`, `cov`,
-    ..., also under names that were imported earlier. The method `ndarray.dot`, and functions of
-    `numpy.linalg` that call LAPACK, cannot be replaced.
+    These are ``@``, `numpy.matmul`, `vecdot`, `matvec`, `vecmat`, `dot`, `inner`, `vdot`,
+    `tensordot`, `einsum`, `linalg.multi_dot`, and the functions that call them:
+    `linalg.matrix_power`, `cov`, ..., also under names that were imported earlier. The method
+    `ndarray.dot`, and functions of `numpy.linalg` that call LAPACK, cannot be replaced.
 
     Further calls have no effect.
 

@@ -30,12 +30,13 @@ def implementation(function: Any) -> Callable[..., Any]:
 
 
 numpy_implementations = {
-    name: implementation(getattr(np, name)) for name in ("dot", "inner", "vdot", "einsum")
+    function.__name__: implementation(function)
+    for function in (np.dot, np.inner, np.vdot, np.einsum, np.tensordot, np.linalg.multi_dot)
 }
 """NumPy's own implementations of the functions that `nkblas.patch` replaces."""
 
-patch_implementations: dict[str, Callable[..., Any]] = {}
-"""The implementations that `nkblas.patch` replaces them with."""
+patch_implementations: dict[Any, Callable[..., Any]] = {}
+"""Those functions, and the implementations that `nkblas.patch` gives them."""
 
 
 def overridable_as(
@@ -49,7 +50,7 @@ def overridable_as(
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         if function.__name__ in numpy_implementations:
-            patch_implementations[function.__name__] = fast_path(function)
+            patch_implementations[numpy_function] = fast_path(function)
         return fast_path(function, numpy_function)
 
     return decorate

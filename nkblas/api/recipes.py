@@ -5,6 +5,7 @@ dtypes, shapes, strides and alignment of its operands. The fast paths (numpy_ext
 keep the recipe, and execute it for all further calls of the kind.
 """
 
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,32 @@ from .products import numpy_implementations
 StackDimension = tuple[int, int, int, int]
 """A length and the strides of A, B and C."""
 
+Axes = tuple[int, ...]
+
+MAX_SUMMED = 256
+"""The longest sums of an operand alone that are products with a vector of ones, which is kept."""
+
+
+class OperandRecipe(NamedTuple):
+    """How an operand becomes a stack of matrices.
+
+    Attributes
+    ----------
+    presum : str or None
+        Subscripts of a NumPy call that reduces it first.
+    ones : ndarray or None
+        A vector that a matrix is multiplied with instead, which sums its rows.
+    matrix : tuple of int
+        The shape and the strides of this matrix.
+    copy : tuple of int or None
+        The transposition of a contiguous copy of the result's dtype, if one is needed.
+    """
+
+    presum: str | None = None
+    ones: Array | None = None
+    matrix: tuple[int, int, int, int] = (0, 0, 0, 0)
+    copy: Axes | None = None
+
 
 class Recipe(NamedTuple):
     """A contraction on the engine. Strides are in elements, except those of the result.
@@ -42,14 +69,13 @@ class Recipe(NamedTuple):
         m, n, k.
     strides : tuple of int
         Row and column strides of A, B and C.
-    stack : tuple of StackDimension
-        From the outermost to the innermost, at least one.
+    stack : tuple of int
+        A `StackDimension` after the other, from the outermost to the innermost; at least one.
     shape, result_strides : tuple of int
         Of the result.
-    presums : tuple of (str or None)
-        For each operand the subscripts of a NumPy call that reduces it first.
-    copies : tuple of (tuple of int or None)
-        For each operand that needs a contiguous copy of the result's dtype, its transposition.
+    a, b : OperandRecipe
+    target : tuple of int or None
+        The transposition from the result to C, if C is a contiguous array that is copied to it.
     """
 
     type: int
@@ -59,44 +85,74 @@ class Recipe(NamedTuple):
     stack: tuple[int, ...]
     shape: tuple[int, ...]
     result_strides: tuple[int, ...]
-    presums: tuple[str | None, str | None]
-    copies: tuple[tuple[int, ...] | None, tuple[int, ...] | None]
+    a: OperandRecipe
+    b: OperandRecipe
+    target: Axes | None
 
 
 ByNumPy = bool
 """In place of a recipe: NumPy's function does the call, which counts as a fallback or not."""
 
 
-class _Operand(NamedTuple):
-    strides: tuple[int, ...]
-    copy: tuple[int, ...] | None
+def _in_elements(strides: tuple[int, ...], dtype: DType) -> tuple[int, ...]:
+    return tuple(stride // dtype.itemsize for stride in strides)
 
 
-def _as_stack(view: StackView, x: Array, dtype: DType, presum_kwargs: dict[str, Any]) -> _Operand:
-    """The strides of an operand, which is copied where the engine can't view it as a stack."""
-    if view.presum:
-        x = numpy_c_einsum(view.presum, x, **presum_kwargs)
+def _stack_strides(view: StackView, x: Array, dtype: DType) -> tuple[tuple[int, ...], Axes | None]:
+    """The strides of a stack, and a transposition if it has to be a contiguous copy of `x`."""
     strides = view.strides(x) if is_native_aligned(x, dtype) else None
-    copy = None
     if strides is None:
-        strides, copy = np.empty(view.shape, dtype).strides, view.axes
-    return _Operand(tuple(stride // dtype.itemsize for stride in strides), copy)
+        return _in_elements(np.empty(view.shape, dtype).strides, dtype), view.axes
+    return _in_elements(strides, dtype), None
+
+
+def _as_stack(
+    view: StackView, x: Array, plan: ContractionPlan
+) -> tuple[OperandRecipe, tuple[int, ...]]:
+    """The recipe of an operand, and the strides of the stack that it becomes."""
+    recipe = OperandRecipe()
+    if view.presum:
+        summed = _row_sums(view.presum, x, plan.dtype)
+        if summed is None:
+            recipe = OperandRecipe(presum=view.presum)
+            x = numpy_c_einsum(view.presum, x, **plan.presum_kwargs)
+        else:
+            recipe, x = summed
+    strides, copy = _stack_strides(view, x, plan.dtype)
+    return recipe._replace(copy=copy), strides
+
+
+def _row_sums(subscripts: str, x: Array, dtype: DType) -> tuple[OperandRecipe, Array] | None:
+    """A short sum as a product of a matrix and ones, and an array like the result; or None."""
+    term, out = subscripts.split("->")
+    if len(set(term)) != len(term) or not is_native_aligned(x, dtype):
+        return None
+    rows = tuple(term.index(label) for label in out)
+    columns = tuple(axis for axis in range(x.ndim) if axis not in rows)
+    summed = prod(x.shape[axis] for axis in columns)
+    shape = tuple(x.shape[axis] for axis in rows)
+    view = StackView("", (), rows, columns, (prod(shape), summed))
+    strides = view.strides(x)
+    if strides is None or summed > MAX_SUMMED:
+        return None
+    matrix = (*view.shape, *_in_elements(strides, dtype))
+    ones = np.ones(summed, dtype)
+    return OperandRecipe(ones=ones, matrix=matrix), np.empty(shape, dtype)  # type: ignore[arg-type]
 
 
 def _stack_dimensions(
-    plan: ContractionPlan, a: _Operand, b: _Operand, c: tuple[int, ...]
+    plan: ContractionPlan, a: tuple[int, ...], b: tuple[int, ...], c: tuple[int, ...]
 ) -> tuple[StackDimension, ...]:
     """The dimensions of a stack: adjacent ones are merged where that is possible."""
     merged: list[StackDimension] = []
     for i, length in enumerate(plan.target.shape[:-2]):
         if length == 1:
             continue
-        views = ((plan.left, a.strides), (plan.right, b.strides), (plan.target, c))
-        strides = (0 if view.shape[i] == 1 else stride[i] for view, stride in views)
-        inner = (length, *strides)
-        if merged and all(s == length * t for s, t in zip(merged[-1][1:], inner[1:], strict=True)):
-            inner = (length * merged.pop()[0], *inner[1:])
-        merged.append(inner)  # type: ignore[arg-type]
+        views = ((plan.left, a), (plan.right, b), (plan.target, c))
+        x, y, z = (0 if view.shape[i] == 1 else strides[i] for view, strides in views)
+        if merged and merged[-1][1:] == (length * x, length * y, length * z):
+            length = length * merged.pop()[0]
+        merged.append((length, x, y, z))
     return tuple(merged) or ((1, 0, 0, 0),)
 
 
@@ -105,24 +161,22 @@ def _from_plan(plan: ContractionPlan, a: Array, b: Array, out: Any = None) -> Re
     if plan.matmul_kwargs or not a.size or not b.size:
         return None
     result = plan.allocate_result() if out is None else out
-    target = plan.target.strides(result)
-    if target is None or not is_native_aligned(result, plan.dtype):
-        return None
-    left = _as_stack(plan.left, a, plan.dtype, plan.presum_kwargs)
-    right = _as_stack(plan.right, b, plan.dtype, plan.presum_kwargs)
-    c = tuple(stride // plan.dtype.itemsize for stride in target)
-    stack = _stack_dimensions(plan, left, right, c)
+    left, a_strides = _as_stack(plan.left, a, plan)
+    right, b_strides = _as_stack(plan.right, b, plan)
+    c_strides, target = _stack_strides(plan.target, result, plan.dtype)
+    stack = _stack_dimensions(plan, a_strides, b_strides, c_strides)
     m, n = plan.target.shape[-2:]
     return Recipe(
         plan.dtype.num,
         plan.presums_floats,
         (m, n, plan.left.shape[-1]),
-        (*left.strides[-2:], *right.strides[-2:], *c[-2:]),
+        (*a_strides[-2:], *b_strides[-2:], *c_strides[-2:]),
         tuple(x for dimension in stack for x in dimension),
         plan.shape,
         plan.strides,
-        (plan.left.presum or None, plan.right.presum or None),
-        (left.copy, right.copy),
+        left,
+        right,
+        target,
     )
 
 
@@ -165,10 +219,10 @@ def _of_terms(
         return True
     recipe = None if isinstance(plan, str) else _from_plan(plan, a, b)
     if recipe is None or any(
-        copy is not None and len(copy) > x.ndim
-        for copy, x in zip(recipe.copies, given, strict=True)
+        how.copy is not None and len(how.copy) > x.ndim
+        for how, x in zip((recipe.a, recipe.b), given, strict=True)
     ):
-        return None
+        return None  # the C code has no repeated operand that it could copy
     return recipe
 
 

@@ -22,28 +22,51 @@ static PyArrayObject *presum(PyObject *subscripts, PyArrayObject *x, int type)
     return (PyArrayObject *)sums;
 }
 
-static PyArrayObject *contiguous_copy(const operand_recipe *how, PyArrayObject *x, int type)
+/* The sums of the rows of a matrix; NULL, maybe without an exception: they are not computed. */
+static PyArrayObject *sum_rows(const operand_recipe *how, PyArrayObject *x, int type)
 {
-    PyArray_Dims axes = {(npy_intp *)how->axes, how->copy_ndim};
-    PyArrayObject *transposed = (PyArrayObject *)PyArray_Transpose(x, &axes);
-    if (!transposed)
+    npy_intp rows = how->rows;
+    PyArrayObject *sums = (PyArrayObject *)PyArray_SimpleNew(1, &rows, type);
+    if (!sums)
         return NULL;
-    PyArrayObject *copy =
-        (PyArrayObject *)PyArray_SimpleNew(how->copy_ndim, PyArray_DIMS(transposed), type);
-    if (copy && PyArray_CopyInto(copy, transposed) < 0)
+    int dtype = same_type_product(type);
+    nk_matrix a = {.data = PyArray_BYTES(x), .rs = how->rs, .cs = how->cs};
+    nk_matrix b = {.data = PyArray_BYTES(how->ones), .rs = 1, .cs = 1};
+    nk_matrix c = {.data = PyArray_BYTES(sums), .rs = 1, .cs = 1};
+    int done = run_product(dtype, rows, 1, how->columns, a, b, c, product_call_args(dtype, 0));
+    uncount_calls(1, !done); /* it is a part of another product */
+    if (!done)
+        Py_CLEAR(sums);
+    return sums;
+}
+
+static PyArrayObject *transposed(PyArrayObject *x, const copy_recipe *copy)
+{
+    PyArray_Dims axes = {(npy_intp *)copy->axes, copy->ndim};
+    return (PyArrayObject *)PyArray_Transpose(x, &axes);
+}
+
+static PyArrayObject *contiguous_copy(const copy_recipe *how, PyArrayObject *x, int type)
+{
+    PyArrayObject *view = transposed(x, how);
+    if (!view)
+        return NULL;
+    PyArrayObject *copy = (PyArrayObject *)PyArray_SimpleNew(how->ndim, PyArray_DIMS(view), type);
+    if (copy && PyArray_CopyInto(copy, view) < 0)
         Py_CLEAR(copy);
-    Py_DECREF(transposed);
+    Py_DECREF(view);
     return copy;
 }
 
-/* A new reference to the operand as the engine reads it. */
+/* A new reference to the operand as the engine reads it; NULL, maybe without an exception. */
 static PyArrayObject *prepare(const operand_recipe *how, PyArrayObject *x, int type)
 {
     PyArrayObject *prepared = how->presum ? presum(how->presum, x, type)
+                              : how->ones ? sum_rows(how, x, type)
                                           : (PyArrayObject *)Py_NewRef(x);
-    if (!prepared || how->copy_ndim < 0)
+    if (!prepared || how->copy.ndim < 0)
         return prepared;
-    PyArrayObject *copy = contiguous_copy(how, prepared, type);
+    PyArrayObject *copy = contiguous_copy(&how->copy, prepared, type);
     Py_DECREF(prepared);
     return copy;
 }
@@ -154,6 +177,27 @@ static PyArrayObject *new_result(const recipe *x)
                                         x->ndim ? x->result_strides : NULL, NULL, 0, 0, NULL);
 }
 
+/* Compute the result where it belongs, or in a contiguous array that is copied there. */
+static int compute(const recipe *x, PyArrayObject *a, PyArrayObject *b, PyArrayObject *result,
+                   int conjugate_a)
+{
+    PyArrayObject *view = NULL, *target = result;
+    if (x->target.ndim >= 0) {
+        view = transposed(result, &x->target);
+        target =
+            view ? (PyArrayObject *)PyArray_SimpleNew(x->target.ndim, PyArray_DIMS(view), x->type)
+                 : NULL;
+    }
+    int done = target && run_on_engine(x, PyArray_BYTES(a), PyArray_BYTES(b), PyArray_BYTES(target),
+                                       conjugate_a);
+    if (done && view)
+        done = PyArray_CopyInto(view, target) == 0;
+    if (x->target.ndim >= 0)
+        Py_XDECREF(target);
+    Py_XDECREF(view);
+    return done;
+}
+
 PyArrayObject *run_recipe(const recipe *x, PyArrayObject *const *operands, PyArrayObject *out,
                           int conjugate_a, const char *name)
 {
@@ -165,7 +209,7 @@ PyArrayObject *run_recipe(const recipe *x, PyArrayObject *const *operands, PyArr
         c = out ? (PyArrayObject *)Py_NewRef(out) : new_result(x);
     if (c && name)
         clear_float_flags();
-    if (c && !run_on_engine(x, PyArray_BYTES(a), PyArray_BYTES(b), PyArray_BYTES(c), conjugate_a))
+    if (c && !compute(x, a, b, c, conjugate_a))
         Py_CLEAR(c);
     else if (c && name && report_float_flags(name) < 0)
         Py_CLEAR(c);

@@ -93,17 +93,73 @@ static PyObject *einsum_of_arrays(PyObject *subscripts, PyArrayObject *const *op
     return result;
 }
 
-/* einsum(subscripts, operands..., out=, optimize=False) */
+enum { MAX_SUBSCRIPTS = 256 };
+
+/* Append the labels of a list, as NumPy names them; returns the new length, -1: it is no list of
+   small integers and ellipses, or too long. */
+static int append_labels(char *text, int length, PyObject *labels)
+{
+    if (!is_plain_list(labels))
+        return -1;
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(labels); i++) {
+        PyObject *item = PySequence_Fast_GET_ITEM(labels, i);
+        if (length + 6 > MAX_SUBSCRIPTS)
+            return -1;
+        if (item == Py_Ellipsis) {
+            memcpy(text + length, "...", 3);
+            length += 3;
+            continue;
+        }
+        int overflow;
+        long label = PyLong_CheckExact(item) ? PyLong_AsLongAndOverflow(item, &overflow) : -1;
+        if (label < 0 || label >= 52)
+            return -1;
+        text[length++] = (char)(label < 26 ? 'A' + label : 'a' + label - 26);
+    }
+    return length;
+}
+
+/* The subscripts of einsum(a, labels, b, labels, ..., out_labels), whose `count` operands are copied
+   to `operands`. NULL, maybe without an exception: they are not clear. */
+static PyObject *subscripts_of_lists(PyObject *const *args, Py_ssize_t nargs, PyObject **operands)
+{
+    char text[MAX_SUBSCRIPTS + MAX_EINSUM_OPERANDS + 2]; /* commas and an arrow */
+    int length = 0;
+    for (Py_ssize_t i = 0; i < nargs / 2; i++) {
+        operands[i] = args[2 * i];
+        if (i)
+            text[length++] = ',';
+        length = append_labels(text, length, args[2 * i + 1]);
+        if (length < 0)
+            return NULL;
+    }
+    if (nargs % 2) {
+        memcpy(text + length, "->", 2);
+        length = append_labels(text, length + 2, args[nargs - 1]);
+    }
+    return length < 0 ? NULL : PyUnicode_FromStringAndSize(text, length);
+}
+
+/* einsum(subscripts, operands..., out=, optimize=False), also with lists of labels */
 PyObject *fast_einsum(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    PyArrayObject *operands[MAX_EINSUM_OPERANDS], *out;
-    Py_ssize_t count = nargs - 1;
-    if (count < 1 || count > MAX_EINSUM_OPERANDS || !PyUnicode_CheckExact(args[0]) ||
-        !read_einsum_keywords(args + nargs, kwnames, &out) ||
-        !as_plain_arrays(args + 1, count, operands))
+    PyArrayObject *arrays[MAX_EINSUM_OPERANDS], *out;
+    PyObject *items[MAX_EINSUM_OPERANDS], *const *operands = args + 1;
+    if (nargs < 2 || !read_einsum_keywords(args + nargs, kwnames, &out))
         return NULL;
-    PyObject *result = einsum_of_arrays(args[0], operands, count, out);
-    release_arrays(operands, count);
+    int has_text = PyUnicode_CheckExact(args[0]);
+    Py_ssize_t count = has_text ? nargs - 1 : nargs / 2;
+    if (count > MAX_EINSUM_OPERANDS)
+        return NULL;
+    PyObject *subscripts = has_text ? Py_NewRef(args[0]) : subscripts_of_lists(args, nargs, items),
+             *result = NULL;
+    if (!has_text)
+        operands = items;
+    if (subscripts && as_plain_arrays(operands, count, arrays)) {
+        result = einsum_of_arrays(subscripts, arrays, count, out);
+        release_arrays(arrays, count);
+    }
+    Py_XDECREF(subscripts);
     return result;
 }
 
@@ -119,20 +175,18 @@ static int add_integer(recipe_key *key, PyObject *x)
     return !overflow;
 }
 
-static int is_list(PyObject *x) { return PyList_CheckExact(x) || PyTuple_CheckExact(x); }
-
 /* Add axes: an integer, or a pair of integers or of lists of integers. */
 static int add_axes(recipe_key *key, PyObject *axes)
 {
-    add_word(key, is_list(axes));
-    if (!is_list(axes))
+    add_word(key, is_plain_list(axes));
+    if (!is_plain_list(axes))
         return add_integer(key, axes);
     if (PySequence_Fast_GET_SIZE(axes) != 2)
         return 0;
     for (int i = 0; i < 2; i++) {
         PyObject *one = PySequence_Fast_GET_ITEM(axes, i);
-        PyObject *const *items = is_list(one) ? PySequence_Fast_ITEMS(one) : &one;
-        Py_ssize_t count = is_list(one) ? PySequence_Fast_GET_SIZE(one) : 1;
+        PyObject *const *items = is_plain_list(one) ? PySequence_Fast_ITEMS(one) : &one;
+        Py_ssize_t count = is_plain_list(one) ? PySequence_Fast_GET_SIZE(one) : 1;
         add_word(key, count);
         for (Py_ssize_t j = 0; j < count; j++)
             if (!add_integer(key, items[j]))
@@ -160,4 +214,59 @@ PyObject *fast_tensordot(PyObject *const *args, Py_ssize_t nargs, PyObject *kwna
     if (nargs + keywords == 2)
         Py_DECREF(axes);
     return result;
+}
+
+/* ---- multi_dot ---- */
+
+/* A product of two arrays of which one may be the result of an earlier one, which is counted. */
+static PyObject *next_dot(PyObject *a, PyObject *b)
+{
+    PyObject *args[] = {a, b}, *result = fast_dot(args, 2, NULL);
+    if (result || PyErr_Occurred())
+        return result;
+    result = PyObject_Vectorcall(numpy_function(DOT), args, 2, NULL);
+    if (result)
+        count_fallbacks(1);
+    return result;
+}
+
+/* multi_dot of three: the order with fewer multiplications, by NumPy's formula. */
+static PyObject *dot_three(PyObject *const *items)
+{
+    npy_intp length[4];
+    PyArrayObject *x[3];
+    for (int i = 0; i < 3; i++) {
+        x[i] = (PyArrayObject *)items[i];
+        if (!PyArray_CheckExact(items[i]) || PyArray_NDIM(x[i]) < (i == 1 ? 2 : 1) ||
+            PyArray_NDIM(x[i]) > 2)
+            return NULL;
+    }
+    length[0] = PyArray_NDIM(x[0]) == 2 ? PyArray_DIM(x[0], 0) : 1;
+    length[1] = PyArray_DIM(x[1], 0);
+    length[2] = PyArray_DIM(x[1], 1);
+    length[3] = PyArray_NDIM(x[2]) == 2 ? PyArray_DIM(x[2], 1) : 1;
+    if (PyArray_DIM(x[0], PyArray_NDIM(x[0]) - 1) != length[1] || PyArray_DIM(x[2], 0) != length[2])
+        return NULL;
+    int is_left_first = length[0] * length[2] * (length[1] + length[3]) <
+                        length[1] * length[3] * (length[0] + length[2]);
+    PyObject *const *pair = is_left_first ? items : items + 1;
+    PyObject *product = fast_dot(pair, 2, NULL);
+    if (!product)
+        return NULL;
+    PyObject *result = is_left_first ? next_dot(product, items[2]) : next_dot(items[0], product);
+    Py_DECREF(product);
+    return result;
+}
+
+/* multi_dot([a, b]), multi_dot([a, b, c]) */
+PyObject *fast_multi_dot(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    if (nargs != 1 || kwnames || !is_plain_list(args[0]))
+        return NULL;
+    PyObject *const *items = PySequence_Fast_ITEMS(args[0]);
+    switch (PySequence_Fast_GET_SIZE(args[0])) {
+    case 2: return fast_dot(items, 2, NULL);
+    case 3: return dot_three(items);
+    default: return NULL;
+    }
 }

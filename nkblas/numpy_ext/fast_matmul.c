@@ -147,21 +147,30 @@ static PyObject *fast_product(const char *name, product_rule rule, PyObject *con
 /* NumPy's warnings name dot in inner, too. */
 static const char product_name[] = "dot";
 
+/* Whether there is one element at most, so that there are no sums: NumPy does the call. */
+static int is_single(PyObject *x)
+{
+    return PyArray_CheckExact(x) ? PyArray_SIZE((PyArrayObject *)x) <= 1 : is_plain_number(x);
+}
+
 /* A call of other operands than fast_product takes. */
 static PyObject *product_of_any(product_rule rule, PyObject *const *args, Py_ssize_t nargs,
                                 PyObject *kwnames)
 {
     PyArrayObject *operands[2];
-    if (nargs < 2 || !as_plain_arrays(args, 2, operands))
+    if (nargs < 2)
+        return NULL;
+    if ((is_single(args[0]) && is_plain(args[1])) || (is_single(args[1]) && is_plain(args[0])))
+        return PyObject_Vectorcall(numpy_function(rule), args, (size_t)nargs, kwnames);
+    if (nargs > 2 || kwnames || !as_plain_arrays(args, 2, operands))
         return NULL;
     PyObject *arrays[] = {(PyObject *)operands[0], (PyObject *)operands[1]}, *result = NULL;
-    int has_options = nargs > 2 || kwnames;
     int is_converted = arrays[0] != args[0] || arrays[1] != args[1];
-    if (PyArray_SIZE(operands[0]) <= 1 || PyArray_SIZE(operands[1]) <= 1) /* there are no sums */
-        result = PyObject_Vectorcall(numpy_function(rule), args, (size_t)nargs, kwnames);
-    else if (!has_options && is_converted)
+    if (PyArray_SIZE(operands[0]) <= 1 || PyArray_SIZE(operands[1]) <= 1)
+        result = PyObject_Vectorcall(numpy_function(rule), args, 2, NULL);
+    else if (is_converted)
         result = fast_product(product_name, rule, arrays, 2, NULL);
-    if (!result && !has_options && !PyErr_Occurred())
+    if (!result && !PyErr_Occurred())
         result = contract(rule, rule == VDOT ? NULL : product_name, operands);
     release_arrays(operands, 2);
     return result;

@@ -126,9 +126,14 @@ int fits_result(PyObject *out, int ndim, const npy_intp *shape, int type);
    without an exception, if not. */
 PyArrayObject *usable_out(PyObject *out, PyArrayObject *a, PyArrayObject *b, int ndim,
                           const npy_intp *shape, int type);
-/* New references to `count` operands as arrays of NumPy's own class: arrays as they are; numbers,
-   lists and tuples as NumPy converts them. 0, without an exception: an operand is something else, or
-   an error is to be raised; `arrays` is unchanged then. */
+/* Whether `x` is a number of a class without attributes of its own; a list or a tuple; an array of
+   NumPy's own class, such a number, or a list of numbers or lists: neither it nor its items override
+   NumPy's functions. */
+int is_plain_number(PyObject *x);
+int is_plain_list(PyObject *x);
+int is_plain(PyObject *x);
+/* New references to `count` plain operands as arrays of NumPy's own class. 0, without an exception: an
+   operand is not plain, or NumPy raises an error. */
 int as_plain_arrays(PyObject *const *operands, Py_ssize_t count, PyArrayObject **arrays);
 void release_arrays(PyArrayObject **arrays, Py_ssize_t count);
 
@@ -247,11 +252,18 @@ typedef struct {
     nk_batch_strides strides;
 } stack_dimension;
 
+/* A copy of an operand, or in place of the result: C-contiguous, with these axes. */
+typedef struct {
+    int ndim; /* -1: there is no copy */
+    npy_intp axes[MAX_DIMENSIONS];
+} copy_recipe;
+
 /* How an operand becomes a stack of matrices. */
 typedef struct {
-    PyObject *presum;              /* subscripts of a call of NumPy's einsum; NULL: there is none */
-    int copy_ndim;                 /* -1: there is no copy */
-    npy_intp axes[MAX_DIMENSIONS]; /* the copy is C-contiguous with these axes */
+    PyObject *presum;               /* subscripts of a call of NumPy's einsum, or NULL */
+    PyArrayObject *ones;            /* sum each row of a matrix by a product with it, or NULL */
+    npy_intp rows, columns, rs, cs; /* of that matrix; strides are in elements */
+    copy_recipe copy;
 } operand_recipe;
 
 /* How to do the calls of one kind; derived in api/recipes.py, which describes the fields. */
@@ -264,6 +276,7 @@ struct recipe {
     npy_intp m, n, k;
     npy_intp strides[6];
     operand_recipe operands[2];
+    copy_recipe target;
     int stack_ndim;
     stack_dimension stack[MAX_DIMENSIONS];
     int ndim; /* of the result, as its shape and its strides in bytes */
@@ -327,7 +340,7 @@ fast_path fast_array_ufunc; /* PackedMatrix.__array_ufunc__ */
 void set_fast_gufunc(PyUFuncObject *gufunc, int on);
 
 /* fast_contraction.c */
-fast_path fast_einsum, fast_tensordot;
+fast_path fast_einsum, fast_tensordot, fast_multi_dot;
 /* A product of two plain arrays by its recipe; as a fast path, it may be NULL. */
 PyObject *contract(product_rule rule, const char *name, PyArrayObject *const *operands);
 

@@ -49,19 +49,19 @@ PyArrayObject *usable_out(PyObject *out, PyArrayObject *a, PyArrayObject *b, int
 
 /* ---- conversion ---- */
 
-/* Whether NumPy's functions ignore the class of `x`, a number. */
-static int is_plain_number(PyObject *x)
+int is_plain_number(PyObject *x)
 {
     return PyFloat_CheckExact(x) || PyLong_CheckExact(x) || PyBool_Check(x) ||
            PyComplex_CheckExact(x) ||
            (PyArray_IsScalar(x, Number) && !PyType_HasFeature(Py_TYPE(x), Py_TPFLAGS_HEAPTYPE));
 }
 
-static int is_plain_list(PyObject *x) { return PyList_CheckExact(x) || PyTuple_CheckExact(x); }
+int is_plain_list(PyObject *x) { return PyList_CheckExact(x) || PyTuple_CheckExact(x); }
 
-/* Whether neither `x` nor an item of it can override NumPy's functions. */
-static int is_plain(PyObject *x)
+int is_plain(PyObject *x)
 {
+    if (PyArray_CheckExact(x))
+        return 1;
     if (!is_plain_list(x))
         return is_plain_number(x);
     for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(x); i++) {
@@ -75,7 +75,7 @@ static int is_plain(PyObject *x)
 int as_plain_arrays(PyObject *const *operands, Py_ssize_t count, PyArrayObject **arrays)
 {
     for (Py_ssize_t i = 0; i < count; i++)
-        if (!PyArray_CheckExact(operands[i]) && !is_plain(operands[i]))
+        if (!is_plain(operands[i]))
             return 0;
     for (Py_ssize_t i = 0; i < count; i++) {
         arrays[i] = PyArray_CheckExact(operands[i]) ? (PyArrayObject *)Py_NewRef(operands[i])

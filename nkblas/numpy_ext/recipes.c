@@ -8,7 +8,7 @@ static const char *const names[PRODUCT_RULES] = {
     [VDOT] = "vdot",     [EINSUM] = "einsum", [TENSORDOT] = "tensordot",
 };
 
-static PyObject *make_recipe, *numpy_functions;
+static PyObject *make_recipe, *numpy_functions[PRODUCT_RULES];
 
 PyObject *register_planner(PyObject *self, PyObject *args)
 {
@@ -17,14 +17,12 @@ PyObject *register_planner(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "OO!", &maker, &PyDict_Type, &functions))
         return NULL;
     Py_XSETREF(make_recipe, Py_NewRef(maker));
-    Py_XSETREF(numpy_functions, Py_NewRef(functions));
+    for (int rule = 0; rule < PRODUCT_RULES; rule++)
+        Py_XSETREF(numpy_functions[rule], Py_XNewRef(PyDict_GetItemString(functions, names[rule])));
     Py_RETURN_NONE;
 }
 
-PyObject *numpy_function(product_rule rule)
-{
-    return numpy_functions ? PyDict_GetItemString(numpy_functions, names[rule]) : NULL;
-}
+PyObject *numpy_function(product_rule rule) { return numpy_functions[rule]; }
 
 /* ---- keys ---- */
 
@@ -68,8 +66,10 @@ void release_recipe(recipe *x)
     if (!x || --x->references)
         return;
     Py_XDECREF(x->text);
-    Py_XDECREF(x->operands[0].presum);
-    Py_XDECREF(x->operands[1].presum);
+    for (int i = 0; i < 2; i++) {
+        Py_XDECREF(x->operands[i].presum);
+        Py_XDECREF(x->operands[i].ones);
+    }
     PyMem_Free(x);
 }
 
@@ -82,24 +82,31 @@ static int read_integers(PyObject *tuple, npy_intp *to, Py_ssize_t max)
     return size <= max ? (int)size : -1;
 }
 
-static int read_operand(operand_recipe *x, PyObject *presum, PyObject *axes)
+/* Read a transposition or None. */
+static int read_copy(copy_recipe *x, PyObject *axes)
 {
+    x->ndim = axes == Py_None ? -1 : read_integers(axes, x->axes, MAX_DIMENSIONS);
+    return axes == Py_None || x->ndim >= 0;
+}
+
+static int read_operand(operand_recipe *x, PyObject *from)
+{
+    PyObject *presum, *ones, *copy;
+    if (!PyArg_ParseTuple(from, "OO(nnnn)O", &presum, &ones, &x->rows, &x->columns, &x->rs, &x->cs,
+                          &copy))
+        return 0;
     x->presum = presum == Py_None ? NULL : Py_NewRef(presum);
-    x->copy_ndim = -1;
-    if (axes == Py_None)
-        return 1;
-    x->copy_ndim = read_integers(axes, x->axes, MAX_DIMENSIONS);
-    return x->copy_ndim >= 0;
+    x->ones = ones == Py_None ? NULL : (PyArrayObject *)Py_NewRef(ones);
+    return read_copy(&x->copy, copy);
 }
 
 /* Read an api.recipes.Recipe; 0: it is too large, or an exception is set. */
 static int read_recipe(recipe *x, PyObject *from)
 {
-    PyObject *strides, *stack, *shape, *result_strides, *presums[2], *copies[2];
-    if (!PyArg_ParseTuple(from, "ip(nnn)O!O!O!O!(OO)(OO)", &x->type, &x->presums_floats, &x->m,
-                          &x->n, &x->k, &PyTuple_Type, &strides, &PyTuple_Type, &stack,
-                          &PyTuple_Type, &shape, &PyTuple_Type, &result_strides, &presums[0],
-                          &presums[1], &copies[0], &copies[1]))
+    PyObject *strides, *stack, *shape, *result_strides, *a, *b, *target;
+    if (!PyArg_ParseTuple(from, "ip(nnn)O!O!O!O!OOO", &x->type, &x->presums_floats, &x->m, &x->n,
+                          &x->k, &PyTuple_Type, &strides, &PyTuple_Type, &stack, &PyTuple_Type,
+                          &shape, &PyTuple_Type, &result_strides, &a, &b, &target))
         return 0;
     npy_intp dimensions[4 * MAX_DIMENSIONS];
     int numbers = read_integers(stack, dimensions, 4 * MAX_DIMENSIONS);
@@ -113,9 +120,8 @@ static int read_recipe(recipe *x, PyObject *from)
     }
     read_integers(strides, x->strides, 6);
     read_integers(result_strides, x->result_strides, MAX_DIMENSIONS);
-    int first = read_operand(&x->operands[0], presums[0], copies[0]);
-    int second = read_operand(&x->operands[1], presums[1], copies[1]);
-    return first && second && !PyErr_Occurred();
+    return read_operand(&x->operands[0], a) && read_operand(&x->operands[1], b) &&
+           read_copy(&x->target, target) && !PyErr_Occurred();
 }
 
 static recipe *new_recipe(const recipe_key *key, uint64_t hash, PyObject *from)

@@ -25,7 +25,7 @@ def assert_restored() -> Iterator[None]:
 
 def state() -> Any:
     """The implementations of NumPy's functions, and whether its gufuncs run on nkblas."""
-    replaced: list[Any] = [getattr(np, name) for name in products.patch_implementations]
+    replaced = list(products.patch_implementations)
     implementations = [function._implementation for function in replaced]
     return implementations, calls(lambda: A @ B), calls(lambda: np.vecdot(A, A))
 
