@@ -27,7 +27,7 @@ def replace_implementation(
     function: Callable[..., Any], implementation: Callable[..., Any], /
 ) -> None: ...
 def make_fast_path(
-    general: Callable[..., Any], name: str, numpy: Callable[..., Any] | None, /
+    general: Callable[..., Any], name: str | None, numpy: Callable[..., Any] | None, /
 ) -> Callable[..., Any]: ...
 def register_planner(
     make_recipe: Callable[..., Any], numpy_functions: dict[str, Callable[..., Any]], /

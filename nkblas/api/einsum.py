@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from .contraction import LABELS, find_plan, numpy_c_einsum, parse
-from .gufuncs import fast_path
+from .gufuncs import with_fast_path
 from .products import fall_back, numpy_implementations, overridable_as, rebind_products, tensordot
 
 numpy_implementations["c_einsum"] = numpy_c_einsum
@@ -28,8 +28,7 @@ def as_subscripts(operands: tuple[Any, ...]) -> tuple[str, list[Any]] | None:
     return (f"{given}->{terms[-1]}" if out else given), arrays
 
 
-@fast_path
-def c_einsum(*operands: Any, out: Any = None, **kwargs: Any) -> Any:
+def _c_einsum(*operands: Any, out: Any = None, **kwargs: Any) -> Any:
     """Replacement of NumPy's `c_einsum`, which does one contraction: on the engine if possible."""
     if out is not None:
         kwargs["out"] = out
@@ -57,6 +56,8 @@ def c_einsum(*operands: Any, out: Any = None, **kwargs: Any) -> Any:
         return fall_back("c_einsum", reason, *operands, **kwargs)
     return out if out is not None else result if result.ndim else result[()]
 
+
+c_einsum = with_fast_path(_c_einsum, "einsum")
 
 _einsum = rebind_products(np.einsum, "bmm_einsum", c_einsum=c_einsum, tensordot=tensordot)
 

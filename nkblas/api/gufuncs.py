@@ -24,14 +24,22 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def fast_path(function: Callable[P, R], numpy_function: Any = None) -> Callable[P, R]:
+def fast_path(function: Callable[P, R]) -> Callable[P, R]:
     """Put the fast path of this name, written in C, in front of a function.
 
     It does calls whose arguments need no conversion, without running Python code; `function` does
-    all others (see numpy_ext/fast_path.c). But if an argument overrides `numpy_function` by
-    ``__array_function__``, that is called.
+    all others (see numpy_ext/fast_path.c).
     """
-    name = function.__name__.removeprefix("c_")
+    return with_fast_path(function, function.__name__)
+
+
+def with_fast_path(
+    function: Callable[P, R], name: str | None, numpy_function: Any = None
+) -> Callable[P, R]:
+    """The function with the fast path `name`, if that is not None.
+
+    If an argument overrides `numpy_function` by ``__array_function__``, that is called instead.
+    """
     wrapper: Any = _numpy_ext.make_fast_path(function, name, numpy_function)
     return functools.update_wrapper(wrapper, function)
 

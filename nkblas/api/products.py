@@ -16,7 +16,14 @@ from nkblas import _numpy_ext
 from nkblas.system.log import log
 
 from .contraction import NO_KERNELS, engine_dtype
-from .gufuncs import dot_gufunc, fast_path, matmul, mixed_matmul, register_user_dtypes, vecdot
+from .gufuncs import (
+    dot_gufunc,
+    matmul,
+    mixed_matmul,
+    register_user_dtypes,
+    vecdot,
+    with_fast_path,
+)
 from .operands import Array, DType
 
 P = ParamSpec("P")
@@ -40,7 +47,7 @@ patch_implementations: dict[Any, Callable[..., Any]] = {}
 
 
 def overridable_as(
-    numpy_function: Callable[..., Any],
+    numpy_function: Callable[..., Any], has_fast_path: bool = True
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make the public version of a function that replaces a NumPy function.
 
@@ -49,9 +56,10 @@ def overridable_as(
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        name = function.__name__ if has_fast_path else None
         if function.__name__ in numpy_implementations:
-            patch_implementations[numpy_function] = fast_path(function)
-        return fast_path(function, numpy_function)
+            patch_implementations[numpy_function] = with_fast_path(function, name)
+        return with_fast_path(function, name, numpy_function)
 
     return decorate
 
@@ -387,7 +395,7 @@ def multi_dot(arrays: Sequence[Any], *, out: Any = None) -> Any:
     return _multi_dot(arrays, out=out)
 
 
-@overridable_as(np.linalg.matrix_power)
+@overridable_as(np.linalg.matrix_power, has_fast_path=False)
 def matrix_power(a: Any, n: SupportsIndex) -> Any:
     """A square matrix to an integer power: `numpy.linalg.matrix_power`.
 

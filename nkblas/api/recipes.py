@@ -193,10 +193,7 @@ def _einsum(subscripts: str, *arrays: Array, out: Any) -> Recipe | ByNumPy | Non
     contraction = parse(subscripts, (a.ndim, b.ndim))
     if contraction is None:
         return False
-    try:
-        plan = find_plan(contraction, a, b, out=out)
-    except (TypeError, ValueError):  # the general function has NumPy raise an error
-        return None
+    plan = find_plan(contraction, a, b, out=out)
     if isinstance(plan, str):
         log("info", f"NumPy does c_einsum: {plan}", once=True)
         return True
@@ -248,6 +245,8 @@ def _vdot(a: Array, b: Array) -> Recipe | ByNumPy | None:
 def _tensordot(axes: Any, a: Array, b: Array) -> Recipe | ByNumPy | None:
     """`axes` is an int, or a pair of ints or of sequences of ints."""
     if isinstance(axes, int):
+        if axes > min(a.ndim, b.ndim):
+            return None
         axes = tuple(range(-axes, 0)), tuple(range(axes))
     pair = [(x,) if isinstance(x, int) else tuple(x) for x in axes]
     try:
@@ -309,11 +308,14 @@ def make_recipe(name: str, what: Any, out: Array | None, *arrays: Array) -> Reci
 
     `what` is what else the call depends on: the subscripts of einsum, the axes of tensordot.
     """
-    if name == "einsum":
-        return _einsum(what, *arrays, out=out)
-    if name == "tensordot":
-        return _tensordot(what, *arrays)
-    return _PRODUCTS[name](*arrays) if name in _PRODUCTS else _gufunc(name, *arrays)
+    try:
+        if name == "einsum":
+            return _einsum(what, *arrays, out=out)
+        if name == "tensordot":
+            return _tensordot(what, *arrays)
+        return _PRODUCTS[name](*arrays) if name in _PRODUCTS else _gufunc(name, *arrays)
+    except (TypeError, ValueError):  # in the general function NumPy raises its own error
+        return None
 
 
 _numpy_ext.register_planner(make_recipe, {**numpy_implementations, "einsum": numpy_c_einsum})

@@ -263,10 +263,14 @@ PyObject *fast_multi_dot(PyObject *const *args, Py_ssize_t nargs, PyObject *kwna
 {
     if (nargs != 1 || kwnames || !is_plain_list(args[0]))
         return NULL;
-    PyObject *const *items = PySequence_Fast_ITEMS(args[0]);
-    switch (PySequence_Fast_GET_SIZE(args[0])) {
-    case 2: return fast_dot(items, 2, NULL);
-    case 3: return dot_three(items);
-    default: return NULL;
-    }
+    Py_ssize_t count = PySequence_Fast_GET_SIZE(args[0]);
+    if (count != 2 && count != 3)
+        return NULL;
+    PyObject *items[3]; /* references, since other threads may change the list */
+    for (Py_ssize_t i = 0; i < count; i++)
+        items[i] = Py_NewRef(PySequence_Fast_GET_ITEM(args[0], i));
+    PyObject *result = count == 2 ? fast_dot(items, 2, NULL) : dot_three(items);
+    for (Py_ssize_t i = 0; i < count; i++)
+        Py_DECREF(items[i]);
+    return result;
 }

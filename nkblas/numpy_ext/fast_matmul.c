@@ -227,6 +227,24 @@ static int has_unknown_user_dtype(PyObject *x)
            user_dtype_product(PyArray_TYPE((PyArrayObject *)x)) == NO_PRODUCT;
 }
 
+/* A call of other arrays than fast_product takes, or of lists. */
+static PyObject *gufunc_of_any(const char *name, product_rule rule, PyObject *const *args)
+{
+    PyArrayObject *operands[2];
+    for (int i = 0; i < 2; i++)
+        if (!PyArray_CheckExact(args[i]) && !is_plain_list(args[i]))
+            return NULL; /* a number is an error */
+    if (!as_plain_arrays(args, 2, operands))
+        return NULL;
+    PyObject *arrays[] = {(PyObject *)operands[0], (PyObject *)operands[1]}, *result = NULL;
+    if (arrays[0] != args[0] || arrays[1] != args[1])
+        result = fast_product(name, rule, arrays, 2, NULL);
+    if (!result && !PyErr_Occurred())
+        result = contract(rule, name, operands);
+    release_arrays(operands, 2);
+    return result;
+}
+
 static vectorcallfunc call_ufunc; /* NumPy's, the same for all ufuncs */
 
 static product_rule rule_of(const PyUFuncObject *gufunc)
@@ -255,11 +273,8 @@ static PyObject *call_gufunc(PyObject *self, PyObject *const *args, size_t nargs
         Py_DECREF(result);
     }
     PyObject *result = fast_product(name, rule, args, nargs, kwnames);
-    if (!result && !PyErr_Occurred() && nargs == 2 && !kwnames && PyArray_CheckExact(args[0]) &&
-        PyArray_CheckExact(args[1])) {
-        PyArrayObject *operands[] = {(PyArrayObject *)args[0], (PyArrayObject *)args[1]};
-        result = contract(rule, name, operands);
-    }
+    if (!result && !PyErr_Occurred() && nargs == 2 && !kwnames)
+        result = gufunc_of_any(name, rule, args);
     if (result || PyErr_Occurred())
         return result;
     return call_ufunc(self, args, nargsf, kwnames);

@@ -136,44 +136,53 @@ PyTypeObject fast_function_type = {
     .tp_getset = attributes,
 };
 
-/* make_fast_path(general, name, numpy) -> a function with the fast path of that name, if there is
-   one, and with overrides of NumPy's function, unless that is None */
+static const struct {
+    const char *name;
+    fast_path *fast;
+} fast_paths[] = {
+    {"dot", fast_dot},
+    {"inner", fast_inner},
+    {"vdot", fast_vdot},
+    {"tensordot", fast_tensordot},
+    {"multi_dot", fast_multi_dot},
+    {"einsum", fast_einsum},
+    {"gemm", fast_gemm},
+    {"brgemm", fast_brgemm},
+    {"sgemm", fast_sgemm},
+    {"dgemm", fast_dgemm},
+    {"cgemm", fast_cgemm},
+    {"zgemm", fast_zgemm},
+    {"sgemv", fast_sgemv},
+    {"dgemv", fast_dgemv},
+    {"cgemv", fast_cgemv},
+    {"zgemv", fast_zgemv},
+    {"__array_ufunc__", fast_array_ufunc},
+};
+
+/* NULL: there is none, and an exception is set. */
+static fast_path *find_fast_path(const char *name)
+{
+    for (size_t i = 0; i < sizeof fast_paths / sizeof *fast_paths; i++)
+        if (!strcmp(fast_paths[i].name, name))
+            return fast_paths[i].fast;
+    PyErr_Format(PyExc_ValueError, "name: got %s, expected a function with a fast path", name);
+    return NULL;
+}
+
+/* make_fast_path(general, name, numpy) -> a function with the fast path of that name, and with
+   overrides of NumPy's function; each may be None */
 PyObject *make_fast_path(PyObject *self, PyObject *args)
 {
-    static const struct {
-        const char *name;
-        fast_path *fast;
-    } fast_paths[] = {
-        {"dot", fast_dot},
-        {"inner", fast_inner},
-        {"vdot", fast_vdot},
-        {"tensordot", fast_tensordot},
-        {"einsum", fast_einsum},
-        {"__array_ufunc__", fast_array_ufunc},
-        {"gemm", fast_gemm},
-        {"brgemm", fast_brgemm},
-        {"sgemm", fast_sgemm},
-        {"dgemm", fast_dgemm},
-        {"cgemm", fast_cgemm},
-        {"zgemm", fast_zgemm},
-        {"sgemv", fast_sgemv},
-        {"dgemv", fast_dgemv},
-        {"cgemv", fast_cgemv},
-        {"zgemv", fast_zgemv},
-        {NULL, NULL},
-    };
     PyObject *general, *numpy;
     const char *name;
-    int i = 0;
     (void)self;
-    if (!PyArg_ParseTuple(args, "OsO", &general, &name, &numpy))
+    if (!PyArg_ParseTuple(args, "OzO", &general, &name, &numpy))
         return NULL;
+    fast_path *fast = name ? find_fast_path(name) : NULL;
     if (!ndarray_override)
         ndarray_override = PyObject_GetAttrString((PyObject *)&PyArray_Type, "__array_function__");
-    if (!ndarray_override)
+    if (!ndarray_override || (name && !fast))
         return NULL;
-    while (fast_paths[i].name && strcmp(fast_paths[i].name, name))
-        i++;
     fast_function *function = PyObject_GC_New(fast_function, &fast_function_type);
     if (!function)
         return NULL;
@@ -181,7 +190,7 @@ PyObject *make_fast_path(PyObject *self, PyObject *args)
     function->general = Py_NewRef(general);
     function->numpy = numpy == Py_None ? NULL : Py_NewRef(numpy);
     function->dict = NULL;
-    function->fast = fast_paths[i].fast;
+    function->fast = fast;
     PyObject_GC_Track(function);
     return (PyObject *)function;
 }
