@@ -253,14 +253,14 @@ def find_plan(
     key = (contraction, operands, result, out_strides, dtype, order, casting)
     plan = _plans.get(key)
     if plan is None:
-        plan = make_plan(contraction, a, b, out, dtype, order, casting)
+        plan = plan_contraction(contraction, a, b, out, dtype, order, casting)
         if len(_plans) >= MAX_CACHED_PLANS:
             _plans.clear()
         _plans[key] = plan
     return plan
 
 
-def make_plan(
+def plan_contraction(
     contraction: Contraction,
     a: Array,
     b: Array,

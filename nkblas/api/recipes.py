@@ -19,9 +19,9 @@ from .contraction import (
     StackView,
     classify,
     find_plan,
-    make_plan,
     numpy_c_einsum,
     parse,
+    plan_contraction,
 )
 from .operands import Array, DType, is_native_aligned
 from .products import numpy_implementations
@@ -210,7 +210,7 @@ def _of_terms(
     """
     terms, given = (left, right), (a, b)
     a, b = (x[(None,) * (len(term) - x.ndim)] for term, x in zip(terms, given, strict=True))
-    plan = make_plan(classify(left, right, out), a, b, order="C")
+    plan = plan_contraction(classify(left, right, out), a, b, order="C")
     if name and plan == NO_KERNELS:
         log("info", f"NumPy does {name}: {plan}", once=True)
         return True

@@ -11,8 +11,9 @@ static PyArrayObject *presum(PyObject *subscripts, PyArrayObject *x, int type)
         return NULL;
     PyObject *dtype = (PyObject *)PyArray_DescrFromType(type);
     PyObject *args[] = {subscripts, (PyObject *)x, dtype};
-    PyObject *sums = PyObject_Vectorcall(numpy_function(EINSUM), args, 2,
-                                         PyArray_TYPE(x) == type ? NULL : keywords);
+    int has_type = PyArray_TYPE(x) == type && PyArray_ISNOTSWAPPED(x);
+    PyObject *sums =
+        PyObject_Vectorcall(numpy_function(EINSUM), args, 2, has_type ? NULL : keywords);
     Py_DECREF(dtype);
     if (sums && !PyArray_Check(sums)) { /* without dimensions it is a scalar */
         PyObject *scalar = sums;

@@ -158,7 +158,7 @@ static PyObject *product_of_any(product_rule rule, PyObject *const *args, Py_ssi
                                 PyObject *kwnames)
 {
     PyArrayObject *operands[2];
-    if (nargs < 2)
+    if (nargs < 2 || !numpy_function(rule))
         return NULL;
     if ((is_single(args[0]) && is_plain(args[1])) || (is_single(args[1]) && is_plain(args[0])))
         return PyObject_Vectorcall(numpy_function(rule), args, (size_t)nargs, kwnames);

@@ -158,7 +158,7 @@ static recipe *derive(const recipe_key *key, uint64_t hash, PyObject *what,
     PyObject *args[3 + NPY_MAXARGS];
     if (!make_recipe)
         return NULL;
-    args[0] = PyUnicode_FromString(names[key->word[0] & 0xff]);
+    args[0] = PyUnicode_FromString(names[key->word[0]]);
     if (!args[0])
         return NULL;
     args[1] = what ? what : Py_None;
