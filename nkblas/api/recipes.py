@@ -1,8 +1,8 @@
 """Recipes of small calls: how the C code does a call of known operands, without Python.
 
 `make_recipe` is called for the first call of each kind: a function, its subscripts or axes, and the
-dtypes, shapes, strides and alignment of its operands. The fast paths (numpy_ext/fast_contraction.c)
-keep the recipe, and execute it for all further calls of the kind.
+dtypes, shapes, strides and alignment of its operands. The C code (numpy_ext/recipes.c)
+keeps the recipe, and executes it for all further calls of the kind.
 """
 
 from math import prod
@@ -158,7 +158,9 @@ def _stack_dimensions(
 
 def _from_plan(plan: ContractionPlan, a: Array, b: Array, out: Any = None) -> Recipe | None:
     """The recipe that does what the plan does; None if only Python code can."""
-    if plan.matmul_kwargs or not a.size or not b.size:
+    is_cast_safe = all(np.can_cast(x.dtype, plan.dtype) for x in (a, b))  # others raise warnings
+    is_rounded_once = plan.presum_kwargs["dtype"] == plan.dtype
+    if not is_cast_safe or not is_rounded_once or not a.size or not b.size:
         return None
     result = plan.allocate_result() if out is None else out
     left, a_strides = _as_stack(plan.left, a, plan)
@@ -183,7 +185,7 @@ def _from_plan(plan: ContractionPlan, a: Array, b: Array, out: Any = None) -> Re
 # ---- the functions ----
 
 
-def _einsum(subscripts: str, *arrays: Array, out: Any) -> Recipe | ByNumPy | None:
+def _einsum(subscripts: str, *arrays: Array, options: dict[str, Any]) -> Recipe | ByNumPy | None:
     if len(arrays) == 1:
         return False
     if len(arrays) > 2:
@@ -193,11 +195,11 @@ def _einsum(subscripts: str, *arrays: Array, out: Any) -> Recipe | ByNumPy | Non
     contraction = parse(subscripts, (a.ndim, b.ndim))
     if contraction is None:
         return False
-    plan = find_plan(contraction, a, b, out=out)
+    plan = find_plan(contraction, a, b, **options)
     if isinstance(plan, str):
         log("info", f"NumPy does c_einsum: {plan}", once=True)
         return True
-    return _from_plan(plan, a, b, out)
+    return _from_plan(plan, a, b, options.get("out"))
 
 
 def _of_terms(
@@ -303,14 +305,17 @@ def _gufunc(name: str, a: Array, b: Array) -> Recipe | ByNumPy | None:
 _PRODUCTS = {"dot": _dot, "inner": _inner, "vdot": _vdot}
 
 
-def make_recipe(name: str, what: Any, out: Array | None, *arrays: Array) -> Recipe | ByNumPy | None:
+def make_recipe(
+    name: str, what: Any, options: dict[str, Any] | None, *arrays: Array
+) -> Recipe | ByNumPy | None:
     """The recipe of a call of the function `name`; None: its general function does the call.
 
     `what` is what else the call depends on: the subscripts of einsum, the axes of tensordot.
+    `options` are keyword arguments of einsum.
     """
     try:
         if name == "einsum":
-            return _einsum(what, *arrays, out=out)
+            return _einsum(what, *arrays, options=options or {})
         if name == "tensordot":
             return _tensordot(what, *arrays)
         return _PRODUCTS[name](*arrays) if name in _PRODUCTS else _gufunc(name, *arrays)

@@ -308,11 +308,17 @@ static inline void add_word(recipe_key *key, npy_intp word)
         key->word[key->words] = word;
     key->words++;
 }
+/* Whether a type's number says all about it, but its byte order. */
+static inline int has_recipes(int type)
+{
+    return (type >= 0 && type <= NPY_OBJECT) || type == NPY_HALF;
+}
 /* 0: arrays of this type have no recipes. */
 int add_array(recipe_key *key, PyArrayObject *array);
-/* The recipe of a call, a new reference. NULL: there is none, maybe with an exception. */
+/* The recipe of a call, a new reference; `options` are keyword arguments, a dict or NULL. NULL: there
+   is none, maybe with an exception. */
 recipe *find_recipe(const recipe_key *key, PyObject *what, PyArrayObject *const *operands,
-                    Py_ssize_t count, PyObject *out);
+                    Py_ssize_t count, PyObject *options);
 void release_recipe(recipe *x);
 /* NumPy's function; NULL: it is not registered. */
 PyObject *numpy_function(product_rule rule);
@@ -339,8 +345,10 @@ fast_path fast_array_ufunc; /* PackedMatrix.__array_ufunc__ */
 /* Have calls of a gufunc, nkblas's or NumPy's, try the fast path first; or not. */
 void set_fast_gufunc(PyUFuncObject *gufunc, int on);
 
+fast_path fast_einsum; /* fast_einsum.c */
+
 /* fast_contraction.c */
-fast_path fast_einsum, fast_tensordot, fast_multi_dot;
+fast_path fast_tensordot, fast_multi_dot;
 /* A product of two plain arrays by its recipe; as a fast path, it may be NULL. */
 PyObject *contract(product_rule rule, const char *name, PyArrayObject *const *operands);
 

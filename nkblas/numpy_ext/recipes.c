@@ -29,8 +29,7 @@ PyObject *numpy_function(product_rule rule) { return numpy_functions[rule]; }
 int add_array(recipe_key *key, PyArrayObject *array)
 {
     int type = PyArray_TYPE(array), ndim = PyArray_NDIM(array);
-    /* Other types have properties beside their number. */
-    if (type > NPY_OBJECT && type != NPY_HALF)
+    if (!has_recipes(type))
         return 0;
     int is_native = PyArray_ISNOTSWAPPED(array) != 0, is_aligned = PyArray_ISALIGNED(array) != 0;
     add_word(key, type << 8 | ndim << 2 | is_native << 1 | is_aligned);
@@ -153,7 +152,7 @@ static recipe *cache[SETS][WAYS];
 
 /* Derive a recipe in Python. */
 static recipe *derive(const recipe_key *key, uint64_t hash, PyObject *what,
-                      PyArrayObject *const *operands, Py_ssize_t count, PyObject *out)
+                      PyArrayObject *const *operands, Py_ssize_t count, PyObject *options)
 {
     PyObject *args[3 + NPY_MAXARGS];
     if (!make_recipe)
@@ -162,7 +161,7 @@ static recipe *derive(const recipe_key *key, uint64_t hash, PyObject *what,
     if (!args[0])
         return NULL;
     args[1] = what ? what : Py_None;
-    args[2] = out ? out : Py_None;
+    args[2] = options ? options : Py_None;
     for (Py_ssize_t i = 0; i < count; i++)
         args[3 + i] = (PyObject *)operands[i];
     PyObject *from = PyObject_Vectorcall(make_recipe, args, (size_t)(3 + count), NULL);
@@ -173,7 +172,7 @@ static recipe *derive(const recipe_key *key, uint64_t hash, PyObject *what,
 }
 
 recipe *find_recipe(const recipe_key *key, PyObject *what, PyArrayObject *const *operands,
-                    Py_ssize_t count, PyObject *out)
+                    Py_ssize_t count, PyObject *options)
 {
     static unsigned next_way;
     if (key->words > MAX_KEY_WORDS)
@@ -185,7 +184,7 @@ recipe *find_recipe(const recipe_key *key, PyObject *what, PyArrayObject *const 
             set[way]->references++;
             return set[way];
         }
-    recipe *x = derive(key, hash, what, operands, count, out);
+    recipe *x = derive(key, hash, what, operands, count, options);
     if (!x)
         return NULL;
     recipe **slot = &set[next_way++ % WAYS];

@@ -138,6 +138,22 @@ def test_einsum_with_out(arguments: tuple[Any, ...], memory: Memory, kind: str) 
     check(call, nkblas.einsum, c_einsum.__wrapped__, np.einsum)  # type: ignore[attr-defined]
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    einsum_calls(),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "order": st.sampled_from("CFAKX"),
+            "dtype": st.sampled_from((None, "f", "d", np.float64, "D", "i", "e", ">f8", "O", "S3")),
+            "casting": st.sampled_from(("no", "safe", "same_kind", "unsafe", "none")),
+        },
+    ),
+)
+def test_einsum_with_options(arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+    check(lambda f: f(*arguments, **options), nkblas.einsum, c_einsum.__wrapped__, np.einsum)  # type: ignore[attr-defined]
+
+
 @st.composite
 def product_calls(draw: Any, name: str) -> tuple[Any, ...]:
     shapes = [draw(st.lists(st.sampled_from((1, 2, 3)), max_size=3).map(tuple)) for _ in range(2)]
