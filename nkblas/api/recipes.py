@@ -98,11 +98,15 @@ def _in_elements(strides: tuple[int, ...], dtype: DType) -> tuple[int, ...]:
     return tuple(stride // dtype.itemsize for stride in strides)
 
 
+def _contiguous_strides(shape: tuple[int, ...], dtype: DType) -> tuple[int, ...]:
+    return _in_elements(np.empty(shape, dtype).strides, dtype)
+
+
 def _stack_strides(view: StackView, x: Array, dtype: DType) -> tuple[tuple[int, ...], Axes | None]:
     """The strides of a stack, and a transposition if it has to be a contiguous copy of `x`."""
     strides = view.strides(x) if is_native_aligned(x, dtype) else None
     if strides is None:
-        return _in_elements(np.empty(view.shape, dtype).strides, dtype), view.axes
+        return _contiguous_strides(view.shape, dtype), view.axes
     return _in_elements(strides, dtype), None
 
 
@@ -110,34 +114,30 @@ def _as_stack(
     view: StackView, x: Array, plan: ContractionPlan
 ) -> tuple[OperandRecipe, tuple[int, ...]]:
     """The recipe of an operand, and the strides of the stack that it becomes."""
-    recipe = OperandRecipe()
+    sums = _row_sums(view, x, plan.dtype) if view.presum else None
+    if sums is not None:
+        return sums, _contiguous_strides(view.shape, plan.dtype)
     if view.presum:
-        summed = _row_sums(view.presum, x, plan.dtype)
-        if summed is None:
-            recipe = OperandRecipe(presum=view.presum)
-            x = numpy_c_einsum(view.presum, x, **plan.presum_kwargs)
-        else:
-            recipe, x = summed
+        x = numpy_c_einsum(view.presum, x, **plan.presum_kwargs)
     strides, copy = _stack_strides(view, x, plan.dtype)
-    return recipe._replace(copy=copy), strides
+    return OperandRecipe(view.presum or None, copy=copy), strides
 
 
-def _row_sums(subscripts: str, x: Array, dtype: DType) -> tuple[OperandRecipe, Array] | None:
-    """A short sum as a product of a matrix and ones, and an array like the result; or None."""
-    term, out = subscripts.split("->")
+def _row_sums(view: StackView, x: Array, dtype: DType) -> OperandRecipe | None:
+    """A short sum as a product of a matrix and ones, with results in the order of the stack."""
+    term, out = view.presum.split("->")
     if len(set(term)) != len(term) or not is_native_aligned(x, dtype):
         return None
-    rows = tuple(term.index(label) for label in out)
+    rows = tuple(term.index(out[axis]) for axis in view.axes)
     columns = tuple(axis for axis in range(x.ndim) if axis not in rows)
-    summed = prod(x.shape[axis] for axis in columns)
-    shape = tuple(x.shape[axis] for axis in rows)
-    view = StackView("", (), rows, columns, (prod(shape), summed))
-    strides = view.strides(x)
-    if strides is None or summed > MAX_SUMMED:
+    shape = tuple(prod(x.shape[axis] for axis in group) for group in (rows, columns))
+    matrix = StackView("", (), rows, columns, shape)
+    strides = matrix.strides(x)
+    if strides is None or shape[1] > MAX_SUMMED:
         return None
-    matrix = (*view.shape, *_in_elements(strides, dtype))
-    ones = np.ones(summed, dtype)
-    return OperandRecipe(ones=ones, matrix=matrix), np.empty(shape, dtype)  # type: ignore[arg-type]
+    m, k = shape
+    rs, cs = _in_elements(strides, dtype)
+    return OperandRecipe(ones=np.ones(k, dtype), matrix=(m, k, rs, cs))
 
 
 def _stack_dimensions(

@@ -1,5 +1,6 @@
 """Fast paths of contractions give the results, and the counts, of the general Python functions."""
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable
@@ -118,6 +119,25 @@ def einsum_calls(draw: Any) -> tuple[Any, ...]:
 @given(einsum_calls())
 def test_einsum(arguments: tuple[Any, ...]) -> None:
     check(lambda f: f(*arguments), nkblas.einsum, c_einsum.__wrapped__, np.einsum)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("subscripts", ["rk,rki->", "rk,rki->i", "gb,bxygd->xy", "kx,rkix->ir"])
+def test_sums_of_one_operand_in_another_order(subscripts: str) -> None:
+    """An operand that is summed first, whose labels are merged in the order of the other one."""
+    terms = subscripts.partition("->")[0].split(",")
+    lengths = {label: 2 + i for i, label in enumerate(sorted(set("".join(terms))))}
+    for orders in itertools.product("CF", repeat=2):
+        for kind in "fdiD":
+            arrays = [
+                integers(*(lengths[label] for label in term), dtype=kind).copy(order)
+                for term, order in zip(terms, orders, strict=True)
+            ]
+            check(
+                lambda f, x=arrays: f(subscripts, *x),
+                nkblas.einsum,
+                c_einsum.__wrapped__,  # type: ignore[attr-defined]
+                np.einsum,
+            )
 
 
 @settings(max_examples=100, deadline=None)
