@@ -4,6 +4,7 @@ The epilogue (bias, activation, residual) makes it a layer of a neural network.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -206,10 +207,11 @@ def _dtypes(
     result = _promote([a.dtype, b.dtype, *added], factors)
     if out_dtype is not None:
         result = _to_out_dtype(out_dtype, result)
-    return DTypes(*_kernel_dtypes(a, b, result.newbyteorder("=")), result)
+    return DTypes(*_kernel_dtypes(a.dtype, b.dtype, result.newbyteorder("=")), result)
 
 
-def _kernel_dtypes(a: Array, b: Array, result: DType) -> tuple[DType, DType, DType]:
+@lru_cache
+def _kernel_dtypes(a: DType, b: DType, result: DType) -> tuple[DType, DType, DType]:
     """The dtypes of A, B and C that have kernels, for a result that C is cast to.
 
     The operands keep their own dtypes if there are kernels for those. Integers wrap, so they may
@@ -232,7 +234,9 @@ def _quantized_dtypes(a: Array, b: "Array | PackedMatrix", out: Any, out_dtype: 
 def _promote(dtypes: Sequence[DType], factors: tuple[Any, ...]) -> DType:
     """The dtype of arrays of these dtypes, scaled by Python's own numbers."""
     dtype = np.result_type(*dtypes)
-    if dtype.name in ("bfloat16", *FLOAT8):  # `ml_dtypes` promotes them and a float to float64
+    is_of_package = dtype.isbuiltin == 2
+    # `ml_dtypes` promotes its own and a float to float64
+    if is_of_package and dtype.name in ("bfloat16", *FLOAT8):
         factors = tuple(x for x in factors if isinstance(x, complex))
     return np.result_type(dtype, *factors)
 

@@ -27,8 +27,8 @@ R = TypeVar("R")
 def fast_path(function: Callable[P, R]) -> Callable[P, R]:
     """Put the fast path of this name, written in C, in front of a function.
 
-    It does calls whose arguments need no conversion, without running Python code; `function` does
-    all others (see numpy_ext/fast_path.c).
+    It does the common calls without running Python code; `function` does all others (see
+    numpy_ext/fast_path.c). Their rules are the same, which `tests/unit/test_fast_paths.py` checks.
     """
     return with_fast_path(function, function.__name__)
 

@@ -25,16 +25,6 @@ void uncount_calls(npy_intp calls, npy_intp fallbacks)
     __atomic_sub_fetch(&engine_counters->fallbacks, (uint64_t)fallbacks, __ATOMIC_RELAXED);
 }
 
-PyObject *run_fast_path(PyArrayObject *result, int dtype, npy_intp m, npy_intp n, npy_intp k,
-                        nk_matrix a, nk_matrix b, nk_matrix c, nk_call_args call_args)
-{
-    if (!run_product(dtype, m, n, k, a, b, c, call_args)) {
-        uncount_calls(1, 1);
-        Py_CLEAR(result);
-    }
-    return (PyObject *)result;
-}
-
 void count_fallbacks(npy_intp products)
 {
     __atomic_add_fetch(&engine_counters->calls, (uint64_t)products, __ATOMIC_RELAXED);

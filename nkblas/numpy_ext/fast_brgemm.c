@@ -89,58 +89,76 @@ static int overlaps_blocks(PyArrayObject *c, const block_list *x)
     return 0;
 }
 
-/* The array for the result, a new reference. */
-static PyArrayObject *result_array(const block_list *a, const block_list *b, PyObject *out)
+/* The array for the result, a new reference, with the elements of C if beta is 1. */
+static PyArrayObject *result_array(const block_list *a, const block_list *b, PyArrayObject *c,
+                                   int is_added, PyObject *out)
 {
     npy_intp shape[2] = {a->rows, b->columns};
     int type = PyArray_TYPE(a->first);
-    if (!out || out == Py_None)
-        return (PyArrayObject *)PyArray_SimpleNew(2, shape, type);
-    PyArrayObject *c = usable_out(out, a->first, b->first, 2, shape, type);
-    if (c && (!PyArray_IS_C_CONTIGUOUS(c) || overlaps_blocks(c, a) || overlaps_blocks(c, b)))
-        Py_CLEAR(c);
-    return c;
+    PyArrayObject *result;
+    if (!out) {
+        result = (PyArrayObject *)PyArray_SimpleNew(2, shape, type);
+    } else {
+        result = usable_out(out, a->first, b->first, 2, shape, type);
+        int overlaps = result && (overlaps_blocks(result, a) || overlaps_blocks(result, b) ||
+                                  (c && c != result && may_overlap(c, result)));
+        if (result && (!PyArray_IS_C_CONTIGUOUS(result) || overlaps))
+            Py_CLEAR(result);
+    }
+    if (result && is_added && result != c && copy_elements(result, c) < 0)
+        Py_CLEAR(result);
+    return result;
 }
 
-static PyArrayObject *sum_products(const block_list *a, const block_list *b, PyObject *out)
+static PyObject *sum_products(const block_list *a, const block_list *b, PyObject *c_argument,
+                              double beta, PyObject *out)
 {
     int type = PyArray_TYPE(a->first), dtype = same_type_product(type);
+    PyArrayObject *c = (PyArrayObject *)c_argument;
+    npy_intp m = a->rows, n = b->columns, shape[2] = {m, n};
     /* api/brgemm.py does not batch-reduce a result of one column, either. */
     if (dtype == NO_PRODUCT || type != PyArray_TYPE(b->first) || a->count != b->count ||
-        a->columns != b->rows || b->columns <= 1)
+        a->columns != b->rows || n <= 1)
         return NULL;
-    PyArrayObject *c = result_array(a, b, out);
-    if (!c)
+    if (c ? !is_engine_operand(c_argument) || PyArray_TYPE(c) != type || PyArray_NDIM(c) != 2 ||
+                !PyArray_CompareLists(PyArray_DIMS(c), shape, 2)
+          : beta != 0)
+        return NULL;
+    PyArrayObject *result = result_array(a, b, c, beta != 0, out);
+    if (!result)
         return NULL;
     nk_call_args call_args = {
         .alpha = 1,
+        .beta = beta,
         .a_imag_sign = 1,
         .c_imag_sign = 1,
         .block_count = a->count,
         .a_blocks = a->addresses,
         .b_blocks = b->addresses,
     };
-    npy_intp m, n;
-    nk_matrix c_matrix = as_matrix(c, 0, &m, &n);
-    if (!run_product(dtype, m, n, a->columns, a->matrix, b->matrix, c_matrix, call_args)) {
-        uncount_calls(1, 1);
-        Py_CLEAR(c);
-    }
-    return c;
+    nk_matrix matrix = as_matrix(result, 0, &m, &n);
+    return run_fast_path(result, dtype, m, n, a->columns, a->matrix, b->matrix, matrix, call_args);
 }
 
-/* brgemm(a, b) and brgemm(a, b, out=) of stacks, lists or tuples of matrices */
+/* brgemm of stacks, lists or tuples of matrices, with beta 0 or 1 */
 PyObject *fast_brgemm(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    Py_ssize_t keywords = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
-    if (nargs != 2 || keywords > 1 ||
-        (keywords && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, 0), "out")))
+    enum { A_BLOCKS, B_BLOCKS, C, BETA, OUT, PARAMETERS };
+    static const char *const names[PARAMETERS] = {"a_blocks", "b_blocks", "c", "beta", "out"};
+    static const parameter_list parameters = {names, PARAMETERS, 2, 3};
+    PyObject *arguments[PARAMETERS] = {0}, *c = NULL;
+    number beta = {0};
+    if (!sort_arguments(&parameters, args, nargs, kwnames, arguments) ||
+        (arguments[BETA] && !read_number(arguments[BETA], &beta)) || beta.value.imag != 0 ||
+        (beta.value.real != 0 && beta.value.real != 1))
         return NULL;
+    for (int i = C; i < PARAMETERS; i++)
+        if (arguments[i] == Py_None)
+            arguments[i] = NULL;
     block_list a = {0}, b = {0};
-    PyArrayObject *c = NULL;
-    if (read_blocks(args[0], &a) && read_blocks(args[1], &b))
-        c = sum_products(&a, &b, keywords ? args[2] : NULL);
+    if (read_blocks(arguments[A_BLOCKS], &a) && read_blocks(arguments[B_BLOCKS], &b))
+        c = sum_products(&a, &b, arguments[C], beta.value.real, arguments[OUT]);
     free_blocks(&a);
     free_blocks(&b);
-    return (PyObject *)c;
+    return c;
 }

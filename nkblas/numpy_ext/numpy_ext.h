@@ -103,8 +103,16 @@ int run_product(int dtype, npy_intp m, npy_intp n, npy_intp k, nk_matrix a, nk_m
 void uncount_calls(npy_intp calls, npy_intp fallbacks);
 /* Run the product of a fast path, whose C is the memory of `result`, and return `result`. If it was
    not done, release `result` and return NULL without an exception. */
-PyObject *run_fast_path(PyArrayObject *result, int dtype, npy_intp m, npy_intp n, npy_intp k,
-                        nk_matrix a, nk_matrix b, nk_matrix c, nk_call_args call_args);
+static inline PyObject *run_fast_path(PyArrayObject *result, int dtype, npy_intp m, npy_intp n,
+                                      npy_intp k, nk_matrix a, nk_matrix b, nk_matrix c,
+                                      nk_call_args call_args)
+{
+    if (!run_product(dtype, m, n, k, a, b, c, call_args)) {
+        uncount_calls(1, 1);
+        Py_CLEAR(result);
+    }
+    return (PyObject *)result;
+}
 /* Count products that NumPy does. */
 void count_fallbacks(npy_intp products);
 
@@ -335,8 +343,10 @@ PyArrayObject *run_recipe(const recipe *x, PyArrayObject *const *operands, PyArr
 
 /* ---- fast paths ---- */
 
-/* A fast path does a call whose arguments need no conversion. It returns NULL without an exception
-   for every other call, invalid ones included: the general function has to handle it. */
+/* A fast path does the calls of a Python function that are worth no Python code: with arrays of
+   NumPy's own class and options of the usual types. It returns NULL without an exception for every
+   other call, invalid ones included: the general function has to handle it. What it reads is then
+   unchanged. */
 typedef PyObject *fast_path(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 
 /* fast_matmul.c */
