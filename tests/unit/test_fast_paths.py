@@ -57,7 +57,7 @@ def is_done_as_in_python(name: str, function: Any, make: Callable[[], Call]) -> 
     call, reference = make(), make()
     before = call.memory()
     assert reference.memory() == before
-    got = call.on(_numpy_ext.make_fast_path(lambda *_, **__: NOT_DONE, name))
+    got = call.on(_numpy_ext.make_fast_path(lambda *_, **__: NOT_DONE, name, None))
     is_done = got is not NOT_DONE
     if not is_done:
         if call.memory() == before:
