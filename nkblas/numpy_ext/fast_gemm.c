@@ -177,6 +177,7 @@ typedef struct {
     const packed_operand *packed;    /* B, if it is packed */
     scaling scaling;
     int dtype;
+    int operand_types[2];       /* that A and B are converted to */
     int type, accumulator_type; /* of the result; -1: there are no kernels with an epilogue */
     nk_matrix a, b;
     npy_intp m, n, k;
@@ -245,8 +246,7 @@ static int accumulator_type_of(int type)
     }
 }
 
-/* Find the type of the result, and of the operands, which are converted; as in api/gemm.py, _dtypes
-   and _quantized_dtypes. 0: the general function has to find them. */
+/* Find the types of the product, as in api/gemm.py (_dtypes, _quantized_dtypes). 0: the general function has to find them. */
 static int find_types(product *x)
 {
     const packed_operand *packed = x->packed;
@@ -266,7 +266,7 @@ static int find_types(product *x)
         return 0;
     if (packed && (a_type != packed->a_type || !(is_scaled || x->type == packed->c_type)))
         return 0;
-    if (matrices[C] && !is_promoted && (is_scaled || PyArray_TYPE(matrices[C]) != x->type))
+    if (matrices[C] && !is_promoted && PyArray_TYPE(matrices[C]) != x->type)
         return 0;
 
     x->dtype = packed ? packed->dtype : find_product(a_type, b_type, is_scaled ? NPY_INT : x->type);
@@ -277,24 +277,44 @@ static int find_types(product *x)
     if (is_scaled)
         x->dtype = quantized_product(x->dtype, x->type);
     x->accumulator_type = is_scaled ? NPY_FLOAT : accumulator_type_of(x->type);
-    return x->dtype != NO_PRODUCT && convert_matrix(&matrices[A], a_type) &&
-           (packed || convert_matrix(&matrices[B], b_type));
+    x->operand_types[A] = a_type, x->operand_types[B] = b_type;
+    return x->dtype != NO_PRODUCT;
 }
 
-static int set_operands(product *x)
+/* Set the matrices and their sizes; returns the rows of op(B). */
+static npy_intp set_operands(product *x)
 {
-    const scaling *scaling = &x->scaling;
     npy_intp rows;
-    x->a = as_op_matrix(x->matrices[A], scaling->trans_a, &x->m, &x->k);
+    x->a = as_op_matrix(x->matrices[A], x->scaling.trans_a, &x->m, &x->k);
     if (x->packed) {
         right_operand b = as_right_operand(x->arguments[B]);
         x->b = b.matrix, rows = b.k, x->n = b.n;
     } else {
-        x->b = as_op_matrix(x->matrices[B], scaling->trans_b, &rows, &x->n);
+        x->b = as_op_matrix(x->matrices[B], x->scaling.trans_b, &rows, &x->n);
     }
-    npy_intp shape[2] = {x->m, x->n};
+    return rows;
+}
+
+/* Convert the operands: the last step, since the general function would do it again. */
+static int convert_operands(product *x)
+{
+    for (int i = A; i <= B; i++)
+        if (x->matrices[i] && !convert_matrix(&x->matrices[i], x->operand_types[i]))
+            return 0;
+    set_operands(x);
+    return 1;
+}
+
+/* Whether the shapes fit; then set alpha, beta and signs. */
+static int set_call_args(product *x)
+{
+    const scaling *scaling = &x->scaling;
+    npy_intp rows = set_operands(x), shape[2] = {x->m, x->n};
     PyArrayObject *c = x->matrices[C];
     int has_beta = scaling->beta.value.real != 0 || scaling->beta.value.imag != 0;
+    int has_alpha = scaling->alpha.value.real != 1 || scaling->alpha.value.imag != 0;
+    if (x->arguments[SCALE] && (c || has_alpha || has_beta))
+        return 0;
     return x->k == rows && x->k != 0 && x->m * x->n != 0 && !(x->packed && scaling->trans_b) &&
            (c ? PyArray_CompareLists(PyArray_DIMS(c), shape, 2) : !has_beta) &&
            set_scaling(scaling, x->type, &x->call_args);
@@ -383,6 +403,8 @@ static PyObject *run(product *x)
     PyArrayObject *result = NULL;
     if (!bias == !bias_argument && !scales == !scale_argument)
         result = result_array(x);
+    if (result && !convert_operands(x))
+        Py_CLEAR(result);
     if (result) {
         nk_matrix matrix = as_matrix(result, 0, &x->m, &x->n);
         c = run_fast_path(result, x->dtype, x->m, x->n, x->k, x->a, x->b, matrix, x->call_args);
@@ -401,7 +423,7 @@ PyObject *fast_gemm(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
     if (read_arguments(args, nargs, kwnames, x.arguments) &&
         read_scaling(x.arguments[ALPHA], x.arguments[BETA], x.arguments[TRANS_A],
                      x.arguments[TRANS_B], &x.scaling) &&
-        read_matrices(&x) && find_types(&x) && set_operands(&x) && set_epilogue(&x))
+        read_matrices(&x) && find_types(&x) && set_call_args(&x) && set_epilogue(&x))
         c = run(&x);
     for (int i = A; i <= C; i++)
         Py_XDECREF(x.matrices[i]);

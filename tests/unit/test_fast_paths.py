@@ -117,7 +117,7 @@ class Draws(random.Random):
 
     def lengths(self, count: int) -> list[int]:
         """Equal ones often, so that an array fits in the place of another."""
-        values = [self.choice((1, 2, 3, 5, self.mostly(3, 0))) for _ in range(count)]
+        values = [self.choice((1, 2, 3, 5, 5, 3, 3, self.mostly(3, 0))) for _ in range(count)]
         return values[:1] * count if self.flag(40) else values
 
     def factor(self) -> Any:
@@ -134,11 +134,11 @@ class Draws(random.Random):
     def array(self, shape: tuple[int, ...], dtype: str, layout: str = "") -> Callable[[], Any]:
         """How to make an array; sometimes a list, or of another shape, type or class."""
         seed, form = self.random(), "array"
-        if self.flag(3):
+        if self.flag(1):
             shape = (*shape[:-1], shape[-1] + 1)
-        if self.flag(10):
+        if self.flag(5):
             dtype = self.choice(OTHER_DTYPES)
-        if self.flag(8):
+        if self.flag(5):
             form = self.choice(("list", "list", "subclass", "row of a stack"))
         layout = layout or self.mostly("rows", *LAYOUTS)
 
@@ -170,18 +170,23 @@ def backwards(value: Any) -> Any:
 
 def gemm_call(draw: Draws) -> Callable[[], Call]:
     (m, n, k), options, dtype = draw.lengths(3), draw.scaling(), draw.choice(DTYPES)
+    is_quantized = draw.flag(15)
+    if is_quantized:
+        dtype, options = draw.choice(("int8", "uint8")), options if draw.flag(50) else {}
     a = draw.array((k, m) if is_transposed(options.get("trans_a")) else (m, k), dtype)
     b = draw.array((n, k) if is_transposed(options.get("trans_b")) else (k, n), dtype)
     c, residual = draw.array((m, n), dtype), draw.array((m, n), dtype)
     own_out = draw.array((m, n), draw.mostly(dtype, "int32", "float32"))
-    has_c, is_positional = draw.flag(90 if "beta" in options else 20), draw.flag(50)
+    has_c, is_positional = draw.flag(90 if "beta" in options else 10), draw.flag(50)
     which_c = draw.mostly("c", "a", "b", "backwards a", None)
-    which_out = draw.choice(("out", "c", "c", "backwards c", "a", "residual", "read-only"))
-    out_dtype = draw.choice((None, dtype, "int32", "float32", ">f4", "bool", "no dtype"))
+    outs = ("out", "out", "out", "c", "c", "backwards c", "a", "residual", "read-only")
+    which_out = draw.choice(outs)
+    out_dtype = draw.choice((dtype, dtype, "int32", "float32", ">f4", "bool", "no dtype"))
     has_out, has_dtype, has_residual, is_packed = (draw.flag(x) for x in (30, 10, 8, 8))
-    more = {"bias": draw.choice((0.5, 2, range(n)))} if draw.flag(10) else {}
+    more = {"bias": draw.choice((0.5, 2, range(n), range(n)))} if draw.flag(10) else {}
     more |= {"activation": draw.choice(("relu", "tanh", "?"))} if draw.flag(10) else {}
-    more |= {"scale": draw.choice((0.5, None))} if draw.flag(5) else {}
+    more |= {"scale": draw.choice((0.5, np.float32(2), 2.0, 2, None))} if is_quantized else {}
+    more |= {"zero_point": draw.mostly(3, 0, 300, None)} if draw.flag(4) else {}
 
     def make() -> Call:
         left, right = a(), b()
@@ -297,7 +302,7 @@ def brgemm_call(draw: Draws) -> Callable[[], Call]:
 
 @np.errstate(all="raise")
 def test_gemm() -> None:
-    assert done("gemm", nkblas.gemm, gemm_call, 2500) > 0.2
+    assert done("gemm", nkblas.gemm, gemm_call, 4000) > 0.2
 
 
 @pytest.mark.parametrize("letter", "sdcz")
