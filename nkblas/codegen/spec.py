@@ -248,6 +248,28 @@ class Small(NamedTuple):
         return _symbol(self)
 
 
+class DotStack(NamedTuple):
+    """The dot product of two vectors of constant length, for each pair of a stack.
+
+    The signature is `Small`'s. The sums are in the order of `Dot` with one row and one column.
+
+    Attributes
+    ----------
+    isa, dtype : str
+        As in `Microkernel`; the dtype is not complex.
+    k : int
+    """
+
+    isa: str
+    dtype: str
+    k: int
+
+    @property
+    def symbol(self) -> str:
+        """Name of the function."""
+        return _symbol(self)
+
+
 class Pack(NamedTuple):
     """Pack `n` <= `width` lines of `k` elements into a panel, `width` elements for each k.
 
@@ -373,10 +395,11 @@ class Peak(NamedTuple):
         return Operands(family.a, family.b, family.accumulator, family.accumulator)
 
 
-KernelSpec: TypeAlias = Microkernel | Stream | Dot | Small | Pack | Copy | Mirror | Peak
+KernelSpec: TypeAlias = Microkernel | Stream | Dot | Small | DotStack | Pack | Copy | Mirror | Peak
 
 _KINDS: dict[str, type[KernelSpec]] = {
-    kind.__name__: kind for kind in (Microkernel, Stream, Dot, Small, Pack, Copy, Mirror, Peak)
+    kind.__name__: kind
+    for kind in (Microkernel, Stream, Dot, Small, DotStack, Pack, Copy, Mirror, Peak)
 }
 
 

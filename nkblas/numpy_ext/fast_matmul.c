@@ -227,6 +227,18 @@ static int has_unknown_user_dtype(PyObject *x)
            user_dtype_product(PyArray_TYPE((PyArrayObject *)x)) == NO_PRODUCT;
 }
 
+/* Whether there is a product of arrays of these types with a result of another type. */
+static int has_mixed_product(PyObject *a, PyObject *b)
+{
+    if (!PyArray_Check(a) || !PyArray_Check(b))
+        return 0;
+    int a_type = PyArray_TYPE((PyArrayObject *)a), b_type = PyArray_TYPE((PyArrayObject *)b);
+    for (int i = 0; i < MIXED_PRODUCTS; i++)
+        if (mixed_products[i].a == a_type && mixed_products[i].b == b_type)
+            return 1;
+    return PyTypeNum_ISUSERDEF(a_type);
+}
+
 /* A call of other arrays than fast_product takes, or of lists. */
 static PyObject *gufunc_of_any(const char *name, product_rule rule, PyObject *const *args)
 {
@@ -266,7 +278,8 @@ static PyObject *call_gufunc(PyObject *self, PyObject *const *args, size_t nargs
             return NULL;
         Py_DECREF(none);
     }
-    if (rule == MATMUL && callbacks.mixed_product && has_dtype_keyword(kwnames)) {
+    if (rule == MATMUL && callbacks.mixed_product && nargs >= 2 && has_dtype_keyword(kwnames) &&
+        has_mixed_product(args[0], args[1])) {
         PyObject *result = PyObject_Vectorcall(callbacks.mixed_product, args, nargsf, kwnames);
         if (result != Py_NotImplemented)
             return result;

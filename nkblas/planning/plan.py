@@ -17,6 +17,7 @@ from nkblas.base.tiling import Tiling, split_evenly, split_with_edge
 from nkblas.codegen.spec import (
     Copy,
     Dot,
+    DotStack,
     KernelSpec,
     Microkernel,
     Mirror,
@@ -46,6 +47,9 @@ TileKernel: TypeAlias = Microkernel | Stream | Dot
 Origin = Literal["model", "shipped", "tuned"]
 
 Operand = Literal["a", "b"]
+
+MAX_STACKED_DOT = 256
+"""The longest vectors whose dot product has a kernel for its length alone."""
 
 BLOCK_ROWS = 8
 """Rows of a block of `Plan.row_kernels`."""
@@ -84,7 +88,8 @@ class Plan(NamedTuple):
         What selected it: the cost model, a measurement that ships with the package, or one on this
         machine.
     interim : bool
-        Whether it only serves until the kernels of a better plan are compiled.
+        Whether it only serves until the kernels of a better plan are compiled. Then a dot product
+        needs no kernel for its length alone.
     """
 
     problem: Problem
@@ -233,20 +238,31 @@ class Plan(NamedTuple):
             return None
         return main._replace(packs_b=True)
 
-    def small(self) -> Small | None:
+    def small(self) -> Small | DotStack | None:
         """The kernel for this size alone, for dense operands.
 
-        There is none in a plan of kind "dot", whose bits are different, and for a symmetric C that
-        is worth computing by halves.
+        In a plan of kind "dot", whose bits are different, there is one for a single dot product.
+        There is none for a symmetric C that is worth computing by halves.
         """
         problem = self.problem
-        if not has_small_kernel(problem) or self.schedule.kind in ("base", "dot"):
+        if self.schedule.kind == "dot":
+            return self._dot_stack()
+        if not has_small_kernel(problem) or self.schedule.kind == "base":
             return None
         work = problem.itemsize * problem.m**2 * problem.k
         if problem.structure and problem.k >= MIN_SMALL_TRIANGLE_DEPTH and work >= MAX_FULL_WORK:
             return None
         layouts = _unit_stride(problem.a), _unit_stride(problem.b)
         return Small(self.isa.name, problem.dtype, problem.m, problem.n, problem.k, *layouts)
+
+    def _dot_stack(self) -> DotStack | None:
+        problem = self.problem
+        is_single = (problem.m, problem.n, problem.a, problem.b) == (1, 1, "row", "col")
+        is_real = DTYPES[problem.types.c].kind != "complex"
+        is_plain = has_plain_operands(problem) and is_real
+        if not is_single or not is_plain or problem.k > MAX_STACKED_DOT or self.interim:
+            return None
+        return DotStack(self.isa.name, problem.dtype, problem.k)
 
     def row_kernels(self) -> tuple[Small, Small] | None:
         """The kernels for a block of rows of C and for a single one, where rows are short.

@@ -102,7 +102,8 @@ def _select(problem: Problem) -> tuple[Plan, int]:
         return best, 0
     base = base_plan(best, cpu)
     if base and base.bits != best.bits:
-        base = None
+        general = best._replace(interim=True)
+        base = general if general.kernels != best.kernels else None
     for plan in chain(candidates, [base] if base else []):
         if plan.bits == best.bits and all(map(kernels.is_available, plan.kernels)):
             return plan._replace(interim=True), missing

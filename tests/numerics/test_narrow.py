@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from support import COMPLEX, DTYPES, Array
 
 import nkblas
-from nkblas.codegen.spec import Dot
+from nkblas.base.problem import Problem
+from nkblas.codegen.spec import Dot, DotStack
+from nkblas.planning.cost_model import cheapest_plan
+from nkblas.runtime import plan_table
+from nkblas.runtime.dispatch import available_plan
+from nkblas.runtime.kernels import kernels
+from nkblas.system.lock import planning_lock
 
 ALL_DTYPES = (*DTYPES, *COMPLEX, "int32", "int64")
 
@@ -133,3 +139,36 @@ def test_few_rows_along_k(m: int, n: int, k: int, dtype: str, beta: int, threads
     assert (
         nkblas.matmul(np.stack([a, a]), np.stack([b.T, b.T]).swapaxes(1, 2)) == exact(a, b)
     ).all()
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, "int64"])
+@pytest.mark.parametrize("k", [17, 31, 64, 65, 100, 256])
+def test_stacks_of_dots_have_the_bits_of_single_ones(k: int, dtype: str) -> None:
+    """The kernel for a length and the kernel for any length sum up in the same order."""
+    generator = np.random.default_rng(k)
+    a, b = ((9 * generator.standard_normal((50, k))).astype(dtype) for _ in range(2))
+    problem = nkblas.explain(a[0], b[0]).problem
+    assert problem is not None
+    best = cheapest_plan(problem, nkblas.cpu)
+    general = best._replace(interim=True)
+    assert isinstance(best.small(), DotStack)
+    assert general.small() is None
+    results = []
+    for plan in (general, best):
+        with planning_lock():
+            plan_table.insert(plan)
+        results.append(nkblas.vecdot(a, b))
+        results.append(np.array([nkblas.dot(x, y) for x, y in zip(a, b, strict=True)]))
+    assert len({result.tobytes() for result in results}) == 1
+
+
+def test_dot_of_a_new_length_compiles_no_kernel_for_it() -> None:
+    """Until the kernel for the length is compiled, the one for any length serves."""
+
+    def is_new(problem: Problem) -> bool:
+        return not kernels.is_available(cheapest_plan(problem, nkblas.cpu).kernels[-1])
+
+    problems = [Problem("float32", 1, 1, k, "row", "col") for k in range(18, 257)]
+    plan = available_plan(next(filter(is_new, problems)))
+    assert plan.interim
+    assert plan.small() is None

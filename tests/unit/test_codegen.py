@@ -34,6 +34,7 @@ from nkblas.codegen.lowering import verify
 from nkblas.codegen.spec import (
     Copy,
     Dot,
+    DotStack,
     KernelSpec,
     Microkernel,
     Mirror,
@@ -73,6 +74,8 @@ SPECS: list[KernelSpec] = [
         Dot(isa, dtype, 1, 8, "b"),
         Dot(isa, dtype, 3, 4, "a", True),
         Dot(isa, dtype, 3, 4, "a", epilogue="scale"),
+        Dot(isa, dtype, 1, 1, "b", a_strided=True),
+        Dot(isa, dtype, 1, 1, "b", a_strided=True, b_strided=True),
         Small(isa, dtype, 5, 7, 3, "row", "row"),
         Small(isa, dtype, 17, 33, 21, "col", "row"),
         Small(isa, dtype, 17, 33, 21, "row", "col"),
@@ -404,6 +407,7 @@ def overrunning(isa: str) -> Iterator[tuple[KernelSpec, KernelSpec]]:
         yield Pack(isa, "float32", 15, source), Pack(isa, "float32", 16, source)
     yield Copy(isa, "float32"), Copy(isa, "float64")
     yield Mirror(isa, "float32"), Mirror(isa, "float64")
+    yield DotStack(isa, "float32", 20), DotStack(isa, "float32", 21)
 
 
 @pytest.mark.parametrize("isa", RUNNABLE)

@@ -11,7 +11,7 @@ from nkblas.codegen.ir import (
     SEGMENT_BYTES,
     Value,
 )
-from nkblas.codegen.spec import Dot
+from nkblas.codegen.spec import Dot, DotStack
 
 from . import complex_arithmetic
 from .call_args import KernelArguments, ScaleFactors
@@ -41,6 +41,56 @@ def build(spec: Dot, isa: ISA, arguments: list[Value]) -> None:
         return []
 
     ir.for_loop(args.n, [], columns, step=spec.nr)
+
+
+def build_stack(spec: DotStack, isa: ISA, arguments: list[Value]) -> None:
+    """Emit the body of `spec`'s function: a loop over straight-line code."""
+    count, a, a_stride, b, b_stride, c, c_stride = arguments
+    element = ir.element_type(spec.dtype)
+
+    def next_product(_: Value, vectors: list[Value]) -> list[Value]:
+        a, b, c = vectors
+        ir.store(_constant_dot(spec, isa, a, b), c)
+        strides = zip(vectors, (a_stride, b_stride, c_stride), strict=True)
+        return [ir.gep(vector, element, stride) for vector, stride in strides]
+
+    ir.for_loop(count, [a, b, c], next_product)
+
+
+def _constant_dot(spec: DotStack, isa: ISA, a: Value, b: Value) -> Value:
+    """A dot product in the order of `_DotTile`: one element, as a vector."""
+    element, itemsize = ir.element_type(spec.dtype), ITEMSIZE[spec.dtype]
+    lanes = isa.lanes(itemsize)
+    nanokernel = NativeVectors(spec.dtype, lanes)
+    type_ = nanokernel.vector_type
+
+    def multiply_add(total: Value, start: int, load: Callable[[Value], Value]) -> Value:
+        left, right = (load(ir.gep(x, element, start)) for x in (a, b))
+        return ir.fma(left, right, total)
+
+    def load_whole(source: Value) -> Value:
+        return ir.load(type_, source)
+
+    vectors = spec.k // lanes
+    in_chains = vectors - vectors % INDEPENDENT_CHAINS
+    chains = [ir.const_zero(type_)] * (INDEPENDENT_CHAINS if in_chains else 1)
+    for i in range(in_chains):
+        chain = i % INDEPENDENT_CHAINS
+        chains[chain] = multiply_add(chains[chain], i * lanes, load_whole)
+    total = chains[0]
+    for other in chains[1:]:
+        total = ir.add(total, other)
+    for i in range(in_chains, vectors):
+        total = multiply_add(total, i * lanes, load_whole)
+    start, rest = vectors * lanes, spec.k % lanes
+    if rest and isa.masked:
+        mask = nanokernel.element_mask(ir.const_i64(rest))
+        total = multiply_add(total, start, lambda source: ir.load(type_, source, mask))
+    elif rest:
+        for p in range(start, spec.k):
+            total = multiply_add(total, p, lambda x: ir.load_first_lanes(type_, x, 1))
+    (total,) = reduce_lanes([total], min(lanes, SEGMENT_BYTES // itemsize))
+    return ir.shuffle(total, total, [0])
 
 
 class _DotTile:

@@ -22,6 +22,7 @@ from nkblas.codegen.kernels import dot, microkernel, mirror, packing, peak, smal
 from nkblas.codegen.spec import (
     Copy,
     Dot,
+    DotStack,
     KernelSpec,
     Microkernel,
     Mirror,
@@ -68,6 +69,7 @@ _KINDS: dict[type[KernelSpec], _Kind] = {
     Stream: _Kind(stream.build, _MICROKERNEL_SIGNATURE),
     Dot: _Kind(dot.build, _MICROKERNEL_SIGNATURE),
     Small: _Kind(small.build, "i64 ptr i64 ptr i64 ptr i64"),
+    DotStack: _Kind(dot.build_stack, "i64 ptr i64 ptr i64 ptr i64"),
     Pack: _Kind(packing.build, "i64 i64 ptr i64 i64 ptr"),
     Copy: _Kind(packing.build_copy, "i64 i64 ptr i64 i64 ptr i64 i64"),
     Mirror: _Kind(mirror.build, "i64 i64 ptr i64 ptr i64"),

@@ -19,6 +19,7 @@ from nkblas.base.isa import ISAS
 from nkblas.codegen.spec import (
     Copy,
     Dot,
+    DotStack,
     KernelSpec,
     Microkernel,
     Mirror,
@@ -506,6 +507,10 @@ def _check_dot(spec: Dot, test: _Test) -> None:
             _check_product(spec, test, (k, n), (a, b, c))
 
 
+def _check_dot_stack(spec: DotStack, test: _Test) -> None:
+    _check_small(Small(spec.isa, spec.dtype, 1, 1, spec.k, "row", "col"), test)
+
+
 def _check_small(spec: Small, test: _Test) -> None:
     m, n, k = spec.m, spec.n, spec.k
     for count in (1, 3):
@@ -590,6 +595,7 @@ _CHECKS: dict[type[KernelSpec], tuple[_CType, Callable[[Any, _Test], None]]] = {
     Stream: ("nk_microkernel", _check_stream),
     Dot: ("nk_microkernel", _check_dot),
     Small: ("nk_small", _check_small),
+    DotStack: ("nk_small", _check_dot_stack),
     Pack: ("nk_pack", _check_pack),
     Copy: ("nk_copy", _check_copy),
     Mirror: ("nk_mirror", _check_mirror),
