@@ -96,42 +96,44 @@ class Costs(NamedTuple):
 # Emerald Rapids: fitted to products of 128 to 4096 in each dimension, each measured with 20 to 56
 # plans: the model's choice is 4 % slower than the best of them (geometric mean).
 #
-# `a_page_per_column` is Zen 1's, from products of 512 to 1024 in each dimension.
+# Zen 1: fitted to 26 products of 64 to 5000 in each dimension, each measured with 36 plans: the
+# model's choice is 1 % slower than the best of them (geometric mean; with Zen 4's constants, 6 %).
+# Packing from beyond L3 has Zen 4's constants; `a_page_per_column` is Zen 1's for all.
 
-_COLUMNS = ("zen4", "emerald_rapids")
+_COLUMNS = ("zen1", "zen4", "emerald_rapids")
 
 # fmt: off
 _TABLE = {
-    #                    zen4   emerald   unit
-    #                            rapids
-    "fma_latency":      (   4.0,    4.0),  # cycles
-    "conversion":       (   0.0,    1.0),  # cycles per vector
-    "unoverlapped":     (  0.09,    0.6),  # fraction of min(compute, loads)
-    "kernel_call":      (  55.0,   73.0),  # cycles per call
+    #                       zen1    zen4 emerald    unit
+    #                                     rapids
+    "fma_latency":       (   4.0,    4.0,    4.0),  # cycles
+    "conversion":        (   0.0,    0.0,    1.0),  # cycles per vector
+    "unoverlapped":      (  0.05,   0.09,    0.6),  # fraction of min(compute, loads)
+    "kernel_call":       (  55.0,   55.0,   73.0),  # cycles per call
 
-    "b_from_l1":        (   0.0,    0.0),  # cycles per vector
-    "b_from_l2":        (   0.5,    0.6),  # cycles per vector
-    "b_beyond_l2":      (   3.5,    0.5),  # cycles per vector
-    "a_from_l1":        (   0.0,    0.0),  # cycles per vector
-    "a_from_l2":        (   2.7,    3.3),  # cycles per vector
-    "a_beyond_l2":      (   6.3,    3.4),  # cycles per vector
-    "a_in_place":       (  0.07,    0.5),  # cycles per row and k step
-    "a_conflict":       (   0.4,    0.0),  # cycles per row and k step
-    "a_page_per_column":(  1.5,    1.5),  # cycles per row and k step
-    "b_conflict":       (   0.3,    1.2),  # cycles per vector
-    "c_conflict":       (  15.0,    0.0),  # cycles per line and block of k
+    "b_from_l1":         (   0.0,    0.0,    0.0),  # cycles per vector
+    "b_from_l2":         (  0.35,    0.5,    0.6),  # cycles per vector
+    "b_beyond_l2":       (   3.5,    3.5,    0.5),  # cycles per vector
+    "a_from_l1":         (   0.0,    0.0,    0.0),  # cycles per vector
+    "a_from_l2":         (   4.1,    2.7,    3.3),  # cycles per vector
+    "a_beyond_l2":       (  12.5,    6.3,    3.4),  # cycles per vector
+    "a_in_place":        (  0.07,   0.07,    0.5),  # cycles per row and k step
+    "a_conflict":        (  0.43,    0.4,    0.0),  # cycles per row and k step
+    "a_page_per_column": (   1.5,    1.5,    1.5),  # cycles per row and k step
+    "b_conflict":        (  0.65,    0.3,    1.2),  # cycles per vector
+    "c_conflict":        (  14.0,   15.0,    0.0),  # cycles per line and block of k
 
-    "c_reload":         (  11.0,    4.0),  # cycles per vector and further block of k
-    "b_in_place":       (   1.5,   34.0),  # cycles per vector and block of A
-    "pack":             (   3.8,    5.4),  # cycles per vector
-    "pack_b_in_kernel": (   1.5,    0.0),  # cycles per vector
-    "panel_store":      (   8.0,   16.0),  # cycles per vector
-    "panel_reload":     (   1.1,    3.0),  # cycles per vector and further block of A
+    "c_reload":          (   3.3,   11.0,    4.0),  # cycles per vector and further block of k
+    "b_in_place":        (   8.3,    1.5,   34.0),  # cycles per vector and block of A
+    "pack":              (   3.9,    3.8,    5.4),  # cycles per vector
+    "pack_b_in_kernel":  (   1.2,    1.5,    0.0),  # cycles per vector
+    "panel_store":       (   1.2,    8.0,   16.0),  # cycles per vector
+    "panel_reload":      (  0.23,    1.1,    3.0),  # cycles per vector and further block of A
 
-    "pack_rows":        ( 400.0,  400.0),  # cycles * bytes per vector
-    "pack_rows_kc":     (  1024,   1024),  # rows
-    "pack_columns_nr":  (   0.3,    0.3),  # cycles per vector and column
-    "pack_columns":     (5500.0, 5500.0),  # cycles * bytes per vector
+    "pack_rows":         ( 400.0,  400.0,  400.0),  # cycles * bytes per vector
+    "pack_rows_kc":      (  1024,   1024,   1024),  # rows
+    "pack_columns_nr":   (   0.3,    0.3,    0.3),  # cycles per vector and column
+    "pack_columns":      (5500.0, 5500.0, 5500.0),  # cycles * bytes per vector
 }
 # fmt: on
 
@@ -142,12 +144,14 @@ COSTS: dict[str, Costs] = {
 """The constants by microarchitecture."""
 
 VENDOR_DEFAULT = {"GenuineIntel": "emerald_rapids"}
-"""The microarchitecture whose constants serve for all CPUs of a vendor; for others it is Zen 4."""
+"""The microarchitecture whose constants serve for all CPUs of a vendor; for others it is Zen 1 or
+Zen 4, as the CPU has mask registers or not."""
 
 
 def costs_of(cpu: CPU) -> Costs:
-    """The constants that are used for a CPU: they are selected by its vendor."""
-    return COSTS[VENDOR_DEFAULT.get(cpu.vendor, "zen4")]
+    """The constants that are used for a CPU: they are selected by its vendor and registers."""
+    default = "zen4" if cpu.isa.mask_registers else "zen1"
+    return COSTS[VENDOR_DEFAULT.get(cpu.vendor, default)]
 
 
 FMAS_PER_INSTRUCTION = {
