@@ -335,7 +335,7 @@ def a_load_cycles(x: Blocks) -> Array:
     if x.problem.a == "row":
         conflicts = has_l1_conflicts(x.mr, x.problem.k * space.a_itemsize, x.cpu)
         in_place = in_place + costs.a_conflict * conflicts
-    elif m * space.a_itemsize >= PAGE:
+    elif 2 * m * space.a_itemsize >= PAGE:
         in_place = in_place + costs.a_page_per_column
     cycles += (1 - space.pack_a) * in_place
     return cycles

@@ -34,8 +34,8 @@ class Costs(NamedTuple):
     a_conflict : float
         Added for each row of an A that is not packed, where its rows evict each other from L1.
     a_page_per_column : float
-        Added for each row of a column-major A that is not packed, where each column lies on another
-        page.
+        Added for each row of a column-major A that is not packed, where columns are at least half a
+        page apart.
     b_conflict : float
         Added for each vector of a B that is not packed, where its rows evict each other from L1.
     c_conflict : float

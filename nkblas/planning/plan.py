@@ -54,8 +54,8 @@ MAX_STACKED_DOT = 256
 BLOCK_ROWS = 8
 """Rows of a block of `Plan.row_kernels`."""
 
-MIN_TRIANGLE_DEPTH = 16
-"""The least k for which only a triangle of a symmetric C is computed."""
+MIN_TRIANGLE_WORK = 16
+"""The fewest multiply-adds in an element of a symmetric C for which only a triangle is computed."""
 
 MIN_SMALL_TRIANGLE_DEPTH, MAX_FULL_WORK = 32, 3 << 18
 """Of products with a kernel for their size, from which depth on, and from which ``m * m * k`` bytes
@@ -316,7 +316,8 @@ class Plan(NamedTuple):
         few tiles. Streams and dots are for products with a short side.
         """
         problem, kind = self.problem, self.schedule.kind
-        is_divided = kind in ("tiles", "base") and problem.k >= MIN_TRIANGLE_DEPTH
+        work = problem.flops / 2 / problem.m**2
+        is_divided = kind in ("tiles", "base") and work >= MIN_TRIANGLE_WORK
         if not problem.structure or not is_divided or problem.c != "row" or self.small():
             return 1.0
         elements = 0
