@@ -180,7 +180,7 @@ class Dot(NamedTuple):
 
     The signature is `Microkernel`'s, where `ldb` is the stride between columns of B. Accumulators
     are vectors along k. Of a single row and a single column, either may have another stride along
-    k.
+    k, and elements may be narrower than accumulators.
 
     Attributes
     ----------
@@ -199,6 +199,8 @@ class Dot(NamedTuple):
     a_strided, b_strided : bool
         Whether `lda` (`ldb`) is the operand's stride along k, for `mr` and `nr` 1. Accumulators are
         single elements then.
+    family : str
+        As in `Microkernel`: a family whose k step is 1.
     """
 
     isa: str
@@ -210,11 +212,18 @@ class Dot(NamedTuple):
     epilogue: str = ""
     a_strided: bool = False
     b_strided: bool = False
+    family: str = "fma"
 
     @property
     def symbol(self) -> str:
         """Name of the function."""
         return _symbol(self)
+
+    @property
+    def types(self) -> Operands:
+        """The dtypes of the operands, of the accumulators and of C."""
+        a, b, c = PRODUCTS[self.dtype]
+        return Operands(a, b, family_of(self.dtype, self.family).accumulator, c)
 
 
 class Small(NamedTuple):

@@ -129,7 +129,8 @@ class Schedule(NamedTuple):
         family = family_of(problem.dtype, self.family)
         if not self.pack_a and not reads_a_in_place(problem, family, cpu.isa):
             return "A must be packed"
-        if self.kind != "tiles" and not problem.is_native:
+        widens = self.kind == "dot" and is_widened_dot(problem, family, cpu.isa)
+        if self.kind != "tiles" and not problem.is_native and not widens:
             return f"kind: {self.kind} is for {', '.join(NATIVE_DTYPES)}"
         if self.kind != "tiles" and parse_epilogue(problem.epilogue).is_fused:
             return f"kind: {self.kind} has no epilogue {problem.epilogue}"
@@ -203,6 +204,12 @@ def reads_b_in_place(problem: Problem, family: Family, isa: ISA) -> bool:
 def _converts_on_load(family: Family, isa: ISA) -> bool:
     """Whether the microkernel converts operands itself: not without fused multiply-add."""
     return family.converts_on_load and isa.fused
+
+
+def is_widened_dot(problem: Problem, family: Family, isa: ISA) -> bool:
+    """Whether it is a dot product of contiguous vectors whose elements kernels widen."""
+    vectors = problem.m, problem.n, problem.a, problem.b, problem.c
+    return vectors == (1, 1, "row", "col", "row") and _converts_on_load(family, isa)
 
 
 def b_panel_dtype(problem: Problem, family: Family, isa: ISA) -> str:

@@ -17,6 +17,7 @@ from .schedule import (
     Schedule,
     dot_tile_fits,
     dot_widths,
+    is_widened_dot,
     max_vectors,
 )
 
@@ -38,6 +39,9 @@ def skinny_schedules(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
     Some may be illegal for the problem (`Schedule.infeasible_reason`). There is none for a product
     whose dimensions are all long.
     """
+    family = families(problem.dtype, cpu.isa)[-1]
+    if is_widened_dot(problem, family, cpu.isa):
+        yield Schedule("dot", 1, 1, problem.k, 1, 1, family=family.name)
     if not problem.is_native or problem.batch_reduce:
         return
     family = families(problem.dtype, cpu.isa)[0]

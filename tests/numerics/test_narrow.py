@@ -172,3 +172,23 @@ def test_dot_of_a_new_length_compiles_no_kernel_for_it() -> None:
     plan = available_plan(next(filter(is_new, problems)))
     assert plan.interim
     assert plan.small() is None
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("k", [2, 8, 9, 100, 1003])
+def test_dots_of_16_bit_floats(k: int, dtype: str) -> None:
+    """They are summed up in float32 and rounded once."""
+    generator = np.random.default_rng(k)
+    x, y = (generator.integers(-9, 10, k).astype(dtype) for _ in range(2))
+    exact_sum = int(x.astype(np.int64) @ y.astype(np.int64))
+    plan = nkblas.explain(x, y).plan
+    assert plan is not None
+    assert plan.schedule.kind == "dot"
+    assert nkblas.dot(x, y) == np.asarray(exact_sum).astype(dtype)
+    assert nkblas.matmul(x, y, dtype=np.float32) == exact_sum
+    c = np.asarray([[3]], dtype)
+    expected = np.asarray(3 * exact_sum - 6).astype(dtype)
+    assert nkblas.gemm(x[None], y[:, None], c, alpha=3, beta=-2)[0, 0] == expected
+    stack = nkblas.vecdot(np.stack([x, y]), np.stack([y, y]))
+    exact_sums = np.array([exact_sum, int((y.astype(np.int64) ** 2).sum())])
+    assert (stack == exact_sums.astype(stack.dtype)).all()

@@ -15,6 +15,7 @@ from nkblas.codegen.spec import Dot, DotStack
 
 from . import complex_arithmetic
 from .call_args import KernelArguments, ScaleFactors
+from .convert import convert
 from .nanokernel import NativeVectors, compose, flatten, unflatten
 from .tile_store import TileOfC, store_tile
 
@@ -28,14 +29,15 @@ MIN_ALIGNED_VECTORS = 16
 
 def build(spec: Dot, isa: ISA, arguments: list[Value]) -> None:
     """Emit the body of `spec`'s function: a loop over groups of columns."""
-    args = KernelArguments(*arguments)
-    element = ir.element_type(spec.dtype)
-    row_size = spec.nr * len(NativeVectors(spec.dtype, 1).zero_accumulator())
-    scratch = ir.alloca(spec.mr * row_size, ir.element_type(REAL_PART.get(spec.dtype, spec.dtype)))
+    args, types = KernelArguments(*arguments), spec.types
+    b_element, c_element = ir.element_type(types.b), ir.element_type(types.c)
+    row_size = spec.nr * len(NativeVectors(types.accumulator, 1).zero_accumulator())
+    part = REAL_PART.get(types.accumulator, types.accumulator)
+    scratch = ir.alloca(spec.mr * row_size, ir.element_type(part))
 
     def columns(j: Value, _: list[Value]) -> list[Value]:
-        b = ir.gep(args.b, element, ir.mul(args.ldb, j))
-        c = ir.gep(args.c, element, j)
+        b = ir.gep(args.b, b_element, ir.mul(args.ldb, j))
+        c = ir.gep(args.c, c_element, j)
         tile_args = args._replace(b=b, c=c, n=ir.sub(args.n, j))
         _DotTile(spec, isa, tile_args, scratch).emit()
         return []
@@ -128,10 +130,11 @@ class _DotTile:
 
     def __init__(self, spec: Dot, isa: ISA, args: KernelArguments, scratch: Value) -> None:
         self.spec, self.isa, self.args, self.scratch = spec, isa, args, scratch
-        self.element, self.itemsize = ir.element_type(spec.dtype), ITEMSIZE[spec.dtype]
+        self.dtype, self.accumulator = spec.types.a, spec.types.accumulator
+        self.element, self.itemsize = ir.element_type(self.dtype), ITEMSIZE[self.dtype]
         is_strided = spec.a_strided or spec.b_strided
-        self.lanes = 1 if is_strided else isa.lanes(self.itemsize)
-        self.nanokernel = NativeVectors(spec.dtype, self.lanes)
+        self.lanes = 1 if is_strided else isa.lanes(ITEMSIZE[self.accumulator])
+        self.nanokernel = NativeVectors(self.accumulator, self.lanes)
         self.vector_type, self.parts = self.nanokernel.vector_type, self.nanokernel.parts
         self.tile_registers = spec.mr * spec.nr * self.parts
         self.swaps_a = spec.mr < spec.nr
@@ -145,7 +148,8 @@ class _DotTile:
             else (args.b, args.ldb, self.b_lines)
         )
         self.unrolled_vectors = max(1, INDEPENDENT_CHAINS // self.tile_registers)
-        self.aligns = isa.masked and self.unrolled_vectors == 1 and not is_strided
+        self.can_mask = isa.can_mask(self.itemsize)
+        self.aligns = self.can_mask and self.unrolled_vectors == 1 and not is_strided
 
     def emit(self) -> None:
         """Emit the body of the function."""
@@ -231,7 +235,17 @@ class _DotTile:
             ir.prefetch(ir.gep(self.streamed, self.element, p, line, offset + distance), ir.TO_L2)
 
     def _load(self, source: Value, mask: Value | None = None) -> Value:
-        return ir.load(self.vector_type, source, mask)
+        if self.dtype == self.accumulator:
+            return ir.load(self.vector_type, source, mask)
+        narrow = ir.load(ir.vector_type(self.lanes, self.element), source, mask)
+        return convert(narrow, self.dtype, self.accumulator, self.isa)
+
+    def _load_element(self, source: Value) -> Value:
+        """One element, in the first lane of a vector."""
+        if self.dtype == self.accumulator:
+            return ir.load_first_lanes(self.vector_type, source, self.parts)
+        narrow = ir.load_first_lanes(ir.vector_type(self.lanes, self.element), source, 1)
+        return convert(narrow, self.dtype, self.accumulator, self.isa)
 
     def _step(
         self, p: Value, sums: list[Value], load: Callable[[Value], Value], offset: int = 0
@@ -268,7 +282,7 @@ class _DotTile:
 
         Both operands are filled up with zeros, which raise no floating-point exceptions.
         """
-        if self.isa.masked:
+        if self.can_mask:
             mask = self.nanokernel.element_mask(ir.sub(stop, start))
 
             def masked_vector() -> list[Value]:
@@ -277,9 +291,7 @@ class _DotTile:
             return ir.if_then(ir.slt(start, stop), masked_vector, sums)
 
         def element(p: Value, sums: list[Value]) -> list[Value]:
-            return self._step(
-                p, sums, lambda x: ir.load_first_lanes(self.vector_type, x, self.parts)
-            )
+            return self._step(p, sums, self._load_element)
 
         return ir.for_loop(stop, sums, element, start=start)
 
@@ -306,7 +318,7 @@ class _DotTile:
         spec, args = self.spec, self.args
         masks = [None] * len(columns)
         tile = TileOfC(c, args.ldc, spec.mr, columns, masks, args.accumulate, args.args)
-        store_tile(spec.epilogue, self.isa, (spec.dtype, spec.dtype), values, tile)
+        store_tile(spec.epilogue, self.isa, (self.accumulator, spec.types.c), values, tile)
 
     def _store_columns(self, values: Sequence[Value]) -> list[Value]:
         """Store `n` columns, one by one."""
@@ -323,7 +335,7 @@ class _DotTile:
                 ir.load(number, ir.gep(column, part, i * spec.nr * self.parts))
                 for i in range(spec.mr)
             ]
-            self._store_values(rows, ir.gep(self.args.c, self.element, j), [0])
+            self._store_values(rows, ir.gep(self.args.c, ir.element_type(spec.types.c), j), [0])
             return []
 
         return ir.for_loop(self.args.n, [], store_column)
@@ -356,14 +368,14 @@ class _DotTile:
         row_size, width = spec.nr * parts, self.lanes * parts
         for first in range(0, spec.mr, rows_per_vector):
             rows = range(first, min(first + rows_per_vector, spec.mr))
-            segment = min(width, SEGMENT_BYTES * parts // self.itemsize)
+            segment = min(width, SEGMENT_BYTES * parts // ITEMSIZE[self.accumulator])
             totals = reduce_lanes(sums[rows.start * row_size : rows.stop * row_size], segment)
             for i in rows:
                 for j in range(0, spec.nr, self.lanes):
                     vector, lane = divmod((i - first) * row_size + j * parts, width)
                     chosen = range(lane, lane + min(self.lanes, spec.nr - j) * parts)
                     value = ir.shuffle(totals[vector], totals[vector], chosen)
-                    values.append(complex_arithmetic.apply_c_sign(value, spec.dtype, factors))
+                    values.append(complex_arithmetic.apply_c_sign(value, self.accumulator, factors))
         return values
 
 

@@ -497,6 +497,9 @@ def _check_stream(spec: Stream, test: _Test) -> None:
 
 
 def _check_dot(spec: Dot, test: _Test) -> None:
+    if spec.types.a != spec.types.accumulator:
+        _check_widened_dot(spec, test)
+        return
     lanes = ISAS[spec.isa].lanes(ITEMSIZE[spec.dtype])
     for k in (1, lanes + 1, 11 * lanes - 1, 19 * lanes):
         a = _integers(test.generator, spec.dtype, spec.mr, k + 3)
@@ -505,6 +508,29 @@ def _check_dot(spec: Dot, test: _Test) -> None:
             b = _integers(test.generator, spec.dtype, k, n + 5)
             c = _integers(test.generator, spec.dtype, spec.mr, n + 7)
             _check_product(spec, test, (k, n), (a, b, c))
+
+
+def _check_widened_dot(spec: Dot, test: _Test) -> None:
+    types, lanes = spec.types, ISAS[spec.isa].lanes(ITEMSIZE[spec.types.accumulator])
+    for k, accumulate in itertools.product((1, lanes + 1, 11 * lanes - 1), (0, 1)):
+        a, b, c = (
+            _integers(test.generator, dtype, 1, count)
+            for dtype, count in ((types.a, k), (types.b, k), (types.c, 1))
+        )
+        numbers = [_decode(x, dtype) for x, dtype in ((a, types.a), (b, types.b), (c, types.c))]
+        for factors in _factors_to_check(spec.epilogue, types.accumulator):
+            c_factor = 1 if accumulate else factors.beta
+            sums = factors.alpha * (numbers[0] @ numbers[1].T) + c_factor * numbers[2]
+            before, expected = c.copy(), _encode(sums, types.c)
+            if c_factor == 0:
+                _poison(before)
+            fields = {**factors.fields(), "is_first_k_block": 1, "is_last_k_block": 1}
+            args = ffi.new("nk_call_args *", fields)
+            for at_end in AT_END:
+                guarded = test.guard(at_end, a=a, b=b, c=before)
+                operands = _with_leading_dimensions(guarded)
+                test.kernel(k, *operands, 1, accumulate, ffi.NULL, ffi.NULL, 0, 0, args)
+                _compare(spec, guarded[2], expected, f"k={k}, accumulate={accumulate}")
 
 
 def _check_dot_stack(spec: DotStack, test: _Test) -> None:
