@@ -49,6 +49,11 @@ def skinny_schedules(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
         yield schedule._replace(family=family.name)
 
 
+def _prefetches(cpu: CPU) -> bool:
+    """Whether streams and dots prefetch an operand from beyond L3: on Zen 1 they lose by it."""
+    return cpu.isa.registers > 16
+
+
 def _schedules_by_shape(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     m, n, k = problem.m, problem.n, problem.k
     is_wide = m > 1 and n >= 2 * cpu.isa.lanes(problem.itemsize)
@@ -99,7 +104,13 @@ def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     rows = min(m, MAX_STREAM_ROWS)
     has_few_registers = cpu.isa.registers <= 16
     stream = Schedule(
-        "stream", rows, STREAM_VECTORS * lanes, k, m, nc, prefetch=4 * b_size > cpu.l3
+        "stream",
+        rows,
+        STREAM_VECTORS * lanes,
+        k,
+        m,
+        nc,
+        prefetch=_prefetches(cpu) and 4 * b_size > cpu.l3,
     )
     # One row of tiles, or two: the second finds in the cache what the first has loaded.
     max_mr = 8 if cpu.isa.registers > 16 else 6
@@ -157,7 +168,8 @@ def _few_rows_along_k(problem: Problem, cpu: CPU, family: Family) -> Iterator[Sc
     nr = min(nr, n)
     while not dot_tile_fits(cpu.isa, mr, nr, family):
         nr -= 1
-    yield Schedule("dot", mr, nr, k, m, n, pack_a=problem.a != "row", prefetch=is_beyond_l3)
+    prefetch = _prefetches(cpu) and is_beyond_l3
+    yield Schedule("dot", mr, nr, k, m, n, pack_a=problem.a != "row", prefetch=prefetch)
 
 
 def _short_columns(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
@@ -175,9 +187,7 @@ def _few_columns(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedul
     max_dot_columns = min(6 // family.accumulator_registers, lanes // 2)
     if n <= max_dot_columns and k >= 2 * lanes and a_size >= 2 * cpu.l1d:
         mr = max(mr for mr in range(1, 9) if dot_tile_fits(cpu.isa, mr, n, family))
-        is_beyond_l3 = 2 * a_size > cpu.l3
-        yield Schedule(
-            "dot", mr, n, 2048, m, n, pack_b=True, ir_outside=True, prefetch=is_beyond_l3
-        )
+        prefetch = _prefetches(cpu) and 2 * a_size > cpu.l3
+        yield Schedule("dot", mr, n, 2048, m, n, pack_b=True, ir_outside=True, prefetch=prefetch)
     nr = -(-n // lanes) * lanes
     yield Schedule("tiles", 8, nr, cpu.l2 // (2 * nr * problem.itemsize), m, n)
