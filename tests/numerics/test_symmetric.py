@@ -16,6 +16,7 @@ import nkblas
 from nkblas.base.dtypes import PRODUCTS
 from nkblas.base.problem import Problem, parse
 from nkblas.planning.cost_model import cheapest_plan, ranked_plans
+from nkblas.planning.measured_plans import TUNED, Plans, plan_file, to_line
 from nkblas.planning.plan import Plan, make_plan
 from nkblas.runtime import plan_table
 from nkblas.system.lock import planning_lock
@@ -297,6 +298,14 @@ def test_text_of_problems() -> None:
 
 def test_tuned_plan_of_the_full_product_serves() -> None:
     symmetric = parse("symmetric_300x300x200:f64:rcr")
-    plan = cheapest_plan(symmetric._replace(structure=""), nkblas.cpu)
-    assert plan.with_structure("symmetric").problem == symmetric
-    assert plan.with_structure("symmetric").schedule == plan.schedule
+    full = symmetric._replace(structure="")
+    *_, other = ranked_plans(full, nkblas.cpu, 5)
+    line = to_line(other._replace(nanoseconds=1e6)).partition(" ")[2]
+    plans = Plans()
+    plans.layers[plan_file(nkblas.cpu, TUNED)] = {str(full): line}
+    found = plans.find(symmetric, nkblas.cpu)
+    assert found is not None
+    assert (found.problem, found.schedule) == (symmetric, other.schedule)
+    assert found.bits == other.bits
+    assert found.nanoseconds == pytest.approx(1e6 * found.triangle_fraction)
+    assert found.triangle_fraction < 1
