@@ -8,7 +8,7 @@ would take longer than importing the rest of nkblas.
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from nkblas.base.dtypes import PRODUCTS
-from nkblas.base.families import Family
+from nkblas.base.families import FAMILIES, Family
 from nkblas.base.families import family as family_of
 
 Layout: TypeAlias = Literal["row", "col"]
@@ -199,8 +199,6 @@ class Dot(NamedTuple):
     a_strided, b_strided : bool
         Whether `lda` (`ldb`) is the operand's stride along k, for `mr` and `nr` 1. Accumulators are
         single elements then.
-    family : str
-        As in `Microkernel`: a family whose k step is 1.
     """
 
     isa: str
@@ -212,7 +210,6 @@ class Dot(NamedTuple):
     epilogue: str = ""
     a_strided: bool = False
     b_strided: bool = False
-    family: str = "fma"
 
     @property
     def symbol(self) -> str:
@@ -223,7 +220,7 @@ class Dot(NamedTuple):
     def types(self) -> Operands:
         """The dtypes of the operands, of the accumulators and of C."""
         a, b, c = PRODUCTS[self.dtype]
-        return Operands(a, b, family_of(self.dtype, self.family).accumulator, c)
+        return Operands(a, b, FAMILIES[self.dtype][-1].accumulator, c)
 
 
 class Small(NamedTuple):

@@ -202,7 +202,6 @@ class Plan(NamedTuple):
             self.epilogue,
             a_strided=problem.a != "row" and not schedule.pack_a,
             b_strided=problem.b != "col" and not schedule.pack_b,
-            family=schedule.family,
         )
 
     def _tile_kernel(self, mr: int, columns: int) -> Microkernel:
@@ -468,10 +467,7 @@ def _vector_kernels(plan: Plan) -> list[KernelSpec]:
     """The kernels for a vector times a matrix."""
     isa, dtype, family, epilogue = plan.isa, plan.problem.dtype, plan.family, plan.epilogue
     widths = dot_widths(isa, family)
-    dots = [
-        Dot(isa.name, dtype, 1, width, "b", epilogue=epilogue, family=family.name)
-        for width in widths
-    ]
+    dots = [Dot(isa.name, dtype, 1, width, "b", epilogue=epilogue) for width in widths]
     vectors, kr = stream_shape(isa, 1, family)
     stream = Stream(isa.name, dtype, 1, vectors * family.lanes(isa), kr, "row", epilogue=epilogue)
     return [*dots, *(stream._replace(prefetch=prefetch) for prefetch in (False, True))]

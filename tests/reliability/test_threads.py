@@ -162,9 +162,8 @@ def test_bits_of_every_schedule(of_a: str, of_b: str, of_c: str, dtype: str) -> 
     a = LAYOUTS[of_a].arrange(random(m, k, dtype=dtype), dtype)
     b = LAYOUTS[of_b].arrange(random(k, n, dtype=dtype, seed=1), dtype)
     _, out = LAYOUTS[of_c].empty((m, n), dtype, fill=0)
-    operands = [matrix(x) for x in (a, b, out)]
-    strides = ffi.new("nk_batch_strides *")
-    problem = abi.problem_from_c(lib.nk_describe(DTYPES.index(dtype), m, n, k, *operands, strides))
+    operands = tuple(matrix(x) for x in (a, b, out))
+    problem, _ = abi.describe_product(DTYPES.index(dtype), (m, n, k), operands, 1, (0, 0, 0))
     schedules = [
         Schedule("tiles", *tile, 30, 2 * tile[0], 2 * tile[1], *choices)
         for choices in itertools.product((False, True), repeat=3)
@@ -180,7 +179,8 @@ def test_bits_of_every_schedule(of_a: str, of_b: str, of_c: str, dtype: str) -> 
         for number in (1, *THREAD_COUNTS):
             out[...] = np.nan
             matrices = [operand[0] for operand in operands]
-            assert lib.nk_run_plan(c_plan, *matrices, 1, strides[0], lib.nk_plain_args, number) == 1
+            args = lib.nk_plain_args
+            assert lib.nk_run_plan(c_plan, *matrices, 1, (0, 0, 0), args, number) == 1
             results.add(out.tobytes())
     assert len(results) == 1
     assert np.allclose(out, a @ b, atol=1e-3)

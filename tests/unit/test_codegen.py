@@ -339,7 +339,7 @@ def test_verification_rejects_kernels_of_other_specs(isa: str) -> None:
     impostors: dict[KernelSpec, KernelSpec] = {
         of_complex[0]: of_complex[0]._replace(k=2),
         of_complex[1]: of_complex[1]._replace(mr=1),
-        of_complex[2]: of_complex[2]._replace(nr=7),
+        of_complex[2]: of_complex[2]._replace(mr=2),
         **{spec._replace(epilogue="scale"): spec for spec in of_complex[1:]},
         microkernel: microkernel._replace(mr=3),
         microkernel._replace(masked=True): microkernel,
@@ -358,8 +358,9 @@ def test_verification_rejects_kernels_of_other_specs(isa: str) -> None:
         stream: stream._replace(mr=1),
         stream._replace(a_layout="col"): stream,
         stream._replace(nontemporal=True): stream._replace(mr=1),
-        dot: dot._replace(nr=7),
+        dot: dot._replace(mr=2),
         dot._replace(mr=2): dot,
+        dot._replace(nr=1, a_strided=True): dot._replace(nr=1),
         pack: pack._replace(source="across"),
         pack._replace(width=15): pack,
         pack._replace(source="across"): pack._replace(source="across", width=17),
@@ -396,7 +397,7 @@ def overrunning(isa: str) -> Iterator[tuple[KernelSpec, KernelSpec]]:
     yield tile._replace(masked=True), tile
     stream = Stream(isa, "float32", 2, 2 * lanes, 3, "row")
     yield stream._replace(mr=1), stream
-    yield Dot(isa, "float32", 1, 2, "b"), Dot(isa, "float32", 1, 3, "b")
+    yield Dot(isa, "float32", 1, 2, "b"), Dot(isa, "float32", 2, 2, "b")
     for layouts in LAYOUTS:
         for size in ((5, 7, 3), (2, 2, 2), (17, 33, 21)):
             small = Small(isa, "float32", *size, *layouts)

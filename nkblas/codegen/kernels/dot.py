@@ -1,8 +1,9 @@
 """Dot kernels: products of rows of A and columns of B that both have unit stride along k."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
-from nkblas.base.dtypes import ITEMSIZE, REAL_PART
+from nkblas.base.dtypes import ITEMSIZE
 from nkblas.base.isa import ISA
 from nkblas.codegen import ir
 from nkblas.codegen.ir import (
@@ -31,15 +32,12 @@ def build(spec: Dot, isa: ISA, arguments: list[Value]) -> None:
     """Emit the body of `spec`'s function: a loop over groups of columns."""
     args, types = KernelArguments(*arguments), spec.types
     b_element, c_element = ir.element_type(types.b), ir.element_type(types.c)
-    row_size = spec.nr * len(NativeVectors(types.accumulator, 1).zero_accumulator())
-    part = REAL_PART.get(types.accumulator, types.accumulator)
-    scratch = ir.alloca(spec.mr * row_size, ir.element_type(part))
 
     def columns(j: Value, _: list[Value]) -> list[Value]:
         b = ir.gep(args.b, b_element, ir.mul(args.ldb, j))
         c = ir.gep(args.c, c_element, j)
         tile_args = args._replace(b=b, c=c, n=ir.sub(args.n, j))
-        _DotTile(spec, isa, tile_args, scratch).emit()
+        _DotTile(spec, isa, tile_args).emit()
         return []
 
     ir.for_loop(args.n, [], columns, step=spec.nr)
@@ -106,8 +104,6 @@ class _DotTile:
     isa : ISA
     args : KernelArguments
         B and C begin at the first column, and `n` is the number of columns from there on.
-    scratch : Value
-        Address of a buffer for the tile of C.
 
     Attributes
     ----------
@@ -128,8 +124,8 @@ class _DotTile:
         the vector.
     """
 
-    def __init__(self, spec: Dot, isa: ISA, args: KernelArguments, scratch: Value) -> None:
-        self.spec, self.isa, self.args, self.scratch = spec, isa, args, scratch
+    def __init__(self, spec: Dot, isa: ISA, args: KernelArguments) -> None:
+        self.spec, self.isa, self.args = spec, isa, args
         self.dtype, self.accumulator = spec.types.a, spec.types.accumulator
         self.element, self.itemsize = ir.element_type(self.dtype), ITEMSIZE[self.dtype]
         is_strided = spec.a_strided or spec.b_strided
@@ -321,24 +317,24 @@ class _DotTile:
         store_tile(spec.epilogue, self.isa, (self.accumulator, spec.types.c), values, tile)
 
     def _store_columns(self, values: Sequence[Value]) -> list[Value]:
-        """Store `n` columns, one by one."""
-        spec, part = self.spec, self.vector_type.element_type
-        offset = 0
-        for value in values:
-            ir.store(value, ir.gep(self.scratch, part, offset))
-            offset += value.type.shape[0]
+        """Store the first `n` columns, one by one."""
+        spec, parts = self.spec, self.parts
+        vectors = len(values) // spec.mr
+        c_element = ir.element_type(spec.types.c)
 
-        def store_column(j: Value, _: list[Value]) -> list[Value]:
-            column = ir.gep(self.scratch, part, ir.mul(j, ir.const_i64(self.parts)))
-            number = ir.vector_type(self.parts, part)
-            rows = [
-                ir.load(number, ir.gep(column, part, i * spec.nr * self.parts))
-                for i in range(spec.mr)
-            ]
-            self._store_values(rows, ir.gep(self.args.c, ir.element_type(spec.types.c), j), [0])
+        def store_column(j: int) -> list[Value]:
+            vector, lane = divmod(j, self.lanes)
+            lanes = range(lane * parts, (lane + 1) * parts)
+            rows = [values[i * vectors + vector] for i in range(spec.mr)]
+            column = [ir.shuffle(row, row, lanes) for row in rows]
+            self._store_values(column, ir.gep(self.args.c, c_element, j), [0])
             return []
 
-        return ir.for_loop(self.args.n, [], store_column)
+        store_column(0)
+        for j in range(1, spec.nr):
+            is_live = ir.slt(ir.const_i64(j), self.args.n)
+            ir.if_then(is_live, partial(store_column, j), [])
+        return []
 
     def _apply_part_signs(
         self, accumulators: list[Value], factors: ScaleFactors | None
