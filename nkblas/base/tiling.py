@@ -29,16 +29,6 @@ class Tiling(NamedTuple):
         """Whether there is an edge tile, or a main tile."""
         return self.tiles > self.main_tiles if edge else self.main_tiles > 0
 
-    def start(self, tile: int) -> int:
-        """The first row (column) of a tile."""
-        main_tiles = min(tile, self.main_tiles)
-        return main_tiles * self.tile + (tile - main_tiles) * self.edge_tile
-
-    def tile_of(self, row: int) -> int:
-        """The tile that contains a row (column)."""
-        edge = row - self.main_tiles * self.tile
-        return row // self.tile if edge < 0 else self.main_tiles + edge // self.edge_tile
-
 
 def split_evenly(length: int, most: int) -> tuple[int, int, int, int]:
     """Divide a length into the fewest tiles of at most `most`, equal to within one.

@@ -310,7 +310,7 @@ class Plan(NamedTuple):
 
     @property
     def triangle_fraction(self) -> float:
-        """The part of C that the tiles of the lower triangle cover, or 1 if all are computed.
+        """About the part of C that the tiles of the lower triangle cover; 1 if all are computed.
 
         All are where half of the work takes no longer than mirroring: for a small depth, and for
         few tiles. Streams and dots are for products with a short side.
@@ -320,12 +320,8 @@ class Plan(NamedTuple):
         is_divided = kind in ("tiles", "base") and work >= MIN_TRIANGLE_WORK
         if not problem.structure or not is_divided or problem.c != "row" or self.small():
             return 1.0
-        elements = 0
-        for i in range(self.m.tiles):
-            end = self.m.start(i + 1)
-            columns = min(problem.n, self.n.start(self.n.tile_of(end - 1) + 1))
-            elements += (end - self.m.start(i)) * columns
-        fraction = elements / problem.m**2
+        # Half of C, and half of each tile on the diagonal.
+        fraction = 0.5 * (1 + sum(self.tile) / problem.m)
         return fraction if fraction < MAX_TRIANGLE_FRACTION else 1.0
 
     def mirror(self) -> Mirror | None:
