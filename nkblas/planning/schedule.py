@@ -14,6 +14,7 @@ from nkblas.base.families import Family, families
 from nkblas.base.families import family as family_of
 from nkblas.base.isa import ISA
 from nkblas.base.problem import NATIVE_DTYPES, Problem
+from nkblas.base.tiling import split_evenly
 from nkblas.system.cpu import CPU
 
 Kind = Literal["tiles", "stream", "dot", "base"]
@@ -144,17 +145,22 @@ class Schedule(NamedTuple):
         """Why there is no kernel of this kind for the tile and the operands; or empty."""
         family = family_of(problem.dtype, self.family)
         if self.kind == "stream":
-            return self._stream_reason(problem)
+            return self._stream_reason(problem, family, cpu.isa)
         if self.kind == "dot":
             return self._dot_reason(problem, family, cpu.isa)
         return self._tile_reason(problem, family, cpu.isa)
 
-    def _stream_reason(self, problem: Problem) -> str:
+    def _stream_reason(self, problem: Problem, family: Family, isa: ISA) -> str:
         if has_small_kernel(problem):
             return "the kernel for this size has other bits"
         is_in_place = problem.b == "row" and not self.pack_a and not self.pack_b
         if not is_in_place or self.mr > MAX_STREAM_ROWS:
             return f"stream: expected a row-major B in place, and mr <= {MAX_STREAM_ROWS}"
+        tile, main_tiles, edge_tile, tiles = split_evenly(problem.m, self.mr)
+        heights = [tile, edge_tile][: 1 + (tiles > main_tiles)]
+        depths = {stream_shape(isa, height, family)[1] for height in heights}
+        if len(depths) > 1 and problem.k >= min(depths):
+            return "mr: rows of edge tiles would be summed up in other blocks of k"
         return ""
 
     def _dot_reason(self, problem: Problem, family: Family, isa: ISA) -> str:

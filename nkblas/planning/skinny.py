@@ -58,7 +58,7 @@ def _schedules_by_shape(problem: Problem, cpu: CPU, family: Family) -> Iterator[
     m, n, k = problem.m, problem.n, problem.k
     is_wide = m > 1 and n >= 2 * cpu.isa.lanes(problem.itemsize)
     if cpu.isa.registers <= 16 and k <= MAX_STREAMED_K and is_wide and problem.b == "row":
-        yield _stream(problem, cpu)
+        yield from _streams(problem, cpu)
     if m == n == 1 and (problem.a, problem.b) != ("row", "col"):
         yield Schedule("dot", 1, 1, k, 1, 1)  # of vectors that have other strides
     elif k <= SHORT_DIMENSION < m and problem.b == "row":
@@ -73,13 +73,14 @@ def _schedules_by_shape(problem: Problem, cpu: CPU, family: Family) -> Iterator[
         yield from _few_columns(problem, cpu, family)
 
 
-def _stream(problem: Problem, cpu: CPU) -> Schedule:
+def _streams(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
     """C is written once, a few rows at a time."""
     m, n, k = problem.m, problem.n, problem.k
-    rows = m if m <= MAX_STREAM_ROWS else MAX_STREAM_ROWS if k == MAX_STREAMED_K else 2
-    lanes = cpu.isa.lanes(problem.itemsize)
+    nr = STREAM_VECTORS * cpu.isa.lanes(problem.itemsize)
     c_is_beyond_l3 = m * n * problem.itemsize > cpu.l3
-    return Schedule("stream", rows, STREAM_VECTORS * lanes, k, m, n, prefetch=c_is_beyond_l3)
+    heights = (4, 3, 2, 1) if k == MAX_STREAMED_K else (2, 3, 4, 1)
+    for rows in (m,) if m <= MAX_STREAM_ROWS else heights:
+        yield Schedule("stream", rows, nr, k, m, n, prefetch=c_is_beyond_l3)
 
 
 def _short_k(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:

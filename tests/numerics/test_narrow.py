@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 from support import COMPLEX, DTYPES, Array
 
 import nkblas
+from nkblas.base.families import families
 from nkblas.base.problem import Problem
-from nkblas.codegen.spec import Dot, DotStack
+from nkblas.codegen.spec import Dot, DotStack, Stream
 from nkblas.planning.cost_model import cheapest_plan
+from nkblas.planning.plan import make_plan
+from nkblas.planning.schedule import Schedule
 from nkblas.runtime import plan_table
 from nkblas.runtime.dispatch import available_plan
 from nkblas.runtime.kernels import kernels
@@ -192,3 +195,39 @@ def test_dots_of_16_bit_floats(k: int, dtype: str) -> None:
     stack = nkblas.vecdot(np.stack([x, y]), np.stack([y, y]))
     exact_sums = np.array([exact_sum, int((y.astype(np.int64) ** 2).sum())])
     assert (stack == exact_sums.astype(stack.dtype)).all()
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, *COMPLEX])
+@pytest.mark.parametrize("m", [65, 67, 69, 72, 97])
+def test_rows_of_short_sums_have_equal_bits(m: int, dtype: str) -> None:
+    """Equal rows give equal rows, also in the last tile; and products with itself are symmetric."""
+    generator = np.random.default_rng(m)
+    for k in range(1, 9):
+        a = generator.standard_normal((m, k)).astype(dtype)
+        b = generator.standard_normal((k, 101)).astype(dtype)
+        a[:] = a[0]
+        for x in (a, np.asfortranarray(a)):
+            product = nkblas.matmul(x, b)
+            assert (product == product[0]).all(), k
+        x = np.asfortranarray(generator.standard_normal((m, k)).astype(dtype))
+        product = nkblas.matmul(x, x.T)
+        assert (product == product.T).all(), k
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    m=st.integers(1, 40),
+    n=st.integers(65, 90),
+    k=st.integers(1, 20),
+    mr=st.integers(1, 4),
+    dtype=st.sampled_from((*DTYPES, *COMPLEX)),
+)
+def test_streams_sum_up_all_rows_alike(m: int, n: int, k: int, mr: int, dtype: str) -> None:
+    problem = Problem(dtype, m, n, k)
+    family = families(dtype, nkblas.cpu.isa)[0]
+    nr = 16 * nkblas.cpu.isa.lanes(problem.itemsize)
+    schedule = Schedule("stream", mr, nr, k, m, n, family=family.name)
+    if not schedule.infeasible_reason(problem, nkblas.cpu):
+        plan = make_plan(problem, nkblas.cpu, schedule)
+        depths = {kernel.kr for kernel in plan.kernels if isinstance(kernel, Stream)}
+        assert len(depths) == 1 or k < min(depths)
