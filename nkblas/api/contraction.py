@@ -238,22 +238,16 @@ _plans: dict[Any, ContractionPlan | str] = {}
 
 
 def find_plan(
-    contraction: Contraction,
-    a: Array,
-    b: Array,
-    out: Any = None,
-    dtype: Any = None,
-    order: Any = "K",
-    casting: Any = "safe",
+    contraction: Contraction, a: Array, b: Array, out: Any = None, **options: Any
 ) -> ContractionPlan | str:
-    """The cached or a new plan of a contraction; or the reason why NumPy has to do it."""
+    """The cached or a new plan of a contraction: as `plan_contraction`, with its arguments."""
     operands = (a.dtype, a.shape, a.strides, b.dtype, b.shape, b.strides)
     result = None if out is None else (type(out), getattr(out, "dtype", 0), np.shape(out))
     out_strides = getattr(out, "strides", 0)
-    key = (contraction, operands, result, out_strides, dtype, order, casting)
+    key = (contraction, operands, result, out_strides, *sorted(options.items()))
     plan = _plans.get(key)
     if plan is None:
-        plan = plan_contraction(contraction, a, b, out, dtype, order, casting)
+        plan = plan_contraction(contraction, a, b, out, **options)
         if len(_plans) >= MAX_CACHED_PLANS:
             _plans.clear()
         _plans[key] = plan

@@ -275,7 +275,7 @@ def _term(ndim: int, axes: list[int], labels: str, others: str) -> str:
 
 
 def _distinct(*counts: int) -> list[str]:
-    """Groups of so many labels, which are all different."""
+    """Groups of the given numbers of labels; no label is in two groups."""
     labels = iter(map(chr, range(ord("a"), ord("a") + sum(counts))))
     return ["".join(next(labels) for _ in range(count)) for count in counts]
 

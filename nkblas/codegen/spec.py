@@ -220,7 +220,8 @@ class Dot(NamedTuple):
     def types(self) -> Operands:
         """The dtypes of the operands, of the accumulators and of C."""
         a, b, c = PRODUCTS[self.dtype]
-        return Operands(a, b, FAMILIES[self.dtype][-1].accumulator, c)
+        # all families of a product accumulate in one dtype
+        return Operands(a, b, FAMILIES[self.dtype][0].accumulator, c)
 
 
 class Small(NamedTuple):

@@ -13,8 +13,6 @@ nk_counters *nk_get_counters(void) { return &counters; }
 
 /* ---- the problem ---- */
 
-static nk_matrix transposed(nk_matrix x) { return (nk_matrix){x.data, x.cs, x.rs, x.is_packed}; }
-
 /* The layout of an m x n operand. The stride of a dimension of length 1 means nothing: it is set so
    that a layout with unit stride results. */
 static nk_layout find_layout(nk_matrix *x, int64_t m, int64_t n)
@@ -104,7 +102,7 @@ nk_problem nk_describe(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix
     if (is_transposed(m, n, *b, *c)) {
         nk_matrix left = *a;
         int64_t rows = m;
-        *a = transposed(*b), *b = transposed(left), *c = transposed(*c);
+        *a = nk_transposed(*b), *b = nk_transposed(left), *c = nk_transposed(*c);
         m = n, n = rows;
         *strides = (nk_batch_strides){strides->b, strides->a, strides->c};
         dtype = nk_products[dtype].transposed;

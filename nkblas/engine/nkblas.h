@@ -217,12 +217,6 @@ int nk_call_python_miss_handler(const nk_problem *problem); /* miss_handler.c */
 int nk_run_tiles(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, nk_call_args args,
                  int64_t i0, int64_t i1, int64_t j0, int64_t j1);
 int64_t nk_k_steps(const nk_plan *plan, int64_t k); /* steps of the microkernel for k */
-/* The first row (column) of a tile. */
-static inline int64_t nk_tile_start(const nk_tiling *tiling, int64_t tile)
-{
-    int64_t main_tiles = tile < tiling->main_tiles ? tile : tiling->main_tiles;
-    return main_tiles * tiling->tile + (tile - main_tiles) * tiling->edge_tile;
-}
 
 /* record.c */
 extern int32_t nk_active_recordings;
@@ -247,6 +241,18 @@ int nk_packing_buffers(const int64_t *sizes, char **buffers, int count);
 
 static inline int64_t nk_min(int64_t x, int64_t y) { return x < y ? x : y; }
 static inline int64_t nk_max(int64_t x, int64_t y) { return x > y ? x : y; }
+
+/* The first row (column) of a tile. */
+static inline int64_t nk_tile_start(const nk_tiling *tiling, int64_t tile)
+{
+    int64_t main_tiles = nk_min(tile, tiling->main_tiles);
+    return main_tiles * tiling->tile + (tile - main_tiles) * tiling->edge_tile;
+}
+
+static inline nk_matrix nk_transposed(nk_matrix x)
+{
+    return (nk_matrix){x.data, x.cs, x.rs, x.is_packed};
+}
 
 static inline char *nk_element(nk_matrix x, int64_t i, int64_t j, int64_t itemsize)
 {

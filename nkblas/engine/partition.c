@@ -28,8 +28,6 @@ static int are_dense(const nk_problem *p, nk_matrix a, nk_matrix b, nk_matrix c)
            is_dense(c, p->c, p->m, p->n);
 }
 
-static nk_matrix transposed(nk_matrix x) { return (nk_matrix){x.data, x.cs, x.rs, x.is_packed}; }
-
 /* Compute rows [first, last) of C with the plan's kernels for rows; of a single row, these
    columns. */
 static void run_rows(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, int64_t first,
@@ -39,7 +37,7 @@ static void run_rows(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c,
     int64_t k = plan->problem.k, n = plan->problem.n, rows = last - first;
     if (plan->problem.m == 1) {
         nk_matrix left = a;
-        a = transposed(b), b = transposed(left), c = transposed(c);
+        a = nk_transposed(b), b = nk_transposed(left), c = nk_transposed(c);
         n = 1;
     }
     int is_block = a.rs == k && c.rs == n;

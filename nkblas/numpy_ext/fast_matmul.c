@@ -64,7 +64,7 @@ static void transpose_b(right_operand *b)
 {
     npy_intp rows = b->k;
     b->k = b->n, b->n = rows;
-    b->matrix = (nk_matrix){.data = b->matrix.data, .rs = b->matrix.cs, .cs = b->matrix.rs};
+    b->matrix = nk_transposed(b->matrix);
 }
 
 /* vdot takes the elements of its operands as vectors. */
@@ -147,7 +147,7 @@ static PyObject *fast_product(const char *name, product_rule rule, PyObject *con
 /* NumPy's warnings name dot in inner, too. */
 static const char product_name[] = "dot";
 
-/* Whether there is one element at most, so that there are no sums: NumPy does the call. */
+/* Whether an operand has at most one element: nothing is summed up, and NumPy does the call. */
 static int is_single(PyObject *x)
 {
     return PyArray_CheckExact(x) ? PyArray_SIZE((PyArrayObject *)x) <= 1 : is_plain_number(x);

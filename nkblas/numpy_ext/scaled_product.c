@@ -40,8 +40,7 @@ nk_matrix as_op_matrix(PyArrayObject *x, int trans, npy_intp *rows, npy_intp *co
 {
     if (!trans)
         return as_matrix(x, 0, rows, columns);
-    nk_matrix matrix = as_matrix(x, 0, columns, rows);
-    return (nk_matrix){.data = matrix.data, .rs = matrix.cs, .cs = matrix.rs};
+    return nk_transposed(as_matrix(x, 0, columns, rows));
 }
 
 int copy_elements(PyArrayObject *to, PyArrayObject *from)

@@ -39,9 +39,9 @@ def skinny_schedules(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
     Some may be illegal for the problem (`Schedule.infeasible_reason`). There is none for a product
     whose dimensions are all long.
     """
-    family = families(problem.dtype, cpu.isa)[-1]
-    if is_widened_dot(problem, family, cpu.isa):
-        yield Schedule("dot", 1, 1, problem.k, 1, 1, family=family.name)
+    for family in families(problem.dtype, cpu.isa):
+        if is_widened_dot(problem, family, cpu.isa):
+            yield Schedule("dot", 1, 1, problem.k, 1, 1, family=family.name)
     if not problem.is_native or problem.batch_reduce:
         return
     family = families(problem.dtype, cpu.isa)[0]
@@ -49,15 +49,18 @@ def skinny_schedules(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
         yield schedule._replace(family=family.name)
 
 
-def _prefetches(cpu: CPU) -> bool:
-    """Whether streams and dots prefetch an operand from beyond L3: on Zen 1 they lose by it."""
-    return cpu.isa.registers > 16
+def _has_few_registers(cpu: CPU) -> bool:
+    """Whether the rules that were measured on Zen 1 hold.
+
+    Streams and dots do not prefetch an operand from beyond L3: they lose by it.
+    """
+    return cpu.isa.registers <= 16
 
 
 def _schedules_by_shape(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     m, n, k = problem.m, problem.n, problem.k
     is_wide = m > 1 and n >= 2 * cpu.isa.lanes(problem.itemsize)
-    if cpu.isa.registers <= 16 and k <= MAX_STREAMED_K and is_wide and problem.b == "row":
+    if _has_few_registers(cpu) and k <= MAX_STREAMED_K and is_wide and problem.b == "row":
         yield from _streams(problem, cpu)
     if m == n == 1 and (problem.a, problem.b) != ("row", "col"):
         yield Schedule("dot", 1, 1, k, 1, 1)  # of vectors that have other strides
@@ -103,7 +106,7 @@ def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     b_size = k * n * problem.itemsize
     nc = cpu.l2 // (4 * m * problem.itemsize)
     rows = min(m, MAX_STREAM_ROWS)
-    has_few_registers = cpu.isa.registers <= 16
+    has_few_registers = _has_few_registers(cpu)
     stream = Schedule(
         "stream",
         rows,
@@ -111,7 +114,7 @@ def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
         k,
         m,
         nc,
-        prefetch=_prefetches(cpu) and 4 * b_size > cpu.l3,
+        prefetch=not has_few_registers and 4 * b_size > cpu.l3,
     )
     # One row of tiles, or two: the second finds in the cache what the first has loaded.
     max_mr = 8 if cpu.isa.registers > 16 else 6
@@ -135,7 +138,7 @@ def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
         prefetch=is_beyond_l3 and m > 1,
     )
     prefers_stream = m in (3, 4) and is_beyond_l3
-    if has_few_registers:  # measured on Zen 1
+    if has_few_registers:
         prefers_stream = m <= 8 and b_size > cpu.l3
     # A single tile can't be divided among threads, and gains nothing from a stream.
     if m == 1 and (not is_single_column_of_tiles or b_size > cpu.l2):
@@ -169,7 +172,7 @@ def _few_rows_along_k(problem: Problem, cpu: CPU, family: Family) -> Iterator[Sc
     nr = min(nr, n)
     while not dot_tile_fits(cpu.isa, mr, nr, family):
         nr -= 1
-    prefetch = _prefetches(cpu) and is_beyond_l3
+    prefetch = not _has_few_registers(cpu) and is_beyond_l3
     yield Schedule("dot", mr, nr, k, m, n, pack_a=problem.a != "row", prefetch=prefetch)
 
 
@@ -188,7 +191,7 @@ def _few_columns(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedul
     max_dot_columns = min(6 // family.accumulator_registers, lanes // 2)
     if n <= max_dot_columns and k >= 2 * lanes and a_size >= 2 * cpu.l1d:
         mr = max(mr for mr in range(1, 9) if dot_tile_fits(cpu.isa, mr, n, family))
-        prefetch = _prefetches(cpu) and 2 * a_size > cpu.l3
+        prefetch = not _has_few_registers(cpu) and 2 * a_size > cpu.l3
         yield Schedule("dot", mr, n, 2048, m, n, pack_b=True, ir_outside=True, prefetch=prefetch)
     nr = -(-n // lanes) * lanes
     yield Schedule("tiles", 8, nr, cpu.l2 // (2 * nr * problem.itemsize), m, n)

@@ -44,53 +44,20 @@ def build(spec: Dot, isa: ISA, arguments: list[Value]) -> None:
 
 
 def build_stack(spec: DotStack, isa: ISA, arguments: list[Value]) -> None:
-    """Emit the body of `spec`'s function: a loop over straight-line code."""
+    """Emit the body of `spec`'s function: a loop around the code for one row and one column."""
     count, a, a_stride, b, b_stride, c, c_stride = arguments
-    element = ir.element_type(spec.dtype)
+    element, dot = ir.element_type(spec.dtype), Dot(spec.isa, spec.dtype, 1, 1, "b")
+    # Constants, of which LLVM makes straight-line code. There are no prefetches, and no epilogue.
+    k, zero, one = map(ir.const_i64, (spec.k, 0, 1))
 
     def next_product(_: Value, vectors: list[Value]) -> list[Value]:
         a, b, c = vectors
-        ir.store(_constant_dot(spec, isa, a, b), c)
+        args = KernelArguments(k, a, one, b, one, c, one, one, zero, *[zero] * 5)
+        _DotTile(dot, isa, args).emit()
         strides = zip(vectors, (a_stride, b_stride, c_stride), strict=True)
         return [ir.gep(vector, element, stride) for vector, stride in strides]
 
     ir.for_loop(count, [a, b, c], next_product)
-
-
-def _constant_dot(spec: DotStack, isa: ISA, a: Value, b: Value) -> Value:
-    """A dot product in the order of `_DotTile`: one element, as a vector."""
-    element, itemsize = ir.element_type(spec.dtype), ITEMSIZE[spec.dtype]
-    lanes = isa.lanes(itemsize)
-    nanokernel = NativeVectors(spec.dtype, lanes)
-    type_ = nanokernel.vector_type
-
-    def multiply_add(total: Value, start: int, load: Callable[[Value], Value]) -> Value:
-        left, right = (load(ir.gep(x, element, start)) for x in (a, b))
-        return ir.fma(left, right, total)
-
-    def load_whole(source: Value) -> Value:
-        return ir.load(type_, source)
-
-    vectors = spec.k // lanes
-    in_chains = vectors - vectors % INDEPENDENT_CHAINS
-    chains = [ir.const_zero(type_)] * (INDEPENDENT_CHAINS if in_chains else 1)
-    for i in range(in_chains):
-        chain = i % INDEPENDENT_CHAINS
-        chains[chain] = multiply_add(chains[chain], i * lanes, load_whole)
-    total = chains[0]
-    for other in chains[1:]:
-        total = ir.add(total, other)
-    for i in range(in_chains, vectors):
-        total = multiply_add(total, i * lanes, load_whole)
-    start, rest = vectors * lanes, spec.k % lanes
-    if rest and isa.masked:
-        mask = nanokernel.element_mask(ir.const_i64(rest))
-        total = multiply_add(total, start, lambda source: ir.load(type_, source, mask))
-    elif rest:
-        for p in range(start, spec.k):
-            total = multiply_add(total, p, lambda x: ir.load_first_lanes(type_, x, 1))
-    (total,) = reduce_lanes([total], min(lanes, SEGMENT_BYTES // itemsize))
-    return ir.shuffle(total, total, [0])
 
 
 class _DotTile:
@@ -247,27 +214,28 @@ class _DotTile:
         self, p: Value, sums: list[Value], load: Callable[[Value], Value], offset: int = 0
     ) -> list[Value]:
         """Multiply one vector of each line, from k = `p` + `offset` on."""
+        args = self.args
+        a_k_stride = args.lda if self.spec.a_strided else None
+        b_k_stride = args.ldb if self.spec.b_strided else None
 
         def load_a(i: int) -> list[Value]:
-            return self._operand(load(self._a_address(i, p, offset)), self.swaps_a)
+            address = self._address(args.a, self.a_lines[i], a_k_stride, p, offset)
+            return self._operand(load(address), self.swaps_a)
 
         def load_b(j: int) -> list[Value]:
-            return self._operand(load(self._b_address(j, p, offset)), not self.swaps_a)
+            address = self._address(args.b, self.b_lines[j], b_k_stride, p, offset)
+            return self._operand(load(address), not self.swaps_a)
 
         tile = unflatten(sums, self.spec.nr, self.parts)
         return flatten(compose(self.nanokernel, load_a, load_b, tile))
 
-    def _a_address(self, i: int, p: Value, offset: int) -> Value:
-        if self.spec.a_strided:
-            k = ir.add(p, ir.const_i64(offset))
-            return ir.gep(self.args.a, self.element, ir.mul(k, self.args.lda))
-        return ir.gep(self.args.a, self.element, p, self.a_lines[i], offset)
-
-    def _b_address(self, j: int, p: Value, offset: int) -> Value:
-        if self.spec.b_strided:
-            k = ir.add(p, ir.const_i64(offset))
-            return ir.gep(self.args.b, self.element, ir.mul(k, self.args.ldb))
-        return ir.gep(self.args.b, self.element, p, self.b_lines[j], offset)
+    def _address(
+        self, start: Value, line: Value, k_stride: Value | None, p: Value, offset: int
+    ) -> Value:
+        """The address of k = `p` + `offset` in a line; without `k_stride`, k is adjacent."""
+        if k_stride is None:
+            return ir.gep(start, self.element, p, line, offset)
+        return ir.gep(start, self.element, ir.mul(ir.add(p, ir.const_i64(offset)), k_stride))
 
     def _operand(self, vector: Value, swaps: bool) -> list[Value]:
         """The factors for the parts of an accumulator: see `_apply_part_signs`."""
