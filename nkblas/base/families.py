@@ -98,7 +98,9 @@ class Family(NamedTuple):
             operands = vectors * self.b_registers + self.a_registers
         else:
             operands = mr * self.a_registers + self.b_registers
-        spare = self.spare_registers * isa.registers // 16 + self.accumulator_registers - 1
+        spare = self.spare_registers * isa.registers // 16
+        if isa.registers > 16:  # the compiler loads parts of A ahead, if it has many registers
+            spare += self.accumulator_registers - 1
         if not isa.mask_registers:
             spare += self.spare_without_masks[not isa.fused]
         needed = mr * vectors * self.accumulator_registers + operands + spare
@@ -188,6 +190,7 @@ INT64_WORDS = Family(
     *("int64",) * 3,
     accumulator_registers=2,
     b_registers=2,
+    spare_registers=1,
     separate_add=True,
     instructions=3,
 )

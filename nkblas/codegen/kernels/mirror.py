@@ -1,5 +1,7 @@
 """The kernel that copies the lower triangle of a symmetric or Hermitian C to the upper one."""
 
+from collections.abc import Callable
+
 from nkblas.base.dtypes import ITEMSIZE, REAL_PART
 from nkblas.base.isa import ISA
 from nkblas.codegen import ir
@@ -11,16 +13,20 @@ from .packing import COMPLEX_PAIR_BYTES, element_type_for_copy, transpose
 MAX_SIDE = 8
 """Rows of the squares that are transposed in registers: each takes a register."""
 
+STRIP_COLUMNS = 16
+"""Columns of the source that are copied together: the lines that are written at once for them fit a
+set of L1, and their rows in the target lie on few pages."""
+
 
 def build(spec: Mirror, isa: ISA, arguments: list[Value]) -> None:
     """Emit the body of `spec`'s function.
 
-    Squares are transposed in registers; the last rows and columns go element by element.
+    Squares are transposed in registers. The last of a row or column overlaps the one before it, and
+    what is smaller than a square goes element by element.
     """
     m, n, source, source_rs, target, target_rs = arguments
     element = element_type_for_copy(spec.dtype)
     side = _side(spec, isa)
-    square_rows, square_columns = ir.align_down(m, side), ir.align_down(n, side)
 
     def source_at(i: Value, j: Value) -> Value:
         return ir.gep(source, element, ir.mul(i, source_rs), j)
@@ -42,18 +48,57 @@ def build(spec: Mirror, isa: ISA, arguments: list[Value]) -> None:
         ir.store(_load(spec, source_at(i, j), 1), target_at(j, i))
         return []
 
-    def copy_column(j: Value, start: Value) -> list[Value]:
-        ir.for_loop(m, [], lambda i, _: copy_element(i, j), start=start)
+    def copy_elements() -> list[Value]:
+        def copy_column(j: Value, _: list[Value]) -> list[Value]:
+            return ir.for_loop(m, [], lambda i, _: copy_element(i, j))
+
+        return ir.for_loop(n, [], copy_column)
+
+    def copy_squares() -> list[Value]:
+        _copy_squares(m, n, side, ITEMSIZE[spec.dtype], target, copy_square)
         return []
 
-    def copy_squares(j: Value, _: list[Value]) -> list[Value]:
-        ir.for_loop(square_rows, [], lambda i, _: copy_square(i, j), step=side)
-        end = ir.add(j, ir.const_i64(side))
-        ir.for_loop(end, [], lambda j, _: copy_column(j, square_rows), start=j)
-        return []
+    is_small = ir.slt(ir.minsi(m, n), ir.const_i64(side))
+    ir.if_else(is_small, copy_elements, copy_squares)
 
-    ir.for_loop(square_columns, [], copy_squares, step=side)
-    ir.for_loop(n, [], lambda j, _: copy_column(j, ir.const_i64(0)), start=square_columns)
+
+def _copy_squares(
+    m: Value,
+    n: Value,
+    side: int,
+    itemsize: int,
+    target: Value,
+    copy_square: Callable[[Value, Value], list[Value]],
+) -> None:
+    """Call `copy_square` for squares that cover an m x n source.
+
+    Rows are taken by as many as a cache line of the target holds, from its start on. Where rows of
+    the target evict each other from the caches, a line that is written in parts is loaded again for
+    each part.
+    """
+    line = max(side, ir.CACHE_LINE_BYTES // itemsize)
+    first = ir.sub(ir.elements_until_aligned(target, itemsize, line), ir.const_i64(line))
+    last_i, last_j = ir.sub(m, ir.const_i64(side)), ir.sub(n, ir.const_i64(side))
+
+    def copy_line(start: Value, j: Value, j_end: Value) -> list[Value]:
+        i_start = ir.maxsi(start, ir.const_i64(0))
+        i_end = ir.minsi(ir.add(start, ir.const_i64(line)), m)
+
+        def copy_column(j: Value, _: list[Value]) -> list[Value]:
+            square_j = ir.minsi(j, last_j)
+
+            def copy(i: Value, _: list[Value]) -> list[Value]:
+                return copy_square(ir.minsi(i, last_i), square_j)
+
+            return ir.for_loop(i_end, [], copy, start=i_start, step=side)
+
+        return ir.for_loop(j_end, [], copy_column, start=j, step=side)
+
+    def copy_strip(j: Value, _: list[Value]) -> list[Value]:
+        j_end = ir.minsi(ir.add(j, ir.const_i64(STRIP_COLUMNS)), n)
+        return ir.for_loop(m, [], lambda i, _: copy_line(i, j, j_end), start=first, step=line)
+
+    ir.for_loop(n, [], copy_strip, step=STRIP_COLUMNS)
 
 
 def _side(spec: Mirror, isa: ISA) -> int:

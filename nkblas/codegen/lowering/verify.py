@@ -595,7 +595,7 @@ def _check_copy(spec: Copy, test: _Test) -> None:
 
 
 def _check_mirror(spec: Mirror, test: _Test) -> None:
-    for m, n in itertools.product((1, 7, 8, 19), repeat=2):
+    for m, n in itertools.product((1, 7, 8, 19, 70), repeat=2):
         source = _integers(test.generator, spec.dtype, m, n + 3)[:, :n]
         target = _integers(test.generator, spec.dtype, n, m + 5)
         expected = target.copy()[:, :m]
