@@ -33,11 +33,12 @@ UNROLLED_REGISTER_SHARE = 0.6
 """Share of the registers that a tile may take where k is unrolled: in long straight-line code, LLVM
 moves loads together, which takes registers."""
 
-# Costs of a tile in cycles, by which tiles are chosen.
-A_LOAD_CYCLES = 0.75
-B_LOAD_CYCLES_L1, B_LOAD_CYCLES_L2 = 0.75, 3
-FMA_LATENCY_CYCLES = 4
-TILE_CYCLES = 8
+# Costs of a tile, by which tiles are chosen, in the time of a multiply-add. Arrays of NumPy are
+# aligned to 16 bytes: half of the vectors of AVX2 cross a cache line, and take two loads.
+A_LOAD_COST = 1
+B_LOAD_COST_L1, B_LOAD_COST_L2 = 1.5, 3
+FMA_LATENCY_COST = 4
+TILE_COST = 8
 """Start and end of a tile."""
 
 
@@ -107,7 +108,7 @@ def is_unrolled(spec: Small, isa: ISA) -> bool:
 
 
 def tiles(spec: Small, isa: ISA) -> Tiles:
-    """Divide C into register tiles, in the way that takes the fewest cycles."""
+    """Divide C into register tiles, in the way that costs least."""
     columns = pieces(spec.n, isa, ITEMSIZE[spec.dtype])
     mr, vectors = _best_tile(spec, isa, columns)
     height, main_rows, edge_height, grid_rows = split_evenly(spec.m, mr)
@@ -126,12 +127,12 @@ def tiles(spec: Small, isa: ISA) -> Tiles:
 
 
 def _best_tile(spec: Small, isa: ISA, columns: list[Piece]) -> tuple[int, int]:
-    """Rows and vectors of the register tile that takes the fewest cycles."""
+    """Rows and vectors of the register tile that costs least."""
     share = UNROLLED_REGISTER_SHARE if is_unrolled(spec, isa) else 1
     family = _family(spec, isa)
     has_edge = any(piece.live < piece.lanes for piece in columns)
     is_in_l1 = spec.k * spec.n * ITEMSIZE[spec.dtype] <= MIN_L1_BYTES
-    b_load = B_LOAD_CYCLES_L1 if is_in_l1 else B_LOAD_CYCLES_L2
+    b_load = B_LOAD_COST_L1 if is_in_l1 else B_LOAD_COST_L2
 
     def candidates() -> Iterator[tuple[float, int, int]]:
         for mr, vectors in product(range(1, spec.m + 1), range(1, len(columns) + 1)):
@@ -140,10 +141,10 @@ def _best_tile(spec: Small, isa: ISA, columns: list[Piece]) -> tuple[int, int]:
             needed = family.registers_needed(isa, height, width, has_edge)
             if height * width > 1 and needed > share * isa.registers:
                 continue
-            loads = height * family.a_registers * A_LOAD_CYCLES + width * b_load
+            loads = height * family.a_registers * A_LOAD_COST + width * b_load
             fmas = height * width * family.accumulator_registers
-            step = max(fmas, loads, FMA_LATENCY_CYCLES)
-            yield grid_rows * grid_columns * (spec.k * step + TILE_CYCLES), height, width
+            step = max(fmas, loads, FMA_LATENCY_COST)
+            yield grid_rows * grid_columns * (spec.k * step + TILE_COST), height, width
 
     _, height, width = min(candidates())
     return height, width
