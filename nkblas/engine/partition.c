@@ -83,7 +83,8 @@ static void run_chunk(void *argument, int64_t chunk)
     nk_matrix b = nk_offset(x->b, first * x->strides.b, itemsize->b);
     nk_matrix c = nk_offset(x->c, first * x->strides.c, itemsize->c);
 
-    if (plan->small && are_dense(problem, a, b, c)) {
+    int is_divided = x->rows > 1 || x->columns > 1;
+    if (plan->small && !is_divided && are_dense(problem, a, b, c)) {
         plan->small(last - first, a.data, x->strides.a, b.data, x->strides.b, c.data, x->strides.c);
         return;
     }
@@ -92,7 +93,6 @@ static void run_chunk(void *argument, int64_t chunk)
     int64_t j0 = n * column / x->columns, j1 = n * (column + 1) / x->columns;
     int has_rows = plan->single_row &&
                    (problem->m == 1 || is_dense(b, problem->b, problem->k, problem->n));
-    int is_divided = x->rows > 1 || x->columns > 1;
     nk_microkernel kernel = is_divided ? NULL : single_call_kernel(plan, c);
     for (int64_t i = first; i < last; i++) {
         if (has_rows && problem->m == 1)
@@ -176,8 +176,7 @@ int64_t nk_run_plan(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, 
         return x.out_of_memory ? 0 : count;
     }
     int32_t threads_per_product = nk_threads_for(product_ns, threads);
-    int divides_products = !plan->small && threads_per_product > 1 &&
-                           count < MIN_PRODUCTS_PER_THREAD * threads;
+    int divides_products = threads_per_product > 1 && count < MIN_PRODUCTS_PER_THREAD * threads;
     x.parts = divides_products ? count : nk_min(threads, count);
     if (divides_products && plan->mirror)
         x.rows = nk_min(threads_per_product, plan->m.tiles);

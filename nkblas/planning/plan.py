@@ -248,7 +248,7 @@ class Plan(NamedTuple):
         problem = self.problem
         if self.schedule.kind == "dot":
             return self._dot_stack()
-        if not has_small_kernel(problem) or self.schedule.kind == "base":
+        if not has_small_kernel(problem, self.isa) or self.schedule.kind == "base":
             return None
         work = problem.itemsize * problem.m**2 * problem.k
         if problem.structure and problem.k >= MIN_SMALL_TRIANGLE_DEPTH and work >= MAX_FULL_WORK:

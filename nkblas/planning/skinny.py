@@ -19,6 +19,7 @@ from .schedule import (
     dot_widths,
     is_widened_dot,
     max_vectors,
+    register_tiles,
 )
 
 # A or B counts as beyond L3 if it is larger than a quarter of L3, or for "dot" than half of it.
@@ -28,6 +29,10 @@ STREAM_VECTORS = 16
 
 PAGE = 4096
 """Bytes of a page of memory."""
+
+MAX_DISTANT_ROWS, MAX_CONFLICTING_ROWS = 15, 8
+"""Rows of a tile that spans all columns, at most: for an A from beyond L3 (with 30 of them it takes
+up to 2.8 times as long: the CPU does not prefetch as many), and for rows that are pages apart."""
 
 MAX_STREAMED_K = 4
 """Up to this k, 16 registers are enough for streams, and tiles take 2 to 4 times as long."""
@@ -65,6 +70,7 @@ def _prefers_narrow_dots(cpu: CPU) -> bool:
 def _schedules_by_shape(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     m, n, k = problem.m, problem.n, problem.k
     is_wide = m > 1 and n >= 2 * cpu.isa.lanes(problem.itemsize)
+    is_wide = is_wide and not _tallest_tile(problem, cpu, family)
     if _has_few_registers(cpu) and k <= MAX_STREAMED_K and is_wide and problem.b == "row":
         yield from _streams(problem, cpu)
     if m == n == 1 and (problem.a, problem.b) != ("row", "col"):
@@ -81,6 +87,22 @@ def _schedules_by_shape(problem: Problem, cpu: CPU, family: Family) -> Iterator[
         yield from _few_columns(problem, cpu, family)
 
 
+def _tallest_tile(problem: Problem, cpu: CPU, family: Family) -> tuple[int, int] | None:
+    """The register tile (mr, nr) with the most rows of those that span all columns of C."""
+    tiles = register_tiles(cpu.isa, family, problem.n)
+    tile = next(((mr, nr) for mr, nr in tiles if nr >= problem.n), None)
+    if not tile:
+        return None
+    row_size = problem.k * problem.itemsize
+    max_rows = cpu.isa.registers
+    if 4 * problem.m * row_size > cpu.l3:
+        max_rows = MAX_DISTANT_ROWS
+    if row_size % PAGE == 0:  # rows are in the same sets of L1
+        max_rows = MAX_CONFLICTING_ROWS
+    mr, nr = tile
+    return min(mr, max_rows), nr
+
+
 def _streams(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
     """C is written once, a few rows at a time."""
     m, n, k = problem.m, problem.n, problem.k
@@ -95,6 +117,10 @@ def _short_k(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     """C is written once, row by row."""
     m, n, k, lanes = problem.m, problem.n, problem.k, cpu.isa.lanes(problem.itemsize)
     c_is_beyond_l3 = m * n * problem.itemsize > cpu.l3
+    tile = _tallest_tile(problem, cpu, family)
+    if tile:
+        mr, nr = tile
+        yield Schedule("tiles", mr, nr, k, m, n, ir_outside=True)
     if k == 1:
         rows = MAX_STREAM_ROWS if c_is_beyond_l3 else 2
         yield Schedule("stream", rows, STREAM_VECTORS * lanes, k, m, n, prefetch=c_is_beyond_l3)
@@ -199,5 +225,7 @@ def _few_columns(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedul
         mr = max(mr for mr in range(1, 9) if dot_tile_fits(cpu.isa, mr, n, family))
         prefetch = not _has_few_registers(cpu) and 2 * a_size > cpu.l3
         yield Schedule("dot", mr, n, 2048, m, n, pack_b=True, ir_outside=True, prefetch=prefetch)
-    nr = -(-n // lanes) * lanes
-    yield Schedule("tiles", 8, nr, cpu.l2 // (2 * nr * problem.itemsize), m, n)
+    tile = _tallest_tile(problem, cpu, family)
+    if tile:
+        mr, nr = tile
+        yield Schedule("tiles", mr, nr, cpu.l2 // (2 * nr * problem.itemsize), m, n)

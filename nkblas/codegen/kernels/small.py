@@ -24,7 +24,7 @@ from .nanokernel import Accumulator, NativeVectors, compose, flatten, unflatten
 from .packing import COMPLEX_PAIR_BYTES, element_type_for_copy, transpose
 
 MIN_L1_BYTES = 32 << 10
-"""Size of the smallest L1 cache: a B up to this size stays in it."""
+"""Size of the smallest L1 cache: columns of B up to this size stay in it."""
 
 MAX_UNROLLED_FMAS = 400
 """Multiply-adds up to which k is unrolled: with more, code and compilation time would grow."""
@@ -131,20 +131,29 @@ def _best_tile(spec: Small, isa: ISA, columns: list[Piece]) -> tuple[int, int]:
     share = UNROLLED_REGISTER_SHARE if is_unrolled(spec, isa) else 1
     family = _family(spec, isa)
     has_edge = any(piece.live < piece.lanes for piece in columns)
-    is_in_l1 = spec.k * spec.n * ITEMSIZE[spec.dtype] <= MIN_L1_BYTES
-    b_load = B_LOAD_COST_L1 if is_in_l1 else B_LOAD_COST_L2
+
+    def cost(height: int, width: int) -> float:
+        is_in_l1 = spec.k * width * isa.vector_bits // 8 <= MIN_L1_BYTES
+        b_load = B_LOAD_COST_L1 if is_in_l1 else B_LOAD_COST_L2
+        loads = height * family.a_registers * A_LOAD_COST + width * b_load
+        fmas = height * width * family.accumulator_registers
+        return spec.k * max(fmas, loads, FMA_LATENCY_COST) + TILE_COST
 
     def candidates() -> Iterator[tuple[float, int, int]]:
         for mr, vectors in product(range(1, spec.m + 1), range(1, len(columns) + 1)):
-            height, _, _, grid_rows = split_evenly(spec.m, mr)
-            width, _, _, grid_columns = split_evenly(len(columns), vectors)
+            height, main_rows, edge_height, grid_rows = split_evenly(spec.m, mr)
+            width, main_columns, edge_width, grid_columns = split_evenly(len(columns), vectors)
             needed = family.registers_needed(isa, height, width, has_edge)
             if height * width > 1 and needed > share * isa.registers:
                 continue
-            loads = height * family.a_registers * A_LOAD_COST + width * b_load
-            fmas = height * width * family.accumulator_registers
-            step = max(fmas, loads, FMA_LATENCY_COST)
-            yield grid_rows * grid_columns * (spec.k * step + TILE_COST), height, width
+            heights = ((height, main_rows), (edge_height, grid_rows - main_rows))
+            widths = ((width, main_columns), (edge_width, grid_columns - main_columns))
+            total = sum(
+                rows * columns * cost(height, width)
+                for (height, rows), (width, columns) in product(heights, widths)
+                if rows and columns
+            )
+            yield total, height, width
 
     _, height, width = min(candidates())
     return height, width

@@ -16,6 +16,14 @@ MAX_VECTOR_FMAS = 64
 """Vector multiply-adds of a product: it is all straight-line code."""
 
 
+MAX_GATHERED_VECTORS = 8
+"""Vectors that the lanes of one are taken from; each but the first takes a shuffle."""
+
+SCALAR_DTYPES = ("int64",)
+"""Without mask registers there are products of single elements only: shuffles are not worth while
+for more than two vectors."""
+
+
 def rows_per_vector(spec: Small, isa: ISA) -> int:
     """Number of rows of C in a vector."""
     return min(spec.m, isa.lanes(ITEMSIZE[spec.dtype]) // spec.n)
@@ -31,9 +39,10 @@ def is_tiny(spec: Small, isa: ISA) -> bool:
     lanes, rows = isa.lanes(itemsize), rows_per_vector(spec, isa)
     fits = spec.n * itemsize <= SEGMENT_BYTES and rows >= 2 and spec.dtype not in REAL_PART
     fits = fits and -(-spec.m // rows) * spec.k <= MAX_VECTOR_FMAS
-    # A shuffle chooses lanes of two vectors.
-    fits = fits and (spec.a_layout == "col" or rows * spec.k <= 2 * lanes)
-    fits = fits and (spec.b_layout == "row" or spec.n * spec.k <= 2 * lanes)
+    has_products = isa.mask_registers or spec.dtype not in SCALAR_DTYPES
+    gathered = (MAX_GATHERED_VECTORS if has_products else 2) * lanes
+    fits = fits and (spec.a_layout == "col" or rows * spec.k <= gathered)
+    fits = fits and (spec.b_layout == "row" or spec.n * spec.k <= gathered)
     has_whole_vectors = rows * spec.n == lanes and spec.m % rows == 0
     reuses_loads = spec.k * min(spec.m, spec.n) >= lanes
     return fits and (isa.masked or (has_whole_vectors and reuses_loads))
@@ -56,12 +65,25 @@ class _Matrix:
         self.loaded: dict[tuple[int, int], Value] = {}
 
     def gather(self, indices: Sequence[int], first: int, lanes: int) -> Value:
-        """The elements at `indices`, all of which are in two vectors from `first` on."""
-        first, second = (max(0, min(x, self.size - lanes)) for x in (first, first + lanes))
-        order = [x - first if x < first + lanes else x - second + lanes for x in indices]
-        if max(order) < lanes:
-            second = first
-        return ir.shuffle(self._load(first, lanes), self._load(second, lanes), order)
+        """The elements at `indices`, from vectors of `lanes` lanes from `first` on."""
+        count = (max(indices) - first) // lanes + 1
+        starts = [max(0, min(first + i * lanes, self.size - lanes)) for i in range(count)]
+        vectors = [self._load(start, lanes) for start in starts]
+        if count == 1:
+            return ir.shuffle(vectors[0], vectors[0], [x - starts[0] for x in indices])
+        # Each shuffle puts the lanes of one more vector in their places; the first those of two.
+        gathered, width = vectors[0], len(indices)
+        for i in range(1, count):
+            order = list(range(lanes))
+            for lane, x in enumerate(indices):
+                source = (x - first) // lanes
+                if source == i:
+                    order[lane] = lanes + x - starts[i]
+                elif source == 0 and i == 1:
+                    order[lane] = x - starts[0]
+            order = order if i < count - 1 else order[:width]
+            gathered = ir.shuffle(gathered, vectors[i], order)
+        return gathered
 
     def _load(self, first: int, lanes: int) -> Value:
         if (first, lanes) not in self.loaded:
