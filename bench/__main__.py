@@ -7,7 +7,7 @@ variables only when it is loaded.
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from itertools import chain, product
 from typing import TYPE_CHECKING
@@ -19,12 +19,28 @@ from .suites import ACTIVATIONS, DTYPES, PEER_NAMES, REAL_DTYPES, SUITES, Case
 
 if TYPE_CHECKING:
     from .peers import Contender
+    from .workers import Worker
 
 OPENBLAS_OVERRIDES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 """Variables that make OpenBLAS use kernels or block sizes that are not those for this CPU."""
 
-OPENBLAS_CORETYPES = {"avx2": "Haswell", "avx512": "SkylakeX"}
-"""For an instruction set of nkblas, the value of OPENBLAS_CORETYPE for kernels that use it."""
+ISA_VARIABLES = {
+    "avx2": {
+        "NKBLAS_ISA": "avx2",
+        "OPENBLAS_CORETYPE": "Haswell",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "AOCL_ENABLE_INSTRUCTIONS": "avx2",
+    },
+    "avx512": {
+        "NKBLAS_ISA": "avx512",
+        "OPENBLAS_CORETYPE": "SkylakeX",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX512",
+        "ONEDNN_MAX_CPU_ISA": "AVX512_CORE",
+        "AOCL_ENABLE_INSTRUCTIONS": "avx512",
+    },
+}
+"""For an instruction set of nkblas, the variables that hold each library to it."""
 
 BUSY_WAIT_LIMITS = {
     "KMP_BLOCKTIME": "1",
@@ -77,9 +93,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     add("--tune", action=yes_no, default=True, help="tune the plan of a case before it is timed")
     add(
         "--isa",
-        choices=OPENBLAS_CORETYPES,
+        choices=ISA_VARIABLES,
         default="",
-        help="the most that nkblas and OpenBLAS use",
+        help="the most that each library uses (JAX: all that the CPU has)",
     )
     add("--losing", action="store_true", help=f"print only calls with a ratio below {LOSING_RATIO}")
     add("--json", metavar="FILE", help="write all results to it, with the times of each round")
@@ -97,22 +113,22 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def set_openblas_overrides(isa: str) -> list[str]:
+def set_openblas_overrides(coretype: str) -> list[str]:
     """Set `OPENBLAS_OVERRIDES` before NumPy loads OpenBLAS.
 
     If NumPy is loaded already, the process is restarted.
 
     Parameters
     ----------
-    isa : str
-        The instruction set that OpenBLAS is held to; empty for none: all of them are unset.
+    coretype : str
+        The kernels that OpenBLAS has to use; empty for its choice: all variables are unset.
 
     Returns
     -------
     list of str
         The variables that were set, and are unset now.
     """
-    wanted = {"OPENBLAS_CORETYPE": OPENBLAS_CORETYPES[isa]} if isa else {}
+    wanted = {"OPENBLAS_CORETYPE": coretype} if coretype else {}
     before = {name: os.environ.pop(name) for name in OPENBLAS_OVERRIDES if name in os.environ}
     os.environ.update(wanted)
     if before != wanted and "numpy" in sys.modules:
@@ -126,16 +142,16 @@ def prepare_environment(isa: str) -> list[str]:
     Parameters
     ----------
     isa : str
-        The instruction set that nkblas and OpenBLAS are held to; empty for the CPU's.
+        The instruction set that libraries are held to; empty for the CPU's.
 
     Returns
     -------
     list of str
         The variables that were unset.
     """
-    if isa:
-        os.environ["NKBLAS_ISA"] = isa
-    unset = set_openblas_overrides(isa)
+    variables = dict(ISA_VARIABLES.get(isa, {}))
+    unset = set_openblas_overrides(variables.pop("OPENBLAS_CORETYPE", ""))
+    os.environ.update(variables)
     for name, value in BUSY_WAIT_LIMITS.items():
         os.environ.setdefault(name, value)
     return unset
@@ -174,34 +190,47 @@ def selected_peers(options: argparse.Namespace) -> dict[str, list[str]]:
     }
 
 
-def create_peers(
-    names: set[str], max_threads: int
-) -> tuple[list["Contender"], list["Contender"], dict[str, str]]:
-    """Create the peers with the given names.
+def create_contenders(
+    names: set[str], max_threads: int, tune: bool
+) -> tuple[list["Contender | Worker"], dict[str, str]]:
+    """Create nkblas and the peers with the given names.
+
+    With several threads, each is a worker, in a process of its own.
 
     Returns
     -------
-    measured : list of Contender
-    unmeasured : list of Contender
-        NumPy, if it is not measured: `bench.roofline.MemoryRead` uses its threads.
+    contenders : list of Contender or Worker
     versions : dict of str to str
-        For each peer, its version or the reason why it is absent.
+        For each, its version or the reason why it is absent.
     """
-    from .peers import PEERS, AbsentError  # imports NumPy
+    from .peers import NKBLAS, PEERS, AbsentError  # imports NumPy
+    from .workers import Worker
 
-    measured: list[Contender] = []
-    unmeasured: list[Contender] = []
+    contenders: list[Contender | Worker] = []
     versions: dict[str, str] = {}
-    for name, peer in PEERS.items():
+    for name in ("nkblas", *(x for x in PEERS if x in names)):
         try:
-            if name in names:
-                measured.append(peer(max_threads))
-                versions[name] = measured[-1].version
-            elif name == "numpy":
-                unmeasured.append(peer(max_threads))
+            if max_threads > 1:
+                contenders.append(Worker(name, max_threads, tune))
+            elif name == "nkblas":
+                contenders.append(NKBLAS(max_threads, tune))
+            else:
+                contenders.append(PEERS[name](max_threads))
         except AbsentError as error:
             versions[name] = f"absent: {error}"
-    return measured, unmeasured, versions
+        else:
+            versions[name] = contenders[-1].version
+    return contenders, versions
+
+
+def numpy_limiter(max_threads: int) -> Callable[[int], None]:
+    """The function that sets NumPy's number of threads: `bench.roofline.MemoryRead` uses them."""
+    from .peers import AbsentError, NumPy  # imports NumPy
+
+    try:
+        return NumPy(max_threads).set_num_threads
+    except AbsentError:
+        return lambda threads: None
 
 
 def run_benchmark(options: argparse.Namespace, run: BenchmarkRun) -> None:
@@ -212,20 +241,18 @@ def run_benchmark(options: argparse.Namespace, run: BenchmarkRun) -> None:
     import nkblas
 
     from .measure import measure
-    from .peers import NKBLAS
 
     max_threads = max(options.threads)
     peers_of_suite = selected_peers(options)
     peer_names = set().union(*peers_of_suite.values(), ["numpy"] * (CALL_SUITE in options.suites))
-    library = NKBLAS(max_threads, options.tune and bool(peers_of_suite))
-    peers, unmeasured, versions = create_peers(peer_names, max_threads)
-    contenders: list[Contender] = [library, *peers]
+    tune = options.tune and bool(peers_of_suite)
+    contenders, versions = create_contenders(peer_names, max_threads, tune)
+    limit_numpy = numpy_limiter(max_threads)
     header = run.header
     header["cpu"] = nkblas.cpu.brand
     header["isa"] = nkblas.cpu.isa.name
     header["threads"] = " ".join(map(str, options.threads))
     header["load"] = f"{os.getloadavg()[0]:.1f} before the run"
-    header["nkblas"] = library.version
     header.update(versions)
     if not HAS_ML_DTYPES:
         header["bfloat16"] = "absent: the package ml_dtypes is not installed"
@@ -237,8 +264,9 @@ def run_benchmark(options: argparse.Namespace, run: BenchmarkRun) -> None:
         current_threads = 0
         for suite, case, dtype, threads in selected_cases(options):
             if threads != current_threads:
-                for contender in contenders + unmeasured:
+                for contender in contenders:
                     contender.set_num_threads(threads)
+                limit_numpy(threads)
                 current_threads = threads
             measured = [c for c in contenders if c.name in ("nkblas", *peers_of_suite[suite])]
             yield measure(suite, case, dtype, threads, measured, options.seconds, options.out)

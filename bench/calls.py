@@ -11,7 +11,6 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from statistics import median
-from timeit import Timer
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from .operands import Array, random_array
 from .peers.contender import load_module
 from .peers.numpy import warm_up_openblas
 from .results import CallResult
-from .timing import median_ratio, time_interleaved
+from .timing import SampleTimer, median_ratio, time_interleaved
 
 TOLERANCES = {
     "float16": 1e-2,
@@ -49,7 +48,7 @@ HAS_SCIPY = find_spec("scipy") is not None
 Namespace = dict[str, Any]
 
 
-class CallTimer(Timer):
+class CallTimer(SampleTimer):
     """A timer of a statement by CPU time: other processes on the core do not count.
 
     Parameters

@@ -1,25 +1,19 @@
-"""Measurement of one case: check every contender, then time all of them in one process."""
+"""Measurement of one case: check every contender, then time all of them in turns."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-import nkblas
-
-from .operands import Operands, make_operands, same_dtype
+from .binding import Bound, bind_fastest
+from .operands import Operands, make_operands
 from .peers import AbsentError, Call, Contender
 from .reference import Reference
 from .results import Result
 from .roofline import ArithmeticPeak, MemoryRead
 from .suites import SUITES, Case
-from .timing import PAUSE_SECONDS, median_ratio, time_interleaved
-
-FORM_ROUNDS = 5
-"""Rounds that determine the fastest of a contender's alternative calls."""
-
-MAX_PEER_SECONDS = 2.0
-"""A peer whose call takes longer is not measured."""
+from .timing import PAUSE_SECONDS, SampleTimer, median_ratio, time_interleaved
+from .workers import Worker
 
 
 def measure(
@@ -27,7 +21,7 @@ def measure(
     case: Case,
     dtype: str,
     threads: int,
-    contenders: Sequence[Contender],
+    contenders: Sequence[Contender | Worker],
     seconds: float,
     use_out: bool | None = None,
 ) -> Result:
@@ -58,18 +52,17 @@ def measure(
     pause = PAUSE_SECONDS if threads > 1 else 0
     operands = make_operands(case, dtype)
     a, b, out, *_ = operands
-    fallbacks = nkblas.stats()["fallbacks"]
-    calls, forms, absent = bind_contenders(contenders, operands, use_out, pause)
-    is_fallback = nkblas.stats()["fallbacks"] > fallbacks
+    bound, absent = bind_contenders(contenders, operands, dtype, use_out, pause)
+    calls = {name: x.call for name, x in bound.items()}
 
     flops = case.flops(dtype)
     peak = ArithmeticPeak(dtype, flops)
     read = MemoryRead(max(a, b, out, key=np.size)) if SUITES[suite].may_be_memory_bound else None
-    yardsticks: dict[str, Call] = {"peak": peak}
+    yardsticks: dict[str, Call | SampleTimer] = {"peak": peak}
     if read:
         yardsticks["read"] = read
     if case.plain_product != case:
-        yardsticks["product"] = bind_plain_product(contenders, operands, use_out, pause)
+        yardsticks["product"] = bind_plain_product(contenders, operands, dtype, use_out, pause)
     times = time_interleaved({**calls, **yardsticks}, seconds, pause)
     medians = {name: statistics.median(values) for name, values in times.items()}
 
@@ -87,10 +80,10 @@ def measure(
         dtype=dtype,
         threads=threads,
         out=use_out,
-        plan="" if is_fallback else plan_of(operands),
-        fallback=is_fallback,
+        plan=bound["nkblas"].plan,
+        fallback=bound["nkblas"].is_fallback,
         absent=absent,
-        forms=forms,
+        forms={name: x.forms for name, x in bound.items() if x.forms},
         peak=peak.flops / medians["peak"] / 1e9,
         over_product=median_ratio(times["product"], times["nkblas"]) if "product" in times else 0,
         bandwidth=read.bytes / medians["read"] / 1e9 if read else 0,
@@ -105,38 +98,34 @@ def measure(
     )
 
 
-def plan_of(operands: Operands) -> str:
-    """The plan of nkblas for a plain product of one dtype; empty for other cases."""
-    a, b, out, _, case = operands
-    is_plain = case.plain_product == case and not case.batch_reduce
-    return str(nkblas.explain(a, b).plan) if is_plain and same_dtype(a, b, out) else ""
-
-
 def bind_plain_product(
-    contenders: Sequence[Contender], operands: Operands, use_out: bool, pause: float
-) -> Call:
+    contenders: Sequence[Contender | Worker],
+    operands: Operands,
+    dtype: str,
+    use_out: bool,
+    pause: float,
+) -> Call | SampleTimer:
     """The call of nkblas for ``a @ b``, with the operands of a layer or of a packed B."""
     plain = operands.with_copy_of_b()._replace(case=operands.case.plain_product, bias=None)
     nkblas_alone = [contender for contender in contenders if contender.name == "nkblas"]
-    calls, _, _ = bind_contenders(nkblas_alone, plain, use_out, pause)
-    return calls["nkblas"]
+    bound, _ = bind_contenders(nkblas_alone, plain, dtype, use_out, pause)
+    call: Call | SampleTimer = bound["nkblas"].call
+    return call
 
 
 def bind_contenders(
-    contenders: Sequence[Contender], operands: Operands, use_out: bool, pause: float
-) -> tuple[dict[str, Call], dict[str, dict[str, float]], dict[str, str]]:
+    contenders: Sequence[Contender | Worker],
+    operands: Operands,
+    dtype: str,
+    use_out: bool,
+    pause: float,
+) -> tuple[dict[str, Bound], dict[str, str]]:
     """Bind contenders to a case, and check their results.
-
-    If B may be packed, each contender gets its own copy of B: a B that several contenders read in
-    turn would be closer in the caches than a packed B, which only one of them reads.
 
     Returns
     -------
-    calls : dict of str to callable
-        The fastest call of each contender that supports the case, is correct, and takes at most
-        `MAX_PEER_SECONDS`.
-    forms : dict of str to dict
-        As `Result.forms`.
+    bound : dict of str to Bound
+        Those that support the case, are correct, and take at most `MAX_PEER_SECONDS`.
     absent : dict of str to str
         As `Result.absent`.
 
@@ -145,35 +134,18 @@ def bind_contenders(
     ArithmeticError
         nkblas's result is wrong.
     """
-    calls: dict[str, Call] = {}
-    form_times: dict[str, dict[str, float]] = {}
+    bound: dict[str, Bound] = {}
     absent: dict[str, str] = {}
-    reference = Reference(operands)
-    may_pack = operands.case.plain_product != operands.case
+    reference: Reference | None = None
     for contender in contenders:
         try:
-            own = operands.with_copy_of_b() if may_pack else operands
-            forms = contender.bind(own, use_out)
-            seconds = min(map(reference.verify, forms.values()))
-            if seconds > MAX_PEER_SECONDS and contender.name != "nkblas":
-                raise AbsentError("takes too long")
+            if isinstance(contender, Worker):
+                found = contender.bind_fastest(operands.case, dtype, use_out, pause)
+            else:
+                reference = reference or Reference(operands)
+                found = bind_fastest(contender, operands, reference, use_out, pause)
         except AbsentError as error:
             absent[contender.name] = str(error)
-            continue
-        except ArithmeticError as error:
-            if contender.name == "nkblas":
-                raise
-            absent[contender.name] = f"its result is {error}"
-            continue
-        times = median_times(forms, pause) if len(forms) > 1 else dict.fromkeys(forms, seconds)
-        fastest = min(times, key=times.__getitem__)
-        calls[contender.name] = forms[fastest]
-        if fastest:
-            form_times[contender.name] = times
-    return calls, form_times, absent
-
-
-def median_times(forms: Mapping[str, Call], pause: float) -> dict[str, float]:
-    """Median seconds of each of several alternative calls, from a few rounds."""
-    times = time_interleaved(forms, 0, pause, FORM_ROUNDS)
-    return {form: statistics.median(values) for form, values in times.items()}
+        else:
+            bound[contender.name] = found
+    return bound, absent

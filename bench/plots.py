@@ -31,6 +31,8 @@ from .suites import PEER_NAMES, SUITES, Case
 DISPLAY_NAMES = {
     "nkblas": "nkblas",
     "numpy": "NumPy",
+    "openblas": "OpenBLAS",
+    "aocl": "AOCL-BLAS",
     "mkl": "MKL",
     "torch": "PyTorch",
     "jax": "JAX",
@@ -49,9 +51,11 @@ BASE_STYLE: dict[str, Any] = {
 LINE_STYLES: dict[str, dict[str, Any]] = {
     "nkblas": BASE_STYLE | {"color": "#d55e00", "marker": "o", "markersize": 6, "zorder": 4},
     "numpy": BASE_STYLE | {"color": "#0072b2", "marker": "s"},
+    "openblas": BASE_STYLE | {"color": "#56b4e9", "marker": "X"},
+    "aocl": BASE_STYLE | {"color": "#e69f00", "marker": "<"},
     "mkl": BASE_STYLE | {"color": "#009e73", "marker": "^"},
     "torch": BASE_STYLE | {"color": "#9467bd", "marker": "D", "markersize": 4},
-    "jax": BASE_STYLE | {"color": "#56b4e9", "marker": "v"},
+    "jax": BASE_STYLE | {"color": "#cc79a7", "marker": "v"},
     "product": BASE_STYLE | {"color": "#999999", "marker": "P"},
 }
 """Colours that remain distinct with colour blindness, and markers that do in greyscale print."""

@@ -39,6 +39,9 @@ class ArithmeticPeak:
         Actual number of operations of a call.
     """
 
+    VECTOR_CHAINS = 12
+    """Accumulators of independent sums: enough for two units with a latency of up to six cycles."""
+
     MIN_STEPS = 30_000
     BUFFER_BYTES = 4096
 
@@ -47,8 +50,7 @@ class ArithmeticPeak:
         assert name is not None, f"nkblas has no kernels for {dtype}"
         family = families(name, nkblas.cpu.isa)[0]
         isa = row_of(family, nkblas.cpu.isa)
-        # Enough independent chains to hide the latency; a quarter of the registers for operands.
-        chains = 4 if family.tile_rows else isa.registers // 8 * 3 // family.accumulator_registers
+        chains = 4 if family.tile_rows else self.VECTOR_CHAINS // family.accumulator_registers
         accumulators = chains * family.lanes(isa) * max(1, family.tile_rows)
         flops_per_step = (8 if "complex" in name else 2) * accumulators * family.k_step
         self._steps = max(self.MIN_STEPS, flops // flops_per_step)

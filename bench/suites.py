@@ -3,7 +3,7 @@
 from itertools import chain
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-PEER_NAMES = ("numpy", "mkl", "torch", "jax")
+PEER_NAMES = ("numpy", "openblas", "aocl", "mkl", "torch", "jax")
 """The libraries that nkblas is compared with, in the order of the columns and legends."""
 
 REAL_DTYPES = ("float32", "float64")
@@ -156,7 +156,7 @@ class Suite(NamedTuple):
     may_be_memory_bound: bool = False
     note: str = ""
     dtypes: tuple[str, ...] = REAL_DTYPES
-    peers: tuple[str, ...] = ("numpy", "mkl", "torch")
+    peers: tuple[str, ...] = ("numpy", "openblas", "aocl", "mkl", "torch")
     rows_are_dtypes: bool = False
 
     @property

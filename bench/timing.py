@@ -34,14 +34,28 @@ After a call, the worker threads of a library busy-wait for a while (see
 """
 
 
+class SampleTimer(Timer):
+    """A timer of a call, or of a statement."""
+
+    def time_after_pause(self, number: int, pause: float) -> float:
+        """Seconds that `number` calls take, after others that wake the library's worker threads."""
+        if pause:
+            busy_wait(pause)
+            self.timeit(number)
+        return self.timeit(number)
+
+
 def time_interleaved(
-    calls: Mapping[str, Call | Timer], seconds: float, pause: float, min_rounds: int = MIN_ROUNDS
+    calls: Mapping[str, Call | SampleTimer],
+    seconds: float,
+    pause: float,
+    min_rounds: int = MIN_ROUNDS,
 ) -> dict[str, list[float]]:
     """Time several calls in interleaved rounds.
 
     Parameters
     ----------
-    calls : mapping of str to callable or Timer
+    calls : mapping of str to callable or SampleTimer
     seconds : float
         Duration of all rounds together, unless `min_rounds` take longer.
     pause : float
@@ -53,7 +67,9 @@ def time_interleaved(
     dict of str to list of float
         For each call, its seconds in each round.
     """
-    timers = {name: x if isinstance(x, Timer) else Timer(x) for name, x in calls.items()}
+    timers = {
+        name: x if isinstance(x, SampleTimer) else SampleTimer(x) for name, x in calls.items()
+    }
     samples = {name: choose_sample(timer) for name, timer in timers.items()}
     slow = max(SLOW_SECONDS, SLOW_RATIO * min(sample.seconds for sample in samples.values()))
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -67,10 +83,7 @@ def time_interleaved(
         shuffle(order)  # in a fixed order, each call would always inherit the same cache contents
         for name in order:
             repeats = samples[name].repeats
-            if pause:
-                busy_wait(pause)
-                timers[name].timeit(repeats)  # wakes the library's worker threads
-            times[name].append(timers[name].timeit(repeats) / repeats)
+            times[name].append(timers[name].time_after_pause(repeats, pause) / repeats)
         rounds += 1
     return times
 

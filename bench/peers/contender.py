@@ -86,8 +86,8 @@ def load_module(name: str) -> Any:
         raise AbsentError(f"the package {name} is not installed") from None
 
 
-def load_library(name: str) -> ctypes.CDLL:
-    """Load a shared library.
+def load_library(name: str, mode: int = ctypes.DEFAULT_MODE) -> ctypes.CDLL:
+    """Load a shared library; `mode` as for `ctypes.CDLL`.
 
     Raises
     ------
@@ -95,6 +95,6 @@ def load_library(name: str) -> ctypes.CDLL:
         The dynamic linker can't load it.
     """
     try:
-        return ctypes.CDLL(name)
+        return ctypes.CDLL(name, mode)
     except OSError as error:
         raise AbsentError(str(error)) from None

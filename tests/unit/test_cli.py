@@ -498,7 +498,7 @@ def test_emit(
     The cost model does not select vdpbf16ps on Intel's CPUs, where it is slow: the CPU is AMD's.
     """
     dtype, instruction = INSTRUCTIONS[isa]
-    problem = f"128x120x64:{dtype}:ccr"
+    problem = f"130x120x64:{dtype}:ccr"
     cpu = CPU._replace(isa=ISAS[isa], vendor="AuthenticAMD")
     monkeypatch.setattr(inspect_command, "cpu", cpu)
     plan = measured_plans.best_known_plan(parse(problem), cpu)
