@@ -14,31 +14,24 @@ import random
 import statistics
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from nkblas._engine import ffi, lib
-from nkblas.api.packed import PackedLayout
-from nkblas.base.dtypes import DTYPES, ITEMSIZE, PRODUCTS, numpy_name
-from nkblas.base.epilogues import READ_PADDING
-from nkblas.base.epilogues import parse as parse_epilogue
+from nkblas.base.dtypes import PRODUCTS
 from nkblas.base.families import families, row_of
 from nkblas.base.problem import Problem, parse
 from nkblas.planning import cost_model
 from nkblas.planning.measured_plans import best_known_plan, measured
 from nkblas.planning.plan import Plan, make_plan
 from nkblas.planning.schedule import register_tiles
-from nkblas.runtime.abi import canonical, plan_to_c
+from nkblas.runtime.abi import canonical
 from nkblas.runtime.dispatch import tier_up
 from nkblas.runtime.kernels import KernelUnavailableError, kernels
 from nkblas.system.cpu import cpu
-from nkblas.system.lock import planning_lock
 
+from .benchmark import MIN_SAMPLE_SECONDS, OPERAND_SETS, Benchmark
 from .progress import Progress
-
-if TYPE_CHECKING:
-    from nkblas._engine import CArray, nk_call_args, nk_matrix, nk_plan
 
 SECONDS_PER_PROBLEM = 4.0
 """Default of the time that a problem may take, the compilation of its kernels included."""
@@ -49,154 +42,15 @@ MAX_CANDIDATES = 32
 CUTOFFS = (1.3, 1.15, 1.08, 1.05)
 """By round: a plan whose time is above the fastest plan's by more than this factor is dropped."""
 
-MIN_SAMPLE_SECONDS = 100e-6
-"""A measurement repeats the product for at least this time."""
-
-FINAL_ROUNDS = 12
-"""Rounds of the comparison between the winner and the model's choice."""
+FINAL_ROUNDS, MIN_FINAL_ROUNDS = 12, 3
+"""Rounds of the comparison between the winner and the model's choice: of whole products, and fewer
+if these take long."""
 
 MIN_FASTER_ROUNDS = 0.7
 """Fraction of these rounds in which the winner has to be faster."""
 
 MAX_TIME_RATIO = 0.97
 """The median of the winner's time over that of the model's choice has to be below this."""
-
-OPERAND_SETS = 4
-"""Sets of operands at different addresses; fewer if they are larger than `MAX_OPERAND_BYTES`."""
-
-MAX_OPERAND_BYTES = 64 << 20
-
-REDUCED_BLOCKS = 8
-"""Blocks of a batch-reduce product; all of them are the same matrices."""
-
-
-class _Matrix(NamedTuple):
-    """An operand: the array, which owns the memory, and what the engine gets."""
-
-    array: np.ndarray
-    struct: "nk_matrix"
-
-
-class Benchmark:
-    """Measures plans for one problem on operands of its own, on one thread.
-
-    Parameters
-    ----------
-    problem : Problem
-    """
-
-    def __init__(self, problem: Problem) -> None:
-        generator = np.random.default_rng(0)
-        m, n, k = problem.m, problem.n, problem.k
-        types = problem.types
-        size = (m * k + k * n) * ITEMSIZE[types.a] + m * n * problem.itemsize
-        self._operand_sets = [
-            (
-                _matrix(generator, problem, m, k, problem.a, types.a),
-                _matrix(generator, problem, k, n, problem.b, types.b),
-                _matrix(generator, problem, m, n, problem.c, types.c),
-            )
-            for _ in range(max(1, min(OPERAND_SETS, MAX_OPERAND_BYTES // size)))
-        ]
-        is_fused = parse_epilogue(problem.epilogue).is_fused
-        # zeros, which serve as bias, residual and scales
-        self._zeros = np.zeros(16 * (m * n + m + n + READ_PADDING) if is_fused else 0, np.uint8)
-        self._block_lists: list[CArray] = []
-        if problem.batch_reduce:
-            self._block_lists = [ffi.new("char *[]", REDUCED_BLOCKS) for _ in range(2)]
-        self._args = self._call_args(problem)
-        self._plans: dict[Plan, nk_plan] = {}
-
-    def _call_args(self, problem: Problem) -> "nk_call_args":
-        epilogue = parse_epilogue(problem.epilogue)
-        alpha, beta = {"": (1, 0), "add": (1, 1), "scale": (0.5, 0.5)}[epilogue.kind]
-        fields: dict[str, object] = {
-            "alpha": alpha,
-            "beta": beta,
-            "a_imag_sign": 1,
-            "c_imag_sign": 1,
-            "fused": epilogue.fused_code,
-            "ldr": problem.n,
-            "clip_high": 1,
-        }
-        zeros = ffi.cast("char *", self._zeros.ctypes.data)
-        parts = {"bias": epilogue.bias, "residual": epilogue.residual, "scales": epilogue.scales}
-        fields |= {name: zeros for name, is_present in parts.items() if is_present}
-        if problem.batch_reduce:
-            a_blocks, b_blocks = self._block_lists
-            fields |= {"a_blocks": a_blocks, "b_blocks": b_blocks, "block_count": REDUCED_BLOCKS}
-        return ffi.new("nk_call_args *", fields)
-
-    def next_operands(self, plan: Plan) -> None:
-        """Go on to the next set of operands; `plan` is run to bring them into the caches."""
-        self._operand_sets.append(self._operand_sets.pop(0))
-        self.seconds(plan, 10 * MIN_SAMPLE_SECONDS)
-
-    def seconds(self, plan: Plan, min_sample: float = MIN_SAMPLE_SECONDS) -> float:
-        """Measure a plan.
-
-        Parameters
-        ----------
-        plan : Plan
-        min_sample : float
-            Seconds that the product is repeated for, at least.
-
-        Returns
-        -------
-        float
-            Seconds of one product.
-        """
-        if plan not in self._plans:
-            with planning_lock():
-                self._plans[plan] = plan_to_c(plan, kernels.load(plan.kernels))
-        a, b, c = (matrix.struct for matrix in self._operand_sets[0])
-        for addresses, operand in zip(self._block_lists, (a, b), strict=False):
-            addresses[0:REDUCED_BLOCKS] = [operand.data] * REDUCED_BLOCKS
-        c_plan, count = self._plans[plan], 1
-        while True:
-            start = time.perf_counter()
-            if lib.nk_run_plan(c_plan, a, b, c, count, (0, 0, 0), self._args[0], 1) != count:
-                raise MemoryError(f"no memory for the packed panels of {plan.problem}")
-            elapsed = time.perf_counter() - start
-            if elapsed >= min_sample:
-                return elapsed / count
-            count = max(2 * count, int(1.2 * count * min_sample / max(elapsed, 1e-9)))
-
-
-def _matrix(
-    generator: np.random.Generator,
-    problem: Problem,
-    rows: int,
-    columns: int,
-    layout: str,
-    dtype: str,
-) -> _Matrix:
-    """A random matrix, as dense as its layout allows: its leading dimension is the usual one."""
-    if layout == "packed":
-        panels = PackedLayout.for_this_cpu(problem.dtype, rows, columns)
-        length = -(-panels.nbytes // ITEMSIZE[panels.panel_dtype])
-        view = _random(generator, panels.panel_dtype, 1, length)
-        data = ffi.cast("char *", view.ctypes.data)
-        return _Matrix(view, ffi.new("nk_matrix *", {"data": data, "is_packed": 1})[0])
-    stride = 2 if layout == "strided" else 1
-    view = _random(generator, dtype, rows, columns * stride)[:, ::stride]
-    if layout == "col":
-        view = np.asfortranarray(view)
-    rs, cs = (step // view.itemsize for step in view.strides)
-    data = ffi.cast("char *", view.ctypes.data)
-    return _Matrix(view, ffi.new("nk_matrix *", (data, rs, cs))[0])
-
-
-def _random(generator: np.random.Generator, dtype: str, rows: int, columns: int) -> np.ndarray:
-    """A matrix of numbers from -1 to 1, or of any values of an integer dtype."""
-    kind = DTYPES[dtype].kind
-    if kind in ("integer", "bool"):
-        data = generator.integers(0, 256, (rows, columns * ITEMSIZE[dtype]), np.uint8)
-        return data & 1 if kind == "bool" else data.view(numpy_name(dtype))
-    values = generator.uniform(-1, 1, (rows, columns)).astype(np.float32)
-    if dtype == "bfloat16":
-        return (values.view(np.uint32) >> 16).astype(np.uint16)
-    return values.astype(dtype)
 
 
 def successive_halving(benchmark: Benchmark, candidates: list[Plan], deadline: float) -> list[Plan]:
@@ -331,9 +185,13 @@ def find_best(problem: Problem, seconds: float = SECONDS_PER_PROBLEM) -> Plan:
     benchmark = Benchmark(problem)
     candidates = initial_candidates(problem)
     models_choice = candidates[0]
+    start = time.monotonic()
     product_seconds = benchmark.seconds(models_choice)
-    # As many as can be measured in each round, here and among the winner's neighbours.
-    measurement = 3 * len(CUTOFFS) * max(product_seconds, 2 * MIN_SAMPLE_SECONDS)
+    sample_seconds = max(time.monotonic() - start, 2 * MIN_SAMPLE_SECONDS)
+    # As many as can be measured in each round, here and among the winner's neighbours; the time for
+    # the final comparison is set aside.
+    deadline -= 2 * MIN_FINAL_ROUNDS * product_seconds
+    measurement = 3 * len(CUTOFFS) * sample_seconds
     affordable = int((deadline - time.monotonic()) / measurement)
     if affordable < 2:
         return models_choice._replace(nanoseconds=1e9 * product_seconds)
@@ -345,7 +203,9 @@ def find_best(problem: Problem, seconds: float = SECONDS_PER_PROBLEM) -> Plan:
         if next_winner.schedule == winner.schedule or next_winner == models_choice:
             break
         winner = next_winner
-    return confirm_winner(benchmark, models_choice, winner)
+    affordable = int((deadline - time.monotonic()) / (2 * product_seconds))
+    rounds = min(FINAL_ROUNDS, MIN_FINAL_ROUNDS + max(0, affordable))
+    return confirm_winner(benchmark, models_choice, winner, rounds)
 
 
 def _time_after(fraction: float, deadline: float) -> float:
@@ -353,15 +213,18 @@ def _time_after(fraction: float, deadline: float) -> float:
     return time.monotonic() + fraction * max(0.0, deadline - time.monotonic())
 
 
-def confirm_winner(benchmark: Benchmark, models_choice: Plan, winner: Plan) -> Plan:
+def confirm_winner(
+    benchmark: Benchmark, models_choice: Plan, winner: Plan, rounds: int = FINAL_ROUNDS
+) -> Plan:
     """The winner, if it is clearly faster than the model's choice; else the model's choice."""
     pairs = []
-    for i in range(FINAL_ROUNDS):
+    for i in range(rounds):
         if i % OPERAND_SETS == 0:
             benchmark.next_operands(winner if i else models_choice)
-        pairs.append((benchmark.seconds(models_choice), benchmark.seconds(winner)))
+        plans = models_choice, winner
+        pairs.append([benchmark.whole_seconds(plan) for plan in plans])
     ratios = [winners / models for models, winners in pairs]
-    is_mostly_faster = sum(ratio < 1 for ratio in ratios) > MIN_FASTER_ROUNDS * FINAL_ROUNDS
+    is_mostly_faster = sum(ratio < 1 for ratio in ratios) > MIN_FASTER_ROUNDS * rounds
     choice = int(is_mostly_faster and statistics.median(ratios) < MAX_TIME_RATIO)
     nanoseconds = 1e9 * statistics.median(pair[choice] for pair in pairs)
     return (models_choice, winner)[choice]._replace(nanoseconds=nanoseconds)

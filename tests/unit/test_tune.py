@@ -12,11 +12,12 @@ from support import DTYPES, run
 import nkblas
 from nkblas.base.problem import Problem, parse
 from nkblas.inspect import tune
+from nkblas.inspect.benchmark import Benchmark, sample_of
 from nkblas.inspect.progress import Progress
 from nkblas.inspect.record import Recording
 from nkblas.planning import cost_model
 from nkblas.planning.measured_plans import Plans, from_text, machine, to_line
-from nkblas.planning.plan import Plan
+from nkblas.planning.plan import Plan, make_plan
 from nkblas.runtime import plan_table
 
 
@@ -92,6 +93,8 @@ class FakeBenchmark:
     def seconds(self, plan: Plan) -> float:
         return self.times[plan] * self.random.uniform(1, 1 + self.noise)
 
+    whole_seconds = seconds
+
 
 def some_candidates() -> list[Plan]:
     ranked = cost_model.ranked_plans(Problem("float32", 500, 500, 500), nkblas.cpu, 20)
@@ -128,6 +131,60 @@ def test_find_best(dtype: str) -> None:
     assert time.monotonic() - start < 10
     assert not plan.schedule.infeasible_reason(plan.problem, nkblas.cpu)
     assert 100 < plan.nanoseconds < 1e6  # 672,000 operations
+
+
+LARGE_PROBLEMS = ("2501x2300x2100:f32", "2048x3000x2048:f64:ccr", "1700x5500x1900:f16")
+
+
+def large_plans() -> list[Plan]:
+    """Plans of large products with all loop orders, and few and many cache blocks."""
+    plans = []
+    for problem in map(parse, LARGE_PROBLEMS):
+        for schedule in (plan.schedule for plan in cost_model.ranked_plans(problem, nkblas.cpu, 6)):
+            for mc, kc, nc in ((200, 300, 300), (10_000, 10_000, 10_000), (100, 250, 10_000)):
+                changed = schedule._replace(mc=mc, kc=kc, nc=nc)
+                for ir_outside in {schedule.ir_outside, True}:
+                    changed = changed._replace(ir_outside=ir_outside)
+                    if not changed.infeasible_reason(problem, nkblas.cpu):
+                        plans.append(make_plan(problem, nkblas.cpu, changed))
+    return plans
+
+
+def test_parts_of_a_large_product() -> None:
+    """Work, and blocks that are packed once, add up to those of the whole product."""
+    sampled = 0
+    for plan in large_plans():
+        sample = sample_of(plan)
+        if sample is None:
+            continue
+        sampled += 1
+        for part in sample.parts:
+            assert (part.tile, part.kc) == (plan.tile, plan.kc)
+            assert part.schedule._replace(mc=0, nc=0, kc=0) == plan.schedule._replace(
+                mr=part.m.tile, nr=part.n.tile, mc=0, nc=0, kc=0
+            )
+            assert part.problem.flops < plan.problem.flops
+        first, second = (float(part.problem.flops) for part in sample.parts)
+        assert sample.extrapolate((first, second)) == pytest.approx(plan.problem.flops, rel=0.12)
+        once = 7e9  # the time of what a part does once for each of `repeats`
+        whole = sample.extrapolate((first + once, second + once))
+        expected = plan.problem.flops + sample.repeats * once
+        assert whole == pytest.approx(expected, rel=0.12)
+    assert sampled > 15
+    assert sample_of(make_plan(parse("900x900x900:f32"), nkblas.cpu, plan.schedule)) is None
+
+
+def test_large_products_are_measured_by_parts() -> None:
+    """In much less time than a product takes, and about right."""
+    plan = cost_model.cheapest_plan(parse("2048x3000x2048:f32"), nkblas.cpu)
+    benchmark = Benchmark(plan.problem)
+    benchmark.seconds(plan)
+    start = time.process_time()
+    estimate = min(benchmark.seconds(plan) for _ in range(3))
+    elapsed = time.process_time() - start
+    whole = benchmark.whole_seconds(plan)
+    assert elapsed < 3 * whole
+    assert 0.2 < estimate / whole < 5
 
 
 WARMUP = """
