@@ -118,6 +118,8 @@ class Cases:
             why = sharing.check(call, ours)
         if why:
             return why
+        if numpy_functions.overflows_alone(got, wanted.result):
+            flags -= {"overflow", "invalid"}
         if flags - wanted.flags and call.mode in ("exact", "rounded"):
             return f"it warns of {flags}, NumPy of {wanted.flags or 'nothing'}"
         return self.check_memory(call, memories)

@@ -721,6 +721,13 @@ def compare_rounded(
     return f"{at}, expected {product[place]!r} within {bound[place]:.3g}"
 
 
+def overflows_alone(got: Any, wanted: Any) -> bool:
+    """Whether a sum of ours overflowed where NumPy's, in another order, did not."""
+    if not np.issubdtype(np.asarray(got).dtype, np.inexact):
+        return False
+    return bool(np.any(~np.isfinite(got) & np.isfinite(wanted)))
+
+
 def finite(x: np.ndarray) -> np.ndarray:
     """An array with infinities and NaNs replaced by zeros."""
     if x.dtype.kind == "c":
