@@ -723,9 +723,10 @@ def compare_rounded(
 
 def overflows_alone(got: Any, wanted: Any) -> bool:
     """Whether a sum of ours overflowed where NumPy's, in another order, did not."""
-    if not np.issubdtype(np.asarray(got).dtype, np.inexact):
+    ours, numpys = np.asarray(got), np.asarray(wanted)
+    if not np.issubdtype(ours.dtype, np.inexact):
         return False
-    return bool(np.any(~np.isfinite(got) & np.isfinite(wanted)))
+    return bool((~np.isfinite(ours) & np.isfinite(numpys)).any())
 
 
 def finite(x: np.ndarray) -> np.ndarray:
@@ -840,7 +841,8 @@ def compare_with_reference(
     except TypeError:
         common = want.dtype
     dtypes = {x.dtype for x in inputs}
-    if has_intermediates(call) and len(dtypes) > 1 and not all(map(is_numpys, dtypes)):
+    has_several = len(dtypes) > 1 or len(inputs) > 2
+    if has_intermediates(call) and has_several and not all(map(is_numpys, dtypes)):
         return ""  # intermediate results are rounded to the common dtype of two operands
     if has_intermediates(call) and common.kind == "O" and call.mode != "exact":
         return ""  # products before the first one of objects are rounded
