@@ -54,16 +54,16 @@ class Sample(NamedTuple):
     parts : (Plan, Plan)
         Plans of the parts, with the blocks of the whole.
     lengths : (int, int)
-        Lengths of the parts, in blocks or tiles of one dimension.
-    length : float
-        The length of the whole.
+        Their numbers of rows, or of columns.
+    length : int
+        The same of the whole, or of one of its blocks.
     repeats : float
         How often the whole length is run through: for blocks of the other dimensions.
     """
 
     parts: tuple[Plan, Plan]
     lengths: tuple[int, int]
-    length: float
+    length: int
     repeats: float
 
     @property
@@ -94,31 +94,36 @@ def sample_of(plan: Plan) -> Sample | None:
     is_plain = plan.schedule.kind == "tiles" and not problem.batch_reduce and problem.b != "packed"
     if problem.flops <= MAX_WHOLE_FLOPS or not is_plain or has_own_sums:
         return None
-    m_blocks, n_blocks = m.tiles / m.block_tiles, n.tiles / n.block_tiles
-    rows, columns = m.block_tiles * m.tile, n.block_tiles * n.tile
+    rows = min(problem.m, m.block_tiles * m.tile)
+    columns = min(problem.n, n.block_tiles * n.tile)
+    repeats = k_blocks * problem.n / columns
     if plan.schedule.ir_outside:
-        long = min(m.tiles, MAX_ROWS_OF_TILES)
-        size, length, repeats = (m.tile, 0), float(m.tiles), n_blocks * k_blocks
-    elif m_blocks >= 2:
-        long = 2
-        size, length, repeats = (rows, 0), m_blocks, n_blocks * k_blocks
+        heights, length = _lengths(problem.m, m.tile, MAX_ROWS_OF_TILES), problem.m
+    elif rows < problem.m:
+        heights, length = (rows, min(problem.m, 2 * rows)), problem.m
     else:
-        long = min(n.block_tiles, MAX_PANELS)
-        size, length, repeats = (0, n.tile), float(n.block_tiles), n_blocks * k_blocks
-    short = max(1, long // 3)
-    if short == long:
+        heights, length = (), columns
+    widths = () if heights else _lengths(columns, n.tile, MAX_PANELS)
+    lengths = heights or widths
+    if not lengths:
         return None
-
-    def part(length: int) -> Plan:
-        height, width = (length * side for side in size)
-        part_of = problem._replace(
-            m=min(problem.m, height or rows), n=min(problem.n, width or columns), k=plan.kc
+    blocks = plan.schedule._replace(mr=m.tile, nr=n.tile, kc=plan.kc, mc=rows, nc=columns)
+    parts = [
+        make_plan(
+            problem._replace(m=side if heights else rows, n=side if widths else columns, k=plan.kc),
+            cpu,
+            blocks,
         )
-        blocks = plan.schedule._replace(mr=m.tile, nr=n.tile, kc=plan.kc, mc=rows, nc=columns)
-        return make_plan(part_of, cpu, blocks)
-
-    sample = Sample((part(short), part(long)), (short, long), length, repeats)
+        for side in lengths
+    ]
+    sample = Sample((parts[0], parts[1]), lengths, length, repeats)
     return sample if sample.places else None
+
+
+def _lengths(length: int, tile: int, max_tiles: int) -> tuple[int, int] | tuple[()]:
+    """Two lengths of parts, in whole tiles; none if there are too few tiles."""
+    tiles = min(length // tile, max_tiles)
+    return (tiles // 3 * tile, tiles * tile) if tiles >= 3 else ()
 
 
 class _Matrix(NamedTuple):

@@ -136,12 +136,16 @@ def test_find_best(dtype: str) -> None:
 LARGE_PROBLEMS = ("2501x2300x2100:f32", "2048x3000x2048:f64:ccr", "1700x5500x1900:f16")
 
 
+CACHE_BLOCKS = ((200, 300, 300), (10_000, 10_000, 10_000), (100, 250, 10_000), (1500, 300, 10_000))
+"""mc, kc, nc."""
+
+
 def large_plans() -> list[Plan]:
     """Plans of large products with all loop orders, and few and many cache blocks."""
     plans = []
     for problem in map(parse, LARGE_PROBLEMS):
         for schedule in (plan.schedule for plan in cost_model.ranked_plans(problem, nkblas.cpu, 6)):
-            for mc, kc, nc in ((200, 300, 300), (10_000, 10_000, 10_000), (100, 250, 10_000)):
+            for mc, kc, nc in CACHE_BLOCKS:
                 changed = schedule._replace(mc=mc, kc=kc, nc=nc)
                 for ir_outside in {schedule.ir_outside, True}:
                     changed = changed._replace(ir_outside=ir_outside)
