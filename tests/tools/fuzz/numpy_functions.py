@@ -841,6 +841,8 @@ def compare_with_reference(
     except TypeError:
         common = want.dtype
     dtypes = {x.dtype for x in inputs}
+    if got.dtype.kind in "SU":
+        return ""  # texts of numbers that may differ by rounding
     has_several = len(dtypes) > 1 or len(inputs) > 2
     if has_intermediates(call) and has_several and not all(map(is_numpys, dtypes)):
         return ""  # intermediate results are rounded to the common dtype of two operands
