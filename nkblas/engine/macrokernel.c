@@ -210,13 +210,19 @@ static void find_next_column(const cache_block *x, int64_t j, line_region next[2
         next[1] = lines_of(nk_element(x->c, row, column, c), width * c, rows, x->c.rs * c);
 }
 
-/* The part of these regions that one tile fetches: one line of each row. Tiles count from the last
-   one of the present column. */
-static line_region share_of_tile(const line_region next[2], int64_t tile)
+/* The part of these regions that one tile fetches: a line of each row, or of some of the rows if
+   there are more tiles than lines. Tiles count from the last one of the present column. */
+static line_region share_of_tile(const line_region next[2], int64_t tile, int64_t tiles)
 {
-    for (int i = 0; i < 2; tile -= next[i++].across)
-        if (tile < next[i].across)
-            return (line_region){next[i].first + tile * LINE, 1, next[i].rows, next[i].stride};
+    int64_t per_line = nk_max(tiles / nk_max(next[0].across + next[1].across, 1), 1);
+    int64_t line = tile / per_line, part = tile % per_line;
+    for (int i = 0; i < 2; line -= next[i++].across)
+        if (line < next[i].across) {
+            int64_t rows = (next[i].rows + per_line - 1) / per_line, row = part * rows;
+            const char *first = next[i].first + line * LINE + row * next[i].stride;
+            rows = nk_max(nk_min(rows, next[i].rows - row), 0);
+            return (line_region){first, 1, rows, next[i].stride};
+        }
     return (line_region){0};
 }
 
@@ -387,9 +393,13 @@ static void run_columns(const cache_block *x, int is_mirrored)
         else if (has_next)
             find_next_column(&after, after.j0, next);
         int64_t packing_row = first_row(x, j), start = nk_max(packing_row, x->i0);
+        /* The first block of rows reads B from afar: all of its tiles share the fetches evenly, or
+           loads would wait behind them. Later blocks fetch late, for L1. */
+        int64_t fetching_tiles = start == packing_row ? x->i1 - start : 1;
         for (int64_t i = start; i < x->i1; i++) {
             int64_t unpacked = i == packing_row ? j : j + 1;
-            run_tile(x, i, j, j + 1, unpacked, share_of_tile(next, x->i1 - 1 - i));
+            line_region fetched = share_of_tile(next, x->i1 - 1 - i, fetching_tiles);
+            run_tile(x, i, j, j + 1, unpacked, fetched);
         }
         if (is_mirrored)
             mirror_tiles(x, start, x->i1, j, j + 1);
