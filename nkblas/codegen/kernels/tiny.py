@@ -16,8 +16,10 @@ MAX_VECTOR_FMAS = 64
 """Vector multiply-adds of a product: it is all straight-line code."""
 
 
-MAX_GATHERED_VECTORS = 8
-"""Vectors that the lanes of one are taken from; each but the first takes a shuffle."""
+MAX_GATHERED_VECTORS, GATHERED_COLUMNS = 8, 3
+"""Vectors of A that the lanes of one are taken from, if C has at most three columns; each but the
+first takes a shuffle. Elsewhere they are taken from two: beyond that, shuffles cost more than they
+save (B along k: 3 x 3 x 8 takes 1.15 times as long, 4 x 4 x 16 1.16)."""
 
 SCALAR_DTYPES = ("int64",)
 """Without mask registers there are products of single elements only: shuffles are not worth while
@@ -40,9 +42,10 @@ def is_tiny(spec: Small, isa: ISA) -> bool:
     fits = spec.n * itemsize <= SEGMENT_BYTES and rows >= 2 and spec.dtype not in REAL_PART
     fits = fits and -(-spec.m // rows) * spec.k <= MAX_VECTOR_FMAS
     has_products = isa.mask_registers or spec.dtype not in SCALAR_DTYPES
-    gathered = (MAX_GATHERED_VECTORS if has_products else 2) * lanes
-    fits = fits and (spec.a_layout == "col" or rows * spec.k <= gathered)
-    fits = fits and (spec.b_layout == "row" or spec.n * spec.k <= gathered)
+    gathers_many = has_products and spec.n <= GATHERED_COLUMNS
+    max_elements = (MAX_GATHERED_VECTORS if gathers_many else 2) * lanes
+    fits = fits and (spec.a_layout == "col" or rows * spec.k <= max_elements)
+    fits = fits and (spec.b_layout == "row" or spec.n * spec.k <= 2 * lanes)
     has_whole_vectors = rows * spec.n == lanes and spec.m % rows == 0
     reuses_loads = spec.k * min(spec.m, spec.n) >= lanes
     return fits and (isa.masked or (has_whole_vectors and reuses_loads))
