@@ -112,7 +112,7 @@ class _Server:
         self.contender.set_num_threads(threads)
 
     def bind(self, case: Case, dtype: str, use_out: bool, pause: float) -> tuple[int, Bound]:
-        """The number of the call, for `time`, and the rest of what was bound."""
+        """Bind the contender: the index of its call in `timers`, and a `Bound` without the call."""
         if self.case and self.case != (case.plain_product, dtype):
             self.timers.clear()  # frees the operands of the last case
         operands = make_operands(case, dtype)

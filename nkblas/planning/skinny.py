@@ -70,8 +70,8 @@ def _prefers_narrow_dots(cpu: CPU) -> bool:
 def _schedules_by_shape(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     m, n, k = problem.m, problem.n, problem.k
     is_wide = m > 1 and n >= 2 * cpu.isa.lanes(problem.itemsize)
-    is_wide = is_wide and not _tallest_tile(problem, cpu, family)
-    if _has_few_registers(cpu) and k <= MAX_STREAMED_K and is_wide and problem.b == "row":
+    may_stream = _has_few_registers(cpu) and k <= MAX_STREAMED_K and is_wide and problem.b == "row"
+    if may_stream and not _tallest_tile(problem, cpu, family):
         yield from _streams(problem, cpu)
     if m == n == 1 and (problem.a, problem.b) != ("row", "col"):
         yield Schedule("dot", 1, 1, k, 1, 1)  # of vectors that have other strides

@@ -135,7 +135,6 @@ def test_find_best(dtype: str) -> None:
 
 LARGE_PROBLEMS = ("2501x2300x2100:f32", "2048x3000x2048:f64:ccr", "1700x5500x1900:f16")
 
-
 CACHE_BLOCKS = ((200, 300, 300), (10_000, 10_000, 10_000), (100, 250, 10_000), (1500, 300, 10_000))
 """mc, kc, nc."""
 
@@ -170,9 +169,9 @@ def test_parts_of_a_large_product() -> None:
             assert part.problem.flops < plan.problem.flops
         first, second = (float(part.problem.flops) for part in sample.parts)
         assert sample.extrapolate((first, second)) == pytest.approx(plan.problem.flops, rel=0.12)
-        once = 7e9  # the time of what a part does once for each of `repeats`
-        whole = sample.extrapolate((first + once, second + once))
-        expected = plan.problem.flops + sample.repeats * once
+        fixed = 7e9  # a cost of each part that does not depend on its length, such as packing
+        whole = sample.extrapolate((first + fixed, second + fixed))
+        expected = plan.problem.flops + sample.repeats * fixed
         assert whole == pytest.approx(expected, rel=0.12)
     assert sampled > 15
     assert sample_of(make_plan(parse("900x900x900:f32"), nkblas.cpu, plan.schedule)) is None

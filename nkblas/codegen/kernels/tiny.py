@@ -15,7 +15,6 @@ from nkblas.codegen.spec import Small
 MAX_VECTOR_FMAS = 64
 """Vector multiply-adds of a product: it is all straight-line code."""
 
-
 MAX_GATHERED_VECTORS, GATHERED_COLUMNS = 8, 3
 """Vectors of A that the lanes of one are taken from, if C has at most three columns; each but the
 first takes a shuffle. Elsewhere they are taken from two: beyond that, shuffles cost more than they
