@@ -141,6 +141,9 @@ static int b_panels_share_buffer(const nk_plan *plan, int64_t row_tiles)
     return !plan->ir_outside && !plan->spans_columns && row_tiles <= plan->m.block_tiles;
 }
 
+/* Whether each panel of A is read by one row of tiles and no other: they share one buffer, too. */
+static int shares_a_panel(const nk_plan *plan) { return plan->ir_outside || plan->spans_columns; }
+
 static int64_t a_panel_size(const nk_plan *plan, int64_t kc)
 {
     return plan->m.tile * nk_k_steps(plan, kc) * plan->k_step * plan->a_panel_itemsize;
@@ -226,13 +229,14 @@ static line_region share_of_tile(const line_region next[2], int64_t tile, int64_
     return (line_region){0};
 }
 
-/* The rows of A in place that the tiles of row i read. */
+/* The rows of A that the tiles of row i read in place, or pack. Kernels on tile registers fetch in any
+   case: an address near zero would be looked up in the page tables again and again. */
 static line_region find_next_row(const cache_block *x, int64_t i)
 {
     const nk_plan *plan = x->plan;
     int64_t a = x->itemsize->a;
-    if (i >= x->i1 || plan->pack_a || plan->problem.a != NK_ROW)
-        return (line_region){0};
+    if (i >= x->i1 || plan->problem.a != NK_ROW)
+        return (line_region){.first = x->a.data};
     char *first = nk_element(x->a, nk_tile_start(&plan->m, i), x->p0, a);
     return lines_of(first, x->kc * a, tile_length(&plan->m, i), x->a.rs * a);
 }
@@ -263,7 +267,8 @@ static tile prepare_tile(const cache_block *x, int64_t i, int64_t j, int64_t j1,
     t.a = nk_element(x->a, t.row, x->p0, x->itemsize->a);
     t.lda = nk_leading_dimension(x->a, plan->problem.a);
     if (plan->pack_a) {
-        char *panel = x->a_panels + (i - x->i0) * a_panel_size(plan, x->kc);
+        int64_t index = shares_a_panel(plan) ? 0 : i - x->i0;
+        char *panel = x->a_panels + index * a_panel_size(plan, x->kc);
         if (j == x->j0)
             plan->pack_a_panel(t.rows, x->kc, t.a, x->a.rs, x->a.cs, panel);
         t.a = panel;
@@ -425,14 +430,14 @@ static int allocate_buffers(cache_block *x, int64_t row_tiles, int64_t column_ti
         return 1;
 
     int64_t columns = nk_min(n->block_tiles, column_tiles);
-    int64_t a_tiles = plan->pack_a ? nk_min(m->block_tiles, row_tiles) : 0;
+    int64_t a_tiles = shares_a_panel(plan) ? 1 : nk_min(m->block_tiles, row_tiles);
     int64_t b_tiles = plan->pack_b && !b_is_prepacked(plan) ? columns : 0;
     if (b_tiles && b_panels_share_buffer(plan, row_tiles))
         b_tiles = 1;
     int64_t tile_elements = m->tile * n->tile;
     int64_t c_size = (plan->spans_columns ? columns : 1) * tile_elements * x->itemsize->c;
     int64_t sizes[] = {
-        a_tiles * a_panel_size(plan, plan->kc),
+        plan->pack_a * a_tiles * a_panel_size(plan, plan->kc),
         b_tiles * b_panel_size(plan, plan->kc),
         c_size,
         x->args.residual ? c_size : 0,

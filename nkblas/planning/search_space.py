@@ -181,10 +181,11 @@ class ScheduleSpace:
             is_worthwhile &= grid.a_l2_divisor == 0
             return is_worthwhile
         # Packing rows of A that can be read in place saves conversions, if anything; columns of A
-        # may evict each other from the caches.
+        # may evict each other from the caches, and so may the rows that tile registers load.
+        is_read_by_elements = not family.converts_on_load and not family.tile_rows
         if (
             reads_a_in_place(problem, family, cpu.isa)
-            and not family.converts_on_load
+            and is_read_by_elements
             and problem.a == "row"
         ):
             is_worthwhile &= grid.pack_a == 0

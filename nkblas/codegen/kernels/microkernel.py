@@ -11,7 +11,7 @@ from nkblas.codegen.ir import CACHE_LINE_BYTES, PREFETCH_DISTANCE_BYTES, Value
 from nkblas.codegen.spec import Microkernel
 
 from .activation import ACTIVATION_CODE
-from .call_args import BatchBlocks, KernelArguments
+from .call_args import BatchBlocks, KBlock, KernelArguments
 from .nanokernel import NANOKERNELS, Accumulator, Nanokernel, compose, flatten, unflatten
 from .tile_store import TileOfC, store_tile
 
@@ -268,6 +268,12 @@ class _PanelSweep(_Emitter):
     """A microkernel on tile registers, which computes the tiles of all panels of B.
 
     Tile registers are configured once for a call: that takes as long as ten of their multiply-adds.
+
+    Attributes
+    ----------
+    continues_sums : bool
+        Whether the accumulators start from the sums of the block of k before: those in C, or in the
+        buffer of partial sums. (An epilogue with alpha has scaled C's.)
     """
 
     def __init__(self, spec: Microkernel, isa: ISA, args: KernelArguments) -> None:
@@ -276,6 +282,14 @@ class _PanelSweep(_Emitter):
         self.width = ir.const_i64(spec.nr)
         self.c_prefetch_steps = ir.minsi(args.k, ir.const_i64(-(-spec.mr // ROWS_PER_STEP)))
         self.buffer = ir.alloca(spec.mr * spec.nr, self.nanokernel.vector_type.element_type)
+        self.epilogue = parse(spec.epilogue)
+        sum_dtype, c_dtype = self.dtypes
+        self.c_holds_sums = sum_dtype == c_dtype
+        self.continues_sums = self.epilogue.kind != "scale" or not self.c_holds_sums
+        self.k_block = KBlock.read(args.args)
+        self.accumulate = ir.is_nonzero(args.accumulate)
+        if self.continues_sums and self.c_holds_sums:
+            self.accumulate = ir.and_(self.accumulate, self.k_block.is_first)
 
     def emit(self) -> None:
         """Emit the body of the function."""
@@ -289,29 +303,88 @@ class _PanelSweep(_Emitter):
         `iter_args` are the panel, the tile of C, and a row of A for the next call.
         """
         b, c, line = iter_args
-        next_panel, tile = self._k_loop(b, c, line)
         left = ir.sub(self.args.n, column)
+        next_panel, tile = self._k_loop(b, c, line, self._first_tile(c, column, left))
 
         def store_through_buffer() -> list[Value]:
             return self._store_through_buffer(tile, c, column, left)
 
         def store_directly() -> list[Value]:
-            self.nanokernel.store_accumulators(tile, self.spec.mr, c, self.args.ldc)
+            target, row_stride = c, self.args.ldc
+            if not self.c_holds_sums:
+                target, row_stride = self._partial_sums(column), self.width
+            self.nanokernel.store_accumulators(tile, self.spec.mr, target, row_stride)
             return []
 
-        sum_dtype, c_dtype = self.dtypes
-        if self.spec.epilogue or sum_dtype != c_dtype:
-            store_through_buffer()
-        else:
-            needs_vectors = ir.or_(ir.slt(left, self.width), ir.is_nonzero(self.args.accumulate))
-            ir.if_else(needs_vectors, store_through_buffer, store_directly)
+        ir.if_else(self._needs_vectors(left), store_through_buffer, store_directly)
         line_offset = ir.mul(self.args.line_step, ir.const_i64(ROWS_PER_STEP))
         next_line = ir.gep(line, ir.int_type(8), line_offset)
         return [next_panel, ir.gep(c, self.c_element, self.spec.nr), next_line]
 
-    def _k_loop(self, b: Value, c: Value, line: Value) -> tuple[Value, list[list[Accumulator]]]:
+    def _needs_vectors(self, left: Value) -> Value:
+        """Whether a tile can't be stored as it is, with `left` columns from its first one on."""
+        if not self.c_holds_sums:
+            return self.k_block.is_last
+        needs_vectors = ir.or_(ir.slt(left, self.width), self.accumulate)
+        if self.epilogue.is_fused:
+            needs_vectors = ir.or_(needs_vectors, self.k_block.is_last)
+        return needs_vectors
+
+    def _partial_sums(self, column: Value) -> Value:
+        """The address of a tile's sums between blocks of k."""
+        element = self.nanokernel.vector_type.element_type
+        offset = ir.mul(column, ir.const_i64(self.spec.mr))
+        return ir.gep(self.k_block.partial_sums, element, offset)
+
+    def _first_tile(self, c: Value, column: Value, left: Value) -> list[Value]:
+        """The accumulators before the k loop."""
+        zeros = flatten(self.zero_tile())
+        if not self.continues_sums:
+            return zeros
+
+        def load_sums() -> list[Value]:
+            source, row_stride = self._partial_sums(column), self.width
+            if self.c_holds_sums:
+                types = [source.type, row_stride.type]
+                is_edge = ir.slt(left, self.width)
+                source, row_stride = ir.if_else(
+                    is_edge,
+                    lambda: self._copy_to_buffer(c, left),
+                    lambda: [c, self.args.ldc],
+                    types,
+                )
+            rows, vectors = self.spec.mr, len(self.vectors)
+            return flatten(self.nanokernel.load_accumulators(rows, vectors, source, row_stride))
+
+        return ir.if_else(
+            self.k_block.is_first, lambda: zeros, load_sums, [value.type for value in zeros]
+        )
+
+    def _copy_to_buffer(self, c: Value, left: Value) -> list[Value]:
+        """Copy a tile with `left` columns; the buffer, and the distance between its rows."""
+        element, masks = self.c_element, self._column_masks(left)
+
+        def copy_row(i: Value, _: list[Value]) -> list[Value]:
+            row = ir.gep(c, element, ir.mul(self.args.ldc, i))
+            target = ir.gep(self.buffer, element, ir.mul(self.width, i))
+            for j, mask in zip(self.vectors, masks, strict=True):
+                address = ir.gep(row, element, j * self.lanes)
+                vector = ir.load(self.nanokernel.vector_type, address, mask)
+                ir.store(vector, ir.gep(target, element, j * self.lanes))
+            return []
+
+        ir.for_loop(ir.const_i64(self.spec.mr), [], copy_row)
+        return [self.buffer, self.width]
+
+    def _column_masks(self, left: Value) -> list[Value]:
+        """The mask of each vector of a row with `left` columns."""
+        starts = [j * self.lanes for j in self.vectors]
+        return [ir.create_mask(self.lanes, ir.add(left, ir.const_i64(-j))) for j in starts]
+
+    def _k_loop(
+        self, b: Value, c: Value, line: Value, flat: list[Value]
+    ) -> tuple[Value, list[list[Accumulator]]]:
         """The address after the panel, and the accumulators after the k loop."""
-        flat = flatten(self.zero_tile())
         iter_args = [c, line, self.args.a, b, *flat]
         _, *iter_args = ir.for_loop(self.c_prefetch_steps, iter_args, self._step_and_prefetch_c)
         start = self.c_prefetch_steps
@@ -319,13 +392,19 @@ class _PanelSweep(_Emitter):
         return next_panel, self.unflatten(flat)
 
     def _step_and_prefetch_c(self, p: Value, iter_args: list[Value]) -> list[Value]:
-        """A k step that also prefetches rows of the next tile of C."""
+        """A k step that also prefetches rows of the next tile of C.
+
+        Most matrices start within a cache line: with the lines of the last elements of vectors, all
+        that this tile does not have are covered.
+        """
         row, *rest = iter_args
         nr, ldc = self.spec.nr, self.args.ldc
+        line = max(self.lanes, CACHE_LINE_BYTES // self.c_itemsize)
         for i in range(ROWS_PER_STEP):
-            for j in range(nr, 2 * nr, max(self.lanes, CACHE_LINE_BYTES // self.c_itemsize)):
+            for j in range(nr, 2 * nr, line):
                 offset = ir.mul(ldc, ir.const_i64(i))
-                ir.prefetch_for_write(ir.gep(row, self.c_element, offset, j))
+                last = min(j + line, 2 * nr) - 1
+                ir.prefetch_for_write(ir.gep(row, self.c_element, offset, last))
         next_row = ir.gep(row, self.c_element, ir.mul(ldc, ir.const_i64(ROWS_PER_STEP)))
         return [next_row, *self._step(p, rest)]
 
@@ -357,8 +436,8 @@ class _PanelSweep(_Emitter):
         """
         spec, args, nanokernel = self.spec, self.args, self.nanokernel
         nanokernel.store_accumulators(tile, spec.mr, self.buffer, self.width)
-        columns = [j * self.lanes for j in self.vectors]
-        masks = [ir.create_mask(self.lanes, ir.add(left, ir.const_i64(-j))) for j in columns]
+        columns, masks = [j * self.lanes for j in self.vectors], self._column_masks(left)
+        accumulate = ir.zext(self.accumulate, 64)
 
         def store_row(i: Value, _: list[Value]) -> list[Value]:
             offset = ir.mul(i, self.width)
@@ -366,8 +445,8 @@ class _PanelSweep(_Emitter):
             partial_sums_offset = ir.add(ir.mul(column, ir.const_i64(spec.mr)), offset)
             c_row = ir.gep(c, self.c_element, ir.mul(args.ldc, i))
             row = TileOfC(
-                c_row, args.ldc, 1, columns, masks, args.accumulate, args.args, i, column,
-                partial_sums_offset,
+                c_row, args.ldc, 1, columns, masks, accumulate, args.args, i, column,
+                partial_sums_offset, has_partial_sums=self.continues_sums,
             )  # fmt: skip
             store_tile(spec.epilogue, self.isa, self.dtypes, sums, row)
             return []

@@ -134,6 +134,12 @@ class Nanokernel:
         """
         return [accumulator[0] for row in tile for accumulator in row]
 
+    def load_accumulators(
+        self, rows: int, vectors: int, source: Value, row_stride: Value
+    ) -> list[list[Accumulator]]:
+        """Load what `store_accumulators` stored; only for tile registers."""
+        raise NotImplementedError
+
     def store_accumulators(
         self, tile: Sequence[Sequence[Accumulator]], rows: int, target: Value, row_stride: Value
     ) -> None:
@@ -520,17 +526,40 @@ class AMX(Nanokernel):
         shape = (*self._shape(rows), ir.const_i16(AMX_ROW_BYTES))
         return (self._call(name, ir.amx_tile(), *shape, accumulator[0], tile, b),)
 
+    def load_accumulators(
+        self, rows: int, vectors: int, source: Value, row_stride: Value
+    ) -> list[list[Accumulator]]:
+        """Load each tile register."""
+        itemsize, element = ITEMSIZE[self.family.accumulator], self.vector_type.element_type
+        return [
+            [
+                (self._load(count, ir.gep(row, element, j * self.lanes), row_stride, itemsize),)
+                for j in range(vectors)
+            ]
+            for count, row in self._accumulator_rows(rows, source, row_stride)
+        ]
+
     def store_accumulators(
         self, tile: Sequence[Sequence[Accumulator]], rows: int, target: Value, row_stride: Value
     ) -> None:
         """Store each tile register."""
         element = self.vector_type.element_type
         byte_stride = ir.mul(row_stride, ir.const_i64(ITEMSIZE[self.family.accumulator]))
-        for (first, count), row in zip(self.row_groups(rows), tile, strict=True):
-            start = ir.gep(target, element, ir.mul(row_stride, ir.const_i64(first)))
+        groups = self._accumulator_rows(rows, target, row_stride)
+        for (count, start), row in zip(groups, tile, strict=True):
             for j, (value,) in enumerate(row):
                 address = ir.gep(start, element, j * self.lanes)
                 self._call("tilestored64", None, *self._shape(count), address, byte_stride, value)
+
+    def _accumulator_rows(
+        self, rows: int, start: Value, row_stride: Value
+    ) -> list[tuple[int, Value]]:
+        """The number of rows of each row group, and the address of its first one in memory."""
+        element = self.vector_type.element_type
+        return [
+            (count, ir.gep(start, element, ir.mul(row_stride, ir.const_i64(first))))
+            for first, count in self.row_groups(rows)
+        ]
 
     def load_row(self, source: Value, offset: Value, vectors: int) -> list[Value]:
         """Load vectors."""

@@ -54,6 +54,8 @@ class TileOfC(NamedTuple):
     scratch : Value or None
         Address of a buffer for the sums of the tile, if the fused epilogue is to be a loop over
         rows.
+    has_partial_sums : bool
+        Whether the sums include those of earlier blocks of k that are in ``args.partial_sums``.
     """
 
     c: Value
@@ -67,6 +69,7 @@ class TileOfC(NamedTuple):
     column_offset: Value | int = 0
     partial_sums_offset: Value | int = 0
     scratch: Value | None = None
+    has_partial_sums: bool = False
 
     def row(self, i: Value | int, dtype: str) -> list[MaskedAddress]:
         """The vectors of row `i`."""
@@ -158,6 +161,9 @@ class _TileStore:
     def _add_partial_sums(
         self, sums: Sequence[Value], buffer: Sequence[Value], k_block: KBlock
     ) -> list[Value]:
+        if self.tile.has_partial_sums:
+            return list(sums)
+
         def add() -> list[Value]:
             pairs = zip(sums, buffer, strict=True)
             return [ir.add(ir.load(value.type, address), value) for value, address in pairs]
