@@ -14,6 +14,7 @@ from nkblas.base.isa import ISAS
 from nkblas.base.problem import Problem
 from nkblas.codegen.spec import from_dict
 from nkblas.planning import measured_plans
+from nkblas.planning.microarchitecture import machine
 from nkblas.planning.plan import Plan
 from nkblas.system import config
 from nkblas.system.config import cache_folder
@@ -25,8 +26,13 @@ from .store import KERNEL_FILE, Store, lock_byte
 PLAN_FILE = re.compile(r".+-[0-9a-f]+-[0-9a-f]+-([a-z0-9_]+)\.txt")
 """Names of files with a machine's plans; the group is the instruction set."""
 
-TEMPORARY_FILE = re.compile(r"\.(([0-9a-f]{40})\.(so|json)|.+-[0-9a-f]+-[0-9a-f]+-\w+\.txt)\.\w{8}")
-"""Names of files that are being written, with a kernel (group 2 is its key) or with plans."""
+COSTS_FILE = re.compile(r".+-[0-9a-f]+-[0-9a-f]+-[a-z0-9_]+\.costs")
+"""Names of files with the measured constants of a machine's cost model."""
+
+TEMPORARY_FILE = re.compile(
+    r"\.(([0-9a-f]{40})\.(so|json)|.+-[0-9a-f]+-[0-9a-f]+-\w+\.(txt|costs))\.\w{8}"
+)
+"""Names of files that are being written, with a kernel (group 2 is its key), plans or costs."""
 
 EXPORT_HEADER = "# nkblas plans for "
 """Start of the first line of exported plans; the name of their machine follows."""
@@ -229,7 +235,7 @@ def _make_private(path: str) -> Iterator[Fault]:
 
 def _is_nkblas_file(name: str) -> bool:
     """Whether a file has a name that nkblas gives."""
-    patterns = (KERNEL_FILE, PLAN_FILE, TEMPORARY_FILE)
+    patterns = (KERNEL_FILE, PLAN_FILE, COSTS_FILE, TEMPORARY_FILE)
     return name == LOCK_FILE or any(pattern.fullmatch(name) for pattern in patterns)
 
 
@@ -307,7 +313,7 @@ def _remove_files(fault: Fault) -> Fault:
 def export_text(plans: Iterable[Plan], cpu: CPU) -> str:
     """The text of a file with plans, whose first line names their machine."""
     lines = [measured_plans.to_line(plan) for plan in sorted(plans, key=lambda plan: plan.problem)]
-    header = f"{EXPORT_HEADER}{measured_plans.machine(cpu)} ({cpu.brand}): {len(lines)}\n"
+    header = f"{EXPORT_HEADER}{machine(cpu)} ({cpu.brand}): {len(lines)}\n"
     return "".join([header, *lines])
 
 

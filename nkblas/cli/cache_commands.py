@@ -6,6 +6,7 @@ from nkblas.cache import maintenance
 from nkblas.cache.store import Store
 from nkblas.inspect.explain import format_time
 from nkblas.planning import measured_plans
+from nkblas.planning.microarchitecture import machine as machine_name
 from nkblas.system.config import cache_folder
 from nkblas.system.cpu import cpu
 
@@ -80,7 +81,7 @@ def clear(options: argparse.Namespace) -> int:
 
 def export_plans(options: argparse.Namespace) -> int:
     """Write the plans that were tuned for this machine and instruction set."""
-    machine = measured_plans.machine(cpu)
+    machine = machine_name(cpu)
     path = measured_plans.plan_file(cpu, measured_plans.TUNED)
     try:
         plans, faults = maintenance.read_plans(path, cpu.isa.name, cpu)
@@ -104,7 +105,7 @@ def import_plans(options: argparse.Namespace) -> int:
     """Add the valid plans of a file to those of this machine; the status is 1 if some are not."""
     with open(options.file, encoding="utf-8", errors="replace") as file:
         lines = file.readlines()
-    machine, origin = measured_plans.machine(cpu), maintenance.exported_machine(lines)
+    machine, origin = machine_name(cpu), maintenance.exported_machine(lines)
     if origin != machine and not options.force:
         reason = f"its plans are for {origin}" if origin else "it does not name its plans' machine"
         raise CommandError(f"{options.file}: {reason}, and this is {machine} (--force takes them)")

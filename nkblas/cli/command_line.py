@@ -98,6 +98,8 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     text = "show the CPU, the compiler, the cache, and what is missing on this machine"
     _add_command(commands, "info", "info:info", text)
+    text = "measure the constants of the cost model on this machine, which takes some seconds"
+    _add_command(commands, "calibrate", "info:calibrate", text)
     _add_run(commands)
     _add_warmup_and_tune(commands)
     _add_inspect(commands)

@@ -1,23 +1,41 @@
-"""``nkblas info``."""
+"""``nkblas info`` and ``nkblas calibrate``."""
 
 import argparse
 
+from nkblas.inspect import calibrate as calibration
 from nkblas.inspect.show_config import show_config
 from nkblas.planning import measured_plans
+from nkblas.planning.measured_costs import constants_of
+from nkblas.planning.microarchitecture import machine
 from nkblas.system.cpu import cpu
 
 
 def info(options: argparse.Namespace) -> int:
-    """Print the configuration, the number of measured plans, and the CPU's features."""
+    """Print the configuration, what was measured for this machine, and the CPU's features."""
     show_config()
     tuned, shipped = (
         len(measured_plans.read(measured_plans.plan_file(cpu, layer)))
         for layer in (measured_plans.TUNED, measured_plans.SHIPPED)
     )
     rows = {
-        "machine": measured_plans.machine(cpu),
+        "machine": machine(cpu),
         "plans": f"{tuned} tuned, {shipped} shipped for this machine; a model makes all others",
+        "constants": constants_text(),
         "features": " ".join(sorted(cpu.features)),
     }
     print("\n".join(f"{name:9}  {value}" for name, value in rows.items()))
     return 0
+
+
+def calibrate(options: argparse.Namespace) -> int:
+    """Measure the constants of the cost model, and print them."""
+    calibration.calibrate()
+    print(constants_text())
+    return 0
+
+
+def constants_text() -> str:
+    """The constants of the cost model, and where they are from."""
+    constants = constants_of(cpu)
+    values = (f"{name} {value:.3g}" for name, value in constants.costs._asdict().items())
+    return f"{constants}: {', '.join(values)}"

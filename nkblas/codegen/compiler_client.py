@@ -105,21 +105,15 @@ class Compiler:
         import subprocess
 
         self._stderr = os.fdopen(os.memfd_create("nkblas"), "w+b")  # needs no disk
-        # The server finds the modules that this process finds, whatever its path is or was.
-        path = [entry for entry in sys.path if isinstance(entry, str)]
-        path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-        program = (
-            f"import sys; sys.path[:] = {path!r}; "
-            "from nkblas.codegen import compile_server; compile_server.main()"
-        )
+        statement = "from nkblas.codegen import compile_server; compile_server.main()"
         self._process = subprocess.Popen(
-            [python(), "-I", "-c", program],
+            python_command(statement),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             bufsize=0,
             start_new_session=True,  # an interrupt from the keyboard is for the user's process
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+            env=python_environment(),
         )
         atexit.unregister(self.close)
         atexit.register(self.close)
@@ -175,6 +169,26 @@ class Compiler:
                 assert pipe is not None
                 pipe.close()
             process.returncode = 0  # the child must not wait for it
+
+
+def python_command(statement: str) -> list[str]:
+    """The command line of a new interpreter that executes a statement.
+
+    It finds the modules that this process finds, whatever its path is or was.
+
+    Raises
+    ------
+    CompileError
+        No interpreter is found.
+    """
+    path = [entry for entry in sys.path if isinstance(entry, str)]
+    path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+    return [python(), "-I", "-c", f"import sys; sys.path[:] = {path!r}; {statement}"]
+
+
+def python_environment() -> dict[str, str]:
+    """The environment of a new interpreter: this process's, and no threads for NumPy's products."""
+    return {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
 
 
 def python() -> str:

@@ -1,8 +1,9 @@
 """The analytical cost model: ranks the plans for a problem without a measurement.
 
 The cost of a schedule is a sum of `TERMS`, in cycles on one thread. Each term is a function of all
-schedules of a space at once, and returns an array with an element for each schedule. The measured
-constants in the terms are those of `nkblas.planning.microarchitecture`.
+schedules of a space at once, and returns an array with an element for each schedule. The constants
+in the terms are measured on this machine (`nkblas.planning.measured_costs`), or those of its
+microarchitecture.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,13 +19,13 @@ from nkblas.base.families import family as family_of
 from nkblas.base.problem import Problem
 from nkblas.system.cpu import CPU
 
+from .measured_costs import costs_of
 from .microarchitecture import (
-    NANOSECONDS_PER_CYCLE,
     STREAMED_BYTES_PER_CYCLE,
     TILE_CONFIGURATION,
+    TILE_ROW_IN_PLACE,
     TILE_STORE,
     Costs,
-    costs_of,
     fmas_per_cycle,
     fmas_per_instruction,
 )
@@ -82,7 +83,8 @@ def ranked_plans(problem: Problem, cpu: CPU, count: int) -> Iterator[Plan]:
     for rank in np.argsort(cycles, kind="stable")[: max(0, count - len(skinny))]:
         space, i = schedules[rank]
         plan = make_plan(problem, cpu, space[i])
-        yield plan._replace(nanoseconds=NANOSECONDS_PER_CYCLE * float(cycles[rank]))
+        nanoseconds = costs_of(cpu).nanoseconds_per_cycle * float(cycles[rank])
+        yield plan._replace(nanoseconds=nanoseconds)
 
 
 def _ranked_with_structure(problem: Problem, cpu: CPU, count: int) -> list[Plan]:
@@ -104,7 +106,7 @@ def streaming_nanoseconds(problem: Problem, cpu: CPU) -> float:
     from_l2, from_l3, from_memory = STREAMED_BYTES_PER_CYCLE
     bytes_per_cycle = from_l2 if size <= cpu.l2 else from_l3 if size <= cpu.l3 else from_memory
     arithmetic = problem.flops / 2 / cpu.isa.lanes(problem.itemsize)
-    return NANOSECONDS_PER_CYCLE * max(size / bytes_per_cycle, arithmetic)
+    return costs_of(cpu).nanoseconds_per_cycle * max(size / bytes_per_cycle, arithmetic)
 
 
 # ---- the layout of a prepacked B ----
@@ -149,9 +151,16 @@ def prepacked_panels(problem: Problem, cpu: CPU) -> Panels | None:
 # ---- what a schedule costs ----
 
 
-def cost(space: ScheduleSpace) -> Array:
-    """About how many cycles each schedule of a space takes on one thread: the sum of `TERMS`."""
-    blocks = Blocks.of(space)
+def cost(space: ScheduleSpace, costs: Costs | None = None) -> Array:
+    """About how many cycles each schedule of a space takes on one thread: the sum of `TERMS`.
+
+    Parameters
+    ----------
+    space : ScheduleSpace
+    costs : Costs, optional
+        The constants; those that are known of the CPU by default.
+    """
+    blocks = Blocks.of(space, costs or costs_of(space.cpu))
     cycles = np.zeros(len(space))
     for term in TERMS:
         cycles += term(blocks)
@@ -167,7 +176,7 @@ class Blocks(NamedTuple):
     problem : Problem
     cpu : CPU
     costs : Costs
-        The constants of the microarchitecture.
+        The constants.
     mr, nr, kc : ndarray
         Sizes after even division.
     m_tiles, n_tiles : ndarray
@@ -194,7 +203,7 @@ class Blocks(NamedTuple):
     k_blocks: Array
 
     @classmethod
-    def of(cls, space: ScheduleSpace) -> "Blocks":
+    def of(cls, space: ScheduleSpace, costs: Costs) -> "Blocks":
         """The blocks of a space's schedules."""
         problem, lanes = space.problem, space.lanes
         m, n, k = problem.m, problem.n, problem.k
@@ -207,7 +216,7 @@ class Blocks(NamedTuple):
             space,
             problem,
             space.cpu,
-            costs_of(space.cpu),
+            costs,
             mr=-(-m // m_tiles),
             nr=nr,
             kc=-(-k // k_blocks),
@@ -326,14 +335,15 @@ def a_load_cycles(x: Blocks) -> Array:
     rows = np.where(space.ir_outside == 1, x.mr, x.m_block * x.mr)
     level = cache_level(np.minimum(rows, m) * x.kc * space.a_itemsize, x.cpu)
     cycles: Array
+    conflicts = has_l1_conflicts(x.mr, x.problem.k * space.a_itemsize, x.cpu)
     if space.family.tile_rows:
+        level = np.maximum(level, L2 * conflicts * (1 - space.pack_a))
         cycles = np.array((costs.b_from_l1, costs.b_from_l2, costs.b_beyond_l2))[level]
-    else:
-        by_level = np.array((costs.a_from_l1, costs.a_from_l2, costs.a_beyond_l2))
-        cycles = by_level[level] / space.lanes
+        return cycles + TILE_ROW_IN_PLACE * (1 - space.pack_a)
+    by_level = np.array((costs.a_from_l1, costs.a_from_l2, costs.a_beyond_l2))
+    cycles = by_level[level] / space.lanes
     in_place: Any = costs.a_in_place
     if x.problem.a == "row":
-        conflicts = has_l1_conflicts(x.mr, x.problem.k * space.a_itemsize, x.cpu)
         in_place = in_place + costs.a_conflict * conflicts
     elif 2 * m * space.a_itemsize >= PAGE:
         in_place = in_place + costs.a_page_per_column

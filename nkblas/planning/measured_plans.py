@@ -1,7 +1,7 @@
 """Plan files: measured plans on disk, the user's own and those that ship with the package.
 
 A plan file is named after a microarchitecture and an instruction set, ``amd-19-11-avx512_bf16.txt``
-(see `machine`). The shipped ones are in ``kernels_cache``; the user's own, which the tuner writes,
+(`machine`). The shipped ones are in ``kernels_cache``; the user's own, which the tuner writes,
 are in ``plans`` in the cache folder, and come first.
 
 Format of a plan file: ASCII text with one measured plan in each line, such as
@@ -29,6 +29,7 @@ from nkblas.system.folder import Folder
 from nkblas.system.log import log
 
 from . import cost_model
+from .microarchitecture import machine
 from .plan import Plan, make_plan
 from .schedule import Schedule
 
@@ -45,12 +46,6 @@ SHIPPED_FOLDERS = [os.path.join(folder, "kernels_cache") for folder in (_PACKAGE
 
 LOCK_BYTE = 0
 """The byte of the lock file that is locked while plan files are written."""
-
-
-def machine(cpu: CPU) -> str:
-    """The name of a microarchitecture and instruction set: that of its plan files."""
-    vendor = {"AuthenticAMD": "amd", "GenuineIntel": "intel"}.get(cpu.vendor, cpu.vendor.lower())
-    return f"{vendor}-{cpu.family:x}-{cpu.model:x}-{cpu.isa.name}"
 
 
 def plan_file(cpu: CPU, layer: Layer) -> str:

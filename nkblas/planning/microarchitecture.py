@@ -1,11 +1,14 @@
-"""Measured constants of the cost model: a row for each, a column for each microarchitecture.
+"""Constants of the cost model: a row for each, a column for each microarchitecture.
 
-A new microarchitecture is a column of `_TABLE`, a name in `_COLUMNS`, and the rule in `costs_of`
-that selects it. The formulas that use the constants are the terms of `nkblas.planning.cost_model`.
+They serve until those of the machine itself are measured (`nkblas.planning.measured_costs`). A new
+microarchitecture is a column of `_TABLE`, a name in `_COLUMNS`, and the rule in
+`microarchitecture_of` that selects it. The formulas that use the constants are the terms of
+`nkblas.planning.cost_model`.
 
 Here a vector is as many bytes as one vector register holds, and a line is a cache line of 64 bytes.
 """
 
+from statistics import geometric_mean
 from typing import NamedTuple
 
 from nkblas.base.families import Family
@@ -17,6 +20,8 @@ class Costs(NamedTuple):
 
     Attributes
     ----------
+    nanoseconds_per_cycle : float
+        It scales estimates, and does not change which plan is cheapest.
     fma_latency : float
         Latency of a multiply-add.
     conversion : float
@@ -61,6 +66,7 @@ class Costs(NamedTuple):
         ``pack_columns_nr * nr + pack_columns / (kc * itemsize)``. More columns at once cost more.
     """
 
+    nanoseconds_per_cycle: float
     fma_latency: float
     conversion: float
     unoverlapped: float
@@ -111,6 +117,7 @@ _COLUMNS = ("zen1", "zen4", "zen5", "emerald_rapids")
 _TABLE = {
     #                       zen1    zen4    zen5 emerald    unit
     #                                             rapids
+    "nanoseconds_per_cycle": (0.3,    0.3,    0.3,    0.3),  # about
     "fma_latency":       (    4.0,    4.0,    4.0,    4.0),  # cycles
     "conversion":        (    0.0,    0.0,    0.0,    1.0),  # cycles per vector
     "unoverlapped":      (   0.05,   0.09,   0.29,    0.6),  # fraction of min(compute, loads)
@@ -153,11 +160,30 @@ VENDOR_DEFAULT = {"GenuineIntel": "emerald_rapids"}
 without mask registers, Zen 4 if 512-bit instructions are double-pumped, and else Zen 5."""
 
 
-def costs_of(cpu: CPU) -> Costs:
-    """The constants that are used for a CPU: they are selected by its vendor and registers."""
+MIN_EXPECTED_COST = 0.05
+"""In `TYPICAL_COSTS`, a constant that is less on some microarchitecture counts as this: what costs
+nothing on one of them may cost something on another."""
+
+TYPICAL_COSTS = Costs(
+    *(
+        geometric_mean(max(cost, MIN_EXPECTED_COST) for cost in costs)
+        for costs in zip(*COSTS.values(), strict=True)
+    )
+)
+"""The geometric mean of all microarchitectures: what is expected of one that is not known."""
+
+
+def microarchitecture_of(cpu: CPU) -> str:
+    """The column that serves for a CPU: selected by its vendor and registers."""
     default = "zen4" if cpu.double_pumped else "zen5"
     default = default if cpu.isa.mask_registers else "zen1"
-    return COSTS[VENDOR_DEFAULT.get(cpu.vendor, default)]
+    return VENDOR_DEFAULT.get(cpu.vendor, default)
+
+
+def machine(cpu: CPU) -> str:
+    """The name of a CPU model and instruction set: that of the files with what was measured."""
+    vendor = {"AuthenticAMD": "amd", "GenuineIntel": "intel"}.get(cpu.vendor, cpu.vendor.lower())
+    return f"{vendor}-{cpu.family:x}-{cpu.model:x}-{cpu.isa.name}"
 
 
 FMAS_PER_INSTRUCTION = {
@@ -184,11 +210,12 @@ def fmas_per_cycle(cpu: CPU) -> int:
 TILE_CONFIGURATION = 250.0
 """AMX: cycles to configure the tile registers, once for each row of tiles."""
 
+TILE_ROW_IN_PLACE = 1.5
+"""AMX: cycles that a row of A in place takes more than a packed one, in each k step: in most
+matrices, it is in two cache lines."""
+
 TILE_STORE = 200.0
 """AMX: cycles to zero the accumulators of a tile of C, and to store them."""
-
-NANOSECONDS_PER_CYCLE = 0.3
-"""About; it scales estimates, and does not change which plan is cheapest."""
 
 STREAMED_BYTES_PER_CYCLE = (24, 16, 8)
 """About: of an operand that is read once, from L2, from L3, from memory."""

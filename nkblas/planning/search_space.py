@@ -3,6 +3,8 @@
 They are compared all at once: a field of the schedules is an array, with an element for each.
 """
 
+from collections.abc import Sequence
+from copy import copy
 from functools import cache
 from itertools import product
 from typing import Any, NamedTuple, TypeAlias
@@ -131,6 +133,13 @@ class ScheduleSpace:
 
     def __len__(self) -> int:
         return len(self.mr)
+
+    def subset(self, indices: Sequence[int] | Array) -> "ScheduleSpace":
+        """The space of some of the schedules."""
+        subset = copy(self)
+        for name in ("mr", "nr", "kc", "mc", "nc", "pack_a", "pack_b", "ir_outside"):
+            setattr(subset, name, getattr(self, name)[indices])
+        return subset
 
     def __getitem__(self, index: int) -> Schedule:
         sizes = (self.mr, self.nr, self.kc, self.mc, self.nc)

@@ -23,7 +23,7 @@ from nkblas.system.cpu import cpu
 from nkblas.system.lock import planning_lock
 from nkblas.system.log import log
 
-from . import background, plan_table
+from . import background, calibration, plan_table
 from .kernels import KernelUnavailableError, kernels
 from .plan_table import plans_in_table
 
@@ -129,3 +129,5 @@ def tier_up(problem: Problem) -> None:
 
 def _tier_up_in_background(problem: Problem) -> None:
     background.submit(problem, partial(tier_up, problem))
+    if config.MAY_TUNE:
+        background.submit_once("calibration", calibration.start)

@@ -1,8 +1,8 @@
 """Environment variables: the one module that reads them.
 
 Each function reads its variable when it is called; an empty variable counts as unset. The settings
-of the whole process (instruction set, threads, JIT mode, cache size) are read once, when nkblas is
-imported; the cache folder and the log level are read each time they are needed.
+of the whole process (instruction set, threads, JIT mode, tuning, cache size) are read once, when
+nkblas is imported; the cache folder and the log level are read each time they are needed.
 """
 
 import os
@@ -74,6 +74,20 @@ def jit_mode(environment: Environment = os.environ) -> JITMode:
     return mode
 
 
+def may_tune(environment: Environment = os.environ) -> bool:
+    """``NKBLAS_TUNE``: whether plans and the cost model may be measured while a program runs.
+
+    Raises
+    ------
+    ValueError
+        The value is neither 0 nor 1.
+    """
+    value = environment.get("NKBLAS_TUNE") or "1"
+    if value not in ("0", "1"):
+        raise ValueError(f"NKBLAS_TUNE: got {value!r}, expected 0 or 1")
+    return value == "1"
+
+
 def log_level(environment: Environment = os.environ) -> str:
     """``NKBLAS_LOG``: the least severe level to print on standard error; empty for none."""
     return environment.get("NKBLAS_LOG", "").upper()
@@ -95,6 +109,9 @@ def _positive_integer(name: str, environment: Environment, unit: str = "") -> in
 
 JIT_MODE = jit_mode()
 """`jit_mode` at import."""
+
+MAY_TUNE = may_tune()
+"""`may_tune` at import."""
 
 CACHE_SIZE = cache_size()
 """`cache_size` at import, in bytes."""

@@ -24,10 +24,11 @@ from nkblas.cache.store import KERNEL_FILE, Store
 from nkblas.cli import command_line, inspect_command
 from nkblas.inspect import tune as tuner
 from nkblas.planning import cost_model, measured_plans
+from nkblas.planning.microarchitecture import machine
 from nkblas.planning.plan import Plan
 
 CPU = nkblas.cpu
-MACHINE = measured_plans.machine(CPU)
+MACHINE = machine(CPU)
 NKBLAS = [sys.executable, "-m", "nkblas"]
 
 Completed = subprocess.CompletedProcess[str]
@@ -554,7 +555,7 @@ def test_inspect_plan(isa: str, tmp_path: Path) -> None:
     assert done.stdout.count("rejected") == 3
 
     other = next(p for p in others if str(p) != str(plan))._replace(nanoseconds=123456.0)
-    write_plans(tmp_path, [other], measured_plans.machine(cpu))
+    write_plans(tmp_path, [other], machine(cpu))
     done = run_nkblas(*command, NKBLAS_CACHE_DIR=tmp_path)
     assert f"123 us  {other} (tuned)" in done.stdout
     assert done.stdout.count("rejected") == 3
@@ -1037,9 +1038,9 @@ def test_export_and_import(tmp_path: Path) -> None:
 
 def test_export_of_another_isa(tmp_path: Path) -> None:
     cpu = CPU._replace(isa=ISAS["sse42"])
-    write_plans(tmp_path, some_plans("9x9x9:f32", isa="sse42"), measured_plans.machine(cpu))
+    write_plans(tmp_path, some_plans("9x9x9:f32", isa="sse42"), machine(cpu))
     done = run_nkblas("cache", "export", "-", NKBLAS_CACHE_DIR=tmp_path, NKBLAS_ISA="sse42")
-    assert measured_plans.machine(cpu) in done.stdout
+    assert machine(cpu) in done.stdout
 
 
 def test_export_without_plans(tmp_path: Path) -> None:

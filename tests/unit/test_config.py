@@ -56,6 +56,7 @@ def test_jit_modes(mode: str) -> None:
         ("NKBLAS_CACHE_SIZE", "-1"),
         ("NKBLAS_NUM_THREADS", "0"),
         ("NKBLAS_ISA", "mmx"),
+        ("NKBLAS_TUNE", "yes"),
     ],
 )
 def test_wrong_values(name: str, value: str) -> None:

@@ -18,6 +18,7 @@ import nkblas
 from nkblas.base.problem import parse
 from nkblas.cli import command_line
 from nkblas.planning import cost_model, measured_plans
+from nkblas.planning.microarchitecture import machine
 
 from . import (
     COMPILE_AND_MULTIPLY,
@@ -148,7 +149,7 @@ def plan_damage(case: Case) -> None:
     for _ in range(40):
         place = case.random.randrange(len(text))
         text[place] = case.random.choice(b"0123456789=x \nabz\xff")
-    path = case.cache / "plans" / f"{measured_plans.machine(nkblas.cpu)}.txt"
+    path = case.cache / "plans" / f"{machine(nkblas.cpu)}.txt"
     path.parent.mkdir(mode=0o700)
     path.write_bytes(text)
     path.chmod(0o600)

@@ -1,0 +1,39 @@
+"""Starts the calibration of the cost model, once for a machine: in a process of its own.
+
+That process does not depend on the user's, and the user's program does not wait for it. Its result
+serves the processes that start afterwards.
+"""
+
+from nkblas.codegen.compiler_client import python_command, python_environment
+from nkblas.planning import measured_costs
+from nkblas.system.cpu import cpu
+
+DETACHED = (
+    "import os; os.fork() and os._exit(0); "
+    "from nkblas.inspect import calibrate; calibrate.calibrate_in_background()"
+)
+"""What the process executes: its child is not a child of the user's process, which might wait for
+its children."""
+
+
+def start() -> None:
+    """Have another process calibrate the cost model, if that was not done on this machine.
+
+    Raises
+    ------
+    OSError, CompileError
+        The process can't be started.
+    """
+    if measured_costs.are_measured(cpu):
+        return
+    import subprocess  # takes time to import, and few processes need it
+
+    subprocess.run(
+        python_command(DETACHED),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env=python_environment(),
+        check=True,
+    )
