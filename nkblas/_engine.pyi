@@ -121,6 +121,7 @@ class nk_plan(CData):
     pack_b_panel: CData
     copy: CData
     mirror: CData
+    trial: nk_trial
     @overload
     def __getitem__(self, index: int) -> nk_plan: ...
     @overload
@@ -162,6 +163,26 @@ class nk_tiling(CData):
     @overload
     def __getitem__(self, index: slice) -> Sequence[nk_tiling]: ...
 
+class nk_trial(CData):
+    challenger: nk_plan
+    calls: int
+    spent_ns: float
+    plan_ns: float
+    is_taken: int
+    is_warm: int
+    pairs: int
+    wins: int
+    verdict: int
+    ratios: CArray
+    first_ns: float
+    first_count: int
+    first_is_challenger: int
+    random: int
+    @overload
+    def __getitem__(self, index: int) -> nk_trial: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[nk_trial]: ...
+
 class _FFI:
     NULL: CData
     @overload
@@ -185,11 +206,14 @@ class _FFI:
     @overload
     def new(self, cdecl: Literal["nk_tiling *", "nk_tiling[]"], init: object = ...) -> nk_tiling: ...  # type: ignore[overload-overlap]
     @overload
+    def new(self, cdecl: Literal["nk_trial *", "nk_trial[]"], init: object = ...) -> nk_trial: ...  # type: ignore[overload-overlap]
+    @overload
     def new(self, cdecl: str, init: object = ...) -> CArray: ...
     def typeof(self, cdecl: object) -> CType: ...
     def list_types(self) -> tuple[list[str], list[str], list[str]]: ...
     def cast(self, cdecl: str, value: object) -> CData: ...
     def string(self, cdata: CData) -> bytes: ...
+    def unpack(self, cdata: CArray, length: int) -> list[float]: ...
     def offsetof(self, cdecl: str, field: str) -> int: ...
     def addressof(self, cdata: object, *fields: str) -> CData: ...
     def def_extern(self, name: str, error: int) -> Callable[[_F], _F]: ...
@@ -243,6 +267,7 @@ class _Lib:
     NK_LEAF_7_1_EAX: int
     NK_LEAF_7_1_EDX: int
     NK_LEAF_EXTENDED_1_ECX: int
+    NK_LOST: int
     NK_PACKED: int
     NK_READ_PADDING: int
     NK_RESIDUAL: int
@@ -251,6 +276,7 @@ class _Lib:
     NK_SCALES: int
     NK_STRIDED: int
     NK_SYMMETRIC: int
+    NK_TRIAL_PAIRS: int
     NK_UINT8_FLOAT32: int
     NK_UINT8_INT32: int
     NK_UINT8_INT8_FLOAT32: int
@@ -259,6 +285,8 @@ class _Lib:
     NK_UINT8_INT8_QUINT8: int
     NK_UINT8_QINT8: int
     NK_UINT8_QUINT8: int
+    NK_UNDECIDED: int
+    NK_WON: int
     def nk_call_python_miss_handler(self, a0: nk_problem, /) -> int: ...
     def nk_describe(
         self,
@@ -324,6 +352,7 @@ class _Lib:
     def nk_table_find(self, a0: nk_problem, /) -> nk_plan: ...
     def nk_table_insert(self, a0: nk_plan, /) -> int: ...
     def nk_threads_for(self, a0: float, a1: int, /) -> int: ...
+    def nk_trial_add(self, a0: nk_trial, a1: float, /) -> None: ...
 
 ffi: _FFI
 lib: _Lib

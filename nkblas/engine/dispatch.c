@@ -156,7 +156,9 @@ static int64_t run(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, 
     if (plan && plan->kc) {
         int is_recorded = __atomic_load_n(&nk_active_recordings, __ATOMIC_RELAXED) > 0;
         int64_t start = is_recorded ? nk_monotonic_ns() : 0;
-        done = nk_run_plan(plan, a, b, c, count, strides, args, nk_get_num_threads());
+        int32_t threads = nk_get_num_threads();
+        done = plan->trial ? nk_run_trial(plan, a, b, c, count, strides, args, threads)
+                           : nk_run_plan(plan, a, b, c, count, strides, args, threads);
         if (done && is_recorded)
             nk_record_products(&problem, done, nk_monotonic_ns() - start);
     }

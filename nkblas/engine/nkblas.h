@@ -90,6 +90,8 @@ typedef struct {
     int64_t tile, main_tiles, edge_tile, tiles, block_tiles;
 } nk_tiling;
 
+typedef struct nk_trial nk_trial;
+
 typedef struct {
     nk_problem problem;
     double nanoseconds;    /* estimated time on one thread */
@@ -121,11 +123,34 @@ typedef struct {
     /* Not NULL: only the tiles that touch the lower triangle of C are computed, and `mirror` copies
        their elements to the upper triangle. */
     nk_mirror mirror;
+    nk_trial *trial; /* NULL: there is none */
 } nk_plan;
+
+/* trial.c: a plan with the same bits, the challenger, does some of the products of a problem, and is
+   compared with the present plan in pairs of products. */
+enum { NK_TRIAL_PAIRS = 32 };
+typedef enum { NK_UNDECIDED, NK_LOST, NK_WON } nk_verdict;
+struct nk_trial {
+    nk_plan challenger;
+    int64_t calls;    /* of this trial and those before it */
+    double spent_ns;  /* what challengers took longer, in all of them */
+    double plan_ns;   /* time of a product with the present plan, in the last pair; 0: unknown */
+    int32_t is_taken; /* whether a thread times a product */
+    int32_t is_warm;  /* whether the challenger has done a product */
+    int32_t pairs, wins;
+    int32_t verdict;               /* nk_verdict */
+    double ratios[NK_TRIAL_PAIRS]; /* by pair: the challenger's time over the present plan's */
+    double first_ns;               /* of half a pair; 0: no pair has begun */
+    int64_t first_count;           /* products of that half */
+    int32_t first_is_challenger;
+    uint64_t random; /* state of the generator that decides who is first; not 0 */
+};
+/* Add the result of a pair, and decide if that is possible. */
+void nk_trial_add(nk_trial *trial, double ratio);
 
 /* plan_table.c: any number of threads look up, one at a time inserts (planning_lock). */
 nk_plan *nk_table_find(const nk_problem *problem);
-int nk_table_insert(const nk_plan *plan); /* copies it; -1: out of memory */
+int nk_table_insert(const nk_plan *plan); /* copies it and its trial; -1: out of memory */
 void nk_table_clear(void);                /* callers as for nk_table_insert */
 
 /* ---- execution ---- */
@@ -211,6 +236,10 @@ void nk_detect(nk_cpu *cpu);
    the table has a plan for it now, 0 if this call is left to NumPy. NULL: there is no handler. */
 extern int (*nk_miss_handler)(const nk_problem *problem);
 int nk_call_python_miss_handler(const nk_problem *problem); /* miss_handler.c */
+
+/* trial.c: as nk_run_plan, with one of the two plans of a trial. */
+int64_t nk_run_trial(nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, int64_t count,
+                     nk_batch_strides strides, nk_call_args args, int32_t threads);
 
 /* macrokernel.c: the tiles [i0, i1) x [j0, j1) of C, for all of k; 0: out of memory. With
    args.block_count, the sum over the blocks. */

@@ -1,6 +1,6 @@
 /* The plan table: a hash table from problems to plans, read without locks.
 
-   Open addressing over pointers to plans; only a plan's tier-up counter changes. A reader sees a slot
+   Open addressing over pointers to plans; only a plan's tier-up counter and its trial change. A reader sees a slot
    empty or complete. A full table is replaced by a larger copy, a cleared one by NULL. Memory that
    can no longer be found is freed once every product that began before it was removed has ended.
    (Epoch-based reclamation: Fraser, "Practical lock-freedom", Cambridge UCAM-CL-TR-579, 2004.) */
@@ -186,10 +186,14 @@ static table *enlarged(const table *old)
 
 int nk_table_insert(const nk_plan *plan)
 {
-    nk_plan *copy = malloc(sizeof *copy);
+    nk_plan *copy = malloc(sizeof *copy + (plan->trial ? sizeof *plan->trial : 0));
     if (!copy)
         return -1;
     *copy = *plan;
+    if (plan->trial) {
+        copy->trial = (nk_trial *)(copy + 1); /* both are freed together */
+        *copy->trial = *plan->trial;
+    }
     table *t = atomic_load(&current);
     if (!t || 2 * (t->used + 1) > t->capacity) {
         table *old = t;

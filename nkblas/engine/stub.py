@@ -98,6 +98,7 @@ def text() -> str:
         "    def list_types(self) -> tuple[list[str], list[str], list[str]]: ...",
         "    def cast(self, cdecl: str, value: object) -> CData: ...",
         "    def string(self, cdata: CData) -> bytes: ...",
+        "    def unpack(self, cdata: CArray, length: int) -> list[float]: ...",
         "    def offsetof(self, cdecl: str, field: str) -> int: ...",
         "    def addressof(self, cdata: object, *fields: str) -> CData: ...",
         "    def def_extern(self, name: str, error: int) -> Callable[[_F], _F]: ...",

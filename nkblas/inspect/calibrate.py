@@ -21,7 +21,7 @@ from nkblas.base.problem import Layout, Problem
 from nkblas.planning import measured_costs
 from nkblas.planning.cost_model import cost
 from nkblas.planning.microarchitecture import TYPICAL_COSTS, Costs
-from nkblas.planning.plan import Plan, make_plan
+from nkblas.planning.plan import Plan, make_plan, without_duplicates
 from nkblas.planning.schedule import register_tiles
 from nkblas.planning.search_space import Array, ScheduleSpace
 from nkblas.runtime.abi import plan_to_c
@@ -29,8 +29,6 @@ from nkblas.runtime.kernels import kernels
 from nkblas.system.cpu import CPU, cpu
 from nkblas.system.folder import Folder
 from nkblas.system.lock import planning_lock
-
-from .tune import without_duplicates
 
 if TYPE_CHECKING:
     from nkblas._engine import nk_call_args, nk_matrix, nk_plan

@@ -23,7 +23,7 @@ from nkblas.base.families import families, row_of
 from nkblas.base.problem import Problem, parse
 from nkblas.planning import cost_model
 from nkblas.planning.measured_plans import best_known_plan, measured
-from nkblas.planning.plan import Plan, make_plan
+from nkblas.planning.plan import Plan, make_plan, without_duplicates
 from nkblas.planning.schedule import register_tiles
 from nkblas.runtime.abi import canonical
 from nkblas.runtime.dispatch import tier_up
@@ -143,15 +143,6 @@ def _tile_changes(plan: Plan) -> Iterator[dict[str, Any]]:
         if family != plan.family:
             for mr, nr in register_tiles(row_of(family, cpu.isa), family, problem.n):
                 yield {"family": family.name, "mr": mr, "nr": nr, "pack_a": True, "pack_b": True}
-
-
-def without_duplicates(plans: Iterable[Plan]) -> list[Plan]:
-    """The plans, without those that divide the problem in the same way as one before them."""
-    first_of: dict[tuple[object, ...], Plan] = {}
-    for plan in plans:
-        other_fields = plan.schedule._replace(mr=0, nr=0, kc=0, mc=0, nc=0)
-        first_of.setdefault((other_fields, plan.m, plan.n, plan.kc), plan)
-    return list(first_of.values())
 
 
 def initial_candidates(problem: Problem) -> list[Plan]:

@@ -4,6 +4,7 @@ The cost model (`nkblas.planning.cost_model`) ranks plans, the tuner (`nkblas.in
 measures them, and plan files (`nkblas.planning.measured_plans`) hold the measured ones.
 """
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Literal, NamedTuple, TypeAlias, cast
 
@@ -389,6 +390,15 @@ def make_plan(problem: Problem, cpu: CPU, schedule: Schedule) -> Plan:
         Tiling(*n, block_tiles(problem.n, n[3], schedule.nc)),
         min(problem.k, -(-kc // family.k_step) * family.k_step),
     )
+
+
+def without_duplicates(plans: Iterable[Plan]) -> list[Plan]:
+    """The plans, without those that divide the problem in the same way as one before them."""
+    first_of: dict[tuple[object, ...], Plan] = {}
+    for plan in plans:
+        other_fields = plan.schedule._replace(mr=0, nr=0, kc=0, mc=0, nc=0)
+        first_of.setdefault((other_fields, plan.m, plan.n, plan.kc), plan)
+    return list(first_of.values())
 
 
 def pack_kernel(

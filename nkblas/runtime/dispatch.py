@@ -24,6 +24,7 @@ from nkblas.system.lock import planning_lock
 from nkblas.system.log import log
 
 from . import background, calibration, plan_table
+from .exploration import explore, products_until_exploration
 from .kernels import KernelUnavailableError, kernels
 from .plan_table import plans_in_table
 
@@ -40,11 +41,15 @@ INTERIM_CANDIDATES = 16
 def handle_miss(problem: Problem) -> bool:
     """Give the engine a plan for a problem; whether its table has an entry now.
 
-    The engine calls it for a problem that its table lacks, and again when an interim plan reaches
-    its tier-up threshold. The caller holds `planning_lock`.
+    The engine calls it for a problem that its table lacks, again when an interim plan reaches its
+    tier-up threshold, and when a better plan may be looked for. The caller holds `planning_lock`.
     """
-    if problem in plans_in_table:
+    plan = plans_in_table.get(problem)
+    if plan and plan.interim:
         _tier_up_in_background(problem)
+        return True
+    if plan:
+        background.submit(problem, partial(explore, problem, COMPILE_NS))
         return True
     return insert_available_plan(problem)
 
@@ -67,8 +72,8 @@ def insert_available_plan(problem: Problem) -> bool:
             _tier_up_in_background(problem)
             return False
         jit = config.JIT_MODE != "never"
-        tier_up_after = 0  # products
-        if jit and not kernels.is_full:
+        tier_up_after = products_until_exploration(plan)
+        if missing and jit and not kernels.is_full:
             tier_up_after = ceil(COMPILE_NS * missing / (plan.nanoseconds + CALL_NS))
         plan_table.insert(plan, tier_up_after=tier_up_after, jit=jit)
         if is_cold and plan.interim:  # other problems of this dtype may need the other base kernels
@@ -124,7 +129,8 @@ def tier_up(problem: Problem) -> None:
         best = best_known_plan(problem, cpu)
     kernels.load_unlocked(best.kernels)
     with planning_lock():
-        plan_table.insert(best, jit=config.JIT_MODE != "never")
+        products = products_until_exploration(best)
+        plan_table.insert(best, tier_up_after=products, jit=config.JIT_MODE != "never")
 
 
 def _tier_up_in_background(problem: Problem) -> None:

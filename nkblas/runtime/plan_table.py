@@ -3,7 +3,8 @@
 The caller of each function holds `planning_lock`: the engine lets one thread insert at a time.
 """
 
-from typing import TYPE_CHECKING
+import random
+from typing import TYPE_CHECKING, NamedTuple
 
 from nkblas._engine import ffi, lib
 from nkblas.base.problem import Problem
@@ -14,7 +15,7 @@ from . import abi
 from .kernels import kernels
 
 if TYPE_CHECKING:
-    from nkblas._engine import nk_plan
+    from nkblas._engine import nk_plan, nk_trial
 
 MAX_PROBLEMS = 1 << 14
 """Problems in the table; a full one is cleared."""
@@ -31,7 +32,27 @@ def is_in_table(problem: Problem) -> bool:
     return bool(lib.nk_table_find(abi.problem_to_c(problem)) != ffi.NULL)
 
 
-def insert(plan: Plan, *, tier_up_after: int = 0, jit: bool = True) -> None:
+class Trial(NamedTuple):
+    """A plan that does some of the products of a problem, beside the present plan.
+
+    Attributes
+    ----------
+    challenger : Plan
+        It has the same bits.
+    calls : int
+        Products since the first trial for the problem began.
+    spent : float
+        What challengers took longer than the present plan since then, in nanoseconds.
+    """
+
+    challenger: Plan
+    calls: int = 0
+    spent: float = 0.0
+
+
+def insert(
+    plan: Plan, *, tier_up_after: int = 0, jit: bool = True, trial: Trial | None = None
+) -> None:
     """Load the kernels of a plan, and enter it for its problem.
 
     Parameters
@@ -41,6 +62,7 @@ def insert(plan: Plan, *, tier_up_after: int = 0, jit: bool = True) -> None:
         Products after which the engine asks for a better plan; 0: never.
     jit : bool
         Whether missing kernels may be compiled.
+    trial : Trial, optional
 
     Raises
     ------
@@ -51,9 +73,22 @@ def insert(plan: Plan, *, tier_up_after: int = 0, jit: bool = True) -> None:
     """
     c_plan = abi.plan_to_c(plan, kernels.load(plan.kernels, jit=jit))
     c_plan.tier_up_after = tier_up_after
+    if trial:
+        challenger = trial.challenger._replace(nanoseconds=plan.nanoseconds)  # as many threads
+        c_challenger = abi.plan_to_c(challenger, kernels.load(challenger.kernels, jit=jit))
+        c_trial = ffi.new("nk_trial *", {"calls": trial.calls, "spent_ns": trial.spent})
+        c_trial.random = random.getrandbits(63) | 1
+        c_trial.challenger = c_challenger[0]
+        c_plan.trial = c_trial
     _insert(c_plan)
     plans_in_table[plan.problem] = plan
     fallback_reasons.pop(plan.problem, None)
+
+
+def find_trial(problem: Problem) -> "nk_trial | None":
+    """The trial in the entry of a problem, if there is one."""
+    entry = lib.nk_table_find(abi.problem_to_c(problem))
+    return entry.trial if entry and entry.trial else None
 
 
 def insert_fallback(problem: Problem, reason: str) -> None:

@@ -647,7 +647,13 @@ def run_kernels(draw: Draw, note: Note, only: str) -> None:
 def spoil(dimension: str) -> None:
     """Insert plans for a problem with one more row or column: these faults must be found."""
 
-    def insert(plan: Plan, *, tier_up_after: int = 0, jit: bool = True) -> None:
+    def insert(
+        plan: Plan,
+        *,
+        tier_up_after: int = 0,
+        jit: bool = True,
+        trial: plan_table.Trial | None = None,
+    ) -> None:
         problem = plan.problem
         larger = problem._replace(**{dimension: getattr(problem, dimension) + 1})
         panels = cost_model.prepacked_panels(larger, nkblas.cpu)

@@ -17,7 +17,7 @@ from nkblas.inspect.progress import Progress
 from nkblas.inspect.record import Recording
 from nkblas.planning import cost_model
 from nkblas.planning.measured_plans import Plans, from_text, machine, to_line
-from nkblas.planning.plan import Plan, make_plan
+from nkblas.planning.plan import Plan, make_plan, without_duplicates
 from nkblas.runtime import plan_table
 
 
@@ -98,7 +98,7 @@ class FakeBenchmark:
 
 def some_candidates() -> list[Plan]:
     ranked = cost_model.ranked_plans(Problem("float32", 500, 500, 500), nkblas.cpu, 20)
-    return tune.without_duplicates(ranked)
+    return without_duplicates(ranked)
 
 
 def test_the_fastest_candidate_wins() -> None:
