@@ -139,6 +139,8 @@ def set_openblas_overrides(coretype: str) -> list[str]:
 def prepare_environment(isa: str) -> list[str]:
     """Have each library run with its defaults, except for shorter busy-waiting.
 
+    Of nkblas, plans that improve meanwhile are turned off: a result is that of one plan.
+
     Parameters
     ----------
     isa : str
@@ -152,6 +154,7 @@ def prepare_environment(isa: str) -> list[str]:
     variables = dict(ISA_VARIABLES.get(isa, {}))
     unset = set_openblas_overrides(variables.pop("OPENBLAS_CORETYPE", ""))
     os.environ.update(variables)
+    os.environ["NKBLAS_TUNE"] = "0"
     for name, value in BUSY_WAIT_LIMITS.items():
         os.environ.setdefault(name, value)
     return unset

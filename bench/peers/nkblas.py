@@ -1,6 +1,7 @@
 """nkblas, the library under test."""
 
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import nkblas
@@ -28,6 +29,11 @@ class NKBLAS:
         self._has_threads = hasattr(nkblas, "set_num_threads")
         self.version = f"{nkblas.__version__}, {nkblas.cpu.isa.name} kernels"
         self.version += ", tuned plans" if tune and self._has_warmup else ", modelled plans"
+        if find_spec("nkblas.planning.measured_costs"):
+            from nkblas.planning.measured_costs import constants_of
+
+            origin = constants_of(nkblas.cpu).microarchitecture
+            self.version += f", constants of {origin or 'this machine'}"
         if threads > 1 and not self._has_threads:
             self.version += " (this version is single-threaded)"
 

@@ -293,11 +293,20 @@ def register_tiles(isa: ISA, family: Family, n: int = 0) -> list[tuple[int, int]
     return tiles
 
 
-def max_vectors(isa: ISA, mr: int, family: Family) -> int:
-    """The width, in vectors, of the widest tile of `mr` rows with a masked edge."""
+def max_vectors(isa: ISA, mr: int, family: Family, n: int = 0) -> int:
+    """The width, in vectors, of the widest tile of `mr` rows.
+
+    It fits with a masked edge as wide as the tile; or, if `n` columns are given, with their edge.
+    """
     # As in `register_tiles`; but a single row is a chain of multiply-adds for each vector, no more.
     bound = isa.registers // (4 * family.accumulator_registers) if mr > 1 else isa.registers
-    return sum(family.fits(isa, mr, vectors, True) for vectors in range(1, bound + 1))
+    lanes = family.lanes(isa)
+
+    def fits(vectors: int) -> bool:
+        has_masked_edge = not n or n % (vectors * lanes) > (vectors - 1) * lanes
+        return family.fits(isa, mr, vectors, has_masked_edge)
+
+    return max(filter(fits, range(1, bound + 1)), default=0)
 
 
 def has_spare_register(isa: ISA, family: Family, mr: int, nr: int) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from nkblas.base.families import Family, families
 from nkblas.base.problem import Problem
-from nkblas.system.cpu import AMD, CPU
+from nkblas.system.cpu import AMD, CPU, INTEL
 
 from .schedule import (
     KC_BOUNDS,
@@ -34,6 +34,9 @@ MAX_DISTANT_ROWS, MAX_CONFLICTING_ROWS = 15, 8
 """Rows of a tile that spans all columns, at most: for an A from beyond L3 (with 30 of them it takes
 up to 2.8 times as long: the CPU does not prefetch as many), and for rows that are pages apart."""
 
+MAX_ROWS_OF_FEW_TILES = 4
+"""Rows of tiles, at most, for which B's rows are read once."""
+
 MAX_STREAMED_K = 4
 """Up to this k, 16 registers are enough for streams, and tiles take 2 to 4 times as long."""
 
@@ -55,11 +58,24 @@ def skinny_schedules(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
 
 
 def _has_few_registers(cpu: CPU) -> bool:
+    """Whether streams are short of registers."""
+    return cpu.isa.registers <= 16
+
+
+def _follows_zen1(cpu: CPU) -> bool:
     """Whether the rules that were measured on Zen 1 hold.
 
     Streams and dots do not prefetch an operand from beyond L3: they lose by it.
     """
-    return cpu.isa.registers <= 16
+    return cpu.isa.registers <= 16 and cpu.vendor == AMD
+
+
+def _is_distant(size: int, cpu: CPU) -> bool:
+    """Whether an operand of `size` bytes is so far away that prefetching it helps.
+
+    L3 is so on Intel's servers (28 GB/s for a core of Granite Rapids, 170 from L2).
+    """
+    return size > cpu.l2 if cpu.vendor == INTEL else 4 * size > cpu.l3
 
 
 def _prefers_narrow_dots(cpu: CPU) -> bool:
@@ -136,51 +152,57 @@ def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     m, n, k, lanes = problem.m, problem.n, problem.k, cpu.isa.lanes(problem.itemsize)
     b_size = k * n * problem.itemsize
     nc = cpu.l2 // (4 * m * problem.itemsize)
-    rows = min(m, MAX_STREAM_ROWS)
-    has_few_registers = _has_few_registers(cpu)
+    is_distant, follows_zen1 = _is_distant(b_size, cpu), _follows_zen1(cpu)
+    is_beyond_intel_l2 = is_distant and cpu.vendor == INTEL
     stream = Schedule(
         "stream",
-        rows,
+        min(m, MAX_STREAM_ROWS),
         STREAM_VECTORS * lanes,
         k,
         m,
         nc,
-        prefetch=not has_few_registers and 4 * b_size > cpu.l3,
+        prefetch=is_distant and not follows_zen1,
     )
-    # One row of tiles, or two: the second finds in the cache what the first has loaded.
-    max_mr = 8 if cpu.isa.registers > 16 else 6
+    # One row of tiles, or a few: the others find in the cache what the first has loaded.
+    max_mr = 8 if cpu.isa.registers > 16 else 4 if is_beyond_intel_l2 else 6
     if m <= max_mr:
         max_mr //= family.accumulator_registers  # with so few rows, wide tiles are faster
     row_tiles = -(-m // max_mr)
     mr = -(-m // row_tiles)
-    vectors = min(max_vectors(cpu.isa, mr, family), -(-n // lanes))
+    vectors = min(max_vectors(cpu.isa, mr, family, n), -(-n // lanes))
     is_single_column_of_tiles = n <= vectors * lanes
-    is_beyond_l3 = 4 * b_size >= cpu.l3
     # A single tile needs no cache blocks; but long chains of sums have large errors.
-    kc = KC_BOUNDS[-1] if is_single_column_of_tiles else 256 if is_beyond_l3 else 512
-    tiles = Schedule(
-        "tiles",
-        mr,
-        vectors * lanes,
-        kc,
-        m,
-        n,
+    kc = KC_BOUNDS[-1] if is_single_column_of_tiles else _depth_of_few_rows(is_distant, cpu)
+    tiles = Schedule("tiles", mr, vectors * lanes, kc, m, n, prefetch=is_distant and m > 1)
+    if is_beyond_intel_l2:
+        is_single_row = row_tiles == 1
+        tiles = tiles._replace(ir_outside=is_single_row, prefetch=is_single_row)
+    elif cpu.vendor == AMD or cpu.isa.registers <= 16:
         # With jr outside, the next columns are fetched meanwhile: for a distant L3.
-        ir_outside=(has_few_registers or cpu.vendor == AMD) and b_size <= cpu.l3,
-        prefetch=is_beyond_l3 and m > 1,
-    )
-    prefers_stream = m in (3, 4) and is_beyond_l3
-    if has_few_registers:
+        tiles = tiles._replace(ir_outside=b_size <= cpu.l3)
+    prefers_stream = m in (3, 4) and is_distant
+    if follows_zen1:
         prefers_stream = m <= 8 and b_size > cpu.l3
     # A single tile can't be divided among threads, and gains nothing from a stream.
     if m == 1 and (not is_single_column_of_tiles or b_size > cpu.l2):
         yield stream
     elif family.accumulator_registers == 1 and (m == 2 or prefers_stream):
         yield from (stream, tiles)
-    elif -(-m // mr) <= 2:
+    elif row_tiles <= (MAX_ROWS_OF_FEW_TILES if is_beyond_intel_l2 else 2):
         yield tiles
         if m <= 8:
             yield stream
+
+
+def _depth_of_few_rows(is_distant: bool, cpu: CPU) -> int:
+    """The kc of tiles that read the rows of B once.
+
+    On Intel, few rows at once are best by far (64 against 512: up to 3 times as fast): those that
+    are pages apart evict each other, and each takes an entry of the TLB.
+    """
+    if cpu.vendor == INTEL:
+        return 64 if is_distant else 512
+    return 256 if is_distant else 512
 
 
 def _few_rows_along_k(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
@@ -204,7 +226,7 @@ def _few_rows_along_k(problem: Problem, cpu: CPU, family: Family) -> Iterator[Sc
     nr = min(nr, n)
     while not dot_tile_fits(cpu.isa, mr, nr, family):
         nr -= 1
-    prefetch = not _has_few_registers(cpu) and is_beyond_l3
+    prefetch = not _follows_zen1(cpu) and is_beyond_l3
     yield Schedule("dot", mr, nr, k, m, n, pack_a=problem.a != "row", prefetch=prefetch)
 
 
@@ -223,7 +245,7 @@ def _few_columns(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedul
     max_dot_columns = min(6 // family.accumulator_registers, lanes // 2)
     if n <= max_dot_columns and k >= 2 * lanes and a_size >= 2 * cpu.l1d:
         mr = max(mr for mr in range(1, 9) if dot_tile_fits(cpu.isa, mr, n, family))
-        prefetch = not _has_few_registers(cpu) and 2 * a_size > cpu.l3
+        prefetch = not _follows_zen1(cpu) and 2 * a_size > cpu.l3
         yield Schedule("dot", mr, n, 2048, m, n, pack_b=True, ir_outside=True, prefetch=prefetch)
     tile = _tallest_tile(problem, cpu, family)
     if tile:

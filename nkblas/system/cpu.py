@@ -27,8 +27,8 @@ AVX512_STATE = AVX_STATE | 0b1110_0000
 AMX_STATE = 0b11 << 17
 """Bits of XCR0: the system saves the tile registers, of a process that it has granted their use."""
 
-AMD = "AuthenticAMD"
-"""AMD's vendor string."""
+AMD, INTEL = "AuthenticAMD", "GenuineIntel"
+"""Vendor strings."""
 
 DOUBLE_PUMPED_FAMILY = 0x19
 """AMD's family of Zen 3, which has no AVX-512, and Zen 4, whose vector units have 256 bits."""
