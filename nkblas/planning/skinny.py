@@ -70,12 +70,17 @@ def _follows_zen1(cpu: CPU) -> bool:
     return cpu.isa.registers <= 16 and cpu.vendor == AMD
 
 
-def _is_distant(size: int, cpu: CPU) -> bool:
-    """Whether an operand of `size` bytes is so far away that prefetching it helps.
+def _is_far_in_l3(size: int, cpu: CPU) -> bool:
+    """Whether an operand of `size` bytes is in a distant L3, as that of Intel's servers.
 
-    L3 is so on Intel's servers (28 GB/s for a core of Granite Rapids, 170 from L2).
+    (28 GB/s for a core of Granite Rapids, and 170 from its L2.)
     """
-    return size > cpu.l2 if cpu.vendor == INTEL else 4 * size > cpu.l3
+    return cpu.vendor == INTEL and size > cpu.l2
+
+
+def _is_distant(size: int, cpu: CPU) -> bool:
+    """Whether an operand of `size` bytes is so far away that prefetching it helps."""
+    return _is_far_in_l3(size, cpu) or 4 * size > cpu.l3
 
 
 def _prefers_narrow_dots(cpu: CPU) -> bool:
@@ -87,6 +92,7 @@ def _schedules_by_shape(problem: Problem, cpu: CPU, family: Family) -> Iterator[
     m, n, k = problem.m, problem.n, problem.k
     is_wide = m > 1 and n >= 2 * cpu.isa.lanes(problem.itemsize)
     may_stream = _has_few_registers(cpu) and k <= MAX_STREAMED_K and is_wide and problem.b == "row"
+    may_stream = may_stream and not _is_far_in_l3(m * n * problem.itemsize, cpu)
     if may_stream and not _tallest_tile(problem, cpu, family):
         yield from _streams(problem, cpu)
     if m == n == 1 and (problem.a, problem.b) != ("row", "col"):
@@ -137,14 +143,22 @@ def _short_k(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     if tile:
         mr, nr = tile
         yield Schedule("tiles", mr, nr, k, m, n, ir_outside=True)
-    if k == 1:
+    heights, packs_b = (6, 4), False
+    if _is_far_in_l3(m * n * problem.itemsize, cpu):
+        # The writes of C are the limit: with 16 registers, 4 x 24 is faster than 6 x 16 (float32).
+        if k == 1 and _has_few_registers(cpu):
+            yield Schedule("stream", 1, STREAM_VECTORS * lanes, k, m, n, prefetch=c_is_beyond_l3)
+        if family.accumulator_registers == 1 and (k == 1 or _has_few_registers(cpu)):
+            heights = (4, 6)
+        packs_b = k > 8
+    elif k == 1:
         rows = MAX_STREAM_ROWS if c_is_beyond_l3 else 2
         yield Schedule("stream", rows, STREAM_VECTORS * lanes, k, m, n, prefetch=c_is_beyond_l3)
     elif c_is_beyond_l3 and 4 < k <= 8:
         yield Schedule("stream", 2, STREAM_VECTORS * lanes, k, m, n, prefetch=c_is_beyond_l3)
-    for mr in (6, 4):
-        nr = max_vectors(cpu.isa, mr, family) * lanes
-        yield Schedule("tiles", mr, nr, k, m, n, ir_outside=True)
+    for mr in heights:
+        nr = max_vectors(cpu.isa, mr, family, n) * lanes
+        yield Schedule("tiles", mr, nr, k, m, n, pack_b=packs_b, ir_outside=True)
 
 
 def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
@@ -153,7 +167,7 @@ def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     b_size = k * n * problem.itemsize
     nc = cpu.l2 // (4 * m * problem.itemsize)
     is_distant, follows_zen1 = _is_distant(b_size, cpu), _follows_zen1(cpu)
-    is_beyond_intel_l2 = is_distant and cpu.vendor == INTEL
+    is_in_far_l3 = _is_far_in_l3(b_size, cpu)
     stream = Schedule(
         "stream",
         min(m, MAX_STREAM_ROWS),
@@ -164,7 +178,7 @@ def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
         prefetch=is_distant and not follows_zen1,
     )
     # One row of tiles, or a few: the others find in the cache what the first has loaded.
-    max_mr = 8 if cpu.isa.registers > 16 else 4 if is_beyond_intel_l2 else 6
+    max_mr = 8 if cpu.isa.registers > 16 else 4 if is_in_far_l3 else 6
     if m <= max_mr:
         max_mr //= family.accumulator_registers  # with so few rows, wide tiles are faster
     row_tiles = -(-m // max_mr)
@@ -172,9 +186,9 @@ def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     vectors = min(max_vectors(cpu.isa, mr, family, n), -(-n // lanes))
     is_single_column_of_tiles = n <= vectors * lanes
     # A single tile needs no cache blocks; but long chains of sums have large errors.
-    kc = KC_BOUNDS[-1] if is_single_column_of_tiles else _depth_of_few_rows(is_distant, cpu)
+    kc = KC_BOUNDS[-1] if is_single_column_of_tiles else _depth_of_few_rows(b_size, cpu)
     tiles = Schedule("tiles", mr, vectors * lanes, kc, m, n, prefetch=is_distant and m > 1)
-    if is_beyond_intel_l2:
+    if is_in_far_l3:
         is_single_row = row_tiles == 1
         tiles = tiles._replace(ir_outside=is_single_row, prefetch=is_single_row)
     elif cpu.vendor == AMD or cpu.isa.registers <= 16:
@@ -188,21 +202,21 @@ def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
         yield stream
     elif family.accumulator_registers == 1 and (m == 2 or prefers_stream):
         yield from (stream, tiles)
-    elif row_tiles <= (MAX_ROWS_OF_FEW_TILES if is_beyond_intel_l2 else 2):
+    elif row_tiles <= (MAX_ROWS_OF_FEW_TILES if is_in_far_l3 else 2):
         yield tiles
         if m <= 8:
             yield stream
 
 
-def _depth_of_few_rows(is_distant: bool, cpu: CPU) -> int:
+def _depth_of_few_rows(b_size: int, cpu: CPU) -> int:
     """The kc of tiles that read the rows of B once.
 
-    On Intel, few rows at once are best by far (64 against 512: up to 3 times as fast): those that
-    are pages apart evict each other, and each takes an entry of the TLB.
+    From a distant L3, a small one is best by far (64 instead of 512: up to 3 times as fast): rows
+    that are pages apart evict each other, and each takes an entry of the TLB.
     """
-    if cpu.vendor == INTEL:
-        return 64 if is_distant else 512
-    return 256 if is_distant else 512
+    if _is_far_in_l3(b_size, cpu):
+        return 64
+    return 256 if _is_distant(b_size, cpu) else 512
 
 
 def _few_rows_along_k(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
