@@ -18,6 +18,12 @@ enum { SLOW_PAIRS = sizeof slow_ratio / sizeof *slow_ratio };
    reading the clock for a pair. */
 static const double max_share = 0.01, clock_ns = 100;
 
+/* Threads that do not time products read it, too. */
+static void decide(nk_trial *x, nk_verdict verdict)
+{
+    __atomic_store_n(&x->verdict, (int32_t)verdict, __ATOMIC_RELAXED);
+}
+
 static int is_slow(const nk_trial *x)
 {
     if (x->pairs > SLOW_PAIRS)
@@ -34,9 +40,9 @@ void nk_trial_add(nk_trial *x, double ratio)
     x->wins += ratio < 1;
     int losses = x->pairs - x->wins;
     if (losses > MAX_LOSSES || is_slow(x))
-        x->verdict = NK_LOST;
+        decide(x, NK_LOST);
     else if (x->pairs == NK_TRIAL_PAIRS || (x->pairs == MIN_PAIRS && losses == 0))
-        x->verdict = NK_WON;
+        decide(x, NK_WON);
 }
 
 static int random_bit(nk_trial *x)
@@ -72,7 +78,7 @@ static void add_time(nk_trial *x, int64_t count, int is_challenger, double ns)
     if (!x->is_warm) {
         x->is_warm = is_challenger;
         if (is_challenger && ns > slow_ratio[0] * x->plan_ns)
-            x->verdict = NK_LOST;
+            decide(x, NK_LOST);
     } else if (x->first_ns > 0) {
         double first = x->first_ns;
         x->first_ns = 0;

@@ -7,6 +7,7 @@ serves the processes that start afterwards.
 from nkblas.codegen.compiler_client import python_command, python_environment
 from nkblas.planning import measured_costs
 from nkblas.system.cpu import cpu
+from nkblas.system.lock import planning_lock
 
 DETACHED = (
     "import os; os.fork() and os._exit(0); "
@@ -26,8 +27,8 @@ def start() -> None:
     """
     if measured_costs.are_measured(cpu):
         return
-    import subprocess  # takes time to import, and few processes need it
-
+    with planning_lock():  # no fork comes into the import
+        import subprocess  # takes time to import, and few processes need it
     subprocess.run(
         python_command(DETACHED),
         stdin=subprocess.DEVNULL,

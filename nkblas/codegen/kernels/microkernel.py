@@ -316,7 +316,10 @@ class _PanelSweep(_Emitter):
             self.nanokernel.store_accumulators(tile, self.spec.mr, target, row_stride)
             return []
 
-        ir.if_else(self._needs_vectors(left), store_through_buffer, store_directly)
+        if self.c_holds_sums and not self.continues_sums:
+            store_through_buffer()
+        else:
+            ir.if_else(self._needs_vectors(left), store_through_buffer, store_directly)
         line_offset = ir.mul(self.args.line_step, ir.const_i64(ROWS_PER_STEP))
         next_line = ir.gep(line, ir.int_type(8), line_offset)
         return [next_panel, ir.gep(c, self.c_element, self.spec.nr), next_line]
