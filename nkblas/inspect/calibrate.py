@@ -44,7 +44,7 @@ SHAPES = (
     *((512, 512, 512), (384, 384, 384), (256, 256, 256), (600, 600, 600), (192, 192, 1024)),
     *((64, 1024, 1024), (48, 2048, 768), (320, 2048, 256), (100, 4000, 256), (16, 1500, 1500)),
 )
-"""About the (m, n, k) of the probes: m and n are rounded to whole register tiles."""
+"""About the (m, n, k) of the probes: m is rounded to whole register tiles, n to whole vectors."""
 
 OTHER_LAYOUTS: tuple[tuple[Layout, Layout], ...] = (("col", "row"), ("row", "col"))
 """Layouts of A and B besides row-major ones: every shape has one of them, in turns."""
@@ -138,9 +138,10 @@ def calibrate_in_background() -> None:
 def make_probes(cpu: CPU) -> Iterator[Probes]:
     """The probes; the same ones on every call."""
     generator, family = random.Random(0), family_of(DTYPE, "fma")
+    lanes = family.lanes(cpu.isa)
     for mr, nr in _tiles(cpu):
         for i, (m, n, k) in enumerate(SHAPES):
-            problem = Problem(DTYPE, _round_to(m, mr), _round_to(n, nr), k)
+            problem = Problem(DTYPE, _round_to(m, mr), _round_to(n, lanes), k)
             a, b = OTHER_LAYOUTS[i % 2]
             for variant, count in (
                 (problem, PLANS_PER_SHAPE),
@@ -160,9 +161,9 @@ def _tiles(cpu: CPU) -> list[tuple[int, int]]:
     return tiles[:: max(1, len(tiles) // MAX_TILES)][:MAX_TILES]
 
 
-def _round_to(length: int, tile: int) -> int:
-    """The multiple of `tile` that is next to a length."""
-    return max(1, round(length / tile)) * tile
+def _round_to(length: int, step: int) -> int:
+    """The multiple of `step` that is next to a length."""
+    return max(1, round(length / step)) * step
 
 
 def _select(space: ScheduleSpace, count: int, generator: random.Random) -> Probes:
