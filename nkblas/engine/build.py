@@ -30,7 +30,7 @@ ffi.set_source(
     "nkblas._engine",
     '#include "nkblas.h"',
     sources=[f"nkblas/engine/{path.name}" for path in sorted(HERE.glob("*.c"))],
-    depends=["nkblas/engine/nkblas.h", "nkblas/engine/nk_tables.h"],
+    depends=[f"nkblas/engine/{path.name}" for path in HERE.glob("*.h")],
     include_dirs=["nkblas/engine"],
     libraries=["dl", "pthread"],
     extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra"],

@@ -4,88 +4,31 @@
    TOMS 41, 2015.) */
 #include <string.h>
 
-#include "nkblas.h"
-
-/* One cache block: rows of tiles [i0, i1), columns of tiles [j0, j1), k in [p0, p0 + kc); and the
-   rectangle that is divided into such blocks: rows [first_i, last_i), columns up to last_j. Of a
-   plan with `mirror`, only the tiles (i, j) with i >= first_row(j), which is j < column_end(i). */
-typedef struct {
-    const nk_plan *plan;
-    const nk_itemsizes *itemsize;
-    nk_matrix a, b, c;
-    nk_call_args args;
-    int64_t first_i, last_i, last_j;
-    int64_t p0, kc, k_steps;
-    int64_t i0, i1, j0, j1;
-    char *a_panels, *b_panels, *c_tile, *residual_tile, *partial_sums;
-} cache_block;
-
-static int64_t tile_length(const nk_tiling *tiling, int64_t tile)
-{
-    return tile < tiling->main_tiles ? tiling->tile : tiling->edge_tile;
-}
-
-/* The tile that contains a row (column). */
-static int64_t tile_of(const nk_tiling *tiling, int64_t row)
-{
-    int64_t edge = row - tiling->main_tiles * tiling->tile;
-    return edge < 0 ? row / tiling->tile : tiling->main_tiles + edge / tiling->edge_tile;
-}
+#include "cache_block.h"
 
 /* ---- the lower triangle ---- */
 
-/* The end of the tiles of row i that touch the lower triangle of C. */
-static int64_t triangle_end(const nk_plan *plan, int64_t i)
-{
-    return tile_of(&plan->n, nk_tile_start(&plan->m, i + 1) - 1) + 1;
-}
-
 /* The end of the tiles of row i that are computed. */
-static int64_t column_end(const cache_block *x, int64_t i)
+static int64_t column_end(const nk_cache_block *x, int64_t i)
 {
-    return x->plan->mirror ? nk_min(triangle_end(x->plan, i), x->j1) : x->j1;
+    return x->plan->mirror ? nk_min(nk_triangle_end(x->plan, i), x->j1) : x->j1;
 }
 
 /* The first of the columns whose panels no tile before row i reads. */
-static int64_t first_unpacked(const cache_block *x, int64_t i)
+static int64_t first_unpacked(const nk_cache_block *x, int64_t i)
 {
     if (i == x->first_i)
         return 0;
-    return x->plan->mirror ? triangle_end(x->plan, i - 1) : x->plan->n.tiles;
+    return x->plan->mirror ? nk_triangle_end(x->plan, i - 1) : x->plan->n.tiles;
 }
 
 /* The first tile of column j that is computed: it packs the panel of B. */
-static int64_t first_row(const cache_block *x, int64_t j)
+static int64_t first_row(const nk_cache_block *x, int64_t j)
 {
     if (!x->plan->mirror)
         return x->first_i;
-    int64_t diagonal = tile_of(&x->plan->m, nk_tile_start(&x->plan->n, j));
+    int64_t diagonal = nk_tile_of(&x->plan->m, nk_tile_start(&x->plan->n, j));
     return nk_max(diagonal, x->first_i);
-}
-
-/* Copy the tiles of rows [i0, i1) and columns [j0, j1) to the upper triangle, except for elements that
-   tiles on the diagonal have computed there. */
-static void mirror_tiles(const cache_block *x, int64_t i0, int64_t i1, int64_t j0, int64_t j1)
-{
-    const nk_tiling *m = &x->plan->m, *n = &x->plan->n;
-    int64_t itemsize = x->itemsize->c, rs = x->c.rs;
-    int64_t start = nk_tile_start(m, i0), end = nk_tile_start(m, i1);
-    int64_t column = nk_tile_start(n, j0), last = nk_min(nk_tile_start(n, j1), end) - 1;
-    while (column <= last) {
-        /* row i of tiles is computed up to `computed`; so is each row before it, at most */
-        int64_t i = tile_of(m, last), computed = nk_tile_start(n, triangle_end(x->plan, i));
-        int64_t next = last + 1;
-        if (computed > start) {
-            i = tile_of(m, column);
-            computed = nk_tile_start(n, triangle_end(x->plan, i));
-            next = nk_min(nk_tile_start(m, i + 1), next);
-        }
-        int64_t first = nk_max(computed, start);
-        if (first < end)
-            x->plan->mirror(end - first, next - column, nk_element(x->c, first, column, itemsize),
-                            rs, nk_element(x->c, column, first, itemsize), rs);
-        column = next;
-    }
 }
 
 int64_t nk_k_steps(const nk_plan *plan, int64_t k) { return (k + plan->k_step - 1) / plan->k_step; }
@@ -95,13 +38,13 @@ static int b_is_prepacked(const nk_plan *plan) { return plan->problem.b == NK_PA
 
 /* ---- the three outer loops: jc, pc, ic ---- */
 
-static void begin_ic(cache_block *x, int64_t i0)
+static void begin_ic(nk_cache_block *x, int64_t i0)
 {
     x->i0 = i0;
     x->i1 = nk_min(i0 + x->plan->m.block_tiles, x->last_i);
 }
 
-static void begin_pc(cache_block *x, int64_t p0)
+static void begin_pc(nk_cache_block *x, int64_t p0)
 {
     x->p0 = p0;
     x->kc = nk_min(x->plan->kc, x->plan->problem.k - p0);
@@ -111,7 +54,7 @@ static void begin_pc(cache_block *x, int64_t p0)
     begin_ic(x, first_row(x, x->j0));
 }
 
-static void begin_jc(cache_block *x, int64_t j0)
+static void begin_jc(nk_cache_block *x, int64_t j0)
 {
     x->j0 = j0;
     x->j1 = nk_min(j0 + x->plan->n.block_tiles, x->last_j);
@@ -119,7 +62,7 @@ static void begin_jc(cache_block *x, int64_t j0)
 }
 
 /* Advance to the next block; 0: this was the last one. */
-static int next_block(cache_block *x)
+static int next_block(nk_cache_block *x)
 {
     if (x->i1 < x->last_i)
         begin_ic(x, x->i1);
@@ -157,7 +100,7 @@ static int64_t b_panel_size(const nk_plan *plan, int64_t kc)
 
 /* The panel of column j. In a prepacked B, the panels of all columns of one block of k come before
    those of the next block of k. */
-static char *b_panel(const cache_block *x, int64_t j)
+static char *b_panel(const nk_cache_block *x, int64_t j)
 {
     const nk_plan *plan = x->plan;
     int64_t size = b_panel_size(plan, x->kc);
@@ -169,12 +112,35 @@ static char *b_panel(const cache_block *x, int64_t j)
     return x->b_panels + index * size;
 }
 
-static void pack_b_panels(const cache_block *x, int64_t j, int64_t j1)
+static void pack_b_rows(const nk_cache_block *x, int64_t j, int64_t p, int64_t rows)
 {
-    const nk_tiling *n = &x->plan->n;
-    for (; j < j1; j++) {
-        char *source = nk_element(x->b, x->p0, nk_tile_start(n, j), x->itemsize->b);
-        x->plan->pack_b_panel(tile_length(n, j), x->kc, source, x->b.cs, x->b.rs, b_panel(x, j));
+    const nk_plan *plan = x->plan;
+    char *source = nk_element(x->b, x->p0 + p, nk_tile_start(&plan->n, j), x->itemsize->b);
+    char *target = b_panel(x, j) + p * plan->n.tile * plan->b_panel_itemsize;
+    plan->pack_b_panel(nk_tile_length(&plan->n, j), rows, source, x->b.cs, x->b.rs, target);
+}
+
+/* With ir outside, panels wait for the next rows of tiles anyway: a group of them is packed at once, a
+   few rows of B at a time, so that a cache line that two panels share is loaded once. Where rows are
+   pages apart, it would be evicted before its other half is read. */
+enum { PANELS_PER_GROUP = 8, ROWS_AT_ONCE = 8 };
+
+static int packs_groups(const nk_plan *plan)
+{
+    return plan->ir_outside && !plan->packing_microkernel && plan->problem.b == NK_ROW &&
+           plan->k_step == 1 && plan->b_panel_header == 0;
+}
+
+static void pack_b_panels(const nk_cache_block *x, int64_t j, int64_t j1)
+{
+    if (!packs_groups(x->plan)) {
+        for (; j < j1; j++)
+            pack_b_rows(x, j, 0, x->kc);
+    } else if ((j - x->j0) % PANELS_PER_GROUP == 0) {
+        j1 = nk_min(j + PANELS_PER_GROUP, x->j1);
+        for (int64_t p = 0; p < x->kc; p += ROWS_AT_ONCE)
+            for (int64_t i = j; i < j1; i++)
+                pack_b_rows(x, i, p, nk_min(ROWS_AT_ONCE, x->kc - p));
     }
 }
 
@@ -196,10 +162,10 @@ static line_region lines_of(const char *data, int64_t bytes, int64_t rows, int64
 }
 
 /* What the tiles of column j read first: their panel of B, and their part of C. */
-static void find_next_column(const cache_block *x, int64_t j, line_region next[2])
+static void find_next_column(const nk_cache_block *x, int64_t j, line_region next[2])
 {
     const nk_plan *plan = x->plan;
-    int64_t column = nk_tile_start(&plan->n, j), width = tile_length(&plan->n, j);
+    int64_t column = nk_tile_start(&plan->n, j), width = nk_tile_length(&plan->n, j);
     int64_t row = nk_tile_start(&plan->m, x->i0), rows = nk_tile_start(&plan->m, x->i1) - row;
     int64_t b = x->itemsize->b, c = x->itemsize->c;
 
@@ -231,14 +197,14 @@ static line_region share_of_tile(const line_region next[2], int64_t tile, int64_
 
 /* The rows of A that the tiles of row i read in place, or pack. Kernels on tile registers fetch in any
    case: an address near zero would be looked up in the page tables again and again. */
-static line_region find_next_row(const cache_block *x, int64_t i)
+static line_region find_next_row(const nk_cache_block *x, int64_t i)
 {
     const nk_plan *plan = x->plan;
     int64_t a = x->itemsize->a;
     if (i >= x->i1 || plan->problem.a != NK_ROW)
         return (line_region){.first = x->a.data};
     char *first = nk_element(x->a, nk_tile_start(&plan->m, i), x->p0, a);
-    return lines_of(first, x->kc * a, tile_length(&plan->m, i), x->a.rs * a);
+    return lines_of(first, x->kc * a, nk_tile_length(&plan->m, i), x->a.rs * a);
 }
 
 /* ---- one tile ---- */
@@ -254,10 +220,11 @@ typedef struct {
 
 /* Tile (i, j), or the tiles from column j up to j1 as one. The first tile that reads a panel packs
    it, so that the panel is in the cache for that tile: those of columns from `unpacked` on. */
-static tile prepare_tile(const cache_block *x, int64_t i, int64_t j, int64_t j1, int64_t unpacked)
+static tile prepare_tile(const nk_cache_block *x, int64_t i, int64_t j, int64_t j1,
+                         int64_t unpacked)
 {
     const nk_plan *plan = x->plan;
-    tile t = {.row = nk_tile_start(&plan->m, i), .rows = tile_length(&plan->m, i)};
+    tile t = {.row = nk_tile_start(&plan->m, i), .rows = nk_tile_length(&plan->m, i)};
     t.column = nk_tile_start(&plan->n, j);
     t.columns = nk_tile_start(&plan->n, j1) - t.column;
 
@@ -294,13 +261,13 @@ static tile prepare_tile(const cache_block *x, int64_t i, int64_t j, int64_t j1,
 }
 
 /* Whether the call's arguments differ from tile to tile. */
-static int has_tile_args(const cache_block *x)
+static int has_tile_args(const nk_cache_block *x)
 {
     return x->plan->partial_sum_itemsize || x->args.bias || x->args.scales || x->args.residual;
 }
 
 /* The call's arguments as they are for tile (i, j). */
-static nk_call_args args_of_tile(const cache_block *x, const tile *t, int64_t i, int64_t j)
+static nk_call_args args_of_tile(const nk_cache_block *x, const tile *t, int64_t i, int64_t j)
 {
     const nk_plan *plan = x->plan;
     nk_call_args args = x->args;
@@ -322,7 +289,7 @@ static nk_call_args args_of_tile(const cache_block *x, const tile *t, int64_t i,
 }
 
 /* Compute tile (i, j), or the tiles from column j up to j1 as one, and fetch a region meanwhile. */
-static void run_tile(const cache_block *x, int64_t i, int64_t j, int64_t j1, int64_t unpacked,
+static void run_tile(const nk_cache_block *x, int64_t i, int64_t j, int64_t j1, int64_t unpacked,
                      line_region fetched)
 {
     const nk_plan *plan = x->plan;
@@ -370,7 +337,7 @@ static void run_tile(const cache_block *x, int64_t i, int64_t j, int64_t j1, int
 /* The rows of tiles that are mirrored at once: whole cache lines of the upper triangle. */
 enum { MIRRORED_ROWS = 8 };
 
-static void run_rows(const cache_block *x, int is_mirrored)
+static void run_rows(const nk_cache_block *x, int is_mirrored)
 {
     int64_t mirrored = x->i0;
     for (int64_t i = x->i0; i < x->i1; i++) {
@@ -381,15 +348,15 @@ static void run_rows(const cache_block *x, int is_mirrored)
             for (int64_t j = x->j0; j < end; j++)
                 run_tile(x, i, j, j + 1, unpacked, (line_region){0});
         if (is_mirrored && (i + 1 == x->i1 || i + 1 - mirrored == MIRRORED_ROWS)) {
-            mirror_tiles(x, mirrored, i + 1, x->j0, end);
+            nk_mirror_tiles(x, mirrored, i + 1, x->j0, end);
             mirrored = i + 1;
         }
     }
 }
 
-static void run_columns(const cache_block *x, int is_mirrored)
+static void run_columns(const nk_cache_block *x, int is_mirrored)
 {
-    cache_block after = *x;
+    nk_cache_block after = *x;
     int has_next = next_block(&after);
     for (int64_t j = x->j0; j < column_end(x, x->i1 - 1); j++) {
         line_region next[2] = {0};
@@ -407,11 +374,11 @@ static void run_columns(const cache_block *x, int is_mirrored)
             run_tile(x, i, j, j + 1, unpacked, fetched);
         }
         if (is_mirrored)
-            mirror_tiles(x, start, x->i1, j, j + 1);
+            nk_mirror_tiles(x, start, x->i1, j, j + 1);
     }
 }
 
-static void run_block(const cache_block *x)
+static void run_block(const nk_cache_block *x)
 {
     int is_mirrored = x->plan->mirror && x->args.is_last_k_block;
     if (x->plan->spans_columns || x->plan->ir_outside)
@@ -421,7 +388,7 @@ static void run_block(const cache_block *x)
 }
 
 /* The buffers of a rectangle of tiles; 0: out of memory. */
-static int allocate_buffers(cache_block *x, int64_t row_tiles, int64_t column_tiles)
+static int allocate_buffers(nk_cache_block *x, int64_t row_tiles, int64_t column_tiles)
 {
     const nk_plan *plan = x->plan;
     const nk_tiling *m = &plan->m, *n = &plan->n;
@@ -458,7 +425,7 @@ static int allocate_buffers(cache_block *x, int64_t row_tiles, int64_t column_ti
 static int run_blocks(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, nk_call_args args,
                       int64_t i0, int64_t i1, int64_t j0, int64_t j1)
 {
-    cache_block x = {
+    nk_cache_block x = {
         .plan = plan,
         .itemsize = nk_itemsizes_of(plan->problem.dtype),
         .a = a,
@@ -467,7 +434,7 @@ static int run_blocks(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c
         .args = args,
         .first_i = i0,
         .last_i = i1,
-        .last_j = plan->mirror ? nk_min(triangle_end(plan, i1 - 1), j1) : j1,
+        .last_j = plan->mirror ? nk_min(nk_triangle_end(plan, i1 - 1), j1) : j1,
     };
     if (!allocate_buffers(&x, i1 - i0, j1 - j0))
         return 0;

@@ -45,7 +45,7 @@ ENGINE_SOURCES = ROOT / "nkblas" / "engine"
 THREAD_POOL = ENGINE_SOURCES / "thread_pool.c"
 ENGINE_WITHOUT_PYTHON = (
     THREAD_POOL,
-    *(ENGINE_SOURCES / f"{name}.c" for name in ("dispatch", "macrokernel", "partition", "trial")),
+    *(ENGINE_SOURCES / f"{name}.c" for name in ("dispatch", "macrokernel", "partition", "trial", "triangle")),
     *(ENGINE_SOURCES / f"{name}.c" for name in ("plan_table", "memory", "record")),
 )
 """The C sources that a C program needs to call the engine."""

@@ -1,0 +1,42 @@
+/* A cache block of a product: what the files that walk its tiles share. */
+#ifndef NK_CACHE_BLOCK_H
+#define NK_CACHE_BLOCK_H
+
+#include "nkblas.h"
+
+/* One cache block: rows of tiles [i0, i1), columns of tiles [j0, j1), k in [p0, p0 + kc); and the
+   rectangle that is divided into such blocks: rows [first_i, last_i), columns up to last_j. Of a
+   plan with `mirror`, only the tiles (i, j) with i >= first_row(j), which is j < column_end(i). */
+typedef struct {
+    const nk_plan *plan;
+    const nk_itemsizes *itemsize;
+    nk_matrix a, b, c;
+    nk_call_args args;
+    int64_t first_i, last_i, last_j;
+    int64_t p0, kc, k_steps;
+    int64_t i0, i1, j0, j1;
+    char *a_panels, *b_panels, *c_tile, *residual_tile, *partial_sums;
+} nk_cache_block;
+
+static inline int64_t nk_tile_length(const nk_tiling *tiling, int64_t tile)
+{
+    return tile < tiling->main_tiles ? tiling->tile : tiling->edge_tile;
+}
+
+/* The tile that contains a row (column). */
+static inline int64_t nk_tile_of(const nk_tiling *tiling, int64_t row)
+{
+    int64_t edge = row - tiling->main_tiles * tiling->tile;
+    return edge < 0 ? row / tiling->tile : tiling->main_tiles + edge / tiling->edge_tile;
+}
+
+/* triangle.c */
+
+/* The end of the tiles of row i that touch the lower triangle of C. */
+int64_t nk_triangle_end(const nk_plan *plan, int64_t i);
+
+/* Copy the tiles of rows [i0, i1) and columns [j0, j1) to the upper triangle, except for elements that
+   tiles on the diagonal have computed there. */
+void nk_mirror_tiles(const nk_cache_block *x, int64_t i0, int64_t i1, int64_t j0, int64_t j1);
+
+#endif
