@@ -45,8 +45,9 @@ ENGINE_SOURCES = ROOT / "nkblas" / "engine"
 THREAD_POOL = ENGINE_SOURCES / "thread_pool.c"
 ENGINE_WITHOUT_PYTHON = (
     THREAD_POOL,
-    *(ENGINE_SOURCES / f"{name}.c" for name in ("dispatch", "macrokernel", "partition", "trial", "triangle")),
+    *(ENGINE_SOURCES / f"{name}.c" for name in ("dispatch", "macrokernel", "partition")),
     *(ENGINE_SOURCES / f"{name}.c" for name in ("plan_table", "memory", "record")),
+    *(ENGINE_SOURCES / f"{name}.c" for name in ("trial", "triangle")),
 )
 """The C sources that a C program needs to call the engine."""
 
