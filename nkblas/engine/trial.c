@@ -9,8 +9,8 @@
 
 enum { MIN_PAIRS = 12, MAX_LOSSES = 6 };
 
-/* A challenger that takes so many times as long in all of the first pairs is slower: there is no need
-   of more. One time alone may be an accident. */
+/* A challenger loses early if all of its first 1, 2 or 3 ratios are above the limit for that number of
+   pairs. A single time may be an outlier. */
 static const double slow_ratio[] = {3, 1.3, 1.06};
 enum { SLOW_PAIRS = sizeof slow_ratio / sizeof *slow_ratio };
 

@@ -59,7 +59,7 @@ MAX_TILES = 3
 """Register tiles that are measured, of different widths."""
 
 ROUNDS = 2
-"""Each probe is measured in so many rounds; the fastest counts."""
+"""Rounds in which each probe is measured; its fastest time counts."""
 
 FITTED = tuple(
     name
@@ -70,8 +70,8 @@ FITTED = tuple(
 """The constants that are fitted besides the scale. The others are about converted elements, and
 about operands beyond L3, which would take too long to measure."""
 
-PRIOR_DEVIATION, SCALE_DEVIATION = 1.0, 1.0
-"""Standard deviations of the logarithm of a constant, and of the scale, before the measurement."""
+PRIOR_DEVIATION = 1.0
+"""Standard deviation of the logarithm of a constant, and of the scale, before the measurement."""
 
 DEVIATION = 0.07
 """About the deviation of a time's logarithm from the model; those beyond it count linearly."""
@@ -94,13 +94,11 @@ class Probes(NamedTuple):
 
     Attributes
     ----------
-    problem : Problem
     space : ScheduleSpace
-        Their schedules.
+        Their problem and their schedules.
     plans : list of Plan
     """
 
-    problem: Problem
     space: ScheduleSpace
     plans: list[Plan]
 
@@ -174,7 +172,7 @@ def _select(space: ScheduleSpace, count: int, generator: random.Random) -> Probe
     indices = [best, *generator.sample(others, min(count - 1, len(others)))]
     index_of = {make_plan(space.problem, space.cpu, space[i]): i for i in indices}
     plans = without_duplicates(index_of)
-    return Probes(space.problem, space.subset([index_of[plan] for plan in plans]), plans)
+    return Probes(space.subset([index_of[plan] for plan in plans]), plans)
 
 
 # ---- measurement ----
@@ -187,7 +185,7 @@ def measure(probes: Sequence[Probes]) -> Array:
     with planning_lock():
         addresses = kernels.load(specs)
         c_plans = [plan_to_c(plan, addresses) for plan in plans]
-    operands = _Operands(probe.problem for probe in probes)
+    operands = _Operands(probe.space.problem for probe in probes)
     seconds = np.full(len(plans), np.inf)
     for _ in range(ROUNDS):
         problem = None
@@ -254,8 +252,8 @@ class _Fit:
     ----------
     times : ndarray
         Logarithms of the measured nanoseconds.
-    prior, deviations : ndarray
-        Expected values of the parameters, and their standard deviations.
+    prior : ndarray
+        Expected values of the parameters.
     """
 
     def __init__(self, probes: Sequence[Probes], seconds: Array) -> None:
@@ -264,7 +262,6 @@ class _Fit:
         typical = [getattr(TYPICAL_COSTS, name) for name in FITTED]
         self.prior = np.log([*typical, 1.0])
         self.prior[-1] = np.median(self.times - self._estimates(self.prior))
-        self.deviations = np.array([*(PRIOR_DEVIATION for _ in FITTED), SCALE_DEVIATION])
 
     def run(self) -> Costs:
         """The best constants."""
@@ -304,7 +301,7 @@ class _Fit:
         return residuals
 
     def _loss(self, parameters: Array, residuals: Array) -> float:
-        distances = (parameters - self.prior) / self.deviations
+        distances = (parameters - self.prior) / PRIOR_DEVIATION
         huber = 4 * (np.sqrt(1 + residuals**2 / 4) - 1)
         return float(huber.sum() + 0.5 * (distances**2).sum())
 
@@ -316,6 +313,6 @@ class _Fit:
         columns.append(np.full(len(residuals), step / DEVIATION))
         jacobian = np.stack(columns, axis=1) / step
         weighted = jacobian / np.sqrt(1 + residuals**2 / 4)[:, None]
-        precisions = 1 / self.deviations**2
-        gradient = weighted.T @ residuals - precisions * (parameters - self.prior)
-        return gradient, weighted.T @ jacobian + np.diag(precisions)
+        precision = 1 / PRIOR_DEVIATION**2
+        gradient = weighted.T @ residuals - precision * (parameters - self.prior)
+        return gradient, weighted.T @ jacobian + precision * np.eye(len(parameters))

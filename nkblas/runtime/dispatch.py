@@ -25,11 +25,8 @@ from nkblas.system.log import log
 
 from . import background, calibration, plan_table
 from .exploration import explore, products_until_exploration
-from .kernels import KernelUnavailableError, kernels
+from .kernels import COMPILE_NS, KernelUnavailableError, kernels
 from .plan_table import plans_in_table
-
-COMPILE_NS = 50e6
-"""About how long the compilation of a kernel takes, in nanoseconds."""
 
 CALL_NS = 300.0
 """About how long a call takes until the engine runs, in nanoseconds."""
@@ -45,13 +42,13 @@ def handle_miss(problem: Problem) -> bool:
     tier-up threshold, and when a better plan may be looked for. The caller holds `planning_lock`.
     """
     plan = plans_in_table.get(problem)
-    if plan and plan.interim:
+    if plan is None:
+        return insert_available_plan(problem)
+    if plan.interim:
         _tier_up_in_background(problem)
-        return True
-    if plan:
-        background.submit(problem, partial(explore, problem, COMPILE_NS))
-        return True
-    return insert_available_plan(problem)
+    else:
+        background.submit(problem, partial(explore, problem))
+    return True
 
 
 def insert_available_plan(problem: Problem) -> bool:

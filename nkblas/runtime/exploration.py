@@ -22,7 +22,7 @@ from nkblas.system.lock import planning_lock
 from nkblas.system.log import log
 
 from . import plan_table
-from .kernels import kernels
+from .kernels import COMPILE_NS, kernels
 from .plan_table import Trial, plans_in_table
 
 if TYPE_CHECKING:
@@ -83,16 +83,10 @@ def products_until_exploration(plan: Plan) -> int:
     return ceil(START_NS / plan.nanoseconds)
 
 
-def explore(problem: Problem, compile_ns: float) -> None:
+def explore(problem: Problem) -> None:
     """Decide the trial that has ended, and begin the next one.
 
     The caller does not hold `planning_lock`.
-
-    Parameters
-    ----------
-    problem : Problem
-    compile_ns : float
-        About how long the compilation of a kernel takes, in nanoseconds.
 
     Raises
     ------
@@ -108,7 +102,7 @@ def explore(problem: Problem, compile_ns: float) -> None:
         )
         plan, state = _decide(present, state)
         products_until = {
-            candidate: _products_until_trial(candidate, plan, state.calls, compile_ns)
+            candidate: _products_until_trial(candidate, plan, state.calls)
             for candidate in state.candidates
         }
     challenger = next((x for x, products in products_until.items() if products == 0), None)
@@ -127,9 +121,10 @@ def explore(problem: Problem, compile_ns: float) -> None:
             state = state._replace(calls=state.calls + products)
             plan_table.insert(plan, tier_up_after=products)
         else:
-            plan = plan._replace(origin="tuned")
+            if plan.origin == "model":  # a winner is saved already
+                plan = plan._replace(origin="tuned")
+                measured.save(plan, cpu)
             plan_table.insert(plan)
-            measured.save(plan, cpu)
         _explorations[problem] = state
 
 
@@ -166,8 +161,8 @@ def _median_ratio(trial: "nk_trial") -> float:
     return statistics.median(ratios)
 
 
-def _products_until_trial(candidate: Plan, plan: Plan, calls: int, compile_ns: float) -> int:
+def _products_until_trial(candidate: Plan, plan: Plan, calls: int) -> int:
     """After how many more products the kernels that a candidate lacks are worth compiling."""
     missing = sum(not kernels.is_available(spec) for spec in candidate.kernels)
-    products = missing * compile_ns / MAX_SHARE_OF_COMPILATION / plan.nanoseconds
+    products = missing * COMPILE_NS / MAX_SHARE_OF_COMPILATION / plan.nanoseconds
     return max(0, ceil(products) - calls)

@@ -36,6 +36,9 @@ class KernelUnavailableError(RuntimeError):
         self.cause = cause
 
 
+COMPILE_NS = 50e6
+"""About how long the compilation of a kernel takes, in nanoseconds."""
+
 MAX_LOADED_KERNELS = 1 << 12
 """With this many kernels loaded, no more are loaded for the sake of a better plan. (Each takes
 13 KB of memory, and 4 of the 65,530 memory mappings that Linux allows a process.)"""

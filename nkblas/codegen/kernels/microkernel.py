@@ -445,11 +445,10 @@ class _PanelSweep(_Emitter):
         def store_row(i: Value, _: list[Value]) -> list[Value]:
             offset = ir.mul(i, self.width)
             sums = nanokernel.load_row(self.buffer, offset, len(self.vectors))
-            partial_sums_offset = ir.add(ir.mul(column, ir.const_i64(spec.mr)), offset)
             c_row = ir.gep(c, self.c_element, ir.mul(args.ldc, i))
             row = TileOfC(
                 c_row, args.ldc, 1, columns, masks, accumulate, args.args, i, column,
-                partial_sums_offset, has_partial_sums=self.continues_sums,
+                has_all_sums=self.continues_sums,
             )  # fmt: skip
             store_tile(spec.epilogue, self.isa, self.dtypes, sums, row)
             return []

@@ -49,13 +49,11 @@ class TileOfC(NamedTuple):
         The kernel's arguments.
     row_offset, column_offset : Value or int
         The position of the tile in the rows and columns that `args` describes.
-    partial_sums_offset : Value or int
-        Offset of the tile's sums in ``args.partial_sums``, in elements.
     scratch : Value or None
         Address of a buffer for the sums of the tile, if the fused epilogue is to be a loop over
         rows.
-    has_partial_sums : bool
-        Whether the sums include those of earlier blocks of k that are in ``args.partial_sums``.
+    has_all_sums : bool
+        Whether the sums are over all of k, where C can't hold those of a block.
     """
 
     c: Value
@@ -67,9 +65,8 @@ class TileOfC(NamedTuple):
     args: Value
     row_offset: Value | int = 0
     column_offset: Value | int = 0
-    partial_sums_offset: Value | int = 0
     scratch: Value | None = None
-    has_partial_sums: bool = False
+    has_all_sums: bool = False
 
     def row(self, i: Value | int, dtype: str) -> list[MaskedAddress]:
         """The vectors of row `i`."""
@@ -136,6 +133,8 @@ class _TileStore:
                 lambda: self._apply_fused_and_write(values, k_block),
                 lambda: self._write(values, self.tile.vectors(self.c_dtype)),
             )
+        elif self.tile.has_all_sums:
+            self._finish(sums, k_block)
         else:
             buffer = self._partial_sum_addresses(sums, k_block)
             total = self._add_partial_sums(sums, buffer, k_block)
@@ -155,15 +154,11 @@ class _TileStore:
     def _partial_sum_addresses(self, sums: Sequence[Value], k_block: KBlock) -> list[Value]:
         type_ = sums[0].type
         size, element = type_.shape[0], type_.element_type
-        start = ir.gep(k_block.partial_sums, element, self.tile.partial_sums_offset)
-        return [ir.gep(start, element, i * size) for i in range(len(sums))]
+        return [ir.gep(k_block.partial_sums, element, i * size) for i in range(len(sums))]
 
     def _add_partial_sums(
         self, sums: Sequence[Value], buffer: Sequence[Value], k_block: KBlock
     ) -> list[Value]:
-        if self.tile.has_partial_sums:
-            return list(sums)
-
         def add() -> list[Value]:
             pairs = zip(sums, buffer, strict=True)
             return [ir.add(ir.load(value.type, address), value) for value, address in pairs]
