@@ -111,6 +111,7 @@ class nk_plan(CData):
     blocks_per_pass: int
     pack_a: int
     pack_b: int
+    keeps_a_panels: int
     b_panels_along_k: int
     spans_columns: int
     is_memory_bound: int

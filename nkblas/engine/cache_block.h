@@ -5,14 +5,14 @@
 #include "nkblas.h"
 
 /* One cache block: rows of tiles [i0, i1), columns of tiles [j0, j1), k in [p0, p0 + kc); and the
-   rectangle that is divided into such blocks: rows [first_i, last_i), columns up to last_j. Of a
+   rectangle that is divided into such blocks: rows [first_i, last_i), columns [first_j, last_j). Of a
    plan with `mirror`, only the tiles (i, j) with i >= first_row(j), which is j < column_end(i). */
 typedef struct {
     const nk_plan *plan;
     const nk_itemsizes *itemsize;
     nk_matrix a, b, c;
     nk_call_args args;
-    int64_t first_i, last_i, last_j;
+    int64_t first_i, last_i, first_j, last_j;
     int64_t p0, kc, k_steps;
     int64_t i0, i1, j0, j1;
     char *a_panels, *b_panels, *c_tile, *residual_tile, *partial_sums;
@@ -29,6 +29,26 @@ static inline int64_t nk_tile_of(const nk_tiling *tiling, int64_t row)
     int64_t edge = row - tiling->main_tiles * tiling->tile;
     return edge < 0 ? row / tiling->tile : tiling->main_tiles + edge / tiling->edge_tile;
 }
+
+/* Whether the caller has packed all of B. */
+static inline int nk_b_is_prepacked(const nk_plan *plan) { return plan->problem.b == NK_PACKED; }
+
+/* panels.c */
+
+/* Bytes of the buffers of the panels, for a rectangle of tiles. */
+int64_t nk_a_buffer_size(const nk_plan *plan, int64_t row_tiles);
+int64_t nk_b_buffer_size(const nk_plan *plan, int64_t row_tiles, int64_t column_tiles);
+
+int64_t nk_b_panel_size(const nk_plan *plan, int64_t kc);
+
+/* The panels of the rows i, and of the columns j, of tiles. */
+char *nk_a_panel(const nk_cache_block *x, int64_t i);
+char *nk_b_panel(const nk_cache_block *x, int64_t j);
+
+/* Pack the panel of row i, or those of columns [j, j1). Where groups are packed at once, the first one
+   packs those after it. */
+void nk_pack_a(const nk_cache_block *x, int64_t i);
+void nk_pack_b(const nk_cache_block *x, int64_t j, int64_t j1);
 
 /* triangle.c */
 

@@ -33,9 +33,6 @@ static int64_t first_row(const nk_cache_block *x, int64_t j)
 
 int64_t nk_k_steps(const nk_plan *plan, int64_t k) { return (k + plan->k_step - 1) / plan->k_step; }
 
-/* Whether the caller has packed all of B. */
-static int b_is_prepacked(const nk_plan *plan) { return plan->problem.b == NK_PACKED; }
-
 /* ---- the three outer loops: jc, pc, ic ---- */
 
 static void begin_ic(nk_cache_block *x, int64_t i0)
@@ -75,75 +72,6 @@ static int next_block(nk_cache_block *x)
     return 1;
 }
 
-/* ---- panels ---- */
-
-/* Whether each panel of B is read by one block of rows only. Then all panels share one buffer, which
-   stays in the cache. */
-static int b_panels_share_buffer(const nk_plan *plan, int64_t row_tiles)
-{
-    return !plan->ir_outside && !plan->spans_columns && row_tiles <= plan->m.block_tiles;
-}
-
-/* Whether each panel of A is read by one row of tiles and no other: they share one buffer, too. */
-static int shares_a_panel(const nk_plan *plan) { return plan->ir_outside || plan->spans_columns; }
-
-static int64_t a_panel_size(const nk_plan *plan, int64_t kc)
-{
-    return plan->m.tile * nk_k_steps(plan, kc) * plan->k_step * plan->a_panel_itemsize;
-}
-
-static int64_t b_panel_size(const nk_plan *plan, int64_t kc)
-{
-    int64_t column = nk_k_steps(plan, kc) * plan->k_step * plan->b_panel_itemsize;
-    return plan->n.tile * (column + plan->b_panel_header);
-}
-
-/* The panel of column j. In a prepacked B, the panels of all columns of one block of k come before
-   those of the next block of k. */
-static char *b_panel(const nk_cache_block *x, int64_t j)
-{
-    const nk_plan *plan = x->plan;
-    int64_t size = b_panel_size(plan, x->kc);
-    if (b_is_prepacked(plan)) {
-        int64_t panels_before = x->p0 / plan->kc * plan->n.tiles;
-        return x->b.data + panels_before * b_panel_size(plan, plan->kc) + j * size;
-    }
-    int64_t index = b_panels_share_buffer(plan, x->last_i - x->first_i) ? 0 : j - x->j0;
-    return x->b_panels + index * size;
-}
-
-static void pack_b_rows(const nk_cache_block *x, int64_t j, int64_t p, int64_t rows)
-{
-    const nk_plan *plan = x->plan;
-    char *source = nk_element(x->b, x->p0 + p, nk_tile_start(&plan->n, j), x->itemsize->b);
-    char *target = b_panel(x, j) + p * plan->n.tile * plan->b_panel_itemsize;
-    plan->pack_b_panel(nk_tile_length(&plan->n, j), rows, source, x->b.cs, x->b.rs, target);
-}
-
-/* With ir outside, panels wait for the next rows of tiles anyway: a group of them is packed at once, a
-   few rows of B at a time, so that a cache line that two panels share is loaded once. Where rows are
-   pages apart, it would be evicted before its other half is read. */
-enum { PANELS_PER_GROUP = 8, ROWS_AT_ONCE = 8 };
-
-static int packs_groups(const nk_plan *plan)
-{
-    return plan->ir_outside && !plan->packing_microkernel && plan->problem.b == NK_ROW &&
-           plan->k_step == 1 && plan->b_panel_header == 0;
-}
-
-static void pack_b_panels(const nk_cache_block *x, int64_t j, int64_t j1)
-{
-    if (!packs_groups(x->plan)) {
-        for (; j < j1; j++)
-            pack_b_rows(x, j, 0, x->kc);
-    } else if ((j - x->j0) % PANELS_PER_GROUP == 0) {
-        j1 = nk_min(j + PANELS_PER_GROUP, x->j1);
-        for (int64_t p = 0; p < x->kc; p += ROWS_AT_ONCE)
-            for (int64_t i = j; i < j1; i++)
-                pack_b_rows(x, i, p, nk_min(ROWS_AT_ONCE, x->kc - p));
-    }
-}
-
 /* ---- prefetching: the microkernel fetches a cache line in each of its first steps ---- */
 
 enum { LINE = 64 }; /* bytes of a cache line */
@@ -169,9 +97,9 @@ static void find_next_column(const nk_cache_block *x, int64_t j, line_region nex
     int64_t row = nk_tile_start(&plan->m, x->i0), rows = nk_tile_start(&plan->m, x->i1) - row;
     int64_t b = x->itemsize->b, c = x->itemsize->c;
 
-    if (plan->pack_b && (b_is_prepacked(plan) || first_row(x, j) < x->i0)) {
-        int64_t bytes = b_panel_size(plan, x->kc) / x->k_steps;
-        next[0] = lines_of(b_panel(x, j), bytes, x->k_steps, bytes);
+    if (plan->pack_b && (nk_b_is_prepacked(plan) || first_row(x, j) < x->i0)) {
+        int64_t bytes = nk_b_panel_size(plan, x->kc) / x->k_steps;
+        next[0] = lines_of(nk_b_panel(x, j), bytes, x->k_steps, bytes);
     } else if (plan->problem.b == NK_ROW) {
         next[0] = lines_of(nk_element(x->b, x->p0, column, b), width * b, x->kc, x->b.rs * b);
     }
@@ -234,25 +162,23 @@ static tile prepare_tile(const nk_cache_block *x, int64_t i, int64_t j, int64_t 
     t.a = nk_element(x->a, t.row, x->p0, x->itemsize->a);
     t.lda = nk_leading_dimension(x->a, plan->problem.a);
     if (plan->pack_a) {
-        int64_t index = shares_a_panel(plan) ? 0 : i - x->i0;
-        char *panel = x->a_panels + index * a_panel_size(plan, x->kc);
-        if (j == x->j0)
-            plan->pack_a_panel(t.rows, x->kc, t.a, x->a.rs, x->a.cs, panel);
-        t.a = panel;
+        if (j == (plan->keeps_a_panels ? x->first_j : x->j0))
+            nk_pack_a(x, i);
+        t.a = nk_a_panel(x, i);
         t.lda = plan->m.tile;
     }
     t.b = nk_element(x->b, x->p0, t.column, x->itemsize->b);
     t.ldb = nk_leading_dimension(x->b, plan->problem.b);
     if (plan->pack_b) {
-        t.b_panel = b_panel(x, j);
-        int packs = unpacked < j1 && !b_is_prepacked(plan);
+        t.b_panel = nk_b_panel(x, j);
+        int packs = unpacked < j1 && !nk_b_is_prepacked(plan);
         if (packs && plan->packing_microkernel && !edge_row && !edge_column) {
             t.microkernel = plan->packing_microkernel;
         } else {
             if (packs && plan->b_panels_along_k)
                 plan->copy(t.columns, x->kc, t.b, x->b.cs, x->b.rs, t.b_panel, x->kc, 1);
             else if (packs)
-                pack_b_panels(x, nk_max(unpacked, j), j1);
+                nk_pack_b(x, nk_max(unpacked, j), j1);
             t.b = t.b_panel;
             t.ldb = plan->b_panels_along_k ? x->kc : plan->n.tile;
         }
@@ -397,15 +323,11 @@ static int allocate_buffers(nk_cache_block *x, int64_t row_tiles, int64_t column
         return 1;
 
     int64_t columns = nk_min(n->block_tiles, column_tiles);
-    int64_t a_tiles = shares_a_panel(plan) ? 1 : nk_min(m->block_tiles, row_tiles);
-    int64_t b_tiles = plan->pack_b && !b_is_prepacked(plan) ? columns : 0;
-    if (b_tiles && b_panels_share_buffer(plan, row_tiles))
-        b_tiles = 1;
     int64_t tile_elements = m->tile * n->tile;
     int64_t c_size = (plan->spans_columns ? columns : 1) * tile_elements * x->itemsize->c;
     int64_t sizes[] = {
-        plan->pack_a * a_tiles * a_panel_size(plan, plan->kc),
-        b_tiles * b_panel_size(plan, plan->kc),
+        nk_a_buffer_size(plan, row_tiles),
+        nk_b_buffer_size(plan, row_tiles, column_tiles),
         c_size,
         x->args.residual ? c_size : 0,
         row_tiles * columns * tile_elements * partial_sum,
@@ -434,6 +356,7 @@ static int run_blocks(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c
         .args = args,
         .first_i = i0,
         .last_i = i1,
+        .first_j = j0,
         .last_j = plan->mirror ? nk_min(nk_triangle_end(plan, i1 - 1), j1) : j1,
     };
     if (!allocate_buffers(&x, i1 - i0, j1 - j0))

@@ -111,6 +111,7 @@ typedef struct {
     int64_t partial_sum_itemsize; /* the same if C can't hold sums between blocks of k; else 0 */
     int64_t blocks_per_pass; /* batch-reduce: products added up in registers (operands fit L2) */
     int32_t pack_a, pack_b;
+    int32_t keeps_a_panels;   /* all of A is packed once, for all blocks of columns */
     int32_t b_panels_along_k; /* panels of B hold columns along k, which `copy` packs */
     int32_t spans_columns;    /* a microkernel does all columns of a cache block in one call */
     int32_t is_memory_bound;  /* no operand is used often: bandwidth limits it */

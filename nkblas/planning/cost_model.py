@@ -8,7 +8,6 @@ microarchitecture.
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from math import gcd
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +18,18 @@ from nkblas.base.families import family as family_of
 from nkblas.base.problem import Problem
 from nkblas.system.cpu import CPU
 
+from .caches import (
+    BEYOND_L2,
+    CACHE_LINE,
+    L1,
+    L2,
+    PAGE,
+    USABLE_L2,
+    USABLE_L2_WITH_STREAMS,
+    cache_level,
+    has_l1_conflicts,
+    occupied_bytes,
+)
 from .measured_costs import costs_of
 from .microarchitecture import (
     STREAMED_BYTES_PER_CYCLE,
@@ -29,22 +40,13 @@ from .microarchitecture import (
     fmas_per_cycle,
     fmas_per_instruction,
 )
-from .plan import Plan, make_plan
+from .plan import MAX_KEPT_PANELS, Plan, make_plan
 from .schedule import Panels, Schedule, b_panel_dtype, register_tiles
 from .search_space import Array, ScheduleSpace
 from .skinny import skinny_schedules
 
-CACHE_LINE, PAGE = 64, 4096
-"""Bytes."""
-
 STRUCTURE_CANDIDATES = 24
 """Plans of the full product among which the one of a symmetric product is selected."""
-
-USABLE_L1, USABLE_L2 = 0.75, 0.6
-"""Fractions of the caches that an operand's block may take; the rest is for other data."""
-
-L1, L2, BEYOND_L2 = 0, 1, 2
-"""What `cache_level` returns."""
 
 # ---- ranking ----
 
@@ -160,8 +162,12 @@ def cost(space: ScheduleSpace, costs: Costs | None = None) -> Array:
     costs : Costs, optional
         The constants; those that are known of the CPU by default.
     """
-    blocks = Blocks.of(space, costs or costs_of(space.cpu))
-    cycles = np.zeros(len(space))
+    return cost_of_blocks(Blocks.of(space, costs or costs_of(space.cpu)))
+
+
+def cost_of_blocks(blocks: "Blocks") -> Array:
+    """`cost`, of schedules whose blocks are known."""
+    cycles = np.zeros(len(blocks.space))
     for term in TERMS:
         cycles += term(blocks)
     return cycles
@@ -248,22 +254,6 @@ class Blocks(NamedTuple):
         return bool(cache_level(size, self.cpu) == BEYOND_L2)
 
 
-def cache_level(size: Any, cpu: CPU) -> Any:
-    """The cache that `size` bytes of an operand stay in: `L1`, `L2` or `BEYOND_L2`."""
-    return (size > USABLE_L1 * cpu.l1d) * 1 + (size > USABLE_L2 * cpu.l2)
-
-
-def has_l1_conflicts(rows: Array, stride: int, cpu: CPU) -> Array:
-    """Whether rows that are `stride` bytes apart have so few sets of L1 that they evict each other.
-
-    The leading dimension is taken to be a contiguous operand's.
-    """
-    way = cpu.l1d // cpu.l1d_ways
-    sets = way // gcd(stride, way)
-    conflicts: Array = -(-rows // sets) > cpu.l1d_ways - 2  # two ways for the other operands
-    return conflicts
-
-
 def k_loops(x: Blocks) -> Array:
     """Cycles in the k loops of all microkernel calls.
 
@@ -332,8 +322,15 @@ def a_load_cycles(x: Blocks) -> Array:
     a block of A. Tile registers load whole rows of A: each costs as much as a vector of B.
     """
     space, costs, m = x.space, x.costs, x.problem.m
-    rows = np.where(space.ir_outside == 1, x.mr, x.m_block * x.mr)
-    level = cache_level(np.minimum(rows, m) * x.kc * space.a_itemsize, x.cpu)
+    rows = np.minimum(np.where(space.ir_outside == 1, x.mr, x.m_block * x.mr), m)
+    itemsize = space.a_itemsize
+    if x.problem.a == "col":
+        in_place_size = occupied_bytes(x.kc, rows * itemsize, m * itemsize)
+    else:
+        in_place_size = occupied_bytes(rows, x.kc * itemsize, x.problem.k * itemsize)
+    size = np.where(space.pack_a == 1, rows * x.kc * itemsize, in_place_size)
+    usable_l2 = np.where(space.ir_outside == 1, USABLE_L2, USABLE_L2_WITH_STREAMS)
+    level = cache_level(size, x.cpu, usable_l2)
     cycles: Array
     conflicts = has_l1_conflicts(x.mr, x.problem.k * space.a_itemsize, x.cpu)
     if space.family.tile_rows:
@@ -394,7 +391,11 @@ def b_packing(x: Blocks) -> Array:
     space, costs, problem = x.space, x.costs, x.problem
     # With jr outside, the first tile of a column packs B while it multiplies.
     packs_in_kernel = (problem.b == "row") & (space.ir_outside == 0) & (space.family.k_step == 1)
-    cycles: Array = np.where(packs_in_kernel, costs.pack_b_in_kernel, costs.pack)
+    # The lines of a row of a panel: it starts anywhere in a line, so that it has one more.
+    lines_per_whole_line = 1 + CACHE_LINE / (x.nr * space.b_itemsize)
+    in_kernel = costs.pack_b_in_kernel * lines_per_whole_line
+    in_kernel = in_kernel + costs.pack_b_conflict * evicted_before_packing(x)
+    cycles: Array = np.where(packs_in_kernel, in_kernel, costs.pack)
     # A panel that no further block of A comes back to never leaves the cache.
     is_read_again = (x.m_blocks > 1) | (space.ir_outside == 1)
     block_size = x.kc * np.minimum(x.n_block * x.nr, problem.n) * space.b_itemsize
@@ -405,6 +406,17 @@ def b_packing(x: Blocks) -> Array:
     if 4 * problem.k * problem.n * space.b_itemsize >= x.cpu.l3:
         cycles = cycles + b_packing_from_memory(x)
     return cycles
+
+
+def evicted_before_packing(x: Blocks) -> Array:
+    """The fraction of B's lines that are evicted from L2 after they were fetched ahead.
+
+    The rows of the next panel are fetched while the present one is multiplied.
+    """
+    itemsize = x.space.b_itemsize
+    size = occupied_bytes(x.kc, x.nr * itemsize, x.problem.n * itemsize)
+    fraction: Array = np.maximum(0, 1 - USABLE_L2_WITH_STREAMS * x.cpu.l2 / size)
+    return x.b_is_beyond_l2 * fraction
 
 
 def b_packing_from_memory(x: Blocks) -> Array:
@@ -432,8 +444,11 @@ def a_reloads(x: Blocks) -> Array | float:
 
 
 def a_packing(x: Blocks) -> Array:
-    """Cycles to pack A, for each block of columns: per vector of A."""
-    return x.vectors_of_a * x.space.pack_a * x.n_blocks * x.costs.pack
+    """Cycles to pack A, once or for each block of columns: per vector of A."""
+    size = x.problem.m * x.problem.k * x.space.a_itemsize
+    times = x.n_blocks if size > MAX_KEPT_PANELS else 1
+    cycles: Array = x.vectors_of_a * x.space.pack_a * times * x.costs.pack
+    return cycles
 
 
 TERMS: tuple[Callable[[Blocks], Array | float], ...] = (

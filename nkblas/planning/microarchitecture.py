@@ -52,7 +52,10 @@ class Costs(NamedTuple):
     pack : float
         Packing of a vector by a packing routine.
     pack_b_in_kernel : float
-        Packing of a vector of B by the microkernel that reads it first.
+        Packing of a vector of B by the microkernel that reads it first:
+        ``pack_b_in_kernel * (1 + 64 / (nr * itemsize))``. Narrower panels share more cache lines.
+    pack_b_conflict : float
+        Added for each vector of B, packed in such a way, that is evicted from L2 too early.
     panel_store : float
         Write of a packed vector to memory, where a block of B has more panels than fit L2.
     panel_reload : float
@@ -86,6 +89,7 @@ class Costs(NamedTuple):
     b_in_place: float
     pack: float
     pack_b_in_kernel: float
+    pack_b_conflict: float
     panel_store: float
     panel_reload: float
     pack_rows: float
@@ -138,7 +142,8 @@ _TABLE = {
     "c_reload":          (    3.3,   11.0,    8.7,    4.0),  # cycles per vector, later blocks of k
     "b_in_place":        (    8.3,    1.5,    3.0,   34.0),  # cycles per vector and block of A
     "pack":              (    3.9,    3.8,    5.4,    5.4),  # cycles per vector
-    "pack_b_in_kernel":  (    1.2,    1.5,   0.03,    0.0),  # cycles per vector
+    "pack_b_in_kernel":  (    0.7,    1.0,   0.02,    0.0),  # cycles per vector
+    "pack_b_conflict":   (    5.0,    5.0,    5.0,   20.0),  # cycles per vector
     "panel_store":       (    1.2,    8.0,    9.5,   16.0),  # cycles per vector
     "panel_reload":      (   0.23,    1.1,   0.03,    3.0),  # cycles per vector, later blocks of A
 

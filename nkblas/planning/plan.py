@@ -30,6 +30,7 @@ from nkblas.codegen.spec import (
 from nkblas.codegen.spec import Layout as KernelLayout
 from nkblas.system.cpu import CPU
 
+from .caches import BEYOND_L2, cache_level, occupied_bytes
 from .schedule import (
     MIN_L3,
     SHORT_DIMENSION,
@@ -66,6 +67,9 @@ on, half of the tiles take less time than that kernel."""
 MAX_TRIANGLE_FRACTION = 0.9
 """The largest part of C that the tiles of its lower triangle may cover, for that."""
 
+MAX_KEPT_PANELS = 64 << 20
+"""Bytes of an A that is packed once, at most."""
+
 BASE_PLAN_SLOWDOWN = 4
 """About how many times as long as the best plan a base plan takes."""
 
@@ -84,6 +88,8 @@ class Plan(NamedTuple):
         and nc = ``n.block_tiles * n.tile`` columns.
     kc : int
         Depth of a cache block.
+    has_b_conflicts : bool
+        Whether the rows of a panel of B, in place, evict each other from L2.
     nanoseconds : float
         Time on one thread: estimated if `origin` is "model", else measured.
     origin : {"model", "shipped", "tuned"}
@@ -100,6 +106,7 @@ class Plan(NamedTuple):
     m: Tiling
     n: Tiling
     kc: int
+    has_b_conflicts: bool = False
     nanoseconds: float = 0.0
     origin: Origin = "model"
     interim: bool = False
@@ -123,6 +130,13 @@ class Plan(NamedTuple):
     def spans_columns(self) -> bool:
         """Whether a microkernel computes all columns of a cache block in one call."""
         return self.schedule.kind in ("stream", "dot") or self.family.tile_rows > 0
+
+    @property
+    def keeps_a_panels(self) -> bool:
+        """Whether all of A is packed once: else each block of columns packs it again."""
+        size = self.problem.m * self.problem.k * ITEMSIZE[self.family.a]
+        packs = self.schedule.pack_a and self.schedule.kind in ("tiles", "base")
+        return packs and self.n.tiles > self.n.block_tiles and size <= MAX_KEPT_PANELS
 
     @property
     def epilogue(self) -> str:
@@ -231,6 +245,9 @@ class Plan(NamedTuple):
         if not isinstance(main, Microkernel) or self.schedule.kind != "tiles":
             return None
         if not self.schedule.pack_b or self.problem.b != "row":
+            return None
+        # With ir outside, panels can be packed in groups: then their common lines are loaded once.
+        if self.schedule.ir_outside and self.has_b_conflicts:
             return None
         if self.family.k_step > 1 or self.family.widens or self.problem.types.b != self.family.b:
             return None
@@ -382,13 +399,17 @@ def make_plan(problem: Problem, cpu: CPU, schedule: Schedule) -> Plan:
         return -(-tiles // -(-length // max(1, max_block)))
 
     kc = -(-problem.k // -(-problem.k // schedule.kc))
+    kc = min(problem.k, -(-kc // family.k_step) * family.k_step)
+    row_size, stride = (ITEMSIZE[problem.types.b] * length for length in (n[0], problem.n))
+    b_panel_size = occupied_bytes(kc, row_size, stride)
     return Plan(
         problem,
         isa,
         schedule,
         Tiling(*m, block_tiles(problem.m, m[3], schedule.mc)),
         Tiling(*n, block_tiles(problem.n, n[3], schedule.nc)),
-        min(problem.k, -(-kc // family.k_step) * family.k_step),
+        kc,
+        has_b_conflicts=bool(cache_level(b_panel_size, cpu) == BEYOND_L2),
     )
 
 

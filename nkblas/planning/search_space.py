@@ -220,14 +220,17 @@ class ScheduleSpace:
         """Cache blocks of each combination: mc and nc."""
         problem, cpu, family = self.problem, self.cpu, self.family
         column_size = np.minimum(kc, problem.k) * self.a_itemsize
-        # Packed blocks are buffers of this process: they are bounded.
-        whole_m = np.where(grid.pack_a == 1, cpu.l2 // column_size, problem.m)
+        # With jr outside, packed blocks are buffers of this process: they are bounded.
+        is_buffer = (grid.pack_a == 1) & (grid.ir_outside == 0)
+        whole_m = np.where(is_buffer, cpu.l2 // column_size, problem.m)
         divisor = grid.a_l2_divisor
         mc = np.where(divisor > 0, cpu.l2 // (np.maximum(divisor, 1) * column_size), whole_m)
         column_size = np.minimum(kc, problem.k) * self.b_itemsize
-        # With ir outside, a whole block of B is read for each row of tiles: L2 has to hold it.
-        cache_size = np.where(grid.ir_outside == 1, cpu.l2, max(cpu.l3, MIN_L3))
-        nc = np.where(grid.pack_b == 1, cache_size // (2 * column_size), problem.n)
+        # With ir outside, a whole block of B is read for each row of tiles: L2 has to hold it,
+        # besides the rows of A and C that pass through.
+        l2_share = cpu.l2 // (2 if family.tile_rows else 3)
+        size = np.where(grid.ir_outside == 1, l2_share, max(cpu.l3, MIN_L3) // 2)
+        nc = np.where(grid.pack_b == 1, size // column_size, problem.n)
         if family.accumulator != problem.types.c:  # C can't hold partial sums: they have a buffer
             columns = MAX_PARTIAL_SUMS // (problem.m * ITEMSIZE[family.accumulator])
             nc = np.where(kc < problem.k, np.minimum(nc, max(columns, 1)), nc)

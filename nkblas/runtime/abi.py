@@ -127,6 +127,7 @@ def plan_to_c(plan: Plan, addresses: dict[KernelSpec, int]) -> "nk_plan":
     block_size = k * (m * ITEMSIZE[types.a] + n * ITEMSIZE[types.b])
     c.blocks_per_pass = max(1, cpu.l2 // 2 // block_size)
     c.pack_a, c.pack_b, c.ir_outside = schedule.pack_a, schedule.pack_b, schedule.ir_outside
+    c.keeps_a_panels = plan.keeps_a_panels
     c.b_panels_along_k = schedule.kind == "dot" and schedule.pack_b
     c.spans_columns = plan.spans_columns
     c.is_memory_bound = min(m, n, k) <= SHORT_DIMENSION

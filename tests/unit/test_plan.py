@@ -4,6 +4,7 @@ import os
 import re
 from itertools import product
 from typing import Any, Literal, get_args
+from unittest.mock import patch
 
 import ml_dtypes
 import numpy as np
@@ -19,8 +20,9 @@ from nkblas.base.epilogues import KINDS
 from nkblas.base.families import Family, families, row_of
 from nkblas.base.problem import Problem
 from nkblas.base.tiling import split_evenly, split_with_edge
+from nkblas.planning import plan as plan_module
 from nkblas.planning.cost_model import cheapest_plan, ranked_plans
-from nkblas.planning.plan import Plan, base_plan, base_tile, make_plan
+from nkblas.planning.plan import MAX_KEPT_PANELS, Plan, base_plan, base_tile, make_plan
 from nkblas.planning.schedule import Schedule
 from nkblas.runtime import abi
 from nkblas.runtime.kernels import kernels
@@ -99,15 +101,16 @@ if EMULATED:
 @settings(deadline=None, max_examples=60 if EMULATED else 300, derandomize=True)
 @given(
     dtype_and_family=st.sampled_from(DTYPES_AND_FAMILIES),
-    m=st.integers(1, 60),
+    m=st.integers(1, 60) | st.integers(61, 250),
     n=st.integers(1, 120),
     k=st.integers(1, 40) | st.integers(1, 10).map(lambda steps: 16 * steps),
     a=LAYOUTS,
     b=LAYOUTS,
     c=st.sampled_from(["row", "strided"]),
     pack=st.tuples(st.booleans(), st.booleans()),
-    blocks=st.tuples(st.integers(1, 40), st.integers(1, 60), st.integers(1, 90)),
+    blocks=st.tuples(st.integers(1, 40), st.integers(1, 250), st.integers(1, 90)),
     ir_outside=st.booleans(),
+    as_large=st.booleans(),
     alpha_beta=st.sampled_from([(1, 0), (1, 1), (-2, 0), (3, 1), (-1, 2)]),
 )
 def test_any_plan_is_right(
@@ -121,9 +124,13 @@ def test_any_plan_is_right(
     pack: tuple[bool, bool],
     blocks: tuple[int, int, int],
     ir_outside: bool,
+    as_large: bool,
     alpha_beta: tuple[int, int],
 ) -> None:
-    """Many cache blocks, both loop orders, each operand packed or in place, every family."""
+    """Many cache blocks, both loop orders, each operand packed or in place, every family.
+
+    Panels are kept and packed as those of small operands are, or of large ones.
+    """
     dtype, family = dtype_and_family
     types = PRODUCTS[dtype]
     if DTYPES[types.c].kind in ("integer", "bool"):
@@ -150,7 +157,9 @@ def test_any_plan_is_right(
         out[...] = before
     else:
         out[...] = np.frombuffer(b"\xff" * out.itemsize, out.dtype)[0]  # NaN; it is not read
-    run(plan, x, y, out, alpha_beta)
+    plan = plan._replace(has_b_conflicts=as_large)
+    with patch.object(plan_module, "MAX_KEPT_PANELS", 0 if as_large else MAX_KEPT_PANELS):
+        run(plan, x, y, out, alpha_beta)
     if types.c == "bool":
         expected = exact != 0
     elif DTYPES[types.c].kind == "integer":
@@ -234,6 +243,11 @@ def test_packed_blocks_are_bounded(layout: str) -> None:
     bound = 2 * max(nkblas.cpu.l3, 8 << 20)
     for m, n in ((64, 10**7), (10**7, 64), (10**6, 10**6)):
         plan = cheapest_plan(Problem("float32", m, n, 1024, layout, layout), nkblas.cpu)
-        a_block = plan.schedule.pack_a * plan.m.block_tiles * plan.m.tile
-        b_block = plan.schedule.pack_b * plan.n.block_tiles * plan.n.tile
-        assert (a_block + b_block) * plan.kc * 4 <= bound
+        # With ir outside, A has a buffer for a group of 8 panels, if all of A is not kept.
+        a_tiles = 8 if plan.schedule.ir_outside else plan.m.block_tiles
+        a_block = a_tiles * plan.m.tile * plan.kc
+        if plan.keeps_a_panels:
+            a_block = m * 1024
+        b_block = plan.n.block_tiles * plan.n.tile * plan.kc
+        elements = plan.schedule.pack_a * a_block + plan.schedule.pack_b * b_block
+        assert 4 * elements <= bound

@@ -213,8 +213,10 @@ def _interleave_rows(cells: Cells, args: PackArguments, is_edge: bool) -> Value:
     """
     spec, group = cells.spec, cells.spec.group
     end = ir.align_down(args.k, group)
+    rest = spec.width % cells.lanes
+    overlaps = rest & (rest - 1) > 0  # not a power of two
 
-    def pack_group(p: Value, iter_args: list[Value]) -> list[Value]:
+    def pack_group(p: Value, iter_args: list[Value], is_final: bool) -> list[Value]:
         (read,) = iter_args
         rows = [
             ir.gep(read, cells.source, ir.mul(args.k_stride, ir.const_i64(q))) for q in range(group)
@@ -224,18 +226,26 @@ def _interleave_rows(cells: Cells, args: PackArguments, is_edge: bool) -> Value:
             last_line = ir.add(args.n, ir.const_i64(-1))
             last = [ir.load(cells.source, ir.gep(row, cells.source, last_line)) for row in rows]
         for start in range(0, spec.width, cells.lanes):
-            mask = _edge_mask(cells, args, is_edge, start, cells.lanes)
+            live = min(cells.lanes, spec.width - start)
+            lanes = 1 << (live - 1).bit_length()  # the least power of two
+            mask = _edge_mask(cells, args, is_edge, start, lanes)
             vectors = [
-                cells.load(ir.gep(row, cells.source, start), cells.lanes, mask, passthru)
+                cells.load(ir.gep(row, cells.source, start), lanes, mask, passthru)
                 for row, passthru in zip(rows, last, strict=True)
             ]
-            live, store_mask = min(cells.lanes, spec.width - start), None
-            if live < cells.lanes:
-                store_mask = ir.create_mask(cells.lanes * group, ir.const_i64(live * group))
+            # Whole stores are faster than masked ones. The next row overwrites the elements beyond
+            # the columns, except in the last row.
+            store_mask = None
+            if is_final and live < lanes:
+                store_mask = ir.create_mask(lanes * group, ir.const_i64(live * group))
             ir.store(_interleave(vectors), cells.address(args.panel, p, start), store_mask)
         return [ir.gep(read, cells.source, ir.mul(args.k_stride, ir.const_i64(group)))]
 
-    ir.for_loop(end, [args.source], pack_group, step=group)
+    stop = ir.add(end, ir.const_i64(-group)) if overlaps else end
+    read = ir.for_loop(stop, [args.source], partial(pack_group, is_final=False), step=group)
+    if overlaps:
+        start = ir.maxsi(stop, ir.const_i64(0))
+        ir.for_loop(end, read, partial(pack_group, is_final=True), step=group, start=start)
     return end
 
 
