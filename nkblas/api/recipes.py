@@ -5,6 +5,7 @@ dtypes, shapes, strides and alignment of its operands. The C code (numpy_ext/rec
 keeps the recipe, and executes it for all further calls of the kind.
 """
 
+import sys
 from math import prod
 from typing import Any, NamedTuple
 
@@ -313,6 +314,8 @@ def make_recipe(
     `what` is what else the call depends on: the subscripts of einsum, the axes of tensordot.
     `options` are keyword arguments of einsum.
     """
+    if sys.is_finalizing():  # the interpreter ends: nothing can be imported any more
+        return name not in (*_CORES, "tensordot") or None
     try:
         if name == "einsum":
             return _einsum(what, *arrays, options=options or {})

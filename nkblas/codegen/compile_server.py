@@ -4,9 +4,11 @@
 JSON: ``{"size": bytes}``, followed by the library, or ``{"error": message}``.
 """
 
+import contextlib
 import json
 import os
 import select
+import signal
 
 from .compiler_client import Reply
 from .loader import open_library
@@ -15,24 +17,33 @@ from .spec import from_dict
 IDLE_SECONDS = 60.0
 """Time without a request after which the server ends, to free its 100 MB of memory."""
 
+MAX_COMPILE_SECONDS = 150
+"""Time for one kernel after which the server ends: more than the client waits."""
+
 
 def main() -> None:
-    """Serve until the parent closes the pipe, or for `IDLE_SECONDS` without a request."""
-    replies = os.fdopen(os.dup(1), "wb")
+    """Serve until the client closes the pipe, or for `IDLE_SECONDS` without a request."""
+    replies = os.dup(1)
     os.dup2(2, 1)  # output that a library prints must not mix with the replies
+    poll = select.poll()
+    poll.register(0, select.POLLIN)
     pending = b""
-    while True:
-        while b"\n" not in pending:
-            if not select.select([0], [], [], IDLE_SECONDS)[0]:
-                return
-            part = os.read(0, 1 << 16)
-            if not part:
-                return
-            pending += part
-        line, _, pending = pending.partition(b"\n")
-        reply, library = serve(line)
-        replies.write(json.dumps(reply).encode() + b"\n" + library)
-        replies.flush()
+    with contextlib.suppress(BrokenPipeError):  # the client has ended
+        while True:
+            while b"\n" not in pending:
+                if not poll.poll(1000 * IDLE_SECONDS):
+                    return
+                part = os.read(0, 1 << 16)
+                if not part:
+                    return
+                pending += part
+            line, _, pending = pending.partition(b"\n")
+            signal.alarm(MAX_COMPILE_SECONDS)
+            reply, library = serve(line)
+            signal.alarm(0)
+            answer = json.dumps(reply).encode() + b"\n" + library
+            while answer:
+                answer = answer[os.write(replies, answer) :]
 
 
 def serve(line: bytes) -> tuple[Reply, bytes]:

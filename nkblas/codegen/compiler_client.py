@@ -2,21 +2,20 @@
 
 A crash or an abort of the compiler ends the server and not the user's process. The server starts
 with the first kernel that is not in the store, runs until it has been idle for a while, and ends
-with its parent.
+with the process that started it. It is not a child of that process, which may wait for all of its
+children.
 """
 
 import contextlib
 import json
 import os
 import select
+import signal
 import sys
 import threading
-from typing import IO, TYPE_CHECKING, TypedDict
+from typing import NamedTuple, TypedDict
 
 from .spec import KernelSpec, to_dict
-
-if TYPE_CHECKING:
-    import subprocess
 
 TIMEOUT_SECONDS = 120.0
 """How long one kernel may take to compile; most take about 0.05 s."""
@@ -48,12 +47,169 @@ class Reply(TypedDict, total=False):
     not_linked: bool
 
 
+class Descriptor(NamedTuple):
+    """A file descriptor of nkblas, with what tells it from a file that the program opened later.
+
+    Programs may close descriptors that they do not know, as ``os.closerange`` does; then the number
+    can become that of another file.
+    """
+
+    number: int
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, number: int) -> "Descriptor":
+        """The descriptor of an open file."""
+        status = os.fstat(number)
+        return cls(number, status.st_dev, status.st_ino)
+
+    def check(self) -> int:
+        """The number.
+
+        Raises
+        ------
+        OSError
+            The program has closed it.
+        """
+        if self.of(self.number) != self:
+            raise OSError("a descriptor of the compile server was closed")
+        return self.number
+
+    def close(self) -> None:
+        """Close it, unless the program has done so."""
+        with contextlib.suppress(OSError):
+            os.close(self.check())
+
+
+class Server(NamedTuple):
+    """A compile server that was started.
+
+    Attributes
+    ----------
+    pid : int
+    requests, replies : Descriptor
+        Pipes to it and from it.
+    messages : Descriptor
+        What it writes to stderr: an anonymous file, which needs no disk.
+    """
+
+    pid: int
+    requests: Descriptor
+    replies: Descriptor
+    messages: Descriptor
+
+    @classmethod
+    def start(cls) -> "Server":
+        """Start one; it is ready to compile after a moment.
+
+        Raises
+        ------
+        OSError
+            No process can be started.
+        """
+        # imported only by processes that compile: the import takes time
+        import subprocess
+
+        statement = "from nkblas.codegen import compile_server; compile_server.main()"
+        command, environment = detached_python(statement), python_environment()
+        numbers: list[int] = []
+        try:
+            numbers += os.pipe()
+            numbers += os.pipe()
+            numbers.append(os.memfd_create("nkblas"))
+            server_in, requests, replies, server_out, messages = numbers
+            subprocess.run(
+                command,
+                stdin=server_in,
+                stdout=server_out,
+                stderr=messages,
+                start_new_session=True,  # an interrupt from the keyboard is for the user's process
+                env=environment,
+                check=False,
+            )
+        except BaseException:
+            for number in numbers:
+                os.close(number)
+            raise
+        os.close(server_in)
+        os.close(server_out)
+        server = cls(0, *map(Descriptor.of, (requests, replies, messages)))
+        try:
+            return server._replace(pid=int(server.read_line()))
+        except BaseException as error:
+            message = server.last_message()
+            server.close()
+            if isinstance(error, (EOFError, ValueError)):
+                raise OSError(f"the compile server does not start: {message or error}") from None
+            raise
+
+    def send(self, line: bytes) -> None:
+        """Write a request.
+
+        Raises
+        ------
+        OSError
+            The server has ended.
+        """
+        # If it has, the signal would end a program that does not ignore it.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+        try:
+            while line:
+                line = line[os.write(self.requests.check(), line) :]
+        except BrokenPipeError:
+            signal.sigtimedwait({signal.SIGPIPE}, 0)
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def read_line(self) -> bytes:
+        """Read a line of a reply."""
+        line = b""
+        while not line.endswith(b"\n"):
+            line += self.read(1)
+        return line
+
+    def read(self, size: int) -> bytes:
+        """Read exactly `size` bytes, waiting up to `TIMEOUT_SECONDS` for each part.
+
+        Raises
+        ------
+        EOFError
+            They did not come.
+        """
+        poll = select.poll()  # select.select has no descriptors above 1023
+        poll.register(self.replies.check(), select.POLLIN)
+        parts = []
+        while size:
+            if not poll.poll(1000 * TIMEOUT_SECONDS):
+                raise EOFError(f"no answer for {TIMEOUT_SECONDS:.0f} s")
+            part = os.read(self.replies.check(), size)
+            if not part:
+                raise EOFError("the compile server has ended")
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def last_message(self) -> str:
+        """The last line that it has written to stderr; empty if there is none."""
+        with contextlib.suppress(OSError):
+            size = os.fstat(self.messages.check()).st_size
+            text = os.pread(self.messages.number, size, 0).decode(errors="replace")
+            return text.strip().rpartition("\n")[2]
+        return ""
+
+    def close(self) -> None:
+        """End it: it stops when its pipes are closed, after the kernel that it is compiling."""
+        for descriptor in (self.requests, self.replies, self.messages):
+            descriptor.close()
+
+
 class Compiler:
     """The compile server, which is started when it is needed. The methods are thread-safe."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._stderr: IO[bytes] | None = None  # that of the process that was started last
+        self.server: Server | None = None
         self._failure = ""  # how the last request failed
         self._lock = threading.Lock()
 
@@ -72,7 +228,7 @@ class Compiler:
             if answer is None:  # the server has ended because it was idle, or was killed
                 answer = self._request(spec)
         if answer is None:
-            raise CompileError(f"the compiler died: {self._failure_message()}")
+            raise CompileError(f"the compiler died: {self._failure}")
         reply, library = answer
         if "error" in reply:
             kind = NotLinkedError if reply.get("not_linked") else CompileError
@@ -82,93 +238,35 @@ class Compiler:
     def _request(self, spec: KernelSpec) -> tuple[Reply, bytes] | None:
         """Send one request; returns the reply and the library, or None if the server has ended."""
         try:
-            self.start()
-            assert self._process is not None
-            assert self._process.stdin is not None
-            self._process.stdin.write(json.dumps(to_dict(spec)).encode() + b"\n")
-            reply: Reply = json.loads(self._read_line())
-            return reply, self._read(reply.get("size", 0))
+            server = self.start()
+            server.send(json.dumps(to_dict(spec)).encode() + b"\n")
+            reply: Reply = json.loads(server.read_line())
+            return reply, server.read(reply.get("size", 0))
         except (EOFError, OSError, ValueError) as error:
-            self._failure = f"{type(error).__name__}: {error}"
+            message = self.server.last_message() if self.server else ""
+            self._failure = "; ".join(filter(None, (f"{type(error).__name__}: {error}", message)))
             self.close()
             return None
         except BaseException:  # an interrupt: the reply that is still to come must not be read
             self.close()
             raise
 
-    def start(self) -> None:
-        """Start the server if it is not running; it is ready to compile after a moment."""
-        if self._process is not None:
-            return
-        # Imported only by processes that compile: the import takes time.
-        import atexit
-        import subprocess
-
-        self._stderr = os.fdopen(os.memfd_create("nkblas"), "w+b")  # needs no disk
-        statement = "from nkblas.codegen import compile_server; compile_server.main()"
-        self._process = subprocess.Popen(
-            python_command(statement),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            bufsize=0,
-            start_new_session=True,  # an interrupt from the keyboard is for the user's process
-            env=python_environment(),
-        )
-        atexit.unregister(self.close)
-        atexit.register(self.close)
-
-    def _read_line(self) -> bytes:
-        line = b""
-        while not line.endswith(b"\n"):
-            line += self._read(1)
-        return line
-
-    def _read(self, size: int) -> bytes:
-        """Read exactly `size` bytes, unbuffered, waiting up to `TIMEOUT_SECONDS` for each part."""
-        assert self._process is not None
-        assert self._process.stdout is not None
-        descriptor = self._process.stdout.fileno()
-        parts = []
-        while size:
-            if not select.select([descriptor], [], [], TIMEOUT_SECONDS)[0]:
-                raise EOFError(f"no answer for {TIMEOUT_SECONDS:.0f} s")
-            part = os.read(descriptor, size)
-            if not part:
-                raise EOFError("the compile server has ended")
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
-
-    def _failure_message(self) -> str:
-        """How the last request failed, and the last line that the server wrote to stderr."""
-        if self._stderr is None:
-            return self._failure
-        self._stderr.seek(0)
-        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
-        return f"{self._failure}; {lines[-1]}" if lines else self._failure
+    def start(self) -> Server:
+        """The server, which is started if it is not running."""
+        if self.server is None:
+            self.server = Server.start()
+        return self.server
 
     def close(self) -> None:
         """End the server."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
-            with contextlib.suppress(OSError):
-                pipe.close()
-        process.kill()
-        process.wait()
+        server, self.server = self.server, None
+        if server is not None:
+            server.close()
 
     def forget(self) -> None:
         """Drop the server in the child of a fork: it belongs to the parent."""
-        process, self._process = self._process, None
         self._lock = threading.Lock()
-        if process is not None:
-            for pipe in (process.stdin, process.stdout):
-                assert pipe is not None
-                pipe.close()
-            process.returncode = 0  # the child must not wait for it
+        self.close()
 
 
 def python_command(statement: str) -> list[str]:
@@ -184,6 +282,17 @@ def python_command(statement: str) -> list[str]:
     path = [entry for entry in sys.path if isinstance(entry, str)]
     path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
     return [python(), "-I", "-c", f"import sys; sys.path[:] = {path!r}; {statement}"]
+
+
+def detached_python(statement: str) -> list[str]:
+    """As `python_command`, for a process that is no child of this one.
+
+    The command ends at once. The interpreter that executes the statement is its child: it writes
+    that child's process id to stdout, and a newline.
+    """
+    command = python_command(statement)
+    fork = "import os; pid = os.fork(); pid and (os.write(1, b'%d\\n' % pid), os._exit(0))"
+    return [*command[:-1], f"{fork}; {command[-1]}"]
 
 
 def python_environment() -> dict[str, str]:

@@ -4,17 +4,13 @@ That process does not depend on the user's, and the user's program does not wait
 serves the processes that start afterwards.
 """
 
-from nkblas.codegen.compiler_client import python_command, python_environment
+from nkblas.codegen.compiler_client import detached_python, python_environment
 from nkblas.planning import measured_costs
 from nkblas.system.cpu import cpu
 from nkblas.system.lock import planning_lock
 
-DETACHED = (
-    "import os; os.fork() and os._exit(0); "
-    "from nkblas.inspect import calibrate; calibrate.calibrate_in_background()"
-)
-"""What the process executes: its child is not a child of the user's process, which might wait for
-its children."""
+STATEMENT = "from nkblas.inspect import calibrate; calibrate.calibrate_in_background()"
+"""What the process executes."""
 
 
 def start() -> None:
@@ -30,7 +26,7 @@ def start() -> None:
     with planning_lock():  # no fork comes into the import
         import subprocess  # takes time to import, and few processes need it
     subprocess.run(
-        python_command(DETACHED),
+        detached_python(STATEMENT),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -4,6 +4,7 @@ The planner is imported at the first miss (see `nkblas.runtime.dispatch`), the k
 package: so neither the import nor the first product takes long.
 """
 
+import sys
 from typing import TYPE_CHECKING
 
 from nkblas._engine import ffi, lib
@@ -27,6 +28,8 @@ def _handle_miss(c_problem: "nk_problem") -> int:
     global _pending
     if holds_planning_lock():
         return 0  # a signal handler or a finalizer multiplies while this thread plans
+    if sys.is_finalizing():
+        return 0  # the interpreter ends: nothing can be imported any more
     try:
         with planning_lock():
             # imported at the first miss, under the lock: no fork comes into the import

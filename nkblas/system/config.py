@@ -1,8 +1,8 @@
 """Environment variables: the one module that reads them.
 
 Each function reads its variable when it is called; an empty variable counts as unset. The settings
-of the whole process (instruction set, threads, JIT mode, tuning, cache size) are read once, when
-nkblas is imported; the cache folder and the log level are read each time they are needed.
+of the whole process (instruction set, threads, JIT mode, tuning, cache size, log level) are read
+once, when nkblas is imported; the cache folder is read each time that it is needed.
 """
 
 import os
@@ -14,6 +14,9 @@ Environment = Mapping[str, str]
 JITMode = Literal["first-call", "background", "never"]
 JIT_MODES: tuple[JITMode, ...] = get_args(JITMode)
 """The default is the first."""
+
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 def isa_name(environment: Environment = os.environ) -> str:
@@ -41,7 +44,7 @@ def cache_folder(environment: Environment = os.environ) -> str:
     """``NKBLAS_CACHE_DIR``, else in the user's cache folder: where kernels and plans are stored."""
     chosen = environment.get("NKBLAS_CACHE_DIR")
     if chosen:
-        return os.path.abspath(chosen)
+        return os.path.abspath(os.path.expanduser(chosen))
     import platformdirs  # takes 1 ms to import: only when the default is needed
 
     return platformdirs.user_cache_dir("nkblas", appauthor=False)
@@ -89,8 +92,17 @@ def may_tune(environment: Environment = os.environ) -> bool:
 
 
 def log_level(environment: Environment = os.environ) -> str:
-    """``NKBLAS_LOG``: the least severe level to print on standard error; empty for none."""
-    return environment.get("NKBLAS_LOG", "").upper()
+    """``NKBLAS_LOG``: the least severe level to print on standard error; empty for none.
+
+    Raises
+    ------
+    ValueError
+        The value is none of `LOG_LEVELS`, in lower or upper case.
+    """
+    level = environment.get("NKBLAS_LOG", "").lower()
+    if level and level not in LOG_LEVELS:
+        raise ValueError(f"NKBLAS_LOG: got {level!r}, expected one of {', '.join(LOG_LEVELS)}")
+    return level
 
 
 def _positive_integer(name: str, environment: Environment, unit: str = "") -> int:
@@ -115,3 +127,6 @@ MAY_TUNE = may_tune()
 
 CACHE_SIZE = cache_size()
 """`cache_size` at import, in bytes."""
+
+LOG_LEVEL = log_level()
+"""`log_level` at import."""

@@ -26,7 +26,7 @@ def log(level: Level, message: str, *, once: bool = False) -> None:
     once : bool
         Whether to drop it if it has been logged before.
     """
-    threshold = config.log_level()
+    threshold = config.LOG_LEVEL
     if level in ("debug", "info") and not threshold and "logging" not in sys.modules:
         return  # neither the user nor the program has asked for such messages
     if once:
@@ -47,6 +47,5 @@ def _emit(level: Level, message: str, threshold: str) -> None:
         handler.setFormatter(logging.Formatter("nkblas: %(levelname)s: %(message)s"))
         logger.addHandler(handler)
         logger.propagate = False
-        value = logging.getLevelName(threshold)
-        logger.setLevel(value if isinstance(value, int) else logging.WARNING)
+        logger.setLevel(threshold.upper())
     logger.log(logging.getLevelName(level.upper()), "%s", message)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -337,10 +338,14 @@ def tile(dtype: str) -> tuple[int, int]:
 
 
 def environment(**changes: Any) -> dict[str, str]:
-    """The environment of a child process: with changes, and with this process's nkblas."""
+    """The environment of a child process: with changes, and with this process's nkblas.
+
+    ``TEST_PROCESS`` tells the processes that it starts from all others.
+    """
     package = str(Path(nkblas.__file__).parents[1])
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path, **{k: str(v) for k, v in changes.items()}}
+    own = {"PYTHONPATH": path, "TEST_PROCESS": uuid.uuid4().hex}
+    return {**os.environ, **own, **{name: str(value) for name, value in changes.items()}}
 
 
 PRELUDE = """

@@ -456,21 +456,21 @@ def test_product_in_a_signal_handler_while_compiling(tmp_path: Path) -> None:
     assert report["calls"] - report["fallbacks"] >= 2
 
 
-# Records the compile servers that nkblas starts; with `doomed` set, kills each at once.
+# Records the compile servers that nkblas starts; with `is_doomed` set, kills each at once.
 HELPERS = """
-    import signal, subprocess
+    import signal
+    from nkblas.codegen.compiler_client import Server
 
-    class Popen(subprocess.Popen):
-        started = []
-        doomed = False
+    started, is_doomed, start_server = [], False, Server.start
 
-        def __init__(self, *arguments, **keywords):
-            super().__init__(*arguments, **keywords)
-            self.started.append(self.pid)
-            if self.doomed:
-                self.kill()
+    def start():
+        server = start_server()
+        started.append(server.pid)
+        if is_doomed:
+            os.kill(server.pid, signal.SIGKILL)
+        return server
 
-    subprocess.Popen = Popen
+    Server.start = start
 """
 
 
@@ -482,7 +482,7 @@ def has_ended(process: int) -> bool:
 
 
 def test_helper_ends_with_its_parent(tmp_path: Path) -> None:
-    program = f"multiply({ONE}, {OTHER}); report(helpers=Popen.started)"
+    program = f"multiply({ONE}, {OTHER}); report(helpers=started)"
     report, _ = run(HELPERS + "    " + program, NKBLAS_CACHE_DIR=tmp_path)
     (helper,) = report["helpers"]
     deadline = time.monotonic() + 10
@@ -494,10 +494,10 @@ def test_helper_ends_with_its_parent(tmp_path: Path) -> None:
 def test_killed_helper_is_replaced(tmp_path: Path) -> None:
     program = f"""
     improve({ONE})
-    os.kill(Popen.started[0], signal.SIGKILL)
+    os.kill(started[0], signal.SIGKILL)
     improve({OTHER})
     multiply({ONE}, {OTHER})
-    report(helpers=len(Popen.started))
+    report(helpers=len(started))
     """
     report, _ = run(HELPERS + program, NKBLAS_CACHE_DIR=tmp_path)
     assert report["helpers"] == 2
@@ -507,7 +507,7 @@ def test_killed_helper_is_replaced(tmp_path: Path) -> None:
 
 def test_helper_that_always_dies(tmp_path: Path) -> None:
     program = f"""
-    Popen.doomed = True
+    is_doomed = True
     multiply({ONE}, {OTHER}, {ONE})
     report()
     """

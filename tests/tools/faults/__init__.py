@@ -204,15 +204,18 @@ def small_disk(folder: Path, size: int) -> Iterator[bool]:
             subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def child_processes(process: int) -> list[int]:
-    """The running child processes of a process."""
+def helper_processes(process: int) -> list[int]:
+    """The running processes that a process of `support.start` has started: no children of it."""
+
+    def mark(entry: str) -> bytes:
+        variables = Path("/proc", entry, "environ").read_bytes().split(b"\0")
+        return next((v for v in variables if v.startswith(b"TEST_PROCESS=")), b"")
+
     found = []
-    for entry in os.scandir("/proc"):
+    for entry in os.listdir("/proc"):
         with contextlib.suppress(OSError):
-            if entry.name.isdigit():
-                fields = Path(entry.path, "stat").read_text().rpartition(")")[2].split()
-                if fields[1] == str(process) and fields[0] != "Z":
-                    found.append(int(entry.name))
+            if entry.isdigit() and int(entry) != process and mark(entry) == mark(str(process)):
+                found.append(int(entry))
     return found
 
 

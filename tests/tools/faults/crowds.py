@@ -10,9 +10,9 @@ from . import (
     SHAPES,
     Case,
     assert_mentions,
-    child_processes,
     fault,
     has_ended,
+    helper_processes,
     send_signal,
 )
 
@@ -58,13 +58,13 @@ from nkblas.runtime.kernels import kernels
 moment, killed = {moment}, []
 
 def kill():
-    while kernels._compiler._process is None:
+    while kernels._compiler.server is None:
         time.sleep(0.001)
     time.sleep(moment)
-    process = kernels._compiler._process
-    if process is not None:
-        os.kill(process.pid, signal.{signal})
-        killed.append(process.pid)
+    server = kernels._compiler.server
+    if server is not None:
+        os.kill(server.pid, signal.{signal})
+        killed.append(server.pid)
 
 threading.Thread(target=kill, daemon=True).start()
 improve(*{shapes})
@@ -91,7 +91,7 @@ def kill_process(case: Case) -> None:
     """The others take over, its compiler ends, and its incomplete files are repaired."""
     victim, *others = [case.start() for _ in range(3)]
     case.sleep_up_to(1.5)
-    helpers = child_processes(victim.pid)
+    helpers = helper_processes(victim.pid)
     case.notes["killed during compilation"] += victim.poll() is None
     send_signal(victim.pid)
     victim.communicate(timeout=HANG_SECONDS)
@@ -105,7 +105,7 @@ def kill_process(case: Case) -> None:
 @fault("a compiling process is stopped for good; others wait 2 s (instead of 60) for it", 3)
 def stop_process(case: Case) -> None:
     victim = case.start()
-    while not child_processes(victim.pid):
+    while not helper_processes(victim.pid):
         assert victim.poll() is None
         time.sleep(0.01)
     case.sleep_up_to(0.4)
@@ -154,7 +154,7 @@ print("ending", flush=True)
     process = case.start(program)
     assert process.stdout is not None
     assert process.stdout.readline() == "ending\n", process.stderr.read()
-    helpers = child_processes(process.pid)
+    helpers = helper_processes(process.pid)
     _, errors = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == status, (process.returncode, errors)
     lines = errors.strip().splitlines()

@@ -25,8 +25,8 @@ from . import (
     SHAPES,
     Case,
     assert_mentions,
-    child_processes,
     fault,
+    helper_processes,
     send_signal,
 )
 
@@ -283,13 +283,13 @@ def remove_group(group: Path) -> None:
 
 @contextlib.contextmanager
 def throttled(process: int) -> Iterator[None]:
-    """Let a process and its children run for a quarter of the time."""
+    """Let a process and its helpers run for a quarter of the time."""
     is_running = True
 
     def throttle() -> None:
         while is_running:
             for number, seconds in ((signal.SIGSTOP, 0.06), (signal.SIGCONT, 0.02)):
-                for pid in (process, *child_processes(process)):
+                for pid in (process, *helper_processes(process)):
                     send_signal(pid, number)
                 time.sleep(seconds)
 
