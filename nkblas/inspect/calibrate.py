@@ -19,7 +19,7 @@ from nkblas._engine import ffi, lib
 from nkblas.base.families import family as family_of
 from nkblas.base.problem import Layout, Problem
 from nkblas.planning import measured_costs
-from nkblas.planning.cost_model import Blocks, cost, cost_of_blocks
+from nkblas.planning.cost_model import cost
 from nkblas.planning.microarchitecture import TYPICAL_COSTS, Costs
 from nkblas.planning.plan import Plan, make_plan, without_duplicates
 from nkblas.planning.schedule import register_tiles
@@ -257,7 +257,7 @@ class _Fit:
     """
 
     def __init__(self, probes: Sequence[Probes], seconds: Array) -> None:
-        self.blocks = [Blocks.of(probe.space, TYPICAL_COSTS) for probe in probes]
+        self.spaces = [probe.space for probe in probes]
         self.times = np.log(1e9 * seconds)
         typical = [getattr(TYPICAL_COSTS, name) for name in FITTED]
         self.prior = np.log([*typical, 1.0])
@@ -292,8 +292,7 @@ class _Fit:
     def _estimates(self, parameters: Array) -> Array:
         """Logarithms of the estimated nanoseconds."""
         costs = self._costs(parameters)
-        blocks = [x._replace(costs=costs) for x in self.blocks]
-        cycles = np.concatenate([cost_of_blocks(x) for x in blocks])
+        cycles = np.concatenate([cost(space, costs) for space in self.spaces])
         estimates: Array = np.log(cycles) + parameters[-1]
         return estimates
 

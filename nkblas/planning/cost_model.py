@@ -162,12 +162,8 @@ def cost(space: ScheduleSpace, costs: Costs | None = None) -> Array:
     costs : Costs, optional
         The constants; those that are known of the CPU by default.
     """
-    return cost_of_blocks(Blocks.of(space, costs or costs_of(space.cpu)))
-
-
-def cost_of_blocks(blocks: "Blocks") -> Array:
-    """`cost`, of schedules whose blocks are known."""
-    cycles = np.zeros(len(blocks.space))
+    blocks = Blocks.of(space, costs or costs_of(space.cpu))
+    cycles = np.zeros(len(space))
     for term in TERMS:
         cycles += term(blocks)
     return cycles

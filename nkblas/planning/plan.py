@@ -41,6 +41,7 @@ from .schedule import (
     has_small_kernel,
     has_spare_register,
     register_tiles,
+    stream_depth,
     stream_shape,
 )
 
@@ -149,7 +150,7 @@ class Plan(NamedTuple):
         """What the bits of a result depend on: plans for which this is equal round alike.
 
         Kernels of kind "tiles" add up an element's products in the order of k, in blocks of kc.
-        Those of kind "stream" do so in blocks of kr, which depends on mr (`stream_shape`).
+        Those of kind "stream" do so in blocks of kr, which depends on mr (`stream_depth`).
         """
         kind = self.schedule.kind
         if DTYPES[self.family.accumulator].kind == "integer":
@@ -158,9 +159,20 @@ class Plan(NamedTuple):
             return (self.schedule,)
         if not self.problem.is_native:
             return (self.schedule.family, self.kc)
-        if kind == "stream":
+        if kind == "stream" and not self._streams_whole_sums:
             return (kind, self.kc, self.m)
         return (self.kc,)
+
+    @property
+    def _streams_whole_sums(self) -> bool:
+        """Whether streams sum up all of k at once, as microkernels do.
+
+        They scale the elements of A, and microkernels scale the sums.
+        """
+        problem, tiles = self.problem, self.m
+        heights = [tiles.tile, tiles.edge_tile][: 1 + (tiles.tiles > tiles.main_tiles)]
+        depths = [stream_depth(problem, self.isa, rows, self.family) for rows in heights]
+        return not self.epilogue and set(depths) == {problem.k}
 
     # ---- kernels ----
 
@@ -191,8 +203,9 @@ class Plan(NamedTuple):
         return self._tile_kernel(mr, columns)
 
     def _stream_kernel(self, mr: int) -> Stream:
-        vectors, kr = stream_shape(self.isa, mr, self.family)
-        # B is read once in any case, and so C is written once.
+        vectors, _ = stream_shape(self.isa, mr, self.family)
+        kr = stream_depth(self.problem, self.isa, mr, self.family)
+        # B stays in the cache, and C is written once.
         writes_c_once = self.problem.k <= min(kr, self.problem.m)
         return Stream(
             self.isa.name,

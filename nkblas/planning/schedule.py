@@ -163,7 +163,7 @@ class Schedule(NamedTuple):
             return f"stream: expected a row-major B in place, and mr <= {MAX_STREAM_ROWS}"
         tile, main_tiles, edge_tile, tiles = split_evenly(problem.m, self.mr)
         heights = [tile, edge_tile][: 1 + (tiles > main_tiles)]
-        depths = {stream_shape(isa, height, family)[1] for height in heights}
+        depths = {stream_depth(problem, isa, height, family) for height in heights}
         if len(depths) > 1 and problem.k >= min(depths):
             return "mr: rows of edge tiles would be summed up in other blocks of k"
         return ""
@@ -315,7 +315,7 @@ def has_spare_register(isa: ISA, family: Family, mr: int, nr: int) -> bool:
 
 
 def stream_shape(isa: ISA, rows: int, family: Family) -> tuple[int, int]:
-    """The vectors of n, and the rows of B, that a `Stream` kernel of `rows` rows takes at once."""
+    """The vectors of n, and the most rows of B, that a `Stream` kernel of `rows` rows takes."""
     vectors = 2 if rows <= 2 else 1
     others = (
         rows * vectors * family.accumulator_registers
@@ -328,6 +328,23 @@ def stream_shape(isa: ISA, rows: int, family: Family) -> tuple[int, int]:
     # Eight rows that are whole pages apart would fill their sets of L1; six leave some free.
     bound = 6 if rows == 1 else 8
     return vectors, max(1, min(bound, (isa.registers - others) // (rows * family.a_registers)))
+
+
+def stream_depth(problem: Problem, isa: ISA, rows: int, family: Family) -> int:
+    """The rows of B that the `Stream` kernel of a problem takes at once, for few passes over C.
+
+    A vector times a matrix has the kernel of base plans, for any k.
+    """
+    _, kr = stream_shape(isa, rows, family)
+    if problem.m == 1:
+        return kr
+    depths = range(1, min(kr, problem.k) + 1)
+    return min(depths, key=lambda depth: (stream_passes(problem.k, depth), -depth))
+
+
+def stream_passes(k: int, kr: int) -> int:
+    """How often a `Stream` kernel writes C: for `kr` rows of B, and for each of the rows left."""
+    return k // kr + k % kr
 
 
 def dot_tile_fits(isa: ISA, mr: int, nr: int, family: Family) -> bool:

@@ -10,6 +10,7 @@ from nkblas.base.families import Family, families
 from nkblas.base.problem import Problem
 from nkblas.system.cpu import AMD, CPU, INTEL
 
+from .caches import PAGE
 from .schedule import (
     KC_BOUNDS,
     MAX_STREAM_ROWS,
@@ -20,15 +21,14 @@ from .schedule import (
     is_widened_dot,
     max_vectors,
     register_tiles,
+    stream_depth,
+    stream_passes,
 )
 
 # A or B counts as beyond L3 if it is larger than a quarter of L3, or for "dot" than half of it.
 
 STREAM_VECTORS = 16
 """Vectors of columns of a "stream" schedule's nr, the granularity for threads."""
-
-PAGE = 4096
-"""Bytes of a page of memory."""
 
 MAX_DISTANT_ROWS, MAX_CONFLICTING_ROWS = 15, 8
 """Rows of a tile that spans all columns, at most: for an A from beyond L3 (with 30 of them it takes
@@ -37,8 +37,12 @@ up to 2.8 times as long: the CPU does not prefetch as many), and for rows that a
 MAX_ROWS_OF_FEW_TILES = 4
 """Rows of tiles, at most, for which B's rows are read once."""
 
-MAX_STREAMED_K = 4
-"""Up to this k, 16 registers are enough for streams, and tiles take 2 to 4 times as long."""
+MAX_STREAMED_K, MAX_STREAMED_K_TO_CACHE = 4, 12
+"""Up to this k, 16 registers are enough for streams that add to C: where it may be anywhere, and
+where a wide one stays in a near cache."""
+
+MIN_STREAMED_VECTORS = 12
+"""Vectors in a row of C from which it is wide."""
 
 
 def skinny_schedules(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
@@ -62,12 +66,12 @@ def _has_few_registers(cpu: CPU) -> bool:
     return cpu.isa.registers <= 16
 
 
-def _follows_zen1(cpu: CPU) -> bool:
-    """Whether the rules that were measured on Zen 1 hold.
+def _is_zen1(cpu: CPU) -> bool:
+    """Whether the CPU is a Zen 1 or Zen+, whose vector units have 128 bits.
 
-    Streams and dots do not prefetch an operand from beyond L3: they lose by it.
+    Streams and dots do not prefetch an operand from beyond L3 there: they lose by it.
     """
-    return cpu.isa.registers <= 16 and cpu.vendor == AMD
+    return cpu.vendor == AMD and cpu.family == 0x17 and cpu.model < 0x30
 
 
 def _is_far_in_l3(size: int, cpu: CPU) -> bool:
@@ -91,10 +95,8 @@ def _prefers_narrow_dots(cpu: CPU) -> bool:
 def _schedules_by_shape(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     m, n, k = problem.m, problem.n, problem.k
     is_wide = m > 1 and n >= 2 * cpu.isa.lanes(problem.itemsize)
-    may_stream = _has_few_registers(cpu) and k <= MAX_STREAMED_K and is_wide and problem.b == "row"
-    may_stream = may_stream and not _is_far_in_l3(m * n * problem.itemsize, cpu)
-    if may_stream and not _tallest_tile(problem, cpu, family):
-        yield from _streams(problem, cpu)
+    if is_wide and problem.b == "row" and not _tallest_tile(problem, cpu, family):
+        yield from _streams(problem, cpu, family)
     if m == n == 1 and (problem.a, problem.b) != ("row", "col"):
         yield Schedule("dot", 1, 1, k, 1, 1)  # of vectors that have other strides
     elif k <= SHORT_DIMENSION < m and problem.b == "row":
@@ -125,37 +127,52 @@ def _tallest_tile(problem: Problem, cpu: CPU, family: Family) -> tuple[int, int]
     return min(mr, max_rows), nr
 
 
-def _streams(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
-    """C is written once, a few rows at a time."""
-    m, n, k = problem.m, problem.n, problem.k
-    nr = STREAM_VECTORS * cpu.isa.lanes(problem.itemsize)
-    c_is_beyond_l3 = m * n * problem.itemsize > cpu.l3
-    heights = (4, 3, 2, 1) if k == MAX_STREAMED_K else (2, 3, 4, 1)
-    for rows in (m,) if m <= MAX_STREAM_ROWS else heights:
-        yield Schedule("stream", rows, nr, k, m, n, prefetch=c_is_beyond_l3)
+def _streams(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
+    """C is written once for all of k, or for a few rows of B at a time.
+
+    For a k of up to 8, tiles take 1.3 to 1.6 times as long; with a C beyond L3, which streams write
+    past the caches, twice as long.
+    """
+    m, n, k, itemsize = problem.m, problem.n, problem.k, problem.itemsize
+    c_size, nr = m * n * itemsize, STREAM_VECTORS * cpu.isa.lanes(itemsize)
+    is_beyond_l3 = 4 * c_size > 3 * cpu.l3
+    if _is_far_in_l3(c_size, cpu) and not is_beyond_l3:
+        return  # the writes of C are the limit
+    all_heights = (m,) if m <= MAX_STREAM_ROWS else (4, 3, 2, 1)
+    depths = {rows: stream_depth(problem, cpu.isa, rows, family) for rows in all_heights}
+    by_passes = sorted(depths, key=lambda rows: stream_passes(k, depths[rows]))
+    heights = [rows for rows in by_passes if depths[rows] == k and (rows > 1 or is_beyond_l3)]
+    is_near = not _is_distant(c_size, cpu)
+    if not heights and _has_few_registers(cpu):
+        is_wide = n >= MIN_STREAMED_VECTORS * cpu.isa.lanes(itemsize)
+        may_be_longer = is_near and is_wide and not _is_zen1(cpu)
+        if k <= (MAX_STREAMED_K_TO_CACHE if may_be_longer else MAX_STREAMED_K):
+            heights = by_passes
+    for rows in heights:
+        # The rows of B stay in L1, and with them those of C.
+        nc = max(nr, cpu.l1d // ((rows + k) * itemsize)) if is_near else n
+        yield Schedule("stream", rows, nr, k, m, nc, prefetch=is_beyond_l3)
 
 
 def _short_k(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     """C is written once, row by row."""
     m, n, k, lanes = problem.m, problem.n, problem.k, cpu.isa.lanes(problem.itemsize)
-    c_is_beyond_l3 = m * n * problem.itemsize > cpu.l3
+    c_size = m * n * problem.itemsize
     tile = _tallest_tile(problem, cpu, family)
     if tile:
         mr, nr = tile
         yield Schedule("tiles", mr, nr, k, m, n, ir_outside=True)
-    heights, packs_b = (6, 4), False
-    if _is_far_in_l3(m * n * problem.itemsize, cpu):
-        # The writes of C are the limit: with 16 registers, 4 x 24 is faster than 6 x 16 (float32).
-        if k == 1 and _has_few_registers(cpu):
-            yield Schedule("stream", 1, STREAM_VECTORS * lanes, k, m, n, prefetch=c_is_beyond_l3)
-        if family.accumulator_registers == 1 and (k == 1 or _has_few_registers(cpu)):
+    is_in_far_l3, has_few_registers = _is_far_in_l3(c_size, cpu), _has_few_registers(cpu)
+    max_k_in_place = 8 if is_in_far_l3 or has_few_registers else 4
+    heights, packs_b = (6, 4), c_size > cpu.l2 and k > max_k_in_place
+    if is_in_far_l3:
+        # With 16 registers, 4 x 24 is faster than 6 x 16 (float32).
+        if k == 1 and has_few_registers:
+            yield Schedule("stream", 1, STREAM_VECTORS * lanes, k, m, n)
+        if family.accumulator_registers == 1 and (k == 1 or has_few_registers):
             heights = (4, 6)
-        packs_b = k > 8
-    elif k == 1:
-        rows = MAX_STREAM_ROWS if c_is_beyond_l3 else 2
-        yield Schedule("stream", rows, STREAM_VECTORS * lanes, k, m, n, prefetch=c_is_beyond_l3)
-    elif c_is_beyond_l3 and 4 < k <= 8:
-        yield Schedule("stream", 2, STREAM_VECTORS * lanes, k, m, n, prefetch=c_is_beyond_l3)
+    elif has_few_registers and k > 8 and family.accumulator_registers == 1 and not _is_zen1(cpu):
+        heights = (4, 6)
     for mr in heights:
         nr = max_vectors(cpu.isa, mr, family, n) * lanes
         yield Schedule("tiles", mr, nr, k, m, n, pack_b=packs_b, ir_outside=True)
@@ -166,7 +183,7 @@ def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     m, n, k, lanes = problem.m, problem.n, problem.k, cpu.isa.lanes(problem.itemsize)
     b_size = k * n * problem.itemsize
     nc = cpu.l2 // (4 * m * problem.itemsize)
-    is_distant, follows_zen1 = _is_distant(b_size, cpu), _follows_zen1(cpu)
+    is_distant, is_zen1 = _is_distant(b_size, cpu), _is_zen1(cpu)
     is_in_far_l3 = _is_far_in_l3(b_size, cpu)
     stream = Schedule(
         "stream",
@@ -175,10 +192,11 @@ def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
         k,
         m,
         nc,
-        prefetch=is_distant and not follows_zen1,
+        prefetch=is_distant and not is_zen1,
     )
     # One row of tiles, or a few: the others find in the cache what the first has loaded.
-    max_mr = 8 if cpu.isa.registers > 16 else 4 if is_in_far_l3 else 6
+    has_few_registers = _has_few_registers(cpu)
+    max_mr = 8 if not has_few_registers else 4 if is_in_far_l3 or 6 < m <= 8 else 6
     if m <= max_mr:
         max_mr //= family.accumulator_registers  # with so few rows, wide tiles are faster
     row_tiles = -(-m // max_mr)
@@ -188,21 +206,30 @@ def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     # A single tile needs no cache blocks; but long chains of sums have large errors.
     kc = KC_BOUNDS[-1] if is_single_column_of_tiles else _depth_of_few_rows(b_size, cpu)
     tiles = Schedule("tiles", mr, vectors * lanes, kc, m, n, prefetch=is_distant and m > 1)
-    if is_in_far_l3:
-        is_single_row = row_tiles == 1
-        tiles = tiles._replace(ir_outside=is_single_row, prefetch=is_single_row)
-    elif cpu.vendor == AMD or cpu.isa.registers <= 16:
-        # With jr outside, the next columns are fetched meanwhile: for a distant L3.
-        tiles = tiles._replace(ir_outside=b_size <= cpu.l3)
+    is_single_row, max_row_tiles = row_tiles == 1, 2
     prefers_stream = m in (3, 4) and is_distant
-    if follows_zen1:
+    if is_in_far_l3:
+        tiles = tiles._replace(ir_outside=is_single_row, prefetch=is_single_row)
+        max_row_tiles = MAX_ROWS_OF_FEW_TILES
+    elif cpu.vendor == AMD or has_few_registers:
+        # With jr outside, the next columns are fetched meanwhile: for a distant L3.
+        tiles = tiles._replace(ir_outside=is_single_row and b_size <= cpu.l3)
+    if is_zen1:
         prefers_stream = m <= 8 and b_size > cpu.l3
+    elif has_few_registers and not is_in_far_l3:
+        rows_conflict = n * problem.itemsize % PAGE == 0
+        tiles = tiles._replace(
+            prefetch=tiles.prefetch and m <= 8,
+            pack_b=row_tiles > 2 and rows_conflict,
+            ir_outside=is_single_row or not (is_distant or rows_conflict),
+        )
+        prefers_stream, max_row_tiles = rows_conflict and m <= 8 and not is_distant, 3
     # A single tile can't be divided among threads, and gains nothing from a stream.
     if m == 1 and (not is_single_column_of_tiles or b_size > cpu.l2):
         yield stream
     elif family.accumulator_registers == 1 and (m == 2 or prefers_stream):
         yield from (stream, tiles)
-    elif row_tiles <= (MAX_ROWS_OF_FEW_TILES if is_in_far_l3 else 2):
+    elif row_tiles <= max_row_tiles:
         yield tiles
         if m <= 8:
             yield stream
@@ -216,7 +243,8 @@ def _depth_of_few_rows(b_size: int, cpu: CPU) -> int:
     """
     if _is_far_in_l3(b_size, cpu):
         return 64
-    return 256 if _is_distant(b_size, cpu) else 512
+    depth = 256 if _has_few_registers(cpu) else 512
+    return depth // 2 if _is_distant(b_size, cpu) else depth
 
 
 def _few_rows_along_k(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
@@ -240,7 +268,7 @@ def _few_rows_along_k(problem: Problem, cpu: CPU, family: Family) -> Iterator[Sc
     nr = min(nr, n)
     while not dot_tile_fits(cpu.isa, mr, nr, family):
         nr -= 1
-    prefetch = not _follows_zen1(cpu) and is_beyond_l3
+    prefetch = not _is_zen1(cpu) and is_beyond_l3
     yield Schedule("dot", mr, nr, k, m, n, pack_a=problem.a != "row", prefetch=prefetch)
 
 
@@ -259,7 +287,7 @@ def _few_columns(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedul
     max_dot_columns = min(6 // family.accumulator_registers, lanes // 2)
     if n <= max_dot_columns and k >= 2 * lanes and a_size >= 2 * cpu.l1d:
         mr = max(mr for mr in range(1, 9) if dot_tile_fits(cpu.isa, mr, n, family))
-        prefetch = not _follows_zen1(cpu) and 2 * a_size > cpu.l3
+        prefetch = not _is_zen1(cpu) and 2 * a_size > cpu.l3
         yield Schedule("dot", mr, n, 2048, m, n, pack_b=True, ir_outside=True, prefetch=prefetch)
     tile = _tallest_tile(problem, cpu, family)
     if tile:

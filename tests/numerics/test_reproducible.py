@@ -19,7 +19,7 @@ from support import COMPLEX, DTYPES, LAYOUTS, ORDERS, Array, Layout, Order, fini
 import nkblas
 from nkblas.base.isa import ISAS
 from nkblas.planning.plan import Plan
-from nkblas.planning.schedule import stream_shape
+from nkblas.planning.schedule import stream_depth
 
 FLOATS = (*DTYPES, *COMPLEX, "float16")
 SHAPES = [
@@ -103,7 +103,7 @@ def block_lengths(plan: Plan, i: int) -> list[int]:
     k, kc = plan.problem.k, plan.kc
     if plan.schedule.kind == "stream":
         rows = plan.m.tile if i < plan.m.main_tiles * plan.m.tile else plan.m.edge_tile
-        kc = stream_shape(plan.isa, rows, plan.family)[1]
+        kc = stream_depth(plan.problem, plan.isa, rows, plan.family)
         return [kc] * (k // kc) + [1] * (k % kc)
     return [kc] * (k // kc) + [k % kc] * (k % kc > 0)
 

@@ -20,10 +20,11 @@ from nkblas.base.epilogues import KINDS
 from nkblas.base.families import Family, families, row_of
 from nkblas.base.problem import Problem
 from nkblas.base.tiling import split_evenly, split_with_edge
+from nkblas.codegen.spec import Stream
 from nkblas.planning import plan as plan_module
 from nkblas.planning.cost_model import cheapest_plan, ranked_plans
 from nkblas.planning.plan import MAX_KEPT_PANELS, Plan, base_plan, base_tile, make_plan
-from nkblas.planning.schedule import Schedule
+from nkblas.planning.schedule import MAX_STREAM_ROWS, Schedule
 from nkblas.runtime import abi
 from nkblas.runtime.kernels import kernels
 
@@ -204,7 +205,10 @@ def test_bits_of_small_sizes(dtype: str, layouts: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize("epilogue", KINDS)
-@pytest.mark.parametrize("shape", [(50, 60, 70), (300, 200, 1500), (3, 500, 70), (1, 700, 1100)])
+@pytest.mark.parametrize(
+    "shape",
+    [(50, 60, 70), (300, 200, 1500), (3, 500, 70), (1, 700, 1100), (90, 700, 3), (80, 600, 8)],
+)
 @pytest.mark.parametrize("dtype", ["float64", "complex64", "float16", "bfloat16"])
 def test_plans_of_equal_bits(dtype: str, shape: tuple[int, int, int], epilogue: str) -> None:
     """Plans whose `Plan.bits` are equal have equal results, the base plan included."""
@@ -223,6 +227,19 @@ def test_plans_of_equal_bits(dtype: str, shape: tuple[int, int, int], epilogue: 
         found.setdefault(plan.bits, set()).add(out.tobytes())
     assert len(found) <= len(plans)
     assert all(len(results) == 1 for results in found.values())
+
+
+@pytest.mark.parametrize("k", range(1, 20))
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
+def test_streams_past_the_caches_write_c_once(dtype: str, k: int) -> None:
+    """A second pass over C would load from memory what the first has stored there."""
+    problem = Problem(dtype, 4096, 8192, k)
+    family = families(dtype, nkblas.cpu.isa)[0].name
+    for rows in range(1, MAX_STREAM_ROWS + 1):
+        schedule = Schedule("stream", rows, 256, k, 4096, 8192, family=family, prefetch=True)
+        for kernel in make_plan(problem, nkblas.cpu, schedule).kernels:
+            if isinstance(kernel, Stream) and kernel.nontemporal:
+                assert kernel.kr == k
 
 
 TABLES = ENGINE_SOURCES / "nk_tables.h"
