@@ -67,11 +67,18 @@ def _has_few_registers(cpu: CPU) -> bool:
 
 
 def _is_zen1(cpu: CPU) -> bool:
-    """Whether the CPU is a Zen 1 or Zen+, whose vector units have 128 bits.
-
-    Streams and dots do not prefetch an operand from beyond L3 there: they lose by it.
-    """
+    """Whether the CPU is a Zen 1 or Zen+, whose vector units have 128 bits."""
     return cpu.vendor == AMD and cpu.family == 0x17 and cpu.model < 0x30
+
+
+def _gains_by_prefetch(cpu: CPU, rows: int) -> bool:
+    """Whether streams and dots of `rows` rows prefetch an operand from beyond L3.
+
+    With a single row, Zen 5 loses 10 to 25 % by it; Zen 1 loses with more, too.
+    """
+    if _is_zen1(cpu):
+        return False
+    return rows > 1 or cpu.vendor != AMD or cpu.double_pumped
 
 
 def _is_far_in_l3(size: int, cpu: CPU) -> bool:
@@ -183,7 +190,7 @@ def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     m, n, k, lanes = problem.m, problem.n, problem.k, cpu.isa.lanes(problem.itemsize)
     b_size = k * n * problem.itemsize
     nc = cpu.l2 // (4 * m * problem.itemsize)
-    is_distant, is_zen1 = _is_distant(b_size, cpu), _is_zen1(cpu)
+    is_distant = _is_distant(b_size, cpu)
     is_in_far_l3 = _is_far_in_l3(b_size, cpu)
     stream = Schedule(
         "stream",
@@ -192,7 +199,7 @@ def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
         k,
         m,
         nc,
-        prefetch=is_distant and not is_zen1,
+        prefetch=is_distant and _gains_by_prefetch(cpu, m),
     )
     # One row of tiles, or a few: the others find in the cache what the first has loaded.
     has_few_registers = _has_few_registers(cpu)
@@ -214,7 +221,7 @@ def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     elif cpu.vendor == AMD or has_few_registers:
         # With jr outside, the next columns are fetched meanwhile: for a distant L3.
         tiles = tiles._replace(ir_outside=is_single_row and b_size <= cpu.l3)
-    if is_zen1:
+    if _is_zen1(cpu):
         prefers_stream = m <= 8 and b_size > cpu.l3
     elif has_few_registers and not is_in_far_l3:
         rows_conflict = n * problem.itemsize % PAGE == 0
@@ -268,7 +275,7 @@ def _few_rows_along_k(problem: Problem, cpu: CPU, family: Family) -> Iterator[Sc
     nr = min(nr, n)
     while not dot_tile_fits(cpu.isa, mr, nr, family):
         nr -= 1
-    prefetch = not _is_zen1(cpu) and is_beyond_l3
+    prefetch = is_beyond_l3 and _gains_by_prefetch(cpu, m)
     yield Schedule("dot", mr, nr, k, m, n, pack_a=problem.a != "row", prefetch=prefetch)
 
 
@@ -287,7 +294,7 @@ def _few_columns(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedul
     max_dot_columns = min(6 // family.accumulator_registers, lanes // 2)
     if n <= max_dot_columns and k >= 2 * lanes and a_size >= 2 * cpu.l1d:
         mr = max(mr for mr in range(1, 9) if dot_tile_fits(cpu.isa, mr, n, family))
-        prefetch = not _is_zen1(cpu) and 2 * a_size > cpu.l3
+        prefetch = 2 * a_size > cpu.l3 and _gains_by_prefetch(cpu, n)
         yield Schedule("dot", mr, n, 2048, m, n, pack_b=True, ir_outside=True, prefetch=prefetch)
     tile = _tallest_tile(problem, cpu, family)
     if tile:
