@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint bench bench-calls numerics faults fuzz guard sanitize leaks clean
+.PHONY: demo test lint bench bench-calls numerics faults fuzz guard sanitize leaks kernels wheel clean
 
 demo: $(VENV)/demo
 	$(BIN)/python examples/digits.py
@@ -55,6 +55,14 @@ sanitize: $(VENV)/test
 leaks: $(VENV)/test
 	$(BIN)/python tests/tools/leaks.py
 
+# The kernels that a wheel brings, about 10,000; a checkout uses them, too, until its sources change.
+kernels: $(VENV)/test
+	$(BIN)/python -m release.kernels
+
+# A wheel with kernels in dist/, tried in an environment without compiler, linker and MLIR.
+wheel: kernels
+	$(BIN)/python -m release.wheel
+
 # One stamp file for each extra: it is installed again when its sources change.
 $(VENV)/demo $(VENV)/test $(VENV)/bench: pyproject.toml setup.py $(wildcard nkblas/engine/*.[ch] nkblas/engine/*.py nkblas/numpy_ext/*.[ch] nkblas/base/*.py)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -63,4 +71,5 @@ $(VENV)/demo $(VENV)/test $(VENV)/bench: pyproject.toml setup.py $(wildcard nkbl
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info nkblas/*.so nkblas/_engine.c nkblas/engine/nk_tables.h
+	rm -rf $(VENV) build dist *.egg-info nkblas/*.so nkblas/_engine.c nkblas/engine/nk_tables.h
+	rm -f kernels_cache/*.so kernels_cache/kernels.json

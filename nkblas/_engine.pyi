@@ -304,6 +304,7 @@ class _Lib:
         /,
     ) -> nk_problem: ...
     def nk_detect(self, a0: nk_cpu, /) -> None: ...
+    def nk_find_function(self, a0: CData | bytes, a1: CData | bytes, /) -> CData: ...
     def nk_gemm(
         self,
         a0: int,
@@ -320,17 +321,16 @@ class _Lib:
     ) -> int: ...
     def nk_get_counters(self, /) -> nk_counters: ...
     def nk_get_num_threads(self, /) -> int: ...
-    def nk_load(
+    nk_miss_handler: CData
+    def nk_open_library(
         self,
         a0: CData | bytes,
         a1: int,
         a2: CData | bytes,
         a3: CData | bytes,
-        a4: CData | bytes,
-        a5: int,
+        a4: int,
         /,
     ) -> CData: ...
-    nk_miss_handler: CData
     nk_plain_args: nk_call_args
     nk_python_miss_handler: CData
     def nk_recorded(self, a0: nk_record, a1: int, /) -> int: ...

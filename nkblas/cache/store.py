@@ -10,12 +10,14 @@ import hashlib
 import json
 import os
 import re
+from functools import cache
 from typing import Any
 
 from nkblas.codegen.spec import KernelSpec, to_dict
 from nkblas.system import config
 from nkblas.system.folder import MAX_FILE_BYTES, Folder
 from nkblas.system.log import log
+from nkblas.system.package import PACKAGE
 from nkblas.system.toolchain import toolchain
 
 KERNEL_FILE = re.compile(r"([0-9a-f]{40})\.(so|json)")
@@ -29,22 +31,26 @@ MAX_CACHED_KEYS = 1 << 14
 """Number of specs whose keys a process remembers."""
 
 
-def generator_hash() -> str:
-    """A hash of the code generator's sources and of the toolchain's version.
-
-    It is part of each key: after an upgrade of either, no kernel of before is found.
-    """
+@cache
+def sources_hash() -> str:
+    """A hash of the code generator's sources."""
     digest = hashlib.sha256()
-    package = os.path.dirname(os.path.dirname(__file__))
     for folder in GENERATOR_FOLDERS:
-        for path, folders, names in os.walk(os.path.join(package, folder)):
+        for path, folders, names in os.walk(os.path.join(PACKAGE, folder)):
             folders.sort()
             for name in sorted(names):
                 if name.endswith((".py", ".h")):
                     with open(os.path.join(path, name), "rb") as file:
                         digest.update(name.encode() + b"\0" + file.read())
-    digest.update(toolchain().encode())
     return digest.hexdigest()
+
+
+def generator_hash() -> str:
+    """A hash of the code generator's sources and of the toolchain's version.
+
+    It is part of each key: after an upgrade of either, no kernel of before is found.
+    """
+    return hashlib.sha256((sources_hash() + toolchain()).encode()).hexdigest()
 
 
 def lock_byte(key: str) -> int:

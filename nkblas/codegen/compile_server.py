@@ -11,7 +11,7 @@ import select
 import signal
 
 from .compiler_client import Reply
-from .loader import open_library
+from .loader import load_kernel
 from .spec import from_dict
 
 IDLE_SECONDS = 60.0
@@ -59,7 +59,7 @@ def serve(line: bytes) -> tuple[Reply, bytes]:
             address, _engine = pipeline.in_memory(spec)
             verify.check(spec, address)
             return {"error": str(error), "not_linked": True}, b""
-        verify.check(spec, open_library(spec, library))
+        verify.check(spec, load_kernel(spec, library))
         return {"size": len(library)}, library
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}, b""

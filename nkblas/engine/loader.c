@@ -24,16 +24,16 @@ static int write_all(int fd, const char *data, size_t size)
     return 0;
 }
 
-void *nk_load(const void *library, size_t size, const char *name, const char *symbol, char *message,
-              size_t message_size)
+void *nk_open_library(const void *bytes, size_t size, const char *name, char *message,
+                      size_t message_size)
 {
     /* dlopen takes equal paths for the same library, and descriptors are reused: a serial number,
        whose bits are written as "./" and "/", makes each path unique. */
     static unsigned serial;
     char path[160];
-    void *address = NULL;
+    void *library = NULL;
     int fd = memfd_create(name, MFD_CLOEXEC);
-    if (fd < 0 || write_all(fd, library, size)) {
+    if (fd < 0 || write_all(fd, bytes, size)) {
         snprintf(message, message_size, "no anonymous file: %s", strerror(errno));
         goto done;
     }
@@ -42,13 +42,16 @@ void *nk_load(const void *library, size_t size, const char *name, const char *sy
         length += snprintf(path + length, sizeof path - (size_t)length, bits & 1 ? "./" : "/");
     snprintf(path + length, sizeof path - (size_t)length, "%d", fd);
 
-    void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (handle)
-        address = dlsym(handle, symbol);
-    if (!address)
+    library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!library)
         snprintf(message, message_size, "%s", dlerror());
 done:
     if (fd >= 0)
         close(fd);
-    return address;
+    return library;
+}
+
+void *nk_find_function(void *library, const char *name)
+{
+    return dlsym(library, name);
 }

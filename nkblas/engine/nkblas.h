@@ -203,9 +203,12 @@ void nk_stop_recording(void);
 /* Copies at most `max_records` records; returns how many there are. */
 int64_t nk_recorded(nk_record *out, int64_t max_records);
 
-/* loader.c: the address of `symbol` in a shared library given as bytes; or NULL and a message. */
-void *nk_load(const void *library, size_t size, const char *name, const char *symbol, char *message,
-              size_t message_size);
+/* loader.c: opens a shared library given as bytes, for the rest of the process's life; or NULL and a
+   message. */
+void *nk_open_library(const void *bytes, size_t size, const char *name, char *message,
+                      size_t message_size);
+/* The address of a function of an open library; NULL if it has none of this name. */
+void *nk_find_function(void *library, const char *name);
 
 /* cpuid.c. Feature words are named by leaf, sub-leaf and register. */
 typedef enum {

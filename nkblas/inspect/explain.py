@@ -16,7 +16,7 @@ from nkblas.planning.measured_plans import best_known_plan
 from nkblas.planning.plan import Plan
 from nkblas.runtime.abi import describe_product
 from nkblas.runtime.dispatch import available_plan
-from nkblas.runtime.kernels import kernels
+from nkblas.runtime.kernels import cannot_compile_reason, kernels
 from nkblas.runtime.plan_table import fallback_reasons, plans_in_table
 from nkblas.runtime.threads import get_num_threads
 from nkblas.system import config
@@ -47,9 +47,9 @@ class Explanation(NamedTuple):
         measured for the package.
     kernels : tuple of str
         Names of the generated functions that the plan calls, the main tile's first.
-    cache : tuple of {"process", "store", "nowhere"}
-        Where each of `kernels` is now: loaded by this process, in the store on disk, or still to
-        be compiled.
+    cache : tuple of {"process", "package", "store", "nowhere"}
+        Where each of `kernels` is now: loaded by this process, in the installed package, in the
+        store on disk, or still to be compiled.
     threads : int
         The number of threads that do the product, if no other product runs at the same time.
     awaited : Plan or None
@@ -137,9 +137,12 @@ def explain(a: Any, b: Any) -> Explanation:
     awaited = best_known_plan(problem, cpu) if plan.interim else None
     explanation = describe(plan, cpu, awaited, count)
     fallback_reason = fallback_reasons.get(problem, "")
-    if not fallback_reason and "nowhere" in explanation.cache and config.JIT_MODE != "first-call":
+    reason = cannot_compile_reason()
+    if config.JIT_MODE == "background":
+        reason = reason or "NKBLAS_JIT=background"
+    if not fallback_reason and "nowhere" in explanation.cache and reason:
         missing = explanation.kernels[explanation.cache.index("nowhere")]
-        fallback_reason = f"{missing}: not in the store, and NKBLAS_JIT={config.JIT_MODE}"
+        fallback_reason = f"{missing}: not in the store, and {reason}"
     if fallback_reason:
         return Explanation("numpy", fallback_reason, problem)
     return explanation

@@ -27,6 +27,7 @@ from nkblas.system.config import cache_folder
 from nkblas.system.cpu import CPU
 from nkblas.system.folder import Folder
 from nkblas.system.log import log
+from nkblas.system.package import shipped_folder
 
 from . import cost_model
 from .microarchitecture import machine
@@ -39,11 +40,6 @@ Layer = Literal["shipped", "tuned"]
 SHIPPED: Layer = "shipped"
 TUNED: Layer = "tuned"
 
-_PACKAGE = os.path.dirname(os.path.dirname(__file__))
-
-SHIPPED_FOLDERS = [os.path.join(folder, "kernels_cache") for folder in (_PACKAGE, f"{_PACKAGE}/..")]
-"""Where the shipped plan files may be; in a source tree they are beside the package."""
-
 LOCK_BYTE = 0
 """The byte of the lock file that is locked while plan files are written."""
 
@@ -51,8 +47,7 @@ LOCK_BYTE = 0
 def plan_file(cpu: CPU, layer: Layer) -> str:
     """The path of the plan file of a layer for a CPU; it need not exist."""
     if layer == SHIPPED:
-        folder = next(filter(os.path.isdir, SHIPPED_FOLDERS), "")
-        return os.path.join(folder, f"{machine(cpu)}.txt")
+        return os.path.join(shipped_folder(), f"{machine(cpu)}.txt")
     return os.path.join(cache_folder(), "plans", f"{machine(cpu)}.txt")
 
 
@@ -65,7 +60,7 @@ def read_lines(path: str) -> list[str]:
         It can't be read; or it is the user's own, and other users can write to it.
     """
     folder, name = os.path.split(path)
-    if folder in SHIPPED_FOLDERS:
+    if folder == shipped_folder():
         with open(path, "rb") as file:
             content = file.read()
     else:

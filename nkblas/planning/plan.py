@@ -274,9 +274,11 @@ class Plan(NamedTuple):
         """The kernel for this size alone, for dense operands.
 
         In a plan of kind "dot", whose bits are different, there is one for a single dot product.
-        There is none for a symmetric C that is worth computing by halves.
+        There is none for a symmetric C that is worth computing by halves, and in an interim plan.
         """
         problem = self.problem
+        if self.interim:
+            return None
         if self.schedule.kind == "dot":
             return self._dot_stack()
         if not has_small_kernel(problem, self.isa) or self.schedule.kind == "base":
@@ -292,7 +294,7 @@ class Plan(NamedTuple):
         is_single = (problem.m, problem.n, problem.a, problem.b) == (1, 1, "row", "col")
         is_real = DTYPES[problem.types.c].kind != "complex"
         is_plain = has_plain_operands(problem) and is_real
-        if not is_single or not is_plain or problem.k > MAX_STACKED_DOT or self.interim:
+        if not is_single or not is_plain or problem.k > MAX_STACKED_DOT:
             return None
         return DotStack(self.isa.name, problem.dtype, problem.k)
 
@@ -301,7 +303,7 @@ class Plan(NamedTuple):
 
         A vector would be filled in part, and a masked store of it takes longer than the row. Of a
         single row of C whose B has columns along k, these are the rows (``C.T = B.T @ A.T``). The
-        bits are those of register tiles.
+        bits are those of register tiles, which an interim plan uses.
         """
         problem, is_plain = self.problem, has_plain_operands(self.problem)
         b_layout: Layout
@@ -312,7 +314,7 @@ class Plan(NamedTuple):
             columns, is_short, b_layout = problem.n, problem.n < lanes, problem.b
         if not is_plain or self.schedule.kind != "tiles" or self.small() or not is_short:
             return None
-        if problem.k > SHORT_DIMENSION or problem.a != "row":
+        if self.interim or problem.k > SHORT_DIMENSION or problem.a != "row":
             return None
         sizes = 1, columns, problem.k
         kernel = Small(self.isa.name, problem.dtype, *sizes, "row", _unit_stride(b_layout))

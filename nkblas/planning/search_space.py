@@ -69,8 +69,10 @@ class _Grid(NamedTuple):
 def _grid(isa: ISA, family: Family) -> _Grid:
     """The combinations of parameters for any problem, before illegal ones are removed."""
     lanes = family.lanes(isa)
-    # n decides whether there is an edge with a mask, which takes registers
-    tiles = {tile for n in range(8 * lanes) for tile in register_tiles(isa, family, n)}
+    # n decides whether there is an edge with a mask, which takes registers: no width has one with
+    # n = 0, and each has one where the last column of n is missing
+    columns = (max(0, vectors * lanes - 1) for vectors in range(9))
+    tiles = {tile for n in columns for tile in register_tiles(isa, family, n)}
     shapes = sorted((mr, nr // lanes) for mr, nr in tiles)
     a_l2_divisor_and_ir_outside = ((3, 0), (0, 0), (0, 1))
     fits = {shape: [family.fits(isa, *shape, edge) for edge in (False, True)] for shape in shapes}

@@ -25,7 +25,12 @@ from nkblas.system.log import log
 
 from . import background, calibration, plan_table
 from .exploration import explore, products_until_exploration
-from .kernels import COMPILE_NS, KernelUnavailableError, kernels
+from .kernels import (
+    COMPILE_NS,
+    KernelUnavailableError,
+    cannot_compile_reason,
+    kernels,
+)
 from .plan_table import plans_in_table
 
 CALL_NS = 300.0
@@ -65,10 +70,10 @@ def insert_available_plan(problem: Problem) -> bool:
     try:
         plan, missing = _select(problem)
         is_cold = not all(map(kernels.is_available, plan.kernels))
-        if is_cold and config.JIT_MODE == "background":
+        jit = not cannot_compile_reason()
+        if is_cold and jit and config.JIT_MODE == "background":
             _tier_up_in_background(problem)
             return False
-        jit = config.JIT_MODE != "never"
         tier_up_after = products_until_exploration(plan)
         if missing and jit and not kernels.is_full:
             tier_up_after = ceil(COMPILE_NS * missing / (plan.nanoseconds + CALL_NS))
@@ -106,10 +111,11 @@ def _select(problem: Problem) -> tuple[Plan, int]:
     if base and base.bits != best.bits:
         general = best._replace(interim=True)
         base = general if general.kernels != best.kernels else None
-    for plan in chain(candidates, [base] if base else []):
-        if plan.bits == best.bits and all(map(kernels.is_available, plan.kernels)):
-            return plan._replace(interim=True), missing
-    return (best, 0) if base is None or config.JIT_MODE == "never" else (base, missing)
+    for plan in chain([best], candidates, [base] if base else []):
+        interim = plan._replace(interim=True)
+        if plan.bits == best.bits and all(map(kernels.is_available, interim.kernels)):
+            return interim, missing
+    return (best, 0) if base is None or cannot_compile_reason() else (base, missing)
 
 
 def tier_up(problem: Problem) -> None:
@@ -127,7 +133,7 @@ def tier_up(problem: Problem) -> None:
     kernels.load_unlocked(best.kernels)
     with planning_lock():
         products = products_until_exploration(best)
-        plan_table.insert(best, tier_up_after=products, jit=config.JIT_MODE != "never")
+        plan_table.insert(best, tier_up_after=products, jit=not cannot_compile_reason())
 
 
 def _tier_up_in_background(problem: Problem) -> None:

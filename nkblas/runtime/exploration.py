@@ -22,7 +22,7 @@ from nkblas.system.lock import planning_lock
 from nkblas.system.log import log
 
 from . import plan_table
-from .kernels import COMPILE_NS, kernels
+from .kernels import COMPILE_NS, cannot_compile_reason, kernels
 from .plan_table import Trial, plans_in_table
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ _explorations: dict[Problem, Exploration] = {}
 def products_until_exploration(plan: Plan) -> int:
     """After how many products of a plan exploration begins; 0: never."""
     problem = plan.problem
-    may_explore = config.MAY_TUNE and config.JIT_MODE != "never" and plan.origin == "model"
+    may_explore = config.MAY_TUNE and not cannot_compile_reason() and plan.origin == "model"
     is_plain = plan.schedule.kind == "tiles" and not problem.structure and not problem.batch_reduce
     if not may_explore or not is_plain or plan.interim or plan.nanoseconds < MIN_PRODUCT_NS:
         return 0

@@ -1,25 +1,30 @@
 """The kernels of this process: from a `KernelSpec` to the address of a function.
 
-A kernel that is not loaded yet comes from the store on disk, or else from the compiler.
+A kernel that is not loaded yet comes with the package, from the store on disk, or else from the
+compiler.
 """
 
 import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any, Literal, TypeAlias
 
+from nkblas.cache.shipped import ShippedKernels
 from nkblas.cache.store import Store
 from nkblas.codegen.compiler_client import CompileError, Compiler, NotLinkedError
-from nkblas.codegen.loader import open_library
+from nkblas.codegen.loader import load_kernel
 from nkblas.codegen.spec import KernelSpec
+from nkblas.system import config
 from nkblas.system.config import cache_folder
 from nkblas.system.lock import planning_lock
 from nkblas.system.log import log
+from nkblas.system.toolchain import toolchain
 
 LockFactory: TypeAlias = Callable[[], contextlib.AbstractContextManager[None]]
 
-Location = Literal["process", "store", "nowhere"]
+Location = Literal["process", "package", "store", "nowhere"]
 
 
 class KernelUnavailableError(RuntimeError):
@@ -34,6 +39,14 @@ class KernelUnavailableError(RuntimeError):
     def __init__(self, spec: KernelSpec, cause: str) -> None:
         super().__init__(f"{spec.symbol}: {cause}")
         self.cause = cause
+
+
+@cache
+def cannot_compile_reason() -> str:
+    """Why this process compiles nothing; empty if it may."""
+    if config.JIT_MODE == "never":
+        return "NKBLAS_JIT=never"
+    return "" if toolchain() else "there is no MLIR (nkblas info)"
 
 
 COMPILE_NS = 50e6
@@ -52,7 +65,8 @@ class Kernels:
     addresses : dict of KernelSpec to int
         The loaded kernels.
     compiled, loaded : int
-        Number of kernels that were compiled for this process, and that it loaded from the store.
+        Number of kernels that were compiled for this process, and that it loaded from the package
+        or the store.
     """
 
     def __init__(self) -> None:
@@ -60,10 +74,18 @@ class Kernels:
         self.compiled = 0
         self.loaded = 0
         self._failed: dict[KernelSpec, str] = {}
+        self._shipped: ShippedKernels | None = None
         self._store: Store | None = None
         self._compiler = Compiler()
         self._execution_engines: list[Any] = []  # own the kernels that were not linked
         os.register_at_fork(after_in_child=self._compiler.forget)
+
+    @property
+    def shipped(self) -> ShippedKernels:
+        """The kernels in the package."""
+        if self._shipped is None:
+            self._shipped = ShippedKernels()
+        return self._shipped
 
     @property
     def store(self) -> Store:
@@ -92,10 +114,12 @@ class Kernels:
             One of them can't be loaded or compiled.
         """
         specs = list(specs)
-        missing = [s for s in specs if s not in self.addresses and not self._load_from_store(s)]
+        missing = [s for s in specs if s not in self.addresses and not self._load_compiled(s)]
         for spec in missing:
             if not jit:
-                raise KernelUnavailableError(spec, "not in the store, and NKBLAS_JIT=never")
+                raise KernelUnavailableError(
+                    spec, f"not in the store, and {cannot_compile_reason()}"
+                )
             self._compile(spec, self._compiler, contextlib.nullcontext)
         return {spec: self.addresses[spec] for spec in specs}
 
@@ -111,7 +135,7 @@ class Kernels:
         """
         for spec in specs:
             with planning_lock():
-                is_loaded = spec in self.addresses or self._load_from_store(spec)
+                is_loaded = spec in self.addresses or self._load_compiled(spec)
             if not is_loaded:
                 self._compile(spec, self._compiler, planning_lock)
 
@@ -160,21 +184,30 @@ class Kernels:
 
     def is_available(self, spec: KernelSpec) -> bool:
         """Whether a kernel can be used without being compiled."""
-        return spec in self.addresses or (not self.is_full and self.store.has(spec))
+        if spec in self.addresses or self.shipped.find(spec) is not None:
+            return True
+        return not self.is_full and self.store.has(spec)
 
     def location(self, spec: KernelSpec) -> Location:
-        """Where a kernel is: loaded in this process, in the store, or nowhere: not compiled yet."""
+        """Where a kernel is: loaded in this process, in the package, in the store, or nowhere."""
         if spec in self.addresses:
             return "process"
+        if self.shipped.find(spec) is not None:
+            return "package"
         return "store" if self.store.get(self.store.key(spec)) is not None else "nowhere"
 
-    def _load_from_store(self, spec: KernelSpec) -> bool:
-        """Load a kernel from the store; whether it was there."""
+    def _load_compiled(self, spec: KernelSpec) -> bool:
+        """Load a kernel that has been compiled before; whether there is one."""
+        shipped = self.shipped.find(spec)
+        if shipped is not None:
+            self.addresses[spec] = shipped
+            self.loaded += 1
+            return True
         library = self.store.get(self.store.key(spec))
         if library is None:
             return False
         try:
-            self.addresses[spec] = open_library(spec, library)
+            self.addresses[spec] = load_kernel(spec, library)
         except OSError as error:
             log("warning", f"{spec.symbol} can't be loaded ({error}): it is compiled again")
             return False
@@ -209,11 +242,11 @@ class Kernels:
                 if not self.store.is_locked(key):  # else another process is compiling it
                     compiler.start()
             with self.store.lock(key):
-                if spec in self.addresses or self._load_from_store(spec):
+                if spec in self.addresses or self._load_compiled(spec):
                     return  # another thread or process compiled it while this one waited
                 library = compiler.compile(spec)
                 self.store.put(key, library, spec)
-                self.addresses[spec] = open_library(spec, library)
+                self.addresses[spec] = load_kernel(spec, library)
         except NotLinkedError as error:
             log("warning", f"{error}; kernels stay in memory, for this process alone", once=True)
             with lock():

@@ -85,10 +85,18 @@ def may_tune(environment: Environment = os.environ) -> bool:
     ValueError
         The value is neither 0 nor 1.
     """
-    value = environment.get("NKBLAS_TUNE") or "1"
-    if value not in ("0", "1"):
-        raise ValueError(f"NKBLAS_TUNE: got {value!r}, expected 0 or 1")
-    return value == "1"
+    return _switch("NKBLAS_TUNE", environment)
+
+
+def may_use_shipped_kernels(environment: Environment = os.environ) -> bool:
+    """``NKBLAS_SHIPPED_KERNELS``: whether kernels that were installed with the package are used.
+
+    Raises
+    ------
+    ValueError
+        The value is neither 0 nor 1.
+    """
+    return _switch("NKBLAS_SHIPPED_KERNELS", environment)
 
 
 def log_level(environment: Environment = os.environ) -> str:
@@ -103,6 +111,20 @@ def log_level(environment: Environment = os.environ) -> str:
     if level and level not in LOG_LEVELS:
         raise ValueError(f"NKBLAS_LOG: got {level!r}, expected one of {', '.join(LOG_LEVELS)}")
     return level
+
+
+def _switch(name: str, environment: Environment) -> bool:
+    """The value of a variable that is 0 or 1, and 1 by default.
+
+    Raises
+    ------
+    ValueError
+        It is neither.
+    """
+    value = environment.get(name) or "1"
+    if value not in ("0", "1"):
+        raise ValueError(f"{name}: got {value!r}, expected 0 or 1")
+    return value == "1"
 
 
 def _positive_integer(name: str, environment: Environment, unit: str = "") -> int:
@@ -124,6 +146,9 @@ JIT_MODE = jit_mode()
 
 MAY_TUNE = may_tune()
 """`may_tune` at import."""
+
+MAY_USE_SHIPPED_KERNELS = may_use_shipped_kernels()
+"""`may_use_shipped_kernels` at import."""
 
 CACHE_SIZE = cache_size()
 """`cache_size` at import, in bytes."""

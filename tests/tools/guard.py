@@ -627,7 +627,7 @@ verified: set[Any] = set()
 def run_kernels(draw: Draw, note: Note, only: str) -> None:
     """Compile and verify those kernels of some plans that this process has not verified yet."""
     # MLIR is for these cases only
-    from nkblas.codegen.loader import open_library
+    from nkblas.codegen.loader import load_kernel
     from nkblas.codegen.lowering import pipeline, verify
 
     problem = draw_problem(draw)
@@ -638,7 +638,7 @@ def run_kernels(draw: Draw, note: Note, only: str) -> None:
             if (type(spec), spec) not in verified:
                 verified.add((type(spec), spec))
                 note(f"{spec.symbol} of {problem}", [])
-                verify.check(spec, open_library(spec, pipeline.shared_library(spec)))
+                verify.check(spec, load_kernel(spec, pipeline.shared_library(spec)))
 
 
 # ---- processes

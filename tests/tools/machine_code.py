@@ -30,7 +30,7 @@ def library(spec: KernelSpec) -> Path:
 @functools.lru_cache(maxsize=None, typed=True)
 def function(spec: KernelSpec) -> int:
     """The address of a kernel's function."""
-    return loader.open_library(spec, library(spec).read_bytes())
+    return loader.load_kernel(spec, library(spec).read_bytes())
 
 
 class Instruction(NamedTuple):

@@ -16,7 +16,7 @@ from nkblas.base import epilogues
 from nkblas.base.epilogues import ACTIVATIONS, BIASES, KINDS, Epilogue
 from nkblas.base.isa import ISAS
 from nkblas.base.problem import Problem, parse
-from nkblas.codegen.loader import open_library
+from nkblas.codegen.loader import load_kernel
 from nkblas.codegen.lowering import pipeline, verify
 from nkblas.codegen.spec import Microkernel
 
@@ -374,4 +374,4 @@ def test_every_width(isa: str) -> None:
     for epilogue in ("columns+gelu", "scale+rows+sigmoid+residual", "clip", "columns+tanh"):
         for dtype, nr in (("float32", 32), ("float64", 16)):
             spec = Microkernel(isa, dtype, 3, nr, "col", masked=isa != "sse42", epilogue=epilogue)
-            verify.check(spec, open_library(spec, pipeline.shared_library(spec)))
+            verify.check(spec, load_kernel(spec, pipeline.shared_library(spec)))

@@ -12,7 +12,7 @@ from nkblas.base.dtypes import QUANTIZED
 from nkblas.base.families import families
 from nkblas.base.isa import ISAS
 from nkblas.base.problem import parse
-from nkblas.codegen.loader import open_library
+from nkblas.codegen.loader import load_kernel
 from nkblas.codegen.lowering import pipeline, verify
 from nkblas.codegen.spec import Microkernel
 from nkblas.inspect.report import compare
@@ -202,7 +202,7 @@ def test_every_family(name: str) -> None:
             if family.name in isa.families and nkblas.cpu.features.issuperset(isa.requires):
                 kernel = base_kernel(isa, name, family, "scales+columns+gelu")
                 spec: Microkernel = kernel._replace(mr=3, nr=2 * family.lanes(isa))
-                verify.check(spec, open_library(spec, pipeline.shared_library(spec)))
+                verify.check(spec, load_kernel(spec, pipeline.shared_library(spec)))
 
 
 def test_verification_of_an_inexact_activation() -> None:
@@ -210,4 +210,4 @@ def test_verification_of_an_inexact_activation() -> None:
     for family in families("int8_qint8", nkblas.cpu.isa):
         isa = nkblas.cpu.isa.row_of(family.name)
         spec = base_kernel(isa, "int8_qint8", family, "scales+columns+silu")
-        verify.check(spec, open_library(spec, pipeline.shared_library(spec)))
+        verify.check(spec, load_kernel(spec, pipeline.shared_library(spec)))

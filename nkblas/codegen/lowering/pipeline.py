@@ -7,7 +7,7 @@ system's linker.
 
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,17 +154,19 @@ def in_memory(spec: KernelSpec) -> tuple[int, Any]:
     return engine.raw_lookup(spec.symbol), engine
 
 
-def link(object_path: Path, symbol: str) -> Path:
-    """Link an object file to a shared library that exports `symbol` and nothing else.
+def link(objects: Sequence[Path], symbols: Sequence[str]) -> Path:
+    """Link object files to a shared library that exports `symbols` and nothing else.
+
+    It is beside the first object file, with its name.
 
     Raises
     ------
     NotLinkedError
         None of `nkblas.system.toolchain.LINKERS` is installed, or the linker fails.
     """
-    target = object_path.with_suffix(".so")
-    exports = object_path.with_suffix(".map")
-    exports.write_text(f"{{ global: {symbol}; local: *; }};\n")
+    target = objects[0].with_suffix(".so")
+    exports = objects[0].with_suffix(".map")
+    exports.write_text(f"{{ global: {'; '.join(symbols)}; local: *; }};\n")
     options = ["--gc-sections", "--strip-all", f"--version-script={exports}"]
     options += ["-z", "noexecstack", "-z", "noseparate-code"]
     linker = find_linker()
@@ -173,7 +175,7 @@ def link(object_path: Path, symbol: str) -> Path:
     name, path = linker
     if name == "cc":
         options = ["-nostdlib", *(part for o in options for part in ("-Xlinker", o))]
-    command = [path, "-shared", *options, "-o", str(target), str(object_path)]
+    command = [path, "-shared", *options, "-o", str(target), *map(str, objects)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise NotLinkedError(f"{' '.join(command)}: {done.stderr.strip()}")
@@ -199,6 +201,6 @@ def shared_library(spec: KernelSpec) -> bytes:
     """
     try:
         with tempfile.TemporaryDirectory(prefix="nkblas-") as folder:
-            return link(object_file(spec, folder), spec.symbol).read_bytes()
+            return link([object_file(spec, folder)], [spec.symbol]).read_bytes()
     except OSError as error:
         raise NotLinkedError(f"can't write temporary files: {error}") from None

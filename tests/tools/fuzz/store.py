@@ -116,10 +116,10 @@ class Cases:
             str(path.relative_to(self.folder)): path.read_bytes()
             for path in self.folder.glob("*/*")
         }
-        kernels_module.open_library = self._open_library
+        kernels_module.load_kernel = self._load_kernel
         self._opened: list[tuple[KernelSpec, bytes]] = []
 
-    def _open_library(self, spec: KernelSpec, library: bytes) -> int:
+    def _load_kernel(self, spec: KernelSpec, library: bytes) -> int:
         self._opened.append((spec, library))
         return 1
 
@@ -213,7 +213,7 @@ class Cases:
             self.store.is_locked(key)
             reader = Kernels()
             reader._store = self.store
-            loaded = reader._load_from_store(spec)
+            loaded = reader._load_compiled(spec)
             if loaded != (got is not None):
                 return f"kernel {key} is loaded, and get() does not find it, or the reverse"
         if any(self.libraries[self.store.key(spec)] != library for spec, library in self._opened):
@@ -281,12 +281,12 @@ class Cases:
         if self.compiled + missing > MAX_COMPILED:
             return ""
         self.compiled += missing
-        kernels_module.open_library = _open_library
+        kernels_module.load_kernel = _load_kernel
         try:
             with planning_lock():
                 plan_table.insert(plan)
         finally:
-            kernels_module.open_library = self._open_library
+            kernels_module.load_kernel = self._load_kernel
         a, b = (
             (np.arange(rows * columns) % 7 - 3.0).astype(problem.dtype).reshape(rows, columns)
             for rows, columns in ((problem.m, problem.k), (problem.k, problem.n))
@@ -410,7 +410,7 @@ class Cases:
 
 
 kernels_module: Any = kernels
-_open_library = kernels_module.open_library
+_load_kernel = kernels_module.load_kernel
 
 
 class Damage:
