@@ -14,15 +14,16 @@ from .compiler_client import Reply
 from .loader import load_kernel
 from .spec import from_dict
 
-IDLE_SECONDS = 60.0
-"""Time without a request after which the server ends, to free its 100 MB of memory."""
+IDLE_SECONDS = 5.0
+"""Time without a request after which the server ends, to free its 260 MB of memory."""
 
 MAX_COMPILE_SECONDS = 150
 """Time for one kernel after which the server ends: more than the client waits."""
 
 
-def main() -> None:
+def main(niceness: int) -> None:
     """Serve until the client closes the pipe, or for `IDLE_SECONDS` without a request."""
+    os.nice(niceness)
     replies = os.dup(1)
     os.dup2(2, 1)  # output that a library prints must not mix with the replies
     poll = select.poll()

@@ -100,8 +100,13 @@ class Server(NamedTuple):
     messages: Descriptor
 
     @classmethod
-    def start(cls) -> "Server":
+    def start(cls, niceness: int = 0) -> "Server":
         """Start one; it is ready to compile after a moment.
+
+        Parameters
+        ----------
+        niceness : int
+            What its priority is lowered by, as `os.nice`.
 
         Raises
         ------
@@ -111,7 +116,7 @@ class Server(NamedTuple):
         # imported only by processes that compile: the import takes time
         import subprocess
 
-        statement = "from nkblas.codegen import compile_server; compile_server.main()"
+        statement = f"from nkblas.codegen import compile_server; compile_server.main({niceness})"
         command, environment = detached_python(statement), python_environment()
         numbers: list[int] = []
         try:
@@ -206,9 +211,16 @@ class Server(NamedTuple):
 
 
 class Compiler:
-    """The compile server, which is started when it is needed. The methods are thread-safe."""
+    """The compile server, which is started when it is needed. The methods are thread-safe.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    niceness : int
+        What the server's priority is lowered by, as `os.nice`.
+    """
+
+    def __init__(self, niceness: int = 0) -> None:
+        self.niceness = niceness
         self.server: Server | None = None
         self._failure = ""  # how the last request failed
         self._lock = threading.Lock()
@@ -254,7 +266,7 @@ class Compiler:
     def start(self) -> Server:
         """The server, which is started if it is not running."""
         if self.server is None:
-            self.server = Server.start()
+            self.server = Server.start(self.niceness)
         return self.server
 
     def close(self) -> None:

@@ -25,7 +25,7 @@ from nkblas.planning.plan import Plan, make_plan, without_duplicates
 from nkblas.planning.schedule import register_tiles
 from nkblas.planning.search_space import Array, ScheduleSpace
 from nkblas.runtime.abi import plan_to_c
-from nkblas.runtime.kernels import kernels
+from nkblas.runtime.kernels import LOWEST_PRIORITY, kernels
 from nkblas.system.cpu import CPU, cpu
 from nkblas.system.folder import Folder
 from nkblas.system.lock import planning_lock
@@ -78,9 +78,6 @@ DEVIATION = 0.07
 
 MAX_ITERATIONS, MIN_IMPROVEMENT = 15, 1e-3
 """Iterations of the fit, and the least relative improvement of the loss that is worth another."""
-
-LOWEST_PRIORITY = 19
-"""What `os.nice` takes."""
 
 LOCK_BYTE = 1
 """The byte of the lock file, in the folder of the plans, that is locked during calibration."""

@@ -46,11 +46,14 @@ def cannot_compile_reason() -> str:
     """Why this process compiles nothing; empty if it may."""
     if config.JIT_MODE == "never":
         return "NKBLAS_JIT=never"
-    return "" if toolchain() else "there is no MLIR (nkblas info)"
+    return "" if toolchain() else "the package mlir is not installed"
 
 
 COMPILE_NS = 50e6
 """About how long the compilation of a kernel takes, in nanoseconds."""
+
+LOWEST_PRIORITY = 19
+"""What `os.nice` takes."""
 
 MAX_LOADED_KERNELS = 1 << 12
 """With this many kernels loaded, no more are loaded for the sake of a better plan. (Each takes
@@ -77,8 +80,9 @@ class Kernels:
         self._shipped: ShippedKernels | None = None
         self._store: Store | None = None
         self._compiler = Compiler()
+        self._background_compiler = Compiler(LOWEST_PRIORITY)
         self._execution_engines: list[Any] = []  # own the kernels that were not linked
-        os.register_at_fork(after_in_child=self._compiler.forget)
+        os.register_at_fork(after_in_child=self._forget_compilers)
 
     @property
     def shipped(self) -> ShippedKernels:
@@ -123,10 +127,16 @@ class Kernels:
             self._compile(spec, self._compiler, contextlib.nullcontext)
         return {spec: self.addresses[spec] for spec in specs}
 
+    def _forget_compilers(self) -> None:
+        """Drop the compile servers in the child of a fork."""
+        self._compiler.forget()
+        self._background_compiler.forget()
+
     def load_unlocked(self, specs: Iterable[KernelSpec]) -> None:
         """Load kernels without the lock: other threads may plan while one is compiled.
 
-        The caller does not hold `planning_lock`.
+        Nothing waits for them: they are compiled at the lowest priority. The caller does not hold
+        `planning_lock`.
 
         Raises
         ------
@@ -137,7 +147,7 @@ class Kernels:
             with planning_lock():
                 is_loaded = spec in self.addresses or self._load_compiled(spec)
             if not is_loaded:
-                self._compile(spec, self._compiler, planning_lock)
+                self._compile(spec, self._background_compiler, planning_lock)
 
     def compile_all(
         self, specs: Iterable[KernelSpec], processes: int, on_done: Callable[[KernelSpec], None]

@@ -83,7 +83,7 @@ def test_default_action_of_sigpipe(tmp_path: Path) -> None:
         from nkblas.runtime.kernels import kernels
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         improve({ONE})
-        server = kernels._compiler.server
+        server = kernels._background_compiler.server
         if server is not None:
             os.kill(server.pid, signal.SIGKILL)
             time.sleep(0.2)

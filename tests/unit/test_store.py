@@ -284,7 +284,8 @@ def test_new_sources_make_new_keys(
     before = Store(tmp_path).key(SPECS[0])
     ignored = shutil.ignore_patterns("*.so", "__pycache__")
     changed = Path(shutil.copytree(PACKAGE, tmp_path / "nkblas", ignore=ignored))
-    monkeypatch.setattr(store, "__file__", str(changed / "cache" / "store.py"))
+    monkeypatch.setattr(store, "PACKAGE", str(changed))
+    monkeypatch.setattr(store, "sources_hash", store.sources_hash.__wrapped__)
     assert Store(tmp_path).key(SPECS[0]) == before
     with (changed / source).open("a") as file:
         file.write("# changed\n")
@@ -463,8 +464,8 @@ HELPERS = """
 
     started, is_doomed, start_server = [], False, Server.start
 
-    def start():
-        server = start_server()
+    def start(niceness):
+        server = start_server(niceness)
         started.append(server.pid)
         if is_doomed:
             os.kill(server.pid, signal.SIGKILL)

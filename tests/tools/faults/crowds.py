@@ -58,10 +58,10 @@ from nkblas.runtime.kernels import kernels
 moment, killed = {moment}, []
 
 def kill():
-    while kernels._compiler.server is None:
+    while kernels._background_compiler.server is None:
         time.sleep(0.001)
     time.sleep(moment)
-    server = kernels._compiler.server
+    server = kernels._background_compiler.server
     if server is not None:
         os.kill(server.pid, signal.{signal})
         killed.append(server.pid)
