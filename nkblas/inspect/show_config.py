@@ -35,6 +35,7 @@ def show_config() -> None:
         "threads": str(get_num_threads()),
         "toolchain": toolchain() or "none",
         "linker": linker[1] if linker else "none",
+        "shipped": f"{len(kernels.shipped.digests)} libraries of kernels in the package",
         "kernels": kernels.store.folder.path,
         "jit": f"{config.JIT_MODE} (NKBLAS_JIT)",
         "numpy": np.__version__,
@@ -56,7 +57,7 @@ def limitations() -> Iterator[str]:
 
 def _compiler_limitations() -> Iterator[str]:
     """Why no kernel can be compiled."""
-    cost = "NumPy does the products for which the store has no kernels"
+    cost = "NumPy does the products for which there are no kernels in the package or the store"
     if config.JIT_MODE == "never":
         yield f"permission to compile (NKBLAS_JIT=never): {cost}"
     if not toolchain():

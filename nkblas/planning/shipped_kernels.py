@@ -14,7 +14,7 @@ from nkblas.base.dtypes import DTYPES, ITEMSIZE, PRODUCTS, QUANTIZED
 from nkblas.base.families import Family, families
 from nkblas.base.isa import ISA, ISAS
 from nkblas.base.problem import NATIVE_DTYPES, Layout, Problem
-from nkblas.codegen.spec import Dot, KernelSpec, Microkernel, PackSource
+from nkblas.codegen.spec import Dot, KernelSpec, Microkernel, PackSource, Stream
 from nkblas.codegen.spec import Layout as KernelLayout
 from nkblas.system.cpu import AMD, CPU, INTEL
 
@@ -27,8 +27,7 @@ INEXACT_DTYPES = tuple(name for name in NATIVE_DTYPES if DTYPES[name].kind != "i
 
 SHORT_LENGTHS = range(1, 17)
 LONG_LENGTHS = (300, 1500)
-"""Lengths of the products whose kernels are shipped if one or two dimensions are short; C stays in
-L3 (for a larger one, there is another kernel for each short k)."""
+"""Lengths of the products whose kernels are shipped if one or two dimensions are short."""
 
 CANDIDATES = 6
 """Plans of each of them: which one is selected depends on the machine."""
@@ -56,8 +55,9 @@ TYPICAL_CPUS = (
 )
 """CPUs for which kernels are selected: a package is the same, whichever machine makes it."""
 
-MAX_ANY_SIDE, MAX_SQUARE_SIDE = 4, 32
-"""Sides of the small matrices that have a kernel for their size alone: of any shape, and square."""
+MAX_ANY_SIDE, MAX_TRANSPOSED_SIDE, MAX_SQUARE_SIDE = 4, 16, 32
+"""Sides of the small matrices that have a kernel for their size alone: of any shape; square ones of
+which one is transposed; and square ones."""
 
 LAYOUTS: tuple[Layout, ...] = ("row", "col")
 
@@ -139,9 +139,15 @@ def _kernels_for_short_dimensions(dtype: str, cpu: CPU) -> Iterator[KernelSpec]:
     for (m, n, k), a, b in product(sorted(shapes), LAYOUTS, LAYOUTS):
         for plan in ranked_plans(Problem(dtype, m, n, k, a, b), cpu, CANDIDATES):
             for spec in plan.kernels:
-                yield spec
+                # for a C beyond L3, there is one for each short k
+                if not isinstance(spec, Stream) or not spec.nontemporal:
+                    yield spec
                 if isinstance(spec, Dot) and spec.streamed == "a":  # and its edges for any m
                     yield from (spec._replace(mr=mr) for mr in range(1, spec.mr))
+
+    for epilogue, a, b in product(("", "scale"), LAYOUTS, LAYOUTS):  # dot products of any strides
+        problem = Problem(dtype, 1, 1, LONG_LENGTHS[0], a, b, epilogue=epilogue)
+        yield from next(ranked_plans(problem, cpu, 1)).kernels
 
 
 def _kernels_for_small_sizes(dtype: str, cpu: CPU) -> Iterator[KernelSpec]:
@@ -150,5 +156,6 @@ def _kernels_for_small_sizes(dtype: str, cpu: CPU) -> Iterator[KernelSpec]:
     sizes = [*product(short, short, short)]
     if dtype in INEXACT_DTYPES:
         sizes += [(side, side, side) for side in range(MAX_ANY_SIDE + 1, MAX_SQUARE_SIDE + 1)]
-    for size, (a, b) in product(sizes, LAYOUTS_OF_STACKS):
-        yield from next(ranked_plans(Problem(dtype, *size, a, b), cpu, 1)).kernels
+    for size, layouts in product(sizes, LAYOUTS_OF_STACKS):
+        if max(size) <= MAX_TRANSPOSED_SIDE or layouts == ("row", "row"):
+            yield from next(ranked_plans(Problem(dtype, *size, *layouts), cpu, 1)).kernels
