@@ -10,6 +10,7 @@ imports nothing of nkblas.
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -191,6 +192,7 @@ class Epilogue(NamedTuple):
         return "+".join(filter(None, (scales, self.kind, self.bias, self.activation, residual)))
 
 
+@lru_cache(256)
 def parse(text: str) -> Epilogue:
     """The epilogue that a text such as "scale+columns+relu" describes.
 

@@ -5,6 +5,7 @@ instructions themselves are in `nkblas.codegen.kernels.nanokernel`, a class for 
 family is a `Family` in `FAMILIES`, its name in a row of `nkblas.base.isa`, and such a class.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 from .dtypes import DTYPES, FLOAT8, ITEMSIZE, PRODUCTS, QUANTIZED
@@ -247,6 +248,7 @@ def row_of(family: Family, isa: ISA) -> ISA:
     return row
 
 
+@cache
 def family(dtype: str, name: str) -> Family:
     """The family of a product by its name."""
     return next(family for family in FAMILIES[dtype] if family.name == name)

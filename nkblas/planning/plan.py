@@ -5,7 +5,7 @@ measures them, and plan files (`nkblas.planning.measured_plans`) hold the measur
 """
 
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal, NamedTuple, TypeAlias, cast
 
 from nkblas.base import families
@@ -376,12 +376,7 @@ class Plan(NamedTuple):
     @property
     def kernels(self) -> tuple[KernelSpec, ...]:
         """All kernels that it needs, the main tile's first."""
-        specs: list[KernelSpec | None] = [
-            self.microkernel(i, j) for i in (False, True) for j in (False, True)
-        ]
-        specs += [self.packing(), self.small(), self.pack("a"), self.pack("b"), self.copy()]
-        specs += [self.mirror(), *(self.row_kernels() or ())]
-        return tuple(dict.fromkeys(spec for spec in specs if spec is not None))
+        return _kernels_of(self)
 
     def __str__(self) -> str:
         mr, nr = self.tile
@@ -393,6 +388,16 @@ class Plan(NamedTuple):
             f"{'ir outside jr' if schedule.ir_outside else 'jr outside ir'}"
             f"{', lower triangle' if self.mirror() else ''}"
         )
+
+
+@lru_cache(256)
+def _kernels_of(plan: Plan) -> tuple[KernelSpec, ...]:
+    specs: list[KernelSpec | None] = [
+        plan.microkernel(i, j) for i in (False, True) for j in (False, True)
+    ]
+    specs += [plan.packing(), plan.small(), plan.pack("a"), plan.pack("b"), plan.copy()]
+    specs += [plan.mirror(), *(plan.row_kernels() or ())]
+    return tuple(dict.fromkeys(spec for spec in specs if spec is not None))
 
 
 def make_plan(problem: Problem, cpu: CPU, schedule: Schedule) -> Plan:

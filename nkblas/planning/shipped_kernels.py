@@ -133,7 +133,7 @@ def _kernels_for_short_dimensions(dtype: str, cpu: CPU) -> Iterator[KernelSpec]:
     """The kernels of products of which one or two dimensions are short."""
     shapes = {
         tuple(shape)
-        for short, one, other in product(SHORT_LENGTHS, (*LONG_LENGTHS, 1, 4), LONG_LENGTHS)
+        for short, one, other in product(SHORT_LENGTHS, (*LONG_LENGTHS, 1, 2, 3, 4), LONG_LENGTHS)
         for shape in ((short, one, other), (one, short, other), (one, other, short))
     }
     for (m, n, k), a, b in product(sorted(shapes), LAYOUTS, LAYOUTS):

@@ -1,0 +1,1 @@
+"""Whole NumPy programs, run as plain Python and under ``nkblas run``."""
