@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint bench bench-calls numerics faults fuzz guard sanitize leaks kernels wheel clean
+.PHONY: demo test lint bench bench-calls bench-programs numerics faults fuzz guard sanitize leaks kernels wheel clean
 
 demo: $(VENV)/demo
 	$(BIN)/python examples/digits.py
@@ -28,6 +28,11 @@ bench: $(VENV)/bench
 # Calls that take longer than NumPy's; CALLS=--isa avx2 for AVX2 kernels on both sides.
 bench-calls: $(VENV)/bench
 	$(BIN)/python -m bench calls --losing $(CALLS)
+
+# Whole programs, plain and under `nkblas run`; PROGRAMS=--isa avx2, or names of programs.
+bench-programs: $(VENV)/bench $(VENV)/demo
+	mkdir -p build/bench
+	$(BIN)/python -m bench.programs --plot build/bench/programs.png --json build/bench/programs.json $(PROGRAMS)
 
 # The results are in docs/numerics.md; --plot docs draws its figures.
 numerics: $(VENV)/bench

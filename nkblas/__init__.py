@@ -7,7 +7,11 @@ NumPy's; ``nkblas.patch()`` puts them under NumPy itself.
 import sys
 from importlib import import_module
 
-from nkblas import _numpy_ext  # noqa: F401  refuses a subinterpreter before NumPy is imported
+from nkblas.system import config
+
+with config.openblas_timeout():
+    # imports NumPy, and refuses a subinterpreter before
+    from nkblas import _numpy_ext  # noqa: F401
 
 # isort: split
 from typing import TYPE_CHECKING

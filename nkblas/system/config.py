@@ -5,8 +5,10 @@ of the whole process (instruction set, threads, JIT mode, tuning, cache size, lo
 once, when nkblas is imported; the cache folder is read each time that it is needed.
 """
 
+import contextlib
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Literal, get_args
 
 Environment = Mapping[str, str]
@@ -111,6 +113,33 @@ def log_level(environment: Environment = os.environ) -> str:
     if level and level not in LOG_LEVELS:
         raise ValueError(f"NKBLAS_LOG: got {level!r}, expected one of {', '.join(LOG_LEVELS)}")
     return level
+
+
+@contextlib.contextmanager
+def openblas_timeout(
+    arguments: Sequence[str] = sys.orig_argv, environment: MutableMapping[str, str] = os.environ
+) -> Iterator[None]:
+    """While NumPy is imported by ``nkblas run``: have its OpenBLAS's idle threads sleep at once.
+
+    They would spin for 2**26 cycles after each of NumPy's own calls (LAPACK's, say), on cores that
+    the next product needs. A value that the user has set stays, and so does the environment.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        The command line of the process.
+    environment : mutable mapping of str to str
+    """
+    name, place = "OPENBLAS_THREAD_TIMEOUT", 2 if arguments[1:2] == ["-m"] else 1
+    program = [os.path.basename(word) for word in arguments[place : place + 2]]
+    if program != ["nkblas", "run"] or environment.get(name):
+        yield
+        return
+    environment[name] = "4"  # 2**4 cycles, the least that it accepts
+    try:
+        yield
+    finally:
+        del environment[name]
 
 
 def _switch(name: str, environment: Environment) -> bool:

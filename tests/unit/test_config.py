@@ -67,6 +67,25 @@ def test_wrong_values(name: str, value: str) -> None:
     assert error.startswith(f"ValueError: {name}: got {value!r}, expected")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "is_set"),
+    [
+        (["python", "-m", "nkblas", "run", "x.py"], True),
+        (["python", "/usr/bin/nkblas", "run", "x.py"], True),
+        (["python", "/usr/bin/nkblas", "info"], False),
+        (["python", "x.py", "nkblas", "run"], False),
+        (["python"], False),
+    ],
+)
+def test_openblas_sleeps_under_nkblas_run(arguments: list[str], is_set: bool) -> None:
+    for before in ({}, {"OPENBLAS_THREAD_TIMEOUT": "20"}):
+        environment = dict(before)
+        with config.openblas_timeout(arguments, environment):
+            expected = before or ({"OPENBLAS_THREAD_TIMEOUT": "4"} if is_set else {})
+            assert environment == expected
+        assert environment == before
+
+
 def test_cache_size_is_in_mebibytes() -> None:
     assert config.cache_size({"NKBLAS_CACHE_SIZE": "3"}) == 3 << 20
     assert config.cache_size({}) == 1 << 30
