@@ -67,14 +67,13 @@ def ranked_plans(problem: Problem, cpu: CPU, count: int) -> Iterator[Plan]:
         yield from _ranked_with_structure(problem, cpu, count)
         return
     panels = prepacked_panels(problem, cpu)
-    skinny = [
-        schedule
-        for schedule in skinny_schedules(problem, cpu)
-        if not schedule.infeasible_reason(problem, cpu, panels)
-    ]
-    for schedule in skinny[:count]:
-        plan = make_plan(problem, cpu, schedule)
-        yield plan._replace(nanoseconds=streaming_nanoseconds(problem, cpu))
+    for schedule in skinny_schedules(problem, cpu):
+        if count and not schedule.infeasible_reason(problem, cpu, panels):
+            count -= 1
+            plan = make_plan(problem, cpu, schedule)
+            yield plan._replace(nanoseconds=streaming_nanoseconds(problem, cpu))
+    if not count:
+        return
     if panels:
         candidates: tuple[Family, ...] = (family_of(problem.dtype, panels.family),)
     else:
@@ -82,7 +81,7 @@ def ranked_plans(problem: Problem, cpu: CPU, count: int) -> Iterator[Plan]:
     spaces = [ScheduleSpace(problem, cpu, family, panels) for family in candidates]
     cycles = np.concatenate([cost(space) for space in spaces])
     schedules = [(space, i) for space in spaces for i in range(len(space))]
-    for rank in np.argsort(cycles, kind="stable")[: max(0, count - len(skinny))]:
+    for rank in np.argsort(cycles, kind="stable")[:count]:
         space, i = schedules[rank]
         plan = make_plan(problem, cpu, space[i])
         nanoseconds = costs_of(cpu).nanoseconds_per_cycle * float(cycles[rank])

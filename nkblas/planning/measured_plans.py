@@ -176,7 +176,8 @@ class Plans:
         for layer in (TUNED, SHIPPED):
             lines = self._layer(layer, cpu)
             # An epilogue hardly changes which plan is best: that of the product without it serves.
-            line = lines.get(str(problem)) or lines.get(str(problem._replace(epilogue="")))
+            texts = (str(problem), str(problem._replace(epilogue=""))) if lines else ()
+            line = next((lines[text] for text in texts if text in lines), None)
             if line is None:
                 continue
             try:

@@ -1,11 +1,13 @@
 """Where the package's own files are."""
 
 import os
+from functools import cache
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 """The package's folder."""
 
 
+@cache
 def shipped_folder() -> str:
     """The folder ``kernels_cache`` with shipped plans and kernels; empty if there is none.
 
