@@ -7,6 +7,7 @@ and the constants are those for which both agree best: a robust least-squares fi
 of CPUs (`TYPICAL_COSTS`) as far as the probes do not tell otherwise.
 """
 
+import contextlib
 import os
 import random
 import time
@@ -119,6 +120,10 @@ def calibrate() -> Costs:
 def calibrate_in_background() -> None:
     """`calibrate`, unless it has been done or another process does it, at the lowest priority."""
     os.nice(LOWEST_PRIORITY)
+    with contextlib.suppress(
+        OSError
+    ):  # in the time that no other process wants, if that is allowed
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     folder = Folder(os.path.dirname(measured_costs.costs_file(cpu)))
     if folder.is_locked(LOCK_BYTE):
         return
