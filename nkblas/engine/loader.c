@@ -51,7 +51,4 @@ done:
     return library;
 }
 
-void *nk_find_function(void *library, const char *name)
-{
-    return dlsym(library, name);
-}
+void *nk_find_function(void *library, const char *name) { return dlsym(library, name); }

@@ -118,11 +118,12 @@ def calibrate() -> Costs:
 
 
 def calibrate_in_background() -> None:
-    """`calibrate`, unless it has been done or another process does it, at the lowest priority."""
+    """`calibrate`, unless it has been done or another process does it.
+
+    It takes the time that no other process wants, where that is allowed.
+    """
     os.nice(LOWEST_PRIORITY)
-    with contextlib.suppress(
-        OSError
-    ):  # in the time that no other process wants, if that is allowed
+    with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     folder = Folder(os.path.dirname(measured_costs.costs_file(cpu)))
     if folder.is_locked(LOCK_BYTE):
