@@ -10,6 +10,8 @@ import os
 import select
 import signal
 
+from nkblas.system.priority import lower_priority
+
 from .compiler_client import Reply
 from .loader import load_kernel
 from .spec import from_dict
@@ -21,9 +23,10 @@ MAX_COMPILE_SECONDS = 150
 """Time for one kernel after which the server ends: more than the client waits."""
 
 
-def main(niceness: int) -> None:
+def main(in_background: bool) -> None:
     """Serve until the client closes the pipe, or for `IDLE_SECONDS` without a request."""
-    os.nice(niceness)
+    if in_background:
+        lower_priority()
     replies = os.dup(1)
     os.dup2(2, 1)  # output that a library prints must not mix with the replies
     poll = select.poll()

@@ -100,13 +100,13 @@ class Server(NamedTuple):
     messages: Descriptor
 
     @classmethod
-    def start(cls, niceness: int = 0) -> "Server":
+    def start(cls, in_background: bool = False) -> "Server":
         """Start one; it is ready to compile after a moment.
 
         Parameters
         ----------
-        niceness : int
-            What its priority is lowered by, as `os.nice`.
+        in_background : bool
+            Whether it has the lowest priority.
 
         Raises
         ------
@@ -116,7 +116,9 @@ class Server(NamedTuple):
         # imported only by processes that compile: the import takes time
         import subprocess
 
-        statement = f"from nkblas.codegen import compile_server; compile_server.main({niceness})"
+        statement = (
+            f"from nkblas.codegen import compile_server; compile_server.main({in_background})"
+        )
         command, environment = detached_python(statement), python_environment()
         numbers: list[int] = []
         try:
@@ -215,12 +217,12 @@ class Compiler:
 
     Parameters
     ----------
-    niceness : int
-        What the server's priority is lowered by, as `os.nice`.
+    in_background : bool
+        Whether nothing waits for it: the server has the lowest priority.
     """
 
-    def __init__(self, niceness: int = 0) -> None:
-        self.niceness = niceness
+    def __init__(self, in_background: bool = False) -> None:
+        self.in_background = in_background
         self.server: Server | None = None
         self._failure = ""  # how the last request failed
         self._lock = threading.Lock()
@@ -266,7 +268,7 @@ class Compiler:
     def start(self) -> Server:
         """The server, which is started if it is not running."""
         if self.server is None:
-            self.server = Server.start(self.niceness)
+            self.server = Server.start(self.in_background)
         return self.server
 
     def close(self) -> None:

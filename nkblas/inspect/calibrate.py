@@ -26,10 +26,11 @@ from nkblas.planning.plan import Plan, make_plan, without_duplicates
 from nkblas.planning.schedule import register_tiles
 from nkblas.planning.search_space import Array, ScheduleSpace
 from nkblas.runtime.abi import plan_to_c
-from nkblas.runtime.kernels import LOWEST_PRIORITY, kernels
+from nkblas.runtime.kernels import kernels
 from nkblas.system.cpu import CPU, cpu
 from nkblas.system.folder import Folder
 from nkblas.system.lock import planning_lock
+from nkblas.system.priority import lower_priority
 
 if TYPE_CHECKING:
     from nkblas._engine import nk_call_args, nk_matrix, nk_plan
@@ -122,7 +123,7 @@ def calibrate_in_background() -> None:
 
     It takes the time that no other process wants, where that is allowed.
     """
-    os.nice(LOWEST_PRIORITY)
+    lower_priority()
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     folder = Folder(os.path.dirname(measured_costs.costs_file(cpu)))

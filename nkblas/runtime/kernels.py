@@ -52,9 +52,6 @@ def cannot_compile_reason() -> str:
 COMPILE_NS = 50e6
 """About how long the compilation of a kernel takes, in nanoseconds."""
 
-LOWEST_PRIORITY = 19
-"""What `os.nice` takes."""
-
 MAX_LOADED_KERNELS = 1 << 12
 """With this many kernels loaded, no more are loaded for the sake of a better plan. (Each takes
 13 KB of memory, and 4 of the 65,530 memory mappings that Linux allows a process.)"""
@@ -80,7 +77,7 @@ class Kernels:
         self._shipped: ShippedKernels | None = None
         self._store: Store | None = None
         self._compiler = Compiler()
-        self._background_compiler = Compiler(LOWEST_PRIORITY)
+        self._background_compiler = Compiler(in_background=True)
         self._execution_engines: list[Any] = []  # own the kernels that were not linked
         os.register_at_fork(after_in_child=self._forget_compilers)
 

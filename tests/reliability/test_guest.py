@@ -94,6 +94,24 @@ def test_default_action_of_sigpipe(tmp_path: Path) -> None:
     assert run_cold(tmp_path, program)["killed"]
 
 
+def test_priority_of_the_background(tmp_path: Path) -> None:
+    """The program's own threads come first, also where sessions share the CPU equally."""
+    program = f"""
+        import contextlib
+        from nkblas.runtime.kernels import kernels
+        improve({ONE})
+        multiply({ONE})
+        server = kernels._background_compiler.server
+        group = f"/proc/{{server.pid}}/autogroup"
+        with contextlib.suppress(OSError):  # the system may have no autogroups
+            group = open(group).read()
+        report(niceness=os.getpriority(os.PRIO_PROCESS, server.pid), group=group)
+    """
+    stats = run_cold(tmp_path, program)
+    assert stats["niceness"] == 19
+    assert stats["group"].startswith("/proc/") or stats["group"].endswith("nice 19\n")
+
+
 def test_warnings_are_errors(tmp_path: Path) -> None:
     """Nothing is left open, from the first product to the end of the process."""
     run_cold(tmp_path, f"improve({ONE}); multiply({ONE}); report()", "-W", "error", "-X", "dev")

@@ -464,8 +464,8 @@ HELPERS = """
 
     started, is_doomed, start_server = [], False, Server.start
 
-    def start(niceness):
-        server = start_server(niceness)
+    def start(in_background):
+        server = start_server(in_background)
         started.append(server.pid)
         if is_doomed:
             os.kill(server.pid, signal.SIGKILL)
