@@ -142,9 +142,10 @@ def _kernels_for_short_dimensions(dtype: str, cpu: CPU) -> Iterator[KernelSpec]:
                 # for a C beyond L3, there is one for each short k
                 if not isinstance(spec, Stream) or not spec.nontemporal:
                     yield spec
-                if isinstance(spec, Dot):  # and those for fewer rows, or columns
-                    side = "mr" if spec.streamed == "a" else "nr"
-                    yield from (spec._replace(**{side: i}) for i in range(1, getattr(spec, side)))
+                if isinstance(spec, Dot) and spec.streamed == "a":  # and those for fewer rows
+                    yield from (spec._replace(mr=mr) for mr in range(1, spec.mr))
+                elif isinstance(spec, Dot):  # and those for fewer columns
+                    yield from (spec._replace(nr=nr) for nr in range(1, spec.nr))
 
     for epilogue, a, b in product(("", "scale"), LAYOUTS, LAYOUTS):  # dot products of any strides
         problem = Problem(dtype, 1, 1, LONG_LENGTHS[0], a, b, epilogue=epilogue)
