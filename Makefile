@@ -65,11 +65,11 @@ kernels: $(VENV)/test
 	$(BIN)/python -m release.kernels
 
 # A wheel with kernels in dist/, tried in an environment without compiler, linker and MLIR.
-wheel: kernels
+wheel: kernels $(VENV)/release
 	$(BIN)/python -m release.wheel
 
 # One stamp file for each extra: it is installed again when its sources change.
-$(VENV)/demo $(VENV)/test $(VENV)/bench: pyproject.toml setup.py $(wildcard nkblas/engine/*.[ch] nkblas/engine/*.py nkblas/numpy_ext/*.[ch] nkblas/base/*.py)
+$(VENV)/demo $(VENV)/test $(VENV)/bench $(VENV)/release: pyproject.toml setup.py $(wildcard nkblas/engine/*.[ch] nkblas/engine/*.py nkblas/numpy_ext/*.[ch] nkblas/base/*.py)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[$(@F)]'
