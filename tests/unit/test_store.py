@@ -485,11 +485,12 @@ def has_ended(process: int) -> bool:
 def test_helper_ends_with_its_parent(tmp_path: Path) -> None:
     program = f"multiply({ONE}, {OTHER}); report(helpers=started)"
     report, _ = run(HELPERS + "    " + program, NKBLAS_CACHE_DIR=tmp_path)
-    (helper,) = report["helpers"]
+    helpers = report["helpers"]  # one that products wait for, and perhaps one for the background
     deadline = time.monotonic() + 10
-    while not has_ended(helper) and time.monotonic() < deadline:
+    while not all(map(has_ended, helpers)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert has_ended(helper)
+    assert helpers
+    assert all(map(has_ended, helpers))
 
 
 def test_killed_helper_is_replaced(tmp_path: Path) -> None:
