@@ -60,7 +60,7 @@ sanitize: $(VENV)/test
 leaks: $(VENV)/test
 	$(BIN)/python tests/tools/leaks.py
 
-# The kernels that a wheel brings, about 10,000; a checkout uses them, too, until its sources change.
+# The kernels that a wheel brings, about 8,000; a checkout uses them, too, until its sources change.
 kernels: $(VENV)/test
 	$(BIN)/python -m release.kernels
 

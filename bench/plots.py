@@ -7,7 +7,7 @@ from itertools import groupby
 from math import isnan
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -155,7 +155,7 @@ def _draw_speeds(axes: Axes, groups: Sequence[Group]) -> None:
         _draw_lines(axes, name, DISPLAY_NAMES[name], groups, partial(value, name))
     values = [value(name, result) for result in results for name in names if name in result.gflops]
     if suite.rows_are_dtypes or median(values) < 0.1:
-        _set_logarithmic(axes, values)
+        set_logarithmic(axes, values)
     else:
         axes.set_ylim(0, max(1, *values) if max(values) > 0.6 else max(values))
     if suite.rows_are_dtypes:
@@ -181,7 +181,7 @@ def _draw_speedups(axes: Axes, groups: Sequence[Group]) -> None:
         label = f"over {DISPLAY_NAMES[name]}: {geometric_mean(values):.2f}"
         _draw_lines(axes, name, label, groups, function)
         drawn += values
-    _set_logarithmic(axes, drawn)
+    set_logarithmic(axes, drawn)
     axes.set_ylabel("speed-up of nkblas", **LABEL_STYLE)
     text_above(axes, "geometric means", 20, x=1, ha="right", style="italic", **LABEL_STYLE)
 
@@ -215,15 +215,18 @@ def _draw_lines(
         label = ""  # once in the legend
 
 
-def _set_logarithmic(axes: Axes, values: Sequence[float]) -> None:
-    """Make the y axis logarithmic, with limits and ticks for some values."""
+def set_logarithmic(
+    axes: Axes, values: Sequence[float], dimension: Literal["x", "y"] = "y"
+) -> None:
+    """Make an axis logarithmic, with limits and ticks for some values."""
     low, high = min(values), max(values)
-    axes.set_yscale("log")
-    axes.set_ylim(low / 1.05, high * 1.05)
+    limits = low / 1.05, high * 1.05
+    axes.set(**{f"{dimension}scale": "log", f"{dimension}lim": limits})
     ticks = next(ticks for max_ratio, ticks in LOG_TICKS if high <= max_ratio * low)
-    axes.yaxis.set_major_locator(FixedLocator(ticks))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis = {"x": axes.xaxis, "y": axes.yaxis}[dimension]
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def style_axes(axes: Axes) -> None:

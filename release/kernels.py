@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "kernels_cache"
 
 KERNELS_PER_PROCESS = 500
-"""A process that has compiled so many ends: the compiler's memory grows."""
+"""Kernels after which a compiling process is replaced: the compiler's memory grows."""
 
 
 def main() -> None:

@@ -81,7 +81,7 @@ def try_wheel(wheel: Path, folder: Path) -> None:
 
 
 def readme_example() -> str:
-    """The first Python example of the README, without its comments' prose."""
+    """The first Python example of the README."""
     text = (ROOT / "README.md").read_text()
     return text.partition("```python\n")[2].partition("```")[0]
 

@@ -11,7 +11,7 @@ if "NKBLAS_CACHE_DIR" not in os.environ:
 for name in ("NKBLAS_JIT", "NKBLAS_LOG"):
     os.environ.pop(name, None)
 
-# Tests of what is compiled, and when, are the same where kernels are shipped, as by `make kernels`.
+# Shipped kernels (`make kernels`) are not used: many tests count the kernels that are compiled.
 os.environ.setdefault("NKBLAS_SHIPPED_KERNELS", "0")
 
 # No test's time or plan depends on what is measured meanwhile, except in those that test it.

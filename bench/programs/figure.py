@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from ..plots import LABEL_STYLE, LINE_STYLES, LOG_TICKS, add_legend, style_axes, text_above
+from ..plots import LABEL_STYLE, LINE_STYLES, add_legend, set_logarithmic, style_axes, text_above
 from ..report import geometric_mean
 from .measurements import ProgramResult, Way
 
@@ -54,13 +53,7 @@ def draw(results: Sequence[ProgramResult], machine: str, title: str) -> Figure:
             **BAR_STYLES[way],
         )
         drawn += (speedup for speedup in speedups if not isnan(speedup))
-    low, high = min(drawn), max(drawn)
-    axes.set_xscale("log")
-    axes.set_xlim(low / 1.05, high * 1.05)
-    ticks = next(ticks for max_ratio, ticks in LOG_TICKS if high <= max_ratio * low)
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    set_logarithmic(axes, drawn, "x")
     axes.set_xlabel("speed-up of nkblas run over plain Python", **LABEL_STYLE)
     axes.set_yticks(range(len(measured)), [result.name for result in measured])
     axes.invert_yaxis()

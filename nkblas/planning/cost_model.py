@@ -8,6 +8,7 @@ microarchitecture.
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,11 +68,15 @@ def ranked_plans(problem: Problem, cpu: CPU, count: int) -> Iterator[Plan]:
         yield from _ranked_with_structure(problem, cpu, count)
         return
     panels = prepacked_panels(problem, cpu)
-    for schedule in skinny_schedules(problem, cpu):
-        if count and not schedule.infeasible_reason(problem, cpu, panels):
-            count -= 1
-            plan = make_plan(problem, cpu, schedule)
-            yield plan._replace(nanoseconds=streaming_nanoseconds(problem, cpu))
+    skinny = (
+        schedule
+        for schedule in skinny_schedules(problem, cpu)
+        if not schedule.infeasible_reason(problem, cpu, panels)
+    )
+    for schedule in islice(skinny, count):
+        count -= 1
+        plan = make_plan(problem, cpu, schedule)
+        yield plan._replace(nanoseconds=streaming_nanoseconds(problem, cpu))
     if not count:
         return
     if panels:

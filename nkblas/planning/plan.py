@@ -169,10 +169,8 @@ class Plan(NamedTuple):
 
         They scale the elements of A, and microkernels scale the sums.
         """
-        problem, tiles = self.problem, self.m
-        heights = [tiles.tile, tiles.edge_tile][: 1 + (tiles.tiles > tiles.main_tiles)]
-        depths = [stream_depth(problem, self.isa, rows, self.family) for rows in heights]
-        return not self.epilogue and set(depths) == {problem.k}
+        kr = stream_depth(self.problem, self.isa, self.m.tile, self.family)  # and of edge tiles
+        return not self.epilogue and kr == self.problem.k
 
     # ---- kernels ----
 

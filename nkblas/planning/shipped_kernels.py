@@ -13,9 +13,8 @@ from itertools import product
 from nkblas.base.dtypes import DTYPES, ITEMSIZE, PRODUCTS, QUANTIZED
 from nkblas.base.families import Family, families
 from nkblas.base.isa import ISA, ISAS
-from nkblas.base.problem import NATIVE_DTYPES, Layout, Problem
-from nkblas.codegen.spec import Dot, KernelSpec, Microkernel, PackSource, Stream
-from nkblas.codegen.spec import Layout as KernelLayout
+from nkblas.base.problem import NATIVE_DTYPES, Problem
+from nkblas.codegen.spec import Dot, KernelSpec, Layout, Microkernel, PackSource, Stream
 from nkblas.system.cpu import AMD, CPU, INTEL
 
 from .cost_model import ranked_plans
@@ -121,8 +120,7 @@ def _tile_kernels(dtype: str, isa: ISA) -> Iterator[KernelSpec]:
         for nr in sorted({width for _, width in sizes}):
             yield pack_kernel(isa, dtype, family, "b", nr, source)
     masks = (False, True) if isa.can_mask(ITEMSIZE[dtype]) else (False,)
-    layouts: tuple[KernelLayout, ...] = ("row", "col")
-    for (mr, nr), layout in product(sorted(sizes), layouts):
+    for (mr, nr), layout in product(sorted(sizes), LAYOUTS):
         kernel = Microkernel(isa.name, dtype, mr, nr, layout, family=family.name)
         yield from (kernel._replace(masked=masked) for masked in masks)
         if has_spare_register(isa, family, mr, nr):
