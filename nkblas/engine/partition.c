@@ -150,17 +150,39 @@ static void divide_c(job *x, int64_t chunks)
     }
 }
 
-/* Halve all chunks: each product's along its longer side, or the parts of the stack. A
-   triangle is divided into rows only. */
-static void halve_chunks(job *x, int divides_products)
+/* What reading and packing an element of an operand takes, in multiply-adds: from a cache, or where
+   the operand is larger than the pages whose addresses the CPU keeps (2048 of 4 KB). */
+enum { NEAR_ELEMENT = 4, FAR_ELEMENT = 20, NEAR_BYTES = 8 << 20 };
+
+static double element_cost(int64_t rows, int64_t columns, int64_t itemsize)
 {
-    const nk_tiling *m = &x->plan->m, *n = &x->plan->n;
-    if (!divides_products)
+    return rows * columns * itemsize > NEAR_BYTES ? FAR_ELEMENT : NEAR_ELEMENT;
+}
+
+/* Halve all chunks: the parts of the stack, or each product's along its longer side; a triangle is
+   divided into rows only. Returns 0, and does nothing, where the halves would take too long for
+   reading their operands. */
+static int halve_chunks(job *x, int divides_products)
+{
+    enum { MAX_READING_PERCENT = 16 };
+    if (!divides_products) {
         x->parts = nk_min(2 * x->parts, x->count);
-    else if (x->plan->mirror || largest_part(m, x->rows) > largest_part(n, x->columns))
-        x->rows = nk_min(2 * x->rows, m->tiles);
+        return 1;
+    }
+    const nk_problem *p = &x->plan->problem;
+    const nk_itemsizes *itemsize = nk_itemsizes_of(p->dtype);
+    double m = largest_part(&x->plan->m, x->rows), n = largest_part(&x->plan->n, x->columns);
+    int divides_rows = x->plan->mirror || m > n;
+    double reading_a = element_cost(p->m, p->k, itemsize->a) / n;
+    double reading_b = element_cost(p->k, p->n, itemsize->b) / m;
+    *(divides_rows ? &reading_b : &reading_a) *= 2;
+    if (100 * (reading_a + reading_b) > MAX_READING_PERCENT)
+        return 0;
+    if (divides_rows)
+        x->rows = nk_min(2 * x->rows, x->plan->m.tiles);
     else
-        x->columns = nk_min(2 * x->columns, n->tiles);
+        x->columns = nk_min(2 * x->columns, x->plan->n.tiles);
+    return 1;
 }
 
 int64_t nk_run_plan(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, int64_t count,
@@ -184,8 +206,8 @@ int64_t nk_run_plan(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, 
         divide_c(&x, threads_per_product);
     double chunk_ns = divides_products ? product_ns / threads_per_product : all_ns / threads;
     int halvings = plan->is_memory_bound ? 0 : MAX_HALVINGS;
-    for (int i = 0; i < halvings && chunk_ns > 2 * NS_PER_CHUNK; i++, chunk_ns /= 2)
-        halve_chunks(&x, divides_products);
+    while (halvings-- > 0 && chunk_ns > 2 * NS_PER_CHUNK && halve_chunks(&x, divides_products))
+        chunk_ns /= 2;
     nk_parallel(threads, all_ns, x.parts * x.rows * x.columns, run_chunk, &x);
     return x.out_of_memory ? 0 : count;
 }
