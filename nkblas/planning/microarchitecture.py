@@ -8,8 +8,9 @@ microarchitecture is a column of `_TABLE`, a name in `_COLUMNS`, and the rule in
 Here a vector is as many bytes as one vector register holds, and a line is a cache line of 64 bytes.
 """
 
-from statistics import geometric_mean
 from typing import NamedTuple
+
+import numpy as np
 
 from nkblas.base.families import Family
 from nkblas.system.cpu import CPU
@@ -170,10 +171,7 @@ MIN_EXPECTED_COST = 0.05
 nothing on one of them may cost something on another."""
 
 TYPICAL_COSTS = Costs(
-    *(
-        geometric_mean(max(cost, MIN_EXPECTED_COST) for cost in costs)
-        for costs in zip(*COSTS.values(), strict=True)
-    )
+    *np.exp(np.log(np.maximum([*COSTS.values()], MIN_EXPECTED_COST)).mean(axis=0)).tolist()
 )
 """The geometric mean of all microarchitectures: what is expected of one that is not known."""
 

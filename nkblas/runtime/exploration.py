@@ -7,9 +7,10 @@ kept on disk as a measured plan. In the end so is a plan that the model selected
 beaten: another process does not begin again.
 """
 
-import statistics
 from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from nkblas._engine import ffi, lib
 from nkblas.base.problem import Problem
@@ -158,7 +159,7 @@ def is_faster(trial: "nk_trial") -> bool:
 
 def _median_ratio(trial: "nk_trial") -> float:
     ratios: list[float] = ffi.unpack(trial.ratios, trial.pairs)
-    return statistics.median(ratios)
+    return float(np.median(ratios))
 
 
 def _products_until_trial(candidate: Plan, plan: Plan, calls: int) -> int:
