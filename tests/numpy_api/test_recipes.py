@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -79,14 +80,15 @@ def check(
     general: Any,
     numpy_function: Any,
     counts_products: bool = True,
+    calls: int = 2,
 ) -> None:
-    """Compare the first call, and one by the recipe, with the general function and with NumPy."""
+    """Compare the first calls, and one by the recipe, with the general function and with NumPy."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         expected = outcome(call, numpy_function)
         result, counts = counted(call, general)
         assert_same(result, expected)
-        for _ in range(2):
+        for _ in range(calls):
             by_recipe, counts_by_recipe = counted(call, function)
             assert_same(by_recipe, expected)
             assert not counts_products or counts_by_recipe == counts
@@ -191,6 +193,9 @@ def product_calls(draw: Any, name: str) -> tuple[Any, ...]:
 
 
 FUNCTIONS = ("dot", "inner", "vdot")
+GUFUNC_CALLS = 64
+"""Calls of a gufunc after which they have a recipe (numpy_ext/recipes.c)."""
+
 GUFUNCS = tuple(name for name in ("matmul", "vecdot", "matvec", "vecmat") if hasattr(np, name))
 
 
@@ -215,7 +220,19 @@ def test_gufuncs(name: str, data: Any) -> None:
     def general(*args: Any) -> Any:
         return function(*args, order="K")  # with a keyword there is no fast path
 
-    check(lambda f: f(*arguments), function, general, getattr(np, name))
+    check(lambda f: f(*arguments), function, general, getattr(np, name), calls=GUFUNC_CALLS + 1)
+
+
+def test_gufuncs_get_a_recipe_once_they_repeat() -> None:
+    functions: list[str] = []
+    stack = integers(11, 3, 7)
+    sys.setprofile(lambda frame, event, _: functions.append(frame.f_code.co_name))
+    try:
+        for _ in range(4 * GUFUNC_CALLS):
+            nkblas.matmul(stack, stack.mT)
+    finally:
+        sys.setprofile(None)
+    assert functions.count("make_recipe") == 1
 
 
 axes = st.one_of(
