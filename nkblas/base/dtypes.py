@@ -5,6 +5,7 @@ The engine's C tables are generated from this file (`nkblas.engine.tables`), whi
 nothing of nkblas.
 """
 
+from functools import cache
 from typing import Literal, NamedTuple
 
 Kind = Literal["float", "complex", "integer", "bool"]
@@ -153,6 +154,7 @@ def product(a: str, b: str, c: str) -> str | None:
     return _NAMES.get(Types(a, b, c))
 
 
+@cache
 def short(name: str) -> str:
     """The abbreviation of a product: "f32", "u8_i8_i32"."""
     types = PRODUCTS[name]

@@ -214,6 +214,18 @@ def parse(text: str) -> Epilogue:
     return epilogue
 
 
+@lru_cache(256)
+def code_of(text: str) -> int:
+    """The engine's number for the epilogue that a text describes."""
+    return parse(text).code
+
+
+@lru_cache(256)
+def text_of(code: int) -> str:
+    """The inverse of `code_of`."""
+    return str(Epilogue.from_code(code))
+
+
 def apply(
     epilogue: Epilogue,
     x: Array,

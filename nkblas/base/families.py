@@ -236,11 +236,13 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
 """The families that can do each product of `PRODUCTS`, the most promising first."""
 
 
+@cache
 def families(dtype: str, isa: ISA) -> tuple[Family, ...]:
     """The families of `FAMILIES` for a product that `isa` has."""
     return tuple(family for family in FAMILIES[dtype] if isa.row_of(family.name))
 
 
+@cache
 def row_of(family: Family, isa: ISA) -> ISA:
     """The least capable instruction set, among `isa` and those that it extends, with `family`."""
     row = isa.row_of(family.name)

@@ -46,9 +46,8 @@ LOCK_BYTE = 0
 
 def plan_file(cpu: CPU, layer: Layer) -> str:
     """The path of the plan file of a layer for a CPU; it need not exist."""
-    if layer == SHIPPED:
-        return os.path.join(shipped_folder(), f"{machine(cpu)}.txt")
-    return os.path.join(cache_folder(), "plans", f"{machine(cpu)}.txt")
+    folder = shipped_folder() if layer == SHIPPED else f"{cache_folder()}/plans"
+    return f"{folder}/{machine(cpu)}.txt"
 
 
 def read_lines(path: str) -> list[str]:
@@ -175,10 +174,11 @@ class Plans:
             return full and full.with_structure(problem.structure)
         for layer in (TUNED, SHIPPED):
             lines = self._layer(layer, cpu)
-            # An epilogue hardly changes which plan is best: that of the product without it serves.
-            texts = (str(problem), str(problem._replace(epilogue=""))) if lines else ()
-            line = next((lines[text] for text in texts if text in lines), None)
-            if line is None:
+            line = lines and lines.get(str(problem))
+            if lines and not line and problem.epilogue:
+                # An epilogue hardly changes which plan is best: that without it serves.
+                line = lines.get(str(problem._replace(epilogue="")))
+            if not line:
                 continue
             try:
                 return from_text(problem, line, cpu)._replace(origin=layer)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nkblas.base.families import Family
-from nkblas.system.cpu import CPU
+from nkblas.system.cpu import AMD, CPU, INTEL
 
 
 class Costs(NamedTuple):
@@ -161,7 +161,7 @@ COSTS: dict[str, Costs] = {
 }
 """The constants by microarchitecture."""
 
-VENDOR_DEFAULT = {"GenuineIntel": "emerald_rapids"}
+VENDOR_DEFAULT = {INTEL: "emerald_rapids"}
 """The microarchitecture whose constants serve for all CPUs of a vendor; for others it is Zen 1
 without mask registers, Zen 4 if 512-bit instructions are double-pumped, and else Zen 5."""
 
@@ -183,17 +183,21 @@ def microarchitecture_of(cpu: CPU) -> str:
     return VENDOR_DEFAULT.get(cpu.vendor, default)
 
 
+VENDOR_NAME = {AMD: "amd", INTEL: "intel"}
+"""The short names of vendors."""
+
+
 def machine(cpu: CPU) -> str:
     """The name of a CPU model and instruction set: that of the files with what was measured."""
-    vendor = {"AuthenticAMD": "amd", "GenuineIntel": "intel"}.get(cpu.vendor, cpu.vendor.lower())
+    vendor = VENDOR_NAME.get(cpu.vendor, cpu.vendor.lower())
     return f"{vendor}-{cpu.family:x}-{cpu.model:x}-{cpu.isa.name}"
 
 
 FMAS_PER_INSTRUCTION = {
     # vdpbf16ps: half as many products in a cycle as of float32
-    ("bf16", "GenuineIntel"): 4,
+    ("bf16", INTEL): 4,
     # vcvtph2psx takes both of the units that multiply
-    ("fp16", "GenuineIntel"): 2,
+    ("fp16", INTEL): 2,
 }
 """By family and vendor: multiply-adds that take as long as one instruction, where it is not one."""
 

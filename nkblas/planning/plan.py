@@ -90,7 +90,8 @@ class Plan(NamedTuple):
     kc : int
         Depth of a cache block.
     has_b_conflicts : bool
-        Whether the rows of a panel of B, in place, evict each other from L2.
+        Whether the rows of a panel of B, in place, evict each other from L2: found out where
+        that decides what packs them, with ir outside.
     nanoseconds : float
         Time on one thread: estimated if `origin` is "model", else measured.
     origin : {"model", "shipped", "tuned"}
@@ -142,8 +143,9 @@ class Plan(NamedTuple):
     @property
     def epilogue(self) -> str:
         """The epilogue that kernels are generated with: all of them can add, without one."""
-        epilogue = parse_epilogue(self.problem.epilogue)
-        return str(epilogue._replace(kind="") if epilogue.kind == "add" else epilogue)
+        text = self.problem.epilogue
+        epilogue = parse_epilogue(text)
+        return str(epilogue._replace(kind="")) if epilogue.kind == "add" else text
 
     @property
     def bits(self) -> tuple[object, ...]:
@@ -252,13 +254,14 @@ class Plan(NamedTuple):
 
     def packing(self) -> Microkernel | None:
         """The microkernel that also packs B, for the first tile of a column; None: Pack does."""
-        main = self.microkernel(False, False)
-        if not isinstance(main, Microkernel) or self.schedule.kind != "tiles":
+        schedule = self.schedule
+        if not schedule.pack_b or schedule.kind != "tiles" or self.problem.b != "row":
             return None
-        if not self.schedule.pack_b or self.problem.b != "row":
+        main = self.microkernel(False, False)
+        if not isinstance(main, Microkernel):
             return None
         # With ir outside, panels can be packed in groups: then their common lines are loaded once.
-        if self.schedule.ir_outside and self.has_b_conflicts:
+        if schedule.ir_outside and self.has_b_conflicts:
             return None
         if self.family.k_step > 1 or self.family.widens or self.problem.types.b != self.family.b:
             return None
@@ -303,16 +306,16 @@ class Plan(NamedTuple):
         single row of C whose B has columns along k, these are the rows (``C.T = B.T @ A.T``). The
         bits are those of register tiles, which an interim plan uses.
         """
-        problem, is_plain = self.problem, has_plain_operands(self.problem)
+        problem = self.problem
         b_layout: Layout
         lanes = self.family.lanes(self.isa)
         if problem.m == 1:
             columns, is_short, b_layout = 1, problem.b == "col", "row"
         else:
             columns, is_short, b_layout = problem.n, problem.n < lanes, problem.b
-        if not is_plain or self.schedule.kind != "tiles" or self.small() or not is_short:
+        if not is_short or problem.k > SHORT_DIMENSION or problem.a != "row" or self.interim:
             return None
-        if self.interim or problem.k > SHORT_DIMENSION or problem.a != "row":
+        if self.schedule.kind != "tiles" or not has_plain_operands(problem) or self.small():
             return None
         sizes = 1, columns, problem.k
         kernel = Small(self.isa.name, problem.dtype, *sizes, "row", _unit_stride(b_layout))
@@ -348,9 +351,11 @@ class Plan(NamedTuple):
         few tiles. Streams and dots are for products with a short side.
         """
         problem, family, kind = self.problem, self.family, self.schedule.kind
+        if not problem.structure:
+            return 1.0
         instructions = problem.k / family.k_step * family.instructions / family.lanes(self.isa)
         is_divided = kind in ("tiles", "base") and instructions >= MIN_TRIANGLE_WORK
-        if not problem.structure or not is_divided or problem.c != "row" or self.small():
+        if not is_divided or problem.c != "row" or self.small():
             return 1.0
         # Half of C, and half of each tile on the diagonal.
         fraction = 0.5 * (1 + sum(self.tile) / problem.m)
@@ -374,6 +379,13 @@ class Plan(NamedTuple):
     @property
     def kernels(self) -> tuple[KernelSpec, ...]:
         """All kernels that it needs, the main tile's first."""
+        tiles, *others, rows = self.kernels_by_use
+        specs: list[KernelSpec | None] = [*tiles, *others, *(rows or ())]
+        return tuple(dict.fromkeys(spec for spec in specs if spec is not None))
+
+    @property
+    def kernels_by_use(self) -> "PlanKernels":
+        """The kernels, by what each is for."""
         return _kernels_of(self)
 
     def __str__(self) -> str:
@@ -388,14 +400,37 @@ class Plan(NamedTuple):
         )
 
 
-@lru_cache(256)
-def _kernels_of(plan: Plan) -> tuple[KernelSpec, ...]:
-    specs: list[KernelSpec | None] = [
-        plan.microkernel(i, j) for i in (False, True) for j in (False, True)
-    ]
-    specs += [plan.packing(), plan.small(), plan.pack("a"), plan.pack("b"), plan.copy()]
-    specs += [plan.mirror(), *(plan.row_kernels() or ())]
-    return tuple(dict.fromkeys(spec for spec in specs if spec is not None))
+class PlanKernels(NamedTuple):
+    """The kernels of a plan, as the methods of `Plan` give them; None where there is none.
+
+    Attributes
+    ----------
+    microkernels : tuple of (Microkernel, Stream, Dot or None)
+        For tiles that are at no edge, the column edge, the row edge, and both.
+    """
+
+    microkernels: tuple[TileKernel | None, ...]
+    packing: Microkernel | None
+    small: Small | DotStack | None
+    pack_a: Pack | None
+    pack_b: Pack | None
+    copy: Copy | None
+    mirror: Mirror | None
+    rows: tuple[Small, Small] | None
+
+
+@lru_cache(64)
+def _kernels_of(plan: Plan) -> PlanKernels:
+    return PlanKernels(
+        tuple(plan.microkernel(i, j) for i in (False, True) for j in (False, True)),
+        plan.packing(),
+        plan.small(),
+        plan.pack("a"),
+        plan.pack("b"),
+        plan.copy(),
+        plan.mirror(),
+        plan.row_kernels(),
+    )
 
 
 def make_plan(problem: Problem, cpu: CPU, schedule: Schedule) -> Plan:
@@ -418,8 +453,11 @@ def make_plan(problem: Problem, cpu: CPU, schedule: Schedule) -> Plan:
 
     kc = -(-problem.k // -(-problem.k // schedule.kc))
     kc = min(problem.k, -(-kc // family.k_step) * family.k_step)
-    row_size, stride = (ITEMSIZE[problem.types.b] * length for length in (n[0], problem.n))
-    b_panel_size = occupied_bytes(kc, row_size, stride)
+    has_b_conflicts = False
+    if schedule.pack_b and schedule.ir_outside:
+        row_size, stride = (ITEMSIZE[problem.types.b] * length for length in (n[0], problem.n))
+        b_panel_size = occupied_bytes(kc, row_size, stride)
+        has_b_conflicts = bool(cache_level(b_panel_size, cpu) == BEYOND_L2)
     return Plan(
         problem,
         isa,
@@ -427,7 +465,7 @@ def make_plan(problem: Problem, cpu: CPU, schedule: Schedule) -> Plan:
         Tiling(*m, block_tiles(problem.m, m[3], schedule.mc)),
         Tiling(*n, block_tiles(problem.n, n[3], schedule.nc)),
         kc,
-        has_b_conflicts=bool(cache_level(b_panel_size, cpu) == BEYOND_L2),
+        has_b_conflicts,
     )
 
 

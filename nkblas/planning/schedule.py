@@ -6,6 +6,7 @@ Functionality", ACM TOMS 41, 2015): register tile ``mr`` x ``nr``, cache blocks 
 `nkblas.planning.cost_model` what they cost.
 """
 
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from nkblas.base.dtypes import ITEMSIZE
@@ -298,15 +299,20 @@ def max_vectors(isa: ISA, mr: int, family: Family, n: int = 0) -> int:
 
     It fits with a masked edge as wide as the tile; or, if `n` columns are given, with their edge.
     """
+    unmasked, masked = _max_vectors(isa, mr, family, False), _max_vectors(isa, mr, family, True)
+    lanes = family.lanes(isa)
+    for vectors in range(unmasked, masked, -1):
+        if n and n % (vectors * lanes) <= (vectors - 1) * lanes:
+            return vectors
+    return masked
+
+
+@lru_cache(4096)
+def _max_vectors(isa: ISA, mr: int, family: Family, has_masked_edge: bool) -> int:
     # As in `register_tiles`; but a single row is a chain of multiply-adds for each vector, no more.
     bound = isa.registers // (4 * family.accumulator_registers) if mr > 1 else isa.registers
-    lanes = family.lanes(isa)
-
-    def fits(vectors: int) -> bool:
-        has_masked_edge = not n or n % (vectors * lanes) > (vectors - 1) * lanes
-        return family.fits(isa, mr, vectors, has_masked_edge)
-
-    return max(filter(fits, range(1, bound + 1)), default=0)
+    widths = range(1, bound + 1)
+    return max((w for w in widths if family.fits(isa, mr, w, has_masked_edge)), default=0)
 
 
 def has_spare_register(isa: ISA, family: Family, mr: int, nr: int) -> bool:

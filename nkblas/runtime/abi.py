@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from nkblas._engine import ffi, lib
 from nkblas.base.dtypes import ITEMSIZE, PRODUCT_CODE
-from nkblas.base.epilogues import Epilogue
-from nkblas.base.epilogues import parse as parse_epilogue
+from nkblas.base.epilogues import code_of as epilogue_code
+from nkblas.base.epilogues import text_of as epilogue_text
 from nkblas.base.problem import LAYOUTS, STRUCTURES, Problem
 from nkblas.base.tiling import Tiling
 from nkblas.codegen.spec import KernelSpec
@@ -38,7 +38,7 @@ assert [STRUCTURES.index(x) for x in ("", "symmetric", "hermitian")] == [
 def problem_from_c(c: "nk_problem") -> Problem:
     """The problem that an ``nk_problem`` describes."""
     a, b, layout_c = (LAYOUTS[layout] for layout in (c.a, c.b, c.c))
-    epilogue = str(Epilogue.from_code(c.epilogue))
+    epilogue = epilogue_text(c.epilogue)
     dtype, structure = _PRODUCT_NAMES[c.dtype], STRUCTURES[c.structure]
     batch_reduce = bool(c.batch_reduce)
     return Problem(dtype, c.m, c.n, c.k, a, b, layout_c, epilogue, batch_reduce, structure)
@@ -47,7 +47,7 @@ def problem_from_c(c: "nk_problem") -> Problem:
 def problem_to_c(problem: Problem) -> "nk_problem":
     """A new ``nk_problem *`` that describes `problem`."""
     a, b, c = (LAYOUTS.index(layout) for layout in (problem.a, problem.b, problem.c))
-    code, epilogue = PRODUCT_CODE[problem.dtype], parse_epilogue(problem.epilogue).code
+    code, epilogue = PRODUCT_CODE[problem.dtype], epilogue_code(problem.epilogue)
     sizes = problem.m, problem.n, problem.k
     structure = STRUCTURES.index(problem.structure)
     return ffi.new(
@@ -131,16 +131,16 @@ def plan_to_c(plan: Plan, addresses: dict[KernelSpec, int]) -> "nk_plan":
     c.b_panels_along_k = schedule.kind == "dot" and schedule.pack_b
     c.spans_columns = plan.spans_columns
     c.is_memory_bound = min(m, n, k) <= SHORT_DIMENSION
-    for i in (False, True):
-        for j in (False, True):
-            c.microkernel[i][j] = function("nk_microkernel", plan.microkernel(i, j))
-    c.packing_microkernel = function("nk_microkernel", plan.packing())
-    c.pack_a_panel = function("nk_pack", plan.pack("a"))
-    c.pack_b_panel = function("nk_pack", plan.pack("b"))
-    c.copy = function("nk_copy", plan.copy())
-    c.mirror = function("nk_mirror", plan.mirror())
-    c.small = function("nk_small", plan.small())
-    if (rows := plan.row_kernels()) is not None:
-        c.row_block, c.single_row = (function("nk_small", kernel) for kernel in rows)
-        c.block_rows = rows[0].m
+    kernels = plan.kernels_by_use
+    for i, microkernel in enumerate(kernels.microkernels):
+        c.microkernel[i // 2][i % 2] = function("nk_microkernel", microkernel)
+    c.packing_microkernel = function("nk_microkernel", kernels.packing)
+    c.pack_a_panel = function("nk_pack", kernels.pack_a)
+    c.pack_b_panel = function("nk_pack", kernels.pack_b)
+    c.copy = function("nk_copy", kernels.copy)
+    c.mirror = function("nk_mirror", kernels.mirror)
+    c.small = function("nk_small", kernels.small)
+    if kernels.rows is not None:
+        c.row_block, c.single_row = (function("nk_small", kernel) for kernel in kernels.rows)
+        c.block_rows = kernels.rows[0].m
     return c

@@ -9,6 +9,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from functools import lru_cache
 from typing import Literal, get_args
 
 Environment = Mapping[str, str]
@@ -44,7 +45,11 @@ def num_threads(cpus: int, environment: Environment = os.environ) -> int:
 
 def cache_folder(environment: Environment = os.environ) -> str:
     """``NKBLAS_CACHE_DIR``, else in the user's cache folder: where kernels and plans are stored."""
-    chosen = environment.get("NKBLAS_CACHE_DIR")
+    return _cache_folder(environment.get("NKBLAS_CACHE_DIR", ""))
+
+
+@lru_cache
+def _cache_folder(chosen: str) -> str:
     if chosen:
         return os.path.abspath(os.path.expanduser(chosen))
     import platformdirs  # takes 1 ms to import: only when the default is needed
