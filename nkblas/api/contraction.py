@@ -1,7 +1,6 @@
 """Contractions of two operands, as products of stacks of matrices: planning and execution."""
 
 import functools
-import string
 from math import prod
 from typing import Any, NamedTuple
 
@@ -27,7 +26,7 @@ def engine_dtype(a: DType, b: DType) -> DType | None:
     return dtype if product_of(dtype.name, dtype.name, dtype.name) else None
 
 
-LABELS = string.ascii_uppercase + string.ascii_lowercase
+LABELS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 """The labels that NumPy gives to the integers 0, 1, ... of a sublist."""
 
 MAX_CACHED_PLANS = 1024

@@ -34,7 +34,7 @@ def inspect(options: argparse.Namespace) -> int:
 
 
 def _print_code(plan: Plan, form: str, symbol: str | None) -> None:
-    """Print the plan's kernels, or the one named `symbol`, in one of `command_line.FORMS`."""
+    """Print the plan's kernels, or the one named `symbol`, in one of `arguments.FORMS`."""
     symbols = [spec.symbol for spec in plan.kernels]
     if symbol not in (None, *symbols):
         message = f"--kernel: got {symbol!r}, expected one of {', '.join(symbols)}"

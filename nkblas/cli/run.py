@@ -3,7 +3,6 @@
 The program's output, tracebacks and exit status are those that it has under python.
 """
 
-import argparse
 import atexit
 import builtins
 import contextlib
@@ -19,10 +18,12 @@ from nkblas.api.patch import patch
 from .output import format_count, print_error
 
 if TYPE_CHECKING:
+    import argparse
+
     from nkblas.inspect.record import Recording
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: "argparse.Namespace") -> int:
     """Run a script or a module as ``__main__``.
 
     Exceptions of the program are printed here, so that the traceback starts with its own frames;

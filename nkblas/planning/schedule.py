@@ -286,12 +286,16 @@ def register_tiles(isa: ISA, family: Family, n: int = 0) -> list[tuple[int, int]
         edge = n % (vectors * lanes)
         has_masked_edge = edge > (vectors - 1) * lanes
         max_height = isa.registers if vectors > 1 else max_height_of_one_vector
-        heights = [
-            mr for mr in range(1, max_height + 1) if family.fits(isa, mr, vectors, has_masked_edge)
-        ]
-        if heights:
-            tiles.append((heights[-1], vectors * lanes))
+        height = _max_height(isa, family, vectors, max_height, has_masked_edge)
+        if height:
+            tiles.append((height, vectors * lanes))
     return tiles
+
+
+@lru_cache(1024)
+def _max_height(isa: ISA, family: Family, vectors: int, bound: int, has_masked_edge: bool) -> int:
+    heights = range(1, bound + 1)
+    return max((mr for mr in heights if family.fits(isa, mr, vectors, has_masked_edge)), default=0)
 
 
 def max_vectors(isa: ISA, mr: int, family: Family, n: int = 0) -> int:

@@ -10,7 +10,6 @@ from itertools import product
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from nkblas.base.dtypes import ITEMSIZE
 from nkblas.base.families import Family
@@ -29,7 +28,7 @@ from .schedule import (
     register_tiles,
 )
 
-Array: TypeAlias = npt.NDArray[Any]
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 MAX_PARTIAL_SUMS = 8 << 20
 """Bytes: bound for the partial sums of a block of columns, which wait for the next block of k."""

@@ -22,6 +22,7 @@ from nkblas.base.problem import parse
 from nkblas.cache import maintenance
 from nkblas.cache.store import KERNEL_FILE, Store
 from nkblas.cli import command_line, inspect_command
+from nkblas.cli.arguments import FORMS
 from nkblas.inspect import tune as tuner
 from nkblas.planning import cost_model, measured_plans
 from nkblas.planning.microarchitecture import machine
@@ -490,7 +491,7 @@ INSTRUCTIONS = {
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("form", command_line.FORMS)
+@pytest.mark.parametrize("form", FORMS)
 def test_emit(
     form: str, isa: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
