@@ -12,7 +12,7 @@ int64_t nk_b_panel_size(const nk_plan *plan, int64_t kc)
     return plan->n.tile * (column + plan->b_panel_header);
 }
 
-/* ---- groups: panels that are packed at once, where they share cache lines ---- */
+/* ---- groups: panels that are packed at once, where they share cache lines and pages ---- */
 
 enum { PANELS_PER_GROUP = 8, K_AT_ONCE = 16 };
 
@@ -147,10 +147,13 @@ void nk_pack_a(const nk_cache_block *x, int64_t i)
         .panel_size = a_panel_size(plan, x->kc),
         .panel_row = plan->m.tile * plan->a_panel_itemsize,
     };
+    /* Where the panels of a block of rows stay, they are one group: it goes through each row of memory,
+       which may be pages from the next one, once. */
+    int64_t group = reads_a_panels_once(plan) ? PANELS_PER_GROUP : plan->m.block_tiles;
     if (!packs_a_groups(plan))
         pack_tiles(&tiles, i, i + 1, x->kc, x->kc);
-    else if ((i - x->i0) % PANELS_PER_GROUP == 0)
-        pack_tiles(&tiles, i, nk_min(i + PANELS_PER_GROUP, x->i1), x->kc, K_AT_ONCE);
+    else if ((i - x->i0) % group == 0)
+        pack_tiles(&tiles, i, nk_min(i + group, x->i1), x->kc, K_AT_ONCE);
 }
 
 void nk_pack_b(const nk_cache_block *x, int64_t j, int64_t j1)
