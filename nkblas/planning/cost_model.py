@@ -44,7 +44,7 @@ from .microarchitecture import (
 from .plan import MAX_KEPT_PANELS, Plan, make_plan
 from .schedule import Panels, Schedule, b_panel_dtype, register_tiles
 from .search_space import Array, ScheduleSpace
-from .skinny import skinny_schedules
+from .skinny import is_far_in_l3, skinny_schedules
 
 STRUCTURE_CANDIDATES = 24
 """Plans of the full product among which the one of a symmetric product is selected."""
@@ -110,7 +110,8 @@ def streaming_nanoseconds(problem: Problem, cpu: CPU) -> float:
     """The estimated time of a skinny plan: that of reading the larger operand once."""
     size = max(problem.m, problem.n) * problem.k * problem.itemsize
     from_l2, from_l3, from_memory = STREAMED_BYTES_PER_CYCLE
-    bytes_per_cycle = from_l2 if size <= cpu.l2 else from_l3 if size <= cpu.l3 else from_memory
+    is_in_l3 = size <= cpu.l3 and not is_far_in_l3(size, cpu)
+    bytes_per_cycle = from_l2 if size <= cpu.l2 else from_l3 if is_in_l3 else from_memory
     arithmetic = problem.flops / 2 / cpu.isa.lanes(problem.itemsize)
     return costs_of(cpu).nanoseconds_per_cycle * max(size / bytes_per_cycle, arithmetic)
 

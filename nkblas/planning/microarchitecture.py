@@ -225,4 +225,4 @@ TILE_STORE = 200.0
 """AMX: cycles to zero the accumulators of a tile of C, and to store them."""
 
 STREAMED_BYTES_PER_CYCLE = (24, 16, 8)
-"""About: of an operand that is read once, from L2, from L3, from memory."""
+"""About: of an operand that is read once, from L2, from a near L3, from memory or a distant L3."""

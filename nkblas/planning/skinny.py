@@ -81,7 +81,7 @@ def _gains_by_prefetch(cpu: CPU, rows: int) -> bool:
     return rows > 1 or cpu.vendor != AMD or cpu.double_pumped
 
 
-def _is_far_in_l3(size: int, cpu: CPU) -> bool:
+def is_far_in_l3(size: int, cpu: CPU) -> bool:
     """Whether an operand of `size` bytes is in a distant L3, as that of Intel's servers.
 
     (28 GB/s for a core of Granite Rapids, and 170 from its L2.)
@@ -91,7 +91,7 @@ def _is_far_in_l3(size: int, cpu: CPU) -> bool:
 
 def _is_distant(size: int, cpu: CPU) -> bool:
     """Whether an operand of `size` bytes is so far away that prefetching it helps."""
-    return _is_far_in_l3(size, cpu) or 4 * size > cpu.l3
+    return is_far_in_l3(size, cpu) or 4 * size > cpu.l3
 
 
 def _prefers_narrow_dots(cpu: CPU) -> bool:
@@ -143,7 +143,7 @@ def _streams(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     m, n, k, itemsize = problem.m, problem.n, problem.k, problem.itemsize
     c_size, nr = m * n * itemsize, STREAM_VECTORS * cpu.isa.lanes(itemsize)
     is_beyond_l3 = 4 * c_size > 3 * cpu.l3
-    if _is_far_in_l3(c_size, cpu) and not is_beyond_l3:
+    if is_far_in_l3(c_size, cpu) and not is_beyond_l3:
         return  # the writes of C are the limit
     all_heights = (m,) if m <= MAX_STREAM_ROWS else (4, 3, 2, 1)
     depths = {rows: stream_depth(problem, cpu.isa, rows, family) for rows in all_heights}
@@ -169,7 +169,7 @@ def _short_k(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     if tile:
         mr, nr = tile
         yield Schedule("tiles", mr, nr, k, m, n, ir_outside=True)
-    is_in_far_l3, has_few_registers = _is_far_in_l3(c_size, cpu), _has_few_registers(cpu)
+    is_in_far_l3, has_few_registers = is_far_in_l3(c_size, cpu), _has_few_registers(cpu)
     max_k_in_place = 8 if is_in_far_l3 or has_few_registers else 4
     heights, packs_b = (6, 4), c_size > cpu.l2 and k > max_k_in_place
     if is_in_far_l3:
@@ -191,7 +191,7 @@ def _few_rows(problem: Problem, cpu: CPU, family: Family) -> Iterator[Schedule]:
     b_size = k * n * problem.itemsize
     nc = cpu.l2 // (4 * m * problem.itemsize)
     is_distant = _is_distant(b_size, cpu)
-    is_in_far_l3 = _is_far_in_l3(b_size, cpu)
+    is_in_far_l3 = is_far_in_l3(b_size, cpu)
     stream = Schedule(
         "stream",
         min(m, MAX_STREAM_ROWS),
@@ -248,7 +248,7 @@ def _depth_of_few_rows(b_size: int, cpu: CPU) -> int:
     From a distant L3, a small one is best by far (64 instead of 512: up to 3 times as fast): rows
     that are pages apart evict each other, and each takes an entry of the TLB.
     """
-    if _is_far_in_l3(b_size, cpu):
+    if is_far_in_l3(b_size, cpu):
         return 64
     depth = 256 if _has_few_registers(cpu) else 512
     return depth // 2 if _is_distant(b_size, cpu) else depth
