@@ -5,10 +5,11 @@ BIN = $(VENV)/bin
 
 .PHONY: demo test lint bench bench-calls bench-programs numerics faults fuzz guard sanitize leaks kernels wheel clean
 
+# Whole programs, unchanged: with NumPy, on nkblas for the first time, and later; the other examples
+# compare layers and dtypes.
 demo: $(VENV)/demo
-	$(BIN)/python examples/digits.py
-	$(BIN)/python examples/inference.py
-	$(BIN)/python examples/encoder.py
+	$(BIN)/python -m nkblas run --report examples/network.py
+	$(BIN)/python -m bench.programs --runs 1 encoder_block kinematics covariance_pca
 
 test: $(VENV)/test lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup

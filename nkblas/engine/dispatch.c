@@ -143,14 +143,16 @@ static int64_t run(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, 
     nk_reader *reader = nk_reader_enter();
     if (!reader)
         return 0;
-    nk_plan *plan = nk_table_find(&problem);
+    nk_plan similar, *plan = nk_table_find(&problem), *counted = plan;
+    if (!plan && (counted = nk_find_similar(&problem, &similar)))
+        plan = &similar;
     /* A loop: the plan that the handler inserts may be removed before it is looked up. */
     int handled = nk_miss_handler != NULL;
-    while (handled && (!plan || reaches_tier_up(plan, count))) {
+    while (handled && (!plan || reaches_tier_up(counted, count))) {
         nk_reader_exit(reader);
         handled = nk_miss_handler(&problem);
         reader = nk_reader_enter();
-        plan = nk_table_find(&problem);
+        plan = counted = nk_table_find(&problem);
     }
     int64_t done = 0;
     if (plan && plan->kc) {

@@ -154,6 +154,14 @@ nk_plan *nk_table_find(const nk_problem *problem);
 int nk_table_insert(const nk_plan *plan); /* copies it and its trial; -1: out of memory */
 void nk_table_clear(void);                /* callers as for nk_table_insert */
 
+/* similar_plan.c: the largest size that has the same plans, apart from its tiles; and the problems
+   under which the table holds the plan of all sizes of a class of n, or of k. */
+int64_t nk_size_class(int64_t size);
+nk_problem nk_class_in_n(const nk_problem *problem);
+nk_problem nk_class_in_k(const nk_problem *problem);
+/* Make the plan of a problem from that of a class; returns the table's entry, or NULL. */
+nk_plan *nk_find_similar(const nk_problem *problem, nk_plan *similar);
+
 /* ---- execution ---- */
 
 /* dispatch.c */

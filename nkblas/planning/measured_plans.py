@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from math import inf
 from typing import Any, Literal
 
+from nkblas._engine import lib
 from nkblas.base.problem import Problem, parse
 from nkblas.system.config import cache_folder
 from nkblas.system.cpu import CPU
@@ -36,6 +37,9 @@ from .schedule import Schedule
 
 Layer = Literal["shipped", "tuned"]
 """Whose plan files: the package's or the user's own; it is the origin of their plans."""
+
+Classes = tuple[int, int, int]
+"""m, and the classes of n and k."""
 
 SHIPPED: Layer = "shipped"
 TUNED: Layer = "tuned"
@@ -152,6 +156,18 @@ def check(lines: Iterable[str], cpu: CPU) -> tuple[dict[Problem, Plan], list[str
     return good, faults
 
 
+def _classes(problem: Problem) -> Classes:
+    return problem.m, lib.nk_size_class(problem.n), lib.nk_size_class(problem.k)
+
+
+def _classes_of(text: str) -> Classes | None:
+    """m, and the classes of n and k, of the problem that a text describes; None: it is damaged."""
+    try:
+        return _classes(parse(text))
+    except ValueError:
+        return None
+
+
 class Plans:
     """The measured plans by problem; each plan file is read when it is first needed.
 
@@ -163,6 +179,7 @@ class Plans:
 
     def __init__(self) -> None:
         self.layers: dict[str, dict[str, str]] = {}
+        self._classes: dict[str, tuple[int, set[Classes]]] = {}  # by path: of how many lines
 
     def find(self, problem: Problem, cpu: CPU) -> Plan | None:
         """The measured plan for a problem: the user's own, else the shipped one, else None.
@@ -189,6 +206,19 @@ class Plans:
     def is_tuned(self, problem: Problem, cpu: CPU) -> bool:
         """Whether the user's own plan file has this problem."""
         return str(problem) in self._layer(TUNED, cpu)
+
+    def has_similar(self, problem: Problem, cpu: CPU) -> bool:
+        """Whether there may be a measured plan for a problem of the same classes of n and k."""
+        classes = _classes(problem)
+        for layer in (TUNED, SHIPPED):
+            lines, path = self._layer(layer, cpu), plan_file(cpu, layer)
+            count, known = self._classes.get(path, (0, set()))
+            if count != len(lines):
+                known = set(filter(None, map(_classes_of, lines)))
+                self._classes[path] = len(lines), known
+            if classes in known:
+                return True
+        return False
 
     def _layer(self, layer: Layer, cpu: CPU) -> dict[str, str]:
         path = plan_file(cpu, layer)

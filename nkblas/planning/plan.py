@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from functools import cache, lru_cache
 from typing import Literal, NamedTuple, TypeAlias, cast
 
+from nkblas._engine import lib
 from nkblas.base import families
 from nkblas.base.dtypes import DTYPES, ITEMSIZE, PRODUCTS
 from nkblas.base.epilogues import parse as parse_epilogue
@@ -139,6 +140,24 @@ class Plan(NamedTuple):
         size = self.problem.m * self.problem.k * ITEMSIZE[self.family.a]
         packs = self.schedule.pack_a and self.schedule.kind in ("tiles", "base")
         return packs and self.n.tiles > self.n.block_tiles and size <= MAX_KEPT_PANELS
+
+    @property
+    def sizes_in_classes(self) -> tuple[Literal["n", "k"], ...]:
+        """In which sizes the engine can apply the plan to others (engine/similar_plan.c).
+
+        It has to divide them in the same way, and to need the same kernels, up to the largest size
+        of the class; `nkblas.planning.skinny` has to select its schedule for all of them.
+        """
+        problem, schedule = self.problem, self.schedule
+        if schedule.pack_a or schedule.pack_b or problem.structure or problem.batch_reduce:
+            return ()
+        if self.interim or not problem.is_native or min(problem.n, problem.k) <= SHORT_DIMENSION:
+            return ()
+        if schedule.kc < lib.nk_size_class(problem.k) or problem.m > SHORT_DIMENSION:
+            return ()
+        if schedule.kind == "stream" and problem.m > 1:
+            return ()  # kr depends on k
+        return ("n", "k") if schedule.kind == "dot" and problem.m == 1 else ("k",)
 
     @property
     def epilogue(self) -> str:

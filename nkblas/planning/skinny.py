@@ -6,6 +6,7 @@ once, in place, in the order in which it lies in memory.
 
 from collections.abc import Iterator
 
+from nkblas._engine import lib
 from nkblas.base.families import Family, families
 from nkblas.base.problem import Problem
 from nkblas.system.cpu import AMD, CPU, INTEL
@@ -57,8 +58,18 @@ def skinny_schedules(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
     if not problem.is_native or problem.batch_reduce:
         return
     family = families(problem.dtype, cpu.isa)[0]
-    for schedule in _schedules_by_shape(problem, cpu, family):
+    for schedule in _schedules_by_shape(_largest_of_class(problem), cpu, family):
         yield schedule._replace(family=family.name)
+
+
+def _largest_of_class(problem: Problem) -> Problem:
+    """The problem that the schedules are selected for: the largest of its class in n and k.
+
+    So a plan serves for all sizes of a class (`Plan.sizes_in_classes`). n counts where only dots
+    along k depend on it.
+    """
+    n = lib.nk_size_class(problem.n) if problem.m == 1 and problem.b == "col" else problem.n
+    return problem._replace(n=n, k=lib.nk_size_class(problem.k))
 
 
 def _has_few_registers(cpu: CPU) -> bool:

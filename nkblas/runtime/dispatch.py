@@ -18,6 +18,7 @@ from nkblas.planning import cost_model
 from nkblas.planning.measured_plans import best_known_plan, measured
 from nkblas.planning.plan import Plan, base_kernels, base_plan
 from nkblas.planning.schedule import can_reduce_in_place
+from nkblas.planning.skinny import skinny_schedules
 from nkblas.system import config
 from nkblas.system.cpu import cpu
 from nkblas.system.lock import planning_lock
@@ -35,6 +36,9 @@ from .plan_table import plans_in_table
 
 CALL_NS = 300.0
 """About how long a call takes until the engine runs, in nanoseconds."""
+
+PLANNING_NS = 4e5
+"""About how long it takes to plan a problem in the midst of a program, in nanoseconds."""
 
 INTERIM_CANDIDATES = 16
 """How many of the cheapest plans are considered as the interim plan."""
@@ -77,7 +81,7 @@ def insert_available_plan(problem: Problem) -> bool:
         tier_up_after = products_until_exploration(plan)
         if missing and jit and not kernels.is_full:
             tier_up_after = ceil(COMPILE_NS * missing / (plan.nanoseconds + CALL_NS))
-        plan_table.insert(plan, tier_up_after=tier_up_after, jit=jit)
+        _insert(plan, tier_up_after, jit)
         if is_cold and plan.interim:  # other problems of this dtype may need the other base kernels
             key = " ".join(("base kernels", problem.dtype, plan.epilogue))
             background.submit(key, partial(kernels.load_unlocked, base_kernels(plan)))
@@ -89,6 +93,23 @@ def insert_available_plan(problem: Problem) -> bool:
         log("error", f"NumPy does a product for which nkblas fails: {reason}", once=True)
         plan_table.insert_fallback(problem, reason)
     return True
+
+
+def _insert(plan: Plan, tier_up_after: int, jit: bool) -> None:
+    """Enter a plan for its problem, and for all problems of its classes if it serves them."""
+    plan_table.insert(plan, tier_up_after=tier_up_after, jit=jit)
+    if _serves_classes(plan):
+        products = ceil(PLANNING_NS / (plan.nanoseconds + CALL_NS))
+        plan_table.insert_for_classes(plan, products)
+
+
+def _serves_classes(plan: Plan) -> bool:
+    """Whether all problems of its classes in n, or in k, would have this plan's schedule."""
+    problem = plan.problem
+    if not plan.sizes_in_classes or plan.origin != "model" or measured.has_similar(problem, cpu):
+        return False
+    skinny = skinny_schedules(problem, cpu)
+    return plan.schedule == next((x for x in skinny if not x.infeasible_reason(problem, cpu)), None)
 
 
 def available_plan(problem: Problem) -> Plan:
@@ -133,7 +154,7 @@ def tier_up(problem: Problem) -> None:
     kernels.load_unlocked(best.kernels)
     with planning_lock():
         products = products_until_exploration(best)
-        plan_table.insert(best, tier_up_after=products, jit=not cannot_compile_reason())
+        _insert(best, products, jit=not cannot_compile_reason())
 
 
 def _tier_up_in_background(problem: Problem) -> None:

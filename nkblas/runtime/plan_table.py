@@ -85,6 +85,29 @@ def insert(
     fallback_reasons.pop(plan.problem, None)
 
 
+def insert_for_classes(plan: Plan, tier_up_after: int) -> None:
+    """Enter a plan for all problems of its class in n, and in k (`Plan.sizes_in_classes`).
+
+    Parameters
+    ----------
+    plan : Plan
+        It is in the table.
+    tier_up_after : int
+        Products of the class after which the engine asks for a plan of the last problem's own.
+
+    Raises
+    ------
+    MemoryError
+        There is no memory for an entry.
+    """
+    for size in plan.sizes_in_classes:
+        c_plan = abi.plan_to_c(plan, kernels.addresses)
+        of_class = {"n": lib.nk_class_in_n, "k": lib.nk_class_in_k}[size]
+        c_plan.problem = of_class(abi.problem_to_c(plan.problem))
+        c_plan.tier_up_after = tier_up_after
+        _insert(c_plan)
+
+
 def find_trial(problem: Problem) -> "nk_trial | None":
     """The trial in the entry of a problem, if there is one."""
     entry = lib.nk_table_find(abi.problem_to_c(problem))

@@ -48,7 +48,7 @@ ENGINE_WITHOUT_PYTHON = (
     THREAD_POOL,
     *(ENGINE_SOURCES / f"{name}.c" for name in ("dispatch", "macrokernel", "partition")),
     *(ENGINE_SOURCES / f"{name}.c" for name in ("plan_table", "memory", "record")),
-    *(ENGINE_SOURCES / f"{name}.c" for name in ("panels", "trial", "triangle")),
+    *(ENGINE_SOURCES / f"{name}.c" for name in ("panels", "similar_plan", "trial", "triangle")),
 )
 """The C sources that a C program needs to call the engine."""
 
