@@ -2,7 +2,7 @@
 
    A program whose matrices grow with each product, as those of a text generator do, has a new problem
    for each. Where the selection of a plan depends on a size only through its class, the planner
-   inserts the plan for the class, too (`Plan.classed_sizes`), and the engine applies it to the other
+   inserts the plan for the class, too (`Plan.sizes_in_classes`), and the engine applies it to the other
    sizes of the class. Python is asked once for each class, and for problems whose products repeat. */
 #include "nkblas.h"
 

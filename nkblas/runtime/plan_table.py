@@ -77,7 +77,7 @@ def insert(
         challenger = trial.challenger._replace(nanoseconds=plan.nanoseconds)  # as many threads
         c_challenger = abi.plan_to_c(challenger, kernels.load(challenger.kernels, jit=jit))
         c_trial = ffi.new("nk_trial *", {"calls": trial.calls, "spent_ns": trial.spent})
-        c_trial.random = int.from_bytes(os.urandom(8)) | 1
+        c_trial.random = int.from_bytes(os.urandom(8), "little") | 1
         c_trial.challenger = c_challenger[0]
         c_plan.trial = c_trial
     _insert(c_plan)
