@@ -343,7 +343,7 @@ def a_load_cycles(x: Blocks) -> Array:
     in_place: Any = costs.a_in_place
     if x.problem.a == "row":
         in_place = in_place + costs.a_conflict * conflicts
-    elif 2 * m * space.a_itemsize >= PAGE:
+    elif 2 * m * itemsize >= PAGE or m * x.problem.k * itemsize > x.cpu.l2:
         in_place = in_place + costs.a_page_per_column
     cycles += (1 - space.pack_a) * in_place
     return cycles
