@@ -8,7 +8,6 @@ from nkblas.system.lock import planning_lock
 from nkblas.system.log import log
 
 _queue: dict[Hashable, Callable[[], None]] = {}  # in the order of submission
-_submitted_once: set[Hashable] = set()
 _thread: threading.Thread | None = None
 
 
@@ -22,13 +21,6 @@ def submit(key: Hashable, work: Callable[[], None]) -> None:
     if _thread is None:
         _thread = threading.Thread(target=_run, name="nkblas-compile", daemon=True)
         _thread.start()
-
-
-def submit_once(key: Hashable, work: Callable[[], None]) -> None:
-    """As `submit`, but only the first time that something of this key is submitted."""
-    if key not in _submitted_once:
-        _submitted_once.add(key)
-        submit(key, work)
 
 
 def _run() -> None:

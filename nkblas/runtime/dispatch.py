@@ -1,17 +1,19 @@
 """Plans for problems that the engine's table lacks, and better plans once products repeat.
 
 A new problem does not wait for the compiler if that can be avoided. While kernels of the best plan
-are missing, an interim plan serves that needs none; once the products of the problem have taken
-about as long as compilation would (the tier-up threshold), the missing kernels are compiled in the
-background, and the best plan replaces the interim one. So a program that walks through thousands of
-shapes compiles almost nothing, and no shape costs more than twice what it would have cost had the
-number of its products been known (the ski-rental rule: Karlin, Manasse, Rudolph and Sleator,
-"Competitive Snoopy Caching", Algorithmica 3, 1988). Both plans give the same bits.
+are missing, an interim plan serves that needs none; once the products of the problem have lost
+about as much time by it as compilation takes (the tier-up threshold), the missing kernels are
+compiled in the background, and the best plan replaces the interim one. So a program that walks
+through thousands of shapes compiles almost nothing, and no shape costs more than twice what it
+would have cost had the number of its products been known (the ski-rental rule: Karlin, Manasse,
+Rudolph and Sleator, "Competitive Snoopy Caching", Algorithmica 3, 1988). Both plans give the same
+bits.
 """
 
 from functools import partial
 from itertools import chain
 from math import ceil
+from typing import NamedTuple
 
 from nkblas.base.problem import Problem
 from nkblas.planning import cost_model
@@ -33,6 +35,10 @@ from .kernels import (
     kernels,
 )
 from .plan_table import plans_in_table
+
+MIN_LOSS = 0.25
+"""The least that an interim plan other than a base plan is taken to lose, as a part of its time: it
+has no kernels for one size alone."""
 
 CALL_NS = 300.0
 """About how long a call takes until the engine runs, in nanoseconds."""
@@ -72,7 +78,7 @@ def insert_available_plan(problem: Problem) -> bool:
         plan_table.insert_fallback(problem, "its blocks can't be read in place")
         return True
     try:
-        plan, missing = _select(problem)
+        plan, missing, loss = _select(problem)
         is_cold = not all(map(kernels.is_available, plan.kernels))
         jit = not cannot_compile_reason()
         if is_cold and jit and config.JIT_MODE == "background":
@@ -80,7 +86,7 @@ def insert_available_plan(problem: Problem) -> bool:
             return False
         tier_up_after = products_until_exploration(plan)
         if missing and jit and not kernels.is_full:
-            tier_up_after = ceil(COMPILE_NS * missing / (plan.nanoseconds + CALL_NS))
+            tier_up_after = ceil(COMPILE_NS * missing / loss)
         _insert(plan, tier_up_after, jit)
         if is_cold and plan.interim:  # other problems of this dtype may need the other base kernels
             key = " ".join(("base kernels", problem.dtype, plan.epilogue))
@@ -114,11 +120,28 @@ def _serves_classes(plan: Plan) -> bool:
 
 def available_plan(problem: Problem) -> Plan:
     """The best plan if none of its kernels is missing, else the interim plan."""
-    return _select(problem)[0]
+    return _select(problem).plan
 
 
-def _select(problem: Problem) -> tuple[Plan, int]:
-    """The plan to use now, and how many kernels of the best plan are missing.
+class Selection(NamedTuple):
+    """The plan to use now.
+
+    Attributes
+    ----------
+    plan : Plan
+    missing : int
+        Kernels of the best plan that are missing.
+    loss : float
+        About how many nanoseconds longer a product takes than with the best plan.
+    """
+
+    plan: Plan
+    missing: int = 0
+    loss: float = 0.0
+
+
+def _select(problem: Problem) -> Selection:
+    """The best plan, or the interim plan if kernels of the best one are missing.
 
     The interim plan is the cheapest one with the same bits that needs no compilation; or the base
     plan, whose few kernels serve all other problems too.
@@ -127,7 +150,7 @@ def _select(problem: Problem) -> tuple[Plan, int]:
     best = measured.find(problem, cpu) or next(candidates)
     missing = sum(not kernels.is_available(spec) for spec in best.kernels)
     if not missing:
-        return best, 0
+        return Selection(best)
     base = base_plan(best, cpu)
     if base and base.bits != best.bits:
         general = best._replace(interim=True)
@@ -135,8 +158,12 @@ def _select(problem: Problem) -> tuple[Plan, int]:
     for plan in chain([best], candidates, [base] if base else []):
         interim = plan._replace(interim=True)
         if plan.bits == best.bits and all(map(kernels.is_available, interim.kernels)):
-            return interim, missing
-    return (best, 0) if base is None or cannot_compile_reason() else (base, missing)
+            loss = max(plan.nanoseconds - best.nanoseconds, MIN_LOSS * plan.nanoseconds)
+            is_base = plan.schedule.kind == "base"
+            return Selection(interim, missing, plan.nanoseconds + CALL_NS if is_base else loss)
+    if base is None or cannot_compile_reason():
+        return Selection(best)
+    return Selection(base, missing, base.nanoseconds + CALL_NS)
 
 
 def tier_up(problem: Problem) -> None:
@@ -160,4 +187,4 @@ def tier_up(problem: Problem) -> None:
 def _tier_up_in_background(problem: Problem) -> None:
     background.submit(problem, partial(tier_up, problem))
     if config.MAY_TUNE:
-        background.submit_once("calibration", calibration.start)
+        background.submit("calibration", calibration.start_after_program)
