@@ -185,6 +185,6 @@ def tier_up(problem: Problem) -> None:
 
 
 def _tier_up_in_background(problem: Problem) -> None:
-    background.submit(problem, partial(tier_up, problem))
     if config.MAY_TUNE:
-        background.submit("calibration", calibration.start_after_program)
+        background.submit("calibration", calibration.start_after_program)  # takes no time
+    background.submit(problem, partial(tier_up, problem))

@@ -178,7 +178,7 @@ def wait_for(path: Path, seconds: float) -> bool:
 def test_a_machine_is_calibrated_once_in_the_background(tmp_path: Path) -> None:
     path = tmp_path / "plans" / f"{machine(nkblas.cpu)}.costs"
     run(HOT_PROGRAM, NKBLAS_CACHE_DIR=tmp_path, NKBLAS_TUNE=1)
-    assert wait_for(path, 90)
+    assert wait_for(path, 300)  # in the time that no other process wants
     first = path.stat().st_mtime_ns
     run(HOT_PROGRAM.replace("96", "97"), NKBLAS_CACHE_DIR=tmp_path, NKBLAS_TUNE=1)
     time.sleep(2)
