@@ -124,10 +124,11 @@ def log_level(environment: Environment = os.environ) -> str:
 def openblas_timeout(
     arguments: Sequence[str] = sys.orig_argv, environment: MutableMapping[str, str] = os.environ
 ) -> Iterator[None]:
-    """While NumPy is imported by ``nkblas run``: have its OpenBLAS's idle threads sleep at once.
+    """While NumPy is imported by ``nkblas run``: have its OpenBLAS's idle threads sleep soon.
 
     They would spin for 2**26 cycles after each of NumPy's own calls (LAPACK's, say), on cores that
-    the next product needs. A value that the user has set stays, and so does the environment.
+    the next product needs. Some spinning is needed: a Cholesky factorisation gives them work
+    hundreds of times. A value that the user has set stays, and so does the environment.
 
     Parameters
     ----------
@@ -140,7 +141,7 @@ def openblas_timeout(
     if program != ["nkblas", "run"] or environment.get(name):
         yield
         return
-    environment[name] = "4"  # 2**4 cycles, the least that it accepts
+    environment[name] = "17"  # 2**17 cycles: about 40 us
     try:
         yield
     finally:
