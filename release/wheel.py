@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 DIST = ROOT / "dist"
 
-RUN_TIME = ("numpy", "cffi", "platformdirs")
+RUN_TIME = ("numpy", "cffi")
 """What the light installation needs beside the wheel."""
 
 TEST_TIME = ("pytest", "hypothesis", "ml_dtypes")

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import select
-import signal
 import sys
 import threading
 from typing import NamedTuple, TypedDict
@@ -159,6 +158,9 @@ class Server(NamedTuple):
         OSError
             The server has ended.
         """
+        # only a process that compiles imports it; its start has imported it with `subprocess`
+        import signal
+
         # If it has, the signal would end a program that does not ignore it.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
         try:

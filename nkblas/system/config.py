@@ -44,17 +44,21 @@ def num_threads(cpus: int, environment: Environment = os.environ) -> int:
 
 
 def cache_folder(environment: Environment = os.environ) -> str:
-    """``NKBLAS_CACHE_DIR``, else in the user's cache folder: where kernels and plans are stored."""
-    return _cache_folder(environment.get("NKBLAS_CACHE_DIR", ""))
+    """``NKBLAS_CACHE_DIR``, else in the user's cache folder: where kernels and plans are stored.
+
+    The user's is ``XDG_CACHE_HOME``, else ``~/.cache`` (XDG Base Directory Specification, 0.8,
+    which has relative paths ignored).
+    """
+    return _cache_folder(
+        environment.get("NKBLAS_CACHE_DIR", ""), environment.get("XDG_CACHE_HOME", "")
+    )
 
 
 @lru_cache
-def _cache_folder(chosen: str) -> str:
-    if chosen:
-        return os.path.abspath(os.path.expanduser(chosen))
-    import platformdirs  # takes 1 ms to import: only when the default is needed
-
-    return platformdirs.user_cache_dir("nkblas", appauthor=False)
+def _cache_folder(chosen: str, of_user: str) -> str:
+    if not chosen:
+        chosen = os.path.join(of_user if os.path.isabs(of_user) else "~/.cache", "nkblas")
+    return os.path.abspath(os.path.expanduser(chosen))
 
 
 def cache_size(environment: Environment = os.environ) -> int:

@@ -1,5 +1,6 @@
 """Environment variables: one module reads them, empty means unset, wrong values are errors."""
 
+import os
 import re
 from pathlib import Path
 
@@ -36,6 +37,15 @@ def test_empty_means_unset() -> None:
     assert config.log_level(empty) == config.log_level({})
     assert config.num_threads(5, empty) == config.num_threads(5, {}) == 5
     assert config.cache_folder({**empty, "HOME": "/nowhere"}) == config.cache_folder({})
+
+
+def test_default_cache_folder_is_that_of_xdg() -> None:
+    home = os.path.expanduser("~/.cache/nkblas")
+    assert config.cache_folder({}) == config.cache_folder({"XDG_CACHE_HOME": "x/y"}) == home
+    assert config.cache_folder({"XDG_CACHE_HOME": "/x/y"}) == "/x/y/nkblas"
+    assert config.cache_folder({"XDG_CACHE_HOME": "/x/y", "NKBLAS_CACHE_DIR": "~"}) == (
+        os.path.expanduser("~")
+    )
 
 
 def test_empty_variables_of_a_process(tmp_path: Path) -> None:
