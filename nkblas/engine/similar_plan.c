@@ -8,7 +8,7 @@
 
 /* Up to MAX_ALONE, and where it is a multiple of STEP (then rows may be whole pages apart), a size is a
    class of its own. */
-enum { MAX_ALONE = 64, STEP = 32, MIN_WIDTH = 16 };
+enum { MAX_ALONE = 32, STEP = 32, MIN_WIDTH = 8 };
 
 int64_t nk_size_class(int64_t size)
 {

@@ -44,7 +44,7 @@ from .microarchitecture import (
 from .plan import MAX_KEPT_PANELS, Plan, make_plan
 from .schedule import Panels, Schedule, b_panel_dtype, register_tiles
 from .search_space import Array, ScheduleSpace
-from .skinny import is_far_in_l3, skinny_schedules
+from .skinny import is_far_in_l3, legal_skinny_schedules, skinny_schedules
 
 STRUCTURE_CANDIDATES = 24
 """Plans of the full product among which the one of a symmetric product is selected."""
@@ -68,12 +68,7 @@ def ranked_plans(problem: Problem, cpu: CPU, count: int) -> Iterator[Plan]:
         yield from _ranked_with_structure(problem, cpu, count)
         return
     panels = prepacked_panels(problem, cpu)
-    skinny = (
-        schedule
-        for schedule in skinny_schedules(problem, cpu)
-        if not schedule.infeasible_reason(problem, cpu, panels)
-    )
-    for schedule in islice(skinny, count):
+    for schedule in islice(legal_skinny_schedules(problem, cpu, panels), count):
         count -= 1
         plan = make_plan(problem, cpu, schedule)
         yield plan._replace(nanoseconds=streaming_nanoseconds(problem, cpu))

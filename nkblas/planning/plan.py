@@ -151,7 +151,9 @@ class Plan(NamedTuple):
         problem, schedule = self.problem, self.schedule
         if schedule.pack_a or schedule.pack_b or problem.structure or problem.batch_reduce:
             return ()
-        if self.interim or not problem.is_native or min(problem.n, problem.k) <= SHORT_DIMENSION:
+        if not problem.is_native or min(problem.n, problem.k) <= SHORT_DIMENSION:
+            return ()
+        if self.small():
             return ()
         if schedule.kc < lib.nk_size_class(problem.k) or problem.m > SHORT_DIMENSION:
             return ()

@@ -16,6 +16,7 @@ from .schedule import (
     KC_BOUNDS,
     MAX_STREAM_ROWS,
     SHORT_DIMENSION,
+    Panels,
     Schedule,
     dot_tile_fits,
     dot_widths,
@@ -28,7 +29,7 @@ from .schedule import (
 
 # A or B counts as beyond L3 if it is larger than a quarter of L3, or for "dot" than half of it.
 
-STREAM_VECTORS = 16
+STREAM_VECTORS = 4
 """Vectors of columns of a "stream" schedule's nr, the granularity for threads."""
 
 MAX_DISTANT_ROWS, MAX_CONFLICTING_ROWS = 15, 8
@@ -60,6 +61,15 @@ def skinny_schedules(problem: Problem, cpu: CPU) -> Iterator[Schedule]:
     family = families(problem.dtype, cpu.isa)[0]
     for schedule in _schedules_by_shape(_largest_of_class(problem), cpu, family):
         yield schedule._replace(family=family.name)
+
+
+def legal_skinny_schedules(
+    problem: Problem, cpu: CPU, panels: Panels | None = None
+) -> Iterator[Schedule]:
+    """Those of `skinny_schedules` that are legal for the problem, with its prepacked `panels`."""
+    for schedule in skinny_schedules(problem, cpu):
+        if not schedule.infeasible_reason(problem, cpu, panels):
+            yield schedule
 
 
 def _largest_of_class(problem: Problem) -> Problem:

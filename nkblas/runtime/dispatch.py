@@ -20,7 +20,7 @@ from nkblas.planning import cost_model
 from nkblas.planning.measured_plans import best_known_plan, measured
 from nkblas.planning.plan import Plan, base_kernels, base_plan
 from nkblas.planning.schedule import can_reduce_in_place
-from nkblas.planning.skinny import skinny_schedules
+from nkblas.planning.skinny import legal_skinny_schedules
 from nkblas.system import config
 from nkblas.system.cpu import cpu
 from nkblas.system.lock import planning_lock
@@ -45,6 +45,9 @@ CALL_NS = 300.0
 
 PLANNING_NS = 4e5
 """About how long it takes to plan a problem in the midst of a program, in nanoseconds."""
+
+SHARING_NS = 40.0
+"""About how much longer a call takes with the plan of a class, in nanoseconds."""
 
 INTERIM_CANDIDATES = 16
 """How many of the cheapest plans are considered as the interim plan."""
@@ -87,7 +90,7 @@ def insert_available_plan(problem: Problem) -> bool:
         tier_up_after = products_until_exploration(plan)
         if missing and jit and not kernels.is_full:
             tier_up_after = ceil(COMPILE_NS * missing / loss)
-        _insert(plan, tier_up_after, jit)
+        _insert(plan, tier_up_after, jit, loss)
         if is_cold and plan.interim:  # other problems of this dtype may need the other base kernels
             key = " ".join(("base kernels", problem.dtype, plan.epilogue))
             background.submit(key, partial(kernels.load_unlocked, base_kernels(plan)))
@@ -101,12 +104,11 @@ def insert_available_plan(problem: Problem) -> bool:
     return True
 
 
-def _insert(plan: Plan, tier_up_after: int, jit: bool) -> None:
+def _insert(plan: Plan, tier_up_after: int, jit: bool, loss: float = 0.0) -> None:
     """Enter a plan for its problem, and for all problems of its classes if it serves them."""
     plan_table.insert(plan, tier_up_after=tier_up_after, jit=jit)
     if _serves_classes(plan):
-        products = ceil(PLANNING_NS / (plan.nanoseconds + CALL_NS))
-        plan_table.insert_for_classes(plan, products)
+        plan_table.insert_for_classes(plan, ceil(PLANNING_NS / (SHARING_NS + loss)))
 
 
 def _serves_classes(plan: Plan) -> bool:
@@ -114,8 +116,7 @@ def _serves_classes(plan: Plan) -> bool:
     problem = plan.problem
     if not plan.sizes_in_classes or plan.origin != "model" or measured.has_similar(problem, cpu):
         return False
-    skinny = skinny_schedules(problem, cpu)
-    return plan.schedule == next((x for x in skinny if not x.infeasible_reason(problem, cpu)), None)
+    return plan.schedule == next(legal_skinny_schedules(problem, cpu), None)
 
 
 def available_plan(problem: Problem) -> Plan:
@@ -158,12 +159,17 @@ def _select(problem: Problem) -> Selection:
     for plan in chain([best], candidates, [base] if base else []):
         interim = plan._replace(interim=True)
         if plan.bits == best.bits and all(map(kernels.is_available, interim.kernels)):
-            loss = max(plan.nanoseconds - best.nanoseconds, MIN_LOSS * plan.nanoseconds)
-            is_base = plan.schedule.kind == "base"
-            return Selection(interim, missing, plan.nanoseconds + CALL_NS if is_base else loss)
+            return Selection(interim, missing, _loss(plan, best))
     if base is None or cannot_compile_reason():
         return Selection(best)
-    return Selection(base, missing, base.nanoseconds + CALL_NS)
+    return Selection(base, missing, _loss(base, best))
+
+
+def _loss(interim: Plan, best: Plan) -> float:
+    """About how many nanoseconds longer a product takes with an interim plan."""
+    if interim.schedule.kind == "base":
+        return interim.nanoseconds + CALL_NS
+    return max(interim.nanoseconds - best.nanoseconds, MIN_LOSS * interim.nanoseconds)
 
 
 def tier_up(problem: Problem) -> None:

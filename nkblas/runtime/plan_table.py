@@ -100,11 +100,12 @@ def insert_for_classes(plan: Plan, tier_up_after: int) -> None:
     MemoryError
         There is no memory for an entry.
     """
+    c_plan = abi.plan_to_c(plan, kernels.addresses)
+    c_plan.tier_up_after = tier_up_after
+    c_problem = abi.problem_to_c(plan.problem)
     for size in plan.sizes_in_classes:
-        c_plan = abi.plan_to_c(plan, kernels.addresses)
         of_class = {"n": lib.nk_class_in_n, "k": lib.nk_class_in_k}[size]
-        c_plan.problem = of_class(abi.problem_to_c(plan.problem))
-        c_plan.tier_up_after = tier_up_after
+        c_plan.problem = of_class(c_problem)
         _insert(c_plan)
 
 

@@ -28,9 +28,9 @@ def test_classes_are_intervals() -> None:
     for size, of_class in enumerate(largest, 1):
         assert size <= of_class <= 1.25 * size
         assert lib.nk_size_class(of_class) == of_class
-        is_alone = size <= 64 or size % 32 == 0
+        is_alone = size <= 32 or size % 32 == 0
         assert is_alone == (largest.count(size) == 1 and of_class == size)
-    shared = [x for x in largest if x % 32 and x > 64]
+    shared = [x for x in largest if x % 32 and x > 32]
     assert shared == sorted(shared)
 
 
