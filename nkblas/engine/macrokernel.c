@@ -107,13 +107,38 @@ static void find_next_column(const nk_cache_block *x, int64_t j, line_region nex
         next[1] = lines_of(nk_element(x->c, row, column, c), width * c, rows, x->c.rs * c);
 }
 
+/* A column-major A's part for a block, which the block's first tiles read or pack: lines that are far
+   from each other, so that the CPU does not fetch them ahead. */
+static line_region find_columns_of_a(const nk_cache_block *x)
+{
+    const nk_plan *plan = x->plan;
+    int is_read = plan->problem.a == NK_COL && (!plan->keeps_a_panels || x->j0 == x->first_j);
+    if (!is_read)
+        return (line_region){0};
+    int64_t row = nk_tile_start(&plan->m, x->i0), rows = nk_tile_start(&plan->m, x->i1) - row;
+    int64_t a = x->itemsize->a;
+    return lines_of(nk_element(x->a, row, x->p0, a), rows * a, x->kc, x->a.cs * a);
+}
+
+/* Part `part` of `parts` of the lines across a region. */
+static line_region part_across(line_region x, int64_t part, int64_t parts)
+{
+    int64_t first = x.across * part / parts;
+    x.first += first * LINE;
+    x.across = x.across * (part + 1) / parts - first;
+    return x;
+}
+
 /* The part of these regions that one tile fetches: a line of each row, or of some of the rows if
    there are more tiles than lines. Tiles count from the last one of the present column. */
-static line_region share_of_tile(const line_region next[2], int64_t tile, int64_t tiles)
+static line_region share_of_tile(const line_region *next, int regions, int64_t tile, int64_t tiles)
 {
-    int64_t per_line = nk_max(tiles / nk_max(next[0].across + next[1].across, 1), 1);
+    int64_t across = 0;
+    for (int i = 0; i < regions; i++)
+        across += next[i].across;
+    int64_t per_line = nk_max(tiles / nk_max(across, 1), 1);
     int64_t line = tile / per_line, part = tile % per_line;
-    for (int i = 0; i < 2; line -= next[i++].across)
+    for (int i = 0; i < regions; line -= next[i++].across)
         if (line < next[i].across) {
             int64_t rows = (next[i].rows + per_line - 1) / per_line, row = part * rows;
             const char *first = next[i].first + line * LINE + row * next[i].stride;
@@ -284,19 +309,25 @@ static void run_columns(const nk_cache_block *x, int is_mirrored)
 {
     nk_cache_block after = *x;
     int has_next = next_block(&after);
+    line_region columns_of_a = has_next ? find_columns_of_a(&after) : (line_region){0};
     for (int64_t j = x->j0; j < column_end(x, x->i1 - 1); j++) {
-        line_region next[2] = {0};
+        line_region next[3] = {{0}, {0}, part_across(columns_of_a, j - x->j0, x->j1 - x->j0)};
         if (j + 1 < x->j1)
             find_next_column(x, j + 1, next);
         else if (has_next)
             find_next_column(&after, after.j0, next);
         int64_t packing_row = first_row(x, j), start = nk_max(packing_row, x->i0);
         /* The first block of rows reads B from afar: all of its tiles share the fetches evenly, or
-           loads would wait behind them. Later blocks fetch late, for L1. */
-        int64_t fetching_tiles = start == packing_row ? x->i1 - start : 1;
+           loads would wait behind them. Later blocks fetch B and C late, for L1, and A before. */
+        int64_t tiles = x->i1 - start;
         for (int64_t i = start; i < x->i1; i++) {
-            int64_t unpacked = i == packing_row ? j : j + 1;
-            line_region fetched = share_of_tile(next, x->i1 - 1 - i, fetching_tiles);
+            int64_t unpacked = i == packing_row ? j : j + 1, left = x->i1 - 1 - i;
+            line_region fetched;
+            if (start == packing_row)
+                fetched = share_of_tile(next, 3, left, tiles);
+            else
+                fetched = left ? share_of_tile(next + 2, 1, left - 1, tiles - 1)
+                               : share_of_tile(next, 2, 0, 1);
             run_tile(x, i, j, j + 1, unpacked, fetched);
         }
         if (is_mirrored)

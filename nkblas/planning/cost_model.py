@@ -339,9 +339,20 @@ def a_load_cycles(x: Blocks) -> Array:
     if x.problem.a == "row":
         in_place = in_place + costs.a_conflict * conflicts
     elif 2 * m * itemsize >= PAGE or m * x.problem.k * itemsize > x.cpu.l2:
-        in_place = in_place + costs.a_page_per_column
+        in_place = in_place + costs.a_page_per_column * (1 - fetched_columns_of_a(x))
     cycles += (1 - space.pack_a) * in_place
     return cycles
+
+
+def fetched_columns_of_a(x: Blocks) -> Array:
+    """The part of a column-major A that is fetched ahead.
+
+    With jr outside, the tiles of the block before do so: each can fetch one line of each column.
+    """
+    blocks = x.m_blocks * x.n_blocks * x.k_blocks
+    lines_per_tile = x.mr * x.space.a_itemsize / (x.n_block * CACHE_LINE)
+    fetched: Array = (1 - x.space.ir_outside) * (1 - 1 / blocks) / np.maximum(1, lines_per_tile)
+    return fetched
 
 
 def kernel_calls(x: Blocks) -> Array:

@@ -40,8 +40,8 @@ class Costs(NamedTuple):
     a_conflict : float
         Added for each row of an A that is not packed, where its rows evict each other from L1.
     a_page_per_column : float
-        Added for each row of a column-major A that is not packed, where columns are at least half a
-        page apart or A is beyond L2: a tile reads a line of each.
+        Added for each row of a column-major A that is neither packed nor fetched ahead, where
+        columns are at least half a page apart or A is beyond L2: a tile reads a line of each.
     b_conflict : float
         Added for each vector of a B that is not packed, where its rows evict each other from L1.
     c_conflict : float
