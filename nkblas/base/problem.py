@@ -23,7 +23,8 @@ NATIVE_DTYPES = ("float32", "float64", "complex64", "complex128", "int32", "int6
 
 _BATCH_REDUCE = "sum_of_"
 
-_PATTERN = re.compile(r"(\d+)x(\d+)x(\d+):(\w+?)(?::([rcs])([rcsp])([rs]))?(?::([a-z_+]+))?")
+# compiled when it is first needed, as most processes parse no problem
+_PATTERN = r"(\d+)x(\d+)x(\d+):(\w+?)(?::([rcs])([rcsp])([rs]))?(?::([a-z_+]+))?"
 
 
 class Problem(NamedTuple):
@@ -106,7 +107,7 @@ def parse(text: str) -> Problem:
     structure = structures[0] if structures else ""
     batch_reduce = text.startswith(_BATCH_REDUCE)
     prefix = f"{structure}_" if structure else _BATCH_REDUCE
-    match = _PATTERN.fullmatch(text.removeprefix(prefix))
+    match = re.fullmatch(_PATTERN, text.removeprefix(prefix))
     names = {name: dtype for dtype in PRODUCTS for name in (dtype, short(dtype))}
     for bits in (8, 16, 32, 64):
         names[f"uint{bits}"] = names[f"u{bits}"] = f"int{bits}"

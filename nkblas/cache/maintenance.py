@@ -99,7 +99,7 @@ def kernels(store: Store) -> list[Kernel]:
     """
     files: dict[str, dict[str, os.stat_result]] = {}
     for name, status in store.folder.entries().items():
-        if match := KERNEL_FILE.fullmatch(name):
+        if match := re.fullmatch(KERNEL_FILE, name):
             files.setdefault(match[1], {})[name] = status
     stored = [_read_kernel(store, key, files[key]) for key in files if not store.is_locked(key)]
     return sorted(stored, key=lambda kernel: (kernel.symbol, kernel.key))
@@ -236,7 +236,7 @@ def _make_private(path: str) -> Iterator[Fault]:
 def _is_nkblas_file(name: str) -> bool:
     """Whether a file has a name that nkblas gives."""
     patterns = (KERNEL_FILE, PLAN_FILE, COSTS_FILE, TEMPORARY_FILE)
-    return name == LOCK_FILE or any(pattern.fullmatch(name) for pattern in patterns)
+    return name == LOCK_FILE or any(re.fullmatch(pattern, name) for pattern in patterns)
 
 
 def _remove_abandoned_files(folder: Folder) -> Iterator[Fault]:

@@ -20,8 +20,8 @@ from nkblas.system.log import log
 from nkblas.system.package import PACKAGE
 from nkblas.system.toolchain import toolchain
 
-KERNEL_FILE = re.compile(r"([0-9a-f]{40})\.(so|json)")
-"""Names of a kernel's files: the key, and the suffix."""
+KERNEL_FILE = r"([0-9a-f]{40})\.(so|json)"
+"""A pattern of the names of a kernel's files: the key, and the suffix."""
 
 GENERATOR_FOLDERS = ("base", "codegen", "engine")
 """The package's folders that a kernel's code depends on: the tables, the code generator, and the
@@ -188,7 +188,7 @@ class Store:
         sizes: dict[str, int] = {}
         last_used: dict[str, float] = {}
         for name, status in self.folder.entries().items():
-            match = KERNEL_FILE.fullmatch(name)
+            match = re.fullmatch(KERNEL_FILE, name)
             if match:
                 key = match[1]
                 sizes[key] = sizes.get(key, 0) + status.st_size

@@ -21,7 +21,7 @@ from nkblas.base.families import family as family_of
 from nkblas.base.problem import Layout, Problem
 from nkblas.planning import measured_costs
 from nkblas.planning.cost_model import cost
-from nkblas.planning.microarchitecture import TYPICAL_COSTS, Costs
+from nkblas.planning.microarchitecture import COSTS, Costs
 from nkblas.planning.plan import Plan, make_plan, without_duplicates
 from nkblas.planning.schedule import register_tiles
 from nkblas.planning.search_space import Array, ScheduleSpace
@@ -71,6 +71,15 @@ FITTED = tuple(
 )
 """The constants that are fitted besides the scale. The others are about converted elements, and
 about operands beyond L3, which would take too long to measure."""
+
+MIN_EXPECTED_COST = 0.05
+"""In `TYPICAL_COSTS`, a constant that is less on some microarchitecture counts as this: what costs
+nothing on one of them may cost something on another."""
+
+TYPICAL_COSTS = Costs(
+    *np.exp(np.log(np.maximum([*COSTS.values()], MIN_EXPECTED_COST)).mean(axis=0)).tolist()
+)
+"""The geometric mean of all microarchitectures: what is expected of one that is not known."""
 
 PRIOR_DEVIATION = 1.0
 """Standard deviation of the logarithm of a constant, and of the scale, before the measurement."""

@@ -10,8 +10,6 @@ Here a vector is as many bytes as one vector register holds, and a line is a cac
 
 from typing import NamedTuple
 
-import numpy as np
-
 from nkblas.base.families import Family
 from nkblas.system.cpu import AMD, CPU, INTEL
 
@@ -164,16 +162,6 @@ COSTS: dict[str, Costs] = {
 VENDOR_DEFAULT = {INTEL: "emerald_rapids"}
 """The microarchitecture whose constants serve for all CPUs of a vendor; for others it is Zen 1
 without mask registers, Zen 4 if 512-bit instructions are double-pumped, and else Zen 5."""
-
-
-MIN_EXPECTED_COST = 0.05
-"""In `TYPICAL_COSTS`, a constant that is less on some microarchitecture counts as this: what costs
-nothing on one of them may cost something on another."""
-
-TYPICAL_COSTS = Costs(
-    *np.exp(np.log(np.maximum([*COSTS.values()], MIN_EXPECTED_COST)).mean(axis=0)).tolist()
-)
-"""The geometric mean of all microarchitectures: what is expected of one that is not known."""
 
 
 def microarchitecture_of(cpu: CPU) -> str:

@@ -294,8 +294,8 @@ def register_tiles(isa: ISA, family: Family, n: int = 0) -> list[tuple[int, int]
 
 @lru_cache(1024)
 def _max_height(isa: ISA, family: Family, vectors: int, bound: int, has_masked_edge: bool) -> int:
-    heights = range(1, bound + 1)
-    return max((mr for mr in heights if family.fits(isa, mr, vectors, has_masked_edge)), default=0)
+    heights = range(bound, 0, -1)
+    return next((mr for mr in heights if family.fits(isa, mr, vectors, has_masked_edge)), 0)
 
 
 def max_vectors(isa: ISA, mr: int, family: Family, n: int = 0) -> int:

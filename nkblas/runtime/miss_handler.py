@@ -1,7 +1,7 @@
 """Called by the engine for a problem that its plan table lacks.
 
-The planner is imported at the first miss (see `nkblas.runtime.dispatch`), the kernel store with the
-package: so neither the import nor the first product takes long.
+The planner (`nkblas.runtime.dispatch`) and the kernel store are imported at the first miss: a
+program that imports nkblas need not multiply.
 """
 
 import sys
@@ -12,8 +12,6 @@ from nkblas.system.lock import holds_planning_lock, planning_lock
 
 if TYPE_CHECKING:
     from nkblas._engine import nk_problem
-
-from . import kernels  # noqa: F401  imported early, see above
 
 _pending: BaseException | None = None
 

@@ -15,7 +15,7 @@ from nkblas.base.problem import Problem, parse
 from nkblas.inspect import calibrate
 from nkblas.planning import measured_costs
 from nkblas.planning.cost_model import cost
-from nkblas.planning.microarchitecture import COSTS, TYPICAL_COSTS, Costs, machine
+from nkblas.planning.microarchitecture import COSTS, Costs, machine
 from nkblas.planning.search_space import ScheduleSpace
 from nkblas.system.cpu import CPU
 
@@ -51,7 +51,7 @@ def test_the_fit_finds_constants_that_select_as_the_true_ones(name: str) -> None
     fitted = calibrate.fit(probes, 0.25e-9 * cycles * noise)
     assert 0.2 < fitted.nanoseconds_per_cycle < 0.32
     ratios = [slowdown(problem, fitted, true_costs) for problem in PROBLEMS]
-    typical = [slowdown(problem, TYPICAL_COSTS, true_costs) for problem in PROBLEMS]
+    typical = [slowdown(problem, calibrate.TYPICAL_COSTS, true_costs) for problem in PROBLEMS]
     assert math.prod(ratios) ** (1 / len(ratios)) < 1.03, (ratios, typical)
 
 
@@ -61,9 +61,11 @@ def test_probes_cover_all_that_is_fitted() -> None:
     def times(costs: Costs) -> Any:
         return np.concatenate([cost(probe.space, costs) for probe in probes])
 
-    before = times(TYPICAL_COSTS)
+    before = times(calibrate.TYPICAL_COSTS)
     for name in calibrate.FITTED:
-        larger = TYPICAL_COSTS._replace(**{name: 4 * getattr(TYPICAL_COSTS, name)})
+        larger = calibrate.TYPICAL_COSTS._replace(
+            **{name: 4 * getattr(calibrate.TYPICAL_COSTS, name)}
+        )
         changed = times(larger) > 1.001 * before
         # Loads from L1 may be hidden everywhere, and a large L2 may hold all panels of B.
         if name not in ("b_from_l1", "a_from_l1", "panel_store"):
