@@ -319,15 +319,17 @@ static void run_columns(const nk_cache_block *x, int is_mirrored)
         int64_t packing_row = first_row(x, j), start = nk_max(packing_row, x->i0);
         /* The first block of rows reads B from afar: all of its tiles share the fetches evenly, or
            loads would wait behind them. Later blocks fetch B and C late, for L1, and A before. */
-        int64_t tiles = x->i1 - start;
+        int64_t tiles = x->i1 - start, lines = next[0].across + next[1].across;
+        int64_t late_tiles = nk_min(lines, nk_max(tiles - next[2].across, 1));
         for (int64_t i = start; i < x->i1; i++) {
             int64_t unpacked = i == packing_row ? j : j + 1, left = x->i1 - 1 - i;
             line_region fetched;
             if (start == packing_row)
                 fetched = share_of_tile(next, 3, left, tiles);
+            else if (left < late_tiles)
+                fetched = share_of_tile(next, 2, left, 1);
             else
-                fetched = left ? share_of_tile(next + 2, 1, left - 1, tiles - 1)
-                               : share_of_tile(next, 2, 0, 1);
+                fetched = share_of_tile(next + 2, 1, left - late_tiles, tiles - late_tiles);
             run_tile(x, i, j, j + 1, unpacked, fetched);
         }
         if (is_mirrored)
