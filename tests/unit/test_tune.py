@@ -185,9 +185,9 @@ def test_large_products_are_measured_by_parts() -> None:
     start = time.process_time()
     estimate = min(benchmark.seconds(plan) for _ in range(3))
     elapsed = time.process_time() - start
-    whole = benchmark.whole_seconds(plan)
-    assert elapsed < 3 * whole
-    assert 0.2 < estimate / whole < 5
+    wholes = [benchmark.whole_seconds(plan) for _ in range(3)]  # others may use the CPUs
+    assert elapsed < 3 * max(wholes)
+    assert 0.2 < estimate / min(wholes) < 5
 
 
 WARMUP = """
