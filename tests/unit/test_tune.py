@@ -186,7 +186,7 @@ def test_large_products_are_measured_by_parts() -> None:
     estimate = min(benchmark.seconds(plan) for _ in range(3))
     elapsed = time.process_time() - start
     wholes = [benchmark.whole_seconds(plan) for _ in range(3)]  # others may use the CPUs
-    assert elapsed < 3 * max(wholes)
+    assert elapsed < 3 * wholes[0]
     assert 0.2 < estimate / min(wholes) < 5
 
 
