@@ -39,6 +39,7 @@ class nk_call_args(CData):
     block_count: int
     scales: CData
     zero_point: float
+    triangle: int
     @overload
     def __getitem__(self, index: int) -> nk_call_args: ...
     @overload
@@ -121,7 +122,10 @@ class nk_plan(CData):
     pack_a_panel: CData
     pack_b_panel: CData
     copy: CData
+    triangle: int
     mirror: CData
+    multiply: CData
+    solve: CData
     trial: nk_trial
     @overload
     def __getitem__(self, index: int) -> nk_plan: ...
@@ -269,6 +273,7 @@ class _Lib:
     NK_LEAF_7_1_EDX: int
     NK_LEAF_EXTENDED_1_ECX: int
     NK_LOST: int
+    NK_LOWER: int
     NK_PACKED: int
     NK_READ_PADDING: int
     NK_RESIDUAL: int
@@ -278,6 +283,7 @@ class _Lib:
     NK_STRIDED: int
     NK_SYMMETRIC: int
     NK_TRIAL_PAIRS: int
+    NK_TRIANGULAR: int
     NK_UINT8_FLOAT32: int
     NK_UINT8_INT32: int
     NK_UINT8_INT8_FLOAT32: int
@@ -287,6 +293,7 @@ class _Lib:
     NK_UINT8_QINT8: int
     NK_UINT8_QUINT8: int
     NK_UNDECIDED: int
+    NK_UPPER: int
     NK_WON: int
     def nk_call_python_miss_handler(self, a0: nk_problem, /) -> int: ...
     def nk_class_in_k(self, a0: nk_problem, /) -> nk_problem: ...
@@ -307,6 +314,7 @@ class _Lib:
     ) -> nk_problem: ...
     def nk_detect(self, a0: nk_cpu, /) -> None: ...
     def nk_find_function(self, a0: CData | bytes, a1: CData | bytes, /) -> CData: ...
+    def nk_find_plan(self, a0: nk_problem, a1: nk_plan, /) -> int: ...
     def nk_find_similar(self, a0: nk_problem, a1: nk_plan, /) -> nk_plan: ...
     def nk_gemm(
         self,
@@ -320,6 +328,18 @@ class _Lib:
         a7: int,
         a8: nk_batch_strides | Mapping[str, object] | Sequence[object],
         a9: nk_call_args | Mapping[str, object] | Sequence[object],
+        /,
+    ) -> int: ...
+    def nk_gemmt(
+        self,
+        a0: int,
+        a1: int,
+        a2: int,
+        a3: int,
+        a4: nk_matrix | Mapping[str, object] | Sequence[object],
+        a5: nk_matrix | Mapping[str, object] | Sequence[object],
+        a6: nk_matrix | Mapping[str, object] | Sequence[object],
+        a7: nk_call_args | Mapping[str, object] | Sequence[object],
         /,
     ) -> int: ...
     def nk_get_counters(self, /) -> nk_counters: ...
@@ -353,11 +373,48 @@ class _Lib:
     def nk_size_class(self, a0: int, /) -> int: ...
     def nk_start_recording(self, /) -> None: ...
     def nk_stop_recording(self, /) -> None: ...
+    def nk_symm(
+        self,
+        a0: int,
+        a1: int,
+        a2: int,
+        a3: int,
+        a4: int,
+        a5: nk_matrix | Mapping[str, object] | Sequence[object],
+        a6: nk_matrix | Mapping[str, object] | Sequence[object],
+        a7: nk_matrix | Mapping[str, object] | Sequence[object],
+        a8: nk_call_args | Mapping[str, object] | Sequence[object],
+        /,
+    ) -> int: ...
     def nk_table_clear(self, /) -> None: ...
     def nk_table_find(self, a0: nk_problem, /) -> nk_plan: ...
     def nk_table_insert(self, a0: nk_plan, /) -> int: ...
     def nk_threads_for(self, a0: float, a1: int, /) -> int: ...
     def nk_trial_add(self, a0: nk_trial, a1: float, /) -> None: ...
+    def nk_trmm(
+        self,
+        a0: int,
+        a1: int,
+        a2: int,
+        a3: int,
+        a4: int,
+        a5: nk_matrix | Mapping[str, object] | Sequence[object],
+        a6: nk_matrix | Mapping[str, object] | Sequence[object],
+        a7: nk_call_args | Mapping[str, object] | Sequence[object],
+        /,
+    ) -> int: ...
+    def nk_trsm(
+        self,
+        a0: int,
+        a1: int,
+        a2: int,
+        a3: int,
+        a4: int,
+        a5: nk_matrix | Mapping[str, object] | Sequence[object],
+        a6: nk_matrix | Mapping[str, object] | Sequence[object],
+        a7: nk_call_args | Mapping[str, object] | Sequence[object],
+        /,
+    ) -> int: ...
 
 ffi: _FFI
 lib: _Lib

@@ -12,11 +12,12 @@ LAYOUTS: tuple[Layout, ...] = ("row", "col", "strided", "packed")
 """Unit stride along the second dimension, the first, neither; B's panels. In the order of the
 engine's ``nk_layout``."""
 
-Structure = Literal["", "symmetric", "hermitian"]
+Structure = Literal["", "symmetric", "hermitian", "lower", "upper", "triangular"]
 
-STRUCTURES: tuple[Structure, ...] = ("", "symmetric", "hermitian")
-"""Of C, because B is A's transpose, in the same memory; "hermitian" if A is conjugated, too. In the
-order of the engine's ``nk_structure``."""
+STRUCTURES: tuple[Structure, ...] = ("", "symmetric", "hermitian", "lower", "upper", "triangular")
+"""In the order of the engine's ``nk_structure``; see `Problem.structure`."""
+
+TRIANGLES: tuple[Structure, ...] = ("lower", "upper")
 
 NATIVE_DTYPES = ("float32", "float64", "complex64", "complex128", "int32", "int64")
 """Products whose elements are multiplied as they are, and accumulated in their own type."""
@@ -33,8 +34,8 @@ class Problem(NamedTuple):
     Its text is m, n, k and the dtype: ``128x768x3072:f32``. A suffix such as ``:crr`` has the
     layouts of A, B and C where they are not all row-major: ``c`` for column-major, ``s`` for an
     operand without unit stride, ``p`` for a packed B. ``:add``, ``:scale`` and ``:columns+relu``
-    are epilogues. The prefix ``sum_of_`` marks a batch-reduce, ``symmetric_`` and ``hermitian_``
-    a structure.
+    are epilogues. The prefix ``sum_of_`` marks a batch-reduce, ``symmetric_``, ``lower_``, … a
+    structure.
 
     Attributes
     ----------
@@ -51,9 +52,11 @@ class Problem(NamedTuple):
         "columns+relu", …
     batch_reduce : bool
         Whether C is the sum of the products of any number of blocks A and B.
-    structure : {"", "symmetric", "hermitian"}
-        Whether B is A's transpose, in the same memory, so that C equals its own transpose or
-        conjugate transpose. Its bits are those of the product without structure.
+    structure : {"", "symmetric", "hermitian", "lower", "upper", "triangular"}
+        "symmetric" and "hermitian": B is A's transpose (conjugate transpose), in the same memory,
+        so that C equals its own. Its bits are those of the product without structure. "lower" and
+        "upper": only this triangle of C is computed and stored. "triangular": a block of a product
+        with a triangular A, or of a system, in place; m = k.
     """
 
     dtype: str

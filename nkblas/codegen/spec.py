@@ -367,6 +367,36 @@ class Mirror(NamedTuple):
         return _symbol(self)
 
 
+class Triangular(NamedTuple):
+    """A tile of ``X = A @ X`` or ``X = inv(A) @ X`` with a lower triangular A, in place.
+
+    ``void (k, a, a_rs, a_cs, diagonal, x, ldx)``: the rows [k, k + mr) of X are computed, `nr`
+    columns of each, from themselves and the k rows before them. `a` is the address of row k of A,
+    which may have any strides; its elements beyond the diagonal are not read. `diagonal` holds what
+    the mr rows are multiplied by: the elements on A's diagonal, or their inverses.
+
+    Attributes
+    ----------
+    isa, dtype : str
+        The dtype is one of `nkblas.base.problem.NATIVE_DTYPES`, and a float.
+    mr, nr : int
+        nr is a whole number of vectors.
+    solves : bool
+        Whether the system is solved, by substitution.
+    """
+
+    isa: str
+    dtype: str
+    mr: int
+    nr: int
+    solves: bool = False
+
+    @property
+    def symbol(self) -> str:
+        """Name of the function."""
+        return _symbol(self)
+
+
 class Peak(NamedTuple):
     """Multiply-adds at the peak rate of the CPU, for the benchmarks to compare with.
 
@@ -402,11 +432,24 @@ class Peak(NamedTuple):
         return Operands(family.a, family.b, family.accumulator, family.accumulator)
 
 
-KernelSpec: TypeAlias = Microkernel | Stream | Dot | Small | DotStack | Pack | Copy | Mirror | Peak
+KernelSpec: TypeAlias = (
+    Microkernel | Stream | Dot | Small | DotStack | Pack | Copy | Mirror | Triangular | Peak
+)
 
 _KINDS: dict[str, type[KernelSpec]] = {
     kind.__name__: kind
-    for kind in (Microkernel, Stream, Dot, Small, DotStack, Pack, Copy, Mirror, Peak)
+    for kind in (
+        Microkernel,
+        Stream,
+        Dot,
+        Small,
+        DotStack,
+        Pack,
+        Copy,
+        Mirror,
+        Triangular,
+        Peak,
+    )
 }
 
 

@@ -6,7 +6,7 @@
 
 /* One cache block: rows of tiles [i0, i1), columns of tiles [j0, j1), k in [p0, p0 + kc); and the
    rectangle that is divided into such blocks: rows [first_i, last_i), columns [first_j, last_j). Of a
-   plan with `mirror`, only the tiles (i, j) with i >= first_row(j), which is j < column_end(i). */
+   triangle, only the tiles that touch it are computed. */
 typedef struct {
     const nk_plan *plan;
     const nk_itemsizes *itemsize;
@@ -52,8 +52,20 @@ void nk_pack_b(const nk_cache_block *x, int64_t j, int64_t j1);
 
 /* triangle.c */
 
-/* The end of the tiles of row i that touch the lower triangle of C. */
+/* The tiles that are computed: of row i the columns [begin, end), of column j the rows [first_row,
+   row_end); all of them, unless the plan has a triangle. */
+int64_t nk_triangle_begin(const nk_plan *plan, int64_t i);
 int64_t nk_triangle_end(const nk_plan *plan, int64_t i);
+int64_t nk_triangle_first_row(const nk_plan *plan, int64_t j);
+int64_t nk_triangle_row_end(const nk_plan *plan, int64_t j);
+
+/* Whether a tile has elements outside the triangle, which must not be stored. */
+int nk_is_on_diagonal(const nk_plan *plan, int64_t row, int64_t rows, int64_t column,
+                      int64_t columns);
+
+/* Copy the elements of such a tile that are in the triangle. */
+void nk_copy_triangle(const nk_plan *plan, int64_t row, int64_t rows, int64_t column,
+                      int64_t columns, nk_matrix source, nk_matrix target, int64_t itemsize);
 
 /* Copy the tiles of rows [i0, i1) and columns [j0, j1) to the upper triangle, except for elements that
    tiles on the diagonal have computed there. */

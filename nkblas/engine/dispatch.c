@@ -11,6 +11,14 @@ static nk_counters counters;
 
 nk_counters *nk_get_counters(void) { return &counters; }
 
+int64_t nk_count_products(int64_t count, int64_t done)
+{
+    __atomic_add_fetch(&counters.calls, (uint64_t)count, __ATOMIC_RELAXED);
+    if (!done)
+        __atomic_add_fetch(&counters.fallbacks, (uint64_t)count, __ATOMIC_RELAXED);
+    return done;
+}
+
 /* ---- the problem ---- */
 
 /* The layout of an m x n operand. The stride of a dimension of length 1 means nothing: it is set so
@@ -90,6 +98,8 @@ static void transpose_args(nk_call_args *x)
     x->c_imag_sign *= x->a_imag_sign; /* the other operand is the conjugate one */
     if (x->fused & NK_BIAS)
         x->fused ^= NK_BIAS; /* a bias of columns becomes one of rows, and the reverse */
+    if (x->triangle)
+        x->triangle = x->triangle == NK_LOWER ? NK_UPPER : NK_LOWER;
     const char *const *a_blocks = x->a_blocks;
     x->a_blocks = x->b_blocks, x->b_blocks = a_blocks;
 }
@@ -111,7 +121,9 @@ nk_problem nk_describe(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix
     nk_problem problem = {.m = m, .n = n, .k = k, .dtype = (int8_t)dtype};
     problem.epilogue = (int16_t)(epilogue_kind(args) | args->fused);
     problem.batch_reduce = args->block_count > 0;
-    problem.structure = is_symmetric ? (int8_t)structure_of_c(args) : NK_GENERAL;
+    problem.structure = (int8_t)args->triangle;
+    if (is_symmetric && !args->triangle)
+        problem.structure = (int8_t)structure_of_c(args);
     problem.a = (int8_t)find_layout(a, m, k);
     if (b->is_packed)
         problem.b = NK_PACKED;
@@ -134,9 +146,8 @@ static int reaches_tier_up(nk_plan *plan, int64_t products)
            __atomic_sub_fetch(&plan->tier_up_after, products, __ATOMIC_RELAXED) <= 0;
 }
 
-/* Find a plan and run it; returns `count`, or 0 if NumPy has to do the products. */
-static int64_t run(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
-                   nk_matrix c, int64_t count, nk_batch_strides strides, nk_call_args args)
+int64_t nk_run_gemm(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
+                    nk_matrix c, int64_t count, nk_batch_strides strides, nk_call_args args)
 {
     args.is_first_k_block = args.is_last_k_block = 1;
     nk_problem problem = nk_describe(dtype, m, n, k, &a, &b, &c, &count, &strides, &args);
@@ -168,6 +179,24 @@ static int64_t run(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, 
     return done;
 }
 
+int nk_find_plan(const nk_problem *problem, nk_plan *out)
+{
+    nk_reader *reader = nk_reader_enter();
+    nk_plan *plan = reader ? nk_table_find(problem) : NULL;
+    if (reader && !plan && nk_miss_handler) {
+        nk_reader_exit(reader);
+        nk_miss_handler(problem);
+        reader = nk_reader_enter();
+        plan = reader ? nk_table_find(problem) : NULL;
+    }
+    int is_found = plan && plan->kc;
+    if (is_found)
+        *out = *plan;
+    if (reader)
+        nk_reader_exit(reader);
+    return is_found;
+}
+
 static void fill_zeros(int64_t m, int64_t n, nk_matrix c, int64_t itemsize)
 {
     for (int64_t i = 0; i < m; i++) {
@@ -182,17 +211,13 @@ static void fill_zeros(int64_t m, int64_t n, nk_matrix c, int64_t itemsize)
 int64_t nk_gemm(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
                 nk_matrix c, int64_t count, nk_batch_strides strides, nk_call_args args)
 {
-    __atomic_add_fetch(&counters.calls, (uint64_t)count, __ATOMIC_RELAXED);
     if (m == 0 || n == 0 || count == 0)
-        return count;
+        return nk_count_products(count, count);
     if (k == 0) {
         int64_t itemsize = nk_itemsizes_of(dtype)->c;
         for (int64_t i = 0; i < count; i++)
             fill_zeros(m, n, nk_offset(c, i * strides.c, itemsize), itemsize);
-        return count;
+        return nk_count_products(count, count);
     }
-    if (run(dtype, m, n, k, a, b, c, count, strides, args))
-        return count;
-    __atomic_add_fetch(&counters.fallbacks, (uint64_t)count, __ATOMIC_RELAXED);
-    return 0;
+    return nk_count_products(count, nk_run_gemm(dtype, m, n, k, a, b, c, count, strides, args));
 }

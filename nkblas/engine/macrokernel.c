@@ -6,29 +6,42 @@
 
 #include "cache_block.h"
 
-/* ---- the lower triangle ---- */
+/* ---- the tiles that are computed: all of them, or those of a triangle ---- */
 
-/* The end of the tiles of row i that are computed. */
+/* The tiles of row i in this block, from the first one on. */
+static int64_t column_begin(const nk_cache_block *x, int64_t i)
+{
+    return nk_max(nk_triangle_begin(x->plan, i), x->j0);
+}
+
 static int64_t column_end(const nk_cache_block *x, int64_t i)
 {
-    return x->plan->mirror ? nk_min(nk_triangle_end(x->plan, i), x->j1) : x->j1;
+    return nk_min(nk_triangle_end(x->plan, i), x->j1);
 }
 
 /* The first of the columns whose panels no tile before row i reads. */
 static int64_t first_unpacked(const nk_cache_block *x, int64_t i)
 {
-    if (i == x->first_i)
-        return 0;
-    return x->plan->mirror ? nk_triangle_end(x->plan, i - 1) : x->plan->n.tiles;
+    return i == x->first_i ? 0 : nk_triangle_end(x->plan, i - 1);
 }
 
-/* The first tile of column j that is computed: it packs the panel of B. */
+/* The first tile of column j: it packs the panel of B. */
 static int64_t first_row(const nk_cache_block *x, int64_t j)
 {
-    if (!x->plan->mirror)
-        return x->first_i;
-    int64_t diagonal = nk_tile_of(&x->plan->m, nk_tile_start(&x->plan->n, j));
-    return nk_max(diagonal, x->first_i);
+    return nk_max(nk_triangle_first_row(x->plan, j), x->first_i);
+}
+
+/* The end of the tiles of column j, and of those before it. */
+static int64_t row_end(const nk_cache_block *x, int64_t j)
+{
+    return nk_min(nk_triangle_row_end(x->plan, j), x->last_i);
+}
+
+/* Whether tile (i, j) is the first that reads the panel of A of its row. */
+static int is_first_of_row(const nk_cache_block *x, int64_t i, int64_t j)
+{
+    int64_t first = x->plan->keeps_a_panels ? x->first_j : x->j0;
+    return j == nk_max(nk_triangle_begin(x->plan, i), first);
 }
 
 int64_t nk_k_steps(const nk_plan *plan, int64_t k) { return (k + plan->k_step - 1) / plan->k_step; }
@@ -38,7 +51,7 @@ int64_t nk_k_steps(const nk_plan *plan, int64_t k) { return (k + plan->k_step - 
 static void begin_ic(nk_cache_block *x, int64_t i0)
 {
     x->i0 = i0;
-    x->i1 = nk_min(i0 + x->plan->m.block_tiles, x->last_i);
+    x->i1 = nk_min(i0 + x->plan->m.block_tiles, row_end(x, x->j1 - 1));
 }
 
 static void begin_pc(nk_cache_block *x, int64_t p0)
@@ -61,7 +74,7 @@ static void begin_jc(nk_cache_block *x, int64_t j0)
 /* Advance to the next block; 0: this was the last one. */
 static int next_block(nk_cache_block *x)
 {
-    if (x->i1 < x->last_i)
+    if (x->i1 < row_end(x, x->j1 - 1))
         begin_ic(x, x->i1);
     else if (x->p0 + x->kc < x->plan->problem.k)
         begin_pc(x, x->p0 + x->kc);
@@ -187,7 +200,7 @@ static tile prepare_tile(const nk_cache_block *x, int64_t i, int64_t j, int64_t 
     t.a = nk_element(x->a, t.row, x->p0, x->itemsize->a);
     t.lda = nk_leading_dimension(x->a, plan->problem.a);
     if (plan->pack_a) {
-        if (j == (plan->keeps_a_panels ? x->first_j : x->j0))
+        if (is_first_of_row(x, i, j))
             nk_pack_a(x, i);
         t.a = nk_a_panel(x, i);
         t.lda = plan->m.tile;
@@ -239,6 +252,17 @@ static nk_call_args args_of_tile(const nk_cache_block *x, const tile *t, int64_t
     return args;
 }
 
+/* Copy a tile from C to a buffer, or back. */
+static void copy_tile(const nk_plan *plan, const tile *t, int is_on_diagonal, nk_matrix source,
+                      nk_matrix target, int64_t itemsize)
+{
+    if (is_on_diagonal)
+        nk_copy_triangle(plan, t->row, t->rows, t->column, t->columns, source, target, itemsize);
+    else
+        plan->copy(t->rows, t->columns, source.data, source.rs, source.cs, target.data, target.rs,
+                   target.cs);
+}
+
 /* Compute tile (i, j), or the tiles from column j up to j1 as one, and fetch a region meanwhile. */
 static void run_tile(const nk_cache_block *x, int64_t i, int64_t j, int64_t j1, int64_t unpacked,
                      line_region fetched)
@@ -259,7 +283,8 @@ static void run_tile(const nk_cache_block *x, int64_t i, int64_t j, int64_t j1, 
     int accumulate = (plan->problem.epilogue & NK_KIND) == NK_SCALE ? has_sums_in_c : reads_c;
 
     char *c = nk_element(x->c, t.row, t.column, itemsize);
-    if (t.microkernel && x->c.cs == 1) {
+    int is_on_diagonal = nk_is_on_diagonal(plan, t.row, t.rows, t.column, t.columns);
+    if (t.microkernel && x->c.cs == 1 && !is_on_diagonal) {
         t.microkernel(k, t.a, t.lda, t.b, t.ldb, c, x->c.rs, t.columns, accumulate, t.b_panel,
                       fetched.first, fetched.stride, lines, args);
         return;
@@ -267,9 +292,10 @@ static void run_tile(const nk_cache_block *x, int64_t i, int64_t j, int64_t j1, 
     /* Through a buffer: a row-major tile of the size that the main microkernel computes. */
     nk_microkernel microkernel = t.microkernel ? t.microkernel : plan->microkernel[0][0];
     int64_t ldc = t.columns > plan->n.tile ? t.columns : plan->n.tile;
+    nk_matrix source = {c, x->c.rs, x->c.cs, 0}, buffer = {x->c_tile, ldc, 1, 0};
     if (reads_c) {
         memset(x->c_tile, 0, (size_t)(plan->m.tile * ldc * itemsize));
-        plan->copy(t.rows, t.columns, c, x->c.rs, x->c.cs, x->c_tile, ldc, 1);
+        copy_tile(plan, &t, is_on_diagonal, source, buffer, itemsize);
     }
     if (args->residual) {
         memset(x->residual_tile, 0, (size_t)(plan->m.tile * ldc * itemsize));
@@ -280,7 +306,7 @@ static void run_tile(const nk_cache_block *x, int64_t i, int64_t j, int64_t j1, 
     microkernel(k, t.a, t.lda, t.b, t.ldb, x->c_tile, ldc, t.columns, accumulate, t.b_panel,
                 fetched.first, fetched.stride, lines, args);
     if (!plan->partial_sum_itemsize || args->is_last_k_block)
-        plan->copy(t.rows, t.columns, x->c_tile, ldc, 1, c, x->c.rs, x->c.cs);
+        copy_tile(plan, &t, is_on_diagonal, buffer, source, itemsize);
 }
 
 /* ---- the two inner loops: jr and ir ---- */
@@ -292,11 +318,12 @@ static void run_rows(const nk_cache_block *x, int is_mirrored)
 {
     int64_t mirrored = x->i0;
     for (int64_t i = x->i0; i < x->i1; i++) {
-        int64_t end = column_end(x, i), unpacked = first_unpacked(x, i);
+        int64_t begin = column_begin(x, i), end = column_end(x, i);
+        int64_t unpacked = first_unpacked(x, i);
         if (x->plan->spans_columns)
             run_tile(x, i, x->j0, end, unpacked, find_next_row(x, i + 1));
         else
-            for (int64_t j = x->j0; j < end; j++)
+            for (int64_t j = begin; j < end; j++)
                 run_tile(x, i, j, j + 1, unpacked, (line_region){0});
         if (is_mirrored && (i + 1 == x->i1 || i + 1 - mirrored == MIRRORED_ROWS)) {
             nk_mirror_tiles(x, mirrored, i + 1, x->j0, end);
@@ -310,19 +337,20 @@ static void run_columns(const nk_cache_block *x, int is_mirrored)
     nk_cache_block after = *x;
     int has_next = next_block(&after);
     line_region columns_of_a = has_next ? find_columns_of_a(&after) : (line_region){0};
-    for (int64_t j = x->j0; j < column_end(x, x->i1 - 1); j++) {
+    for (int64_t j = column_begin(x, x->i0); j < column_end(x, x->i1 - 1); j++) {
         line_region next[3] = {{0}, {0}, part_across(columns_of_a, j - x->j0, x->j1 - x->j0)};
         if (j + 1 < x->j1)
             find_next_column(x, j + 1, next);
         else if (has_next)
             find_next_column(&after, after.j0, next);
         int64_t packing_row = first_row(x, j), start = nk_max(packing_row, x->i0);
+        int64_t end = nk_min(row_end(x, j), x->i1);
         /* The first block of rows reads B from afar: all of its tiles share the fetches evenly, or
            loads would wait behind them. Later blocks fetch B and C late, for L1, and A before. */
-        int64_t tiles = x->i1 - start, lines = next[0].across + next[1].across;
+        int64_t tiles = end - start, lines = next[0].across + next[1].across;
         int64_t late_tiles = nk_min(lines, nk_max(tiles - next[2].across, 1));
-        for (int64_t i = start; i < x->i1; i++) {
-            int64_t unpacked = i == packing_row ? j : j + 1, left = x->i1 - 1 - i;
+        for (int64_t i = start; i < end; i++) {
+            int64_t unpacked = i == packing_row ? j : j + 1, left = end - 1 - i;
             line_region fetched;
             if (start == packing_row)
                 fetched = share_of_tile(next, 3, left, tiles);
@@ -333,7 +361,7 @@ static void run_columns(const nk_cache_block *x, int is_mirrored)
             run_tile(x, i, j, j + 1, unpacked, fetched);
         }
         if (is_mirrored)
-            nk_mirror_tiles(x, start, x->i1, j, j + 1);
+            nk_mirror_tiles(x, start, end, j, j + 1);
     }
 }
 
@@ -352,7 +380,8 @@ static int allocate_buffers(nk_cache_block *x, int64_t row_tiles, int64_t column
     const nk_plan *plan = x->plan;
     const nk_tiling *m = &plan->m, *n = &plan->n;
     int64_t partial_sum = plan->kc < plan->problem.k ? plan->partial_sum_itemsize : 0;
-    if (!plan->pack_a && !plan->pack_b && !plan->copy && !partial_sum)
+    int has_c_tile = plan->copy || (plan->triangle && !plan->mirror);
+    if (!plan->pack_a && !plan->pack_b && !has_c_tile && !partial_sum)
         return 1;
 
     int64_t columns = nk_min(n->block_tiles, column_tiles);
@@ -389,12 +418,12 @@ static int run_blocks(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c
         .args = args,
         .first_i = i0,
         .last_i = i1,
-        .first_j = j0,
-        .last_j = plan->mirror ? nk_min(nk_triangle_end(plan, i1 - 1), j1) : j1,
+        .first_j = nk_max(nk_triangle_begin(plan, i0), j0),
+        .last_j = nk_min(nk_triangle_end(plan, i1 - 1), j1),
     };
     if (!allocate_buffers(&x, i1 - i0, j1 - j0))
         return 0;
-    begin_jc(&x, j0);
+    begin_jc(&x, x.first_j);
     do
         run_block(&x);
     while (next_block(&x));

@@ -1,5 +1,6 @@
-/* Packing buffers. Those of one thread are parts of one allocation on huge pages, which is kept between
-   calls. (tests/tools/fenced.c replaces them by buffers between guard pages.) */
+/* Packing buffers, and buffers for blocks. Those of one kind and thread are parts of one allocation on
+   huge pages, which is kept between calls. (tests/tools/fenced.c replaces them by buffers between guard
+   pages.) */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdlib.h>
@@ -12,34 +13,42 @@ typedef struct {
     size_t size;
 } buffer;
 
-static _Thread_local buffer own;
+enum { PACKING, BLOCKS, KINDS };
+
+static _Thread_local buffer own[KINDS];
 static pthread_key_t at_thread_exit;
 static int has_key;
 
 static const size_t huge_page = (size_t)2 << 20;
 
-static void unmap(void *data)
+static void unmap(buffer *x)
+{
+    if (x->data)
+        munmap(x->data, x->size);
+    x->data = NULL;
+    x->size = 0;
+}
+
+static void unmap_all(void *data)
 {
     (void)data;
-    if (own.data)
-        munmap(own.data, own.size);
-    own.data = NULL;
-    own.size = 0;
+    for (int kind = 0; kind < KINDS; kind++)
+        unmap(&own[kind]);
 }
 
 __attribute__((constructor)) static void make_key(void)
 {
-    has_key = !pthread_key_create(&at_thread_exit, unmap);
+    has_key = !pthread_key_create(&at_thread_exit, unmap_all);
 }
 
 static size_t round_up(size_t size, size_t page) { return (size + page - 1) & ~(page - 1); }
 
 /* At least `size` bytes; NULL: out of memory. */
-static char *reserve(size_t size)
+static char *reserve(buffer *x, size_t size)
 {
-    if (size <= own.size)
-        return own.data;
-    unmap(NULL);
+    if (size <= x->size)
+        return x->data;
+    unmap(x);
 
     /* Map one page more, and unmap what lies outside the aligned part. */
     size = round_up(size, huge_page);
@@ -52,23 +61,33 @@ static char *reserve(size_t size)
         munmap(raw, before);
     munmap(raw + before + size, huge_page - before);
     madvise(raw + before, size, MADV_HUGEPAGE); /* failure costs speed only */
-    own.data = raw + before;
-    own.size = size;
+    x->data = raw + before;
+    x->size = size;
     if (has_key) /* not if all 1024 keys of the process are taken */
-        pthread_setspecific(at_thread_exit, own.data);
-    return own.data;
+        pthread_setspecific(at_thread_exit, own);
+    return x->data;
 }
 
-int nk_packing_buffers(const int64_t *sizes, char **buffers, int count)
+static int divide(int kind, const int64_t *sizes, char **buffers, int count)
 {
     enum { PAGE = 4096 };
     size_t total = 0;
     for (int i = 0; i < count; i++)
         total += round_up((size_t)sizes[i], PAGE);
-    char *next = reserve(total);
+    char *next = reserve(&own[kind], total);
     for (int i = 0; next && i < count; i++) {
         buffers[i] = next;
         next += round_up((size_t)sizes[i], PAGE);
     }
     return next != NULL;
+}
+
+int nk_packing_buffers(const int64_t *sizes, char **buffers, int count)
+{
+    return divide(PACKING, sizes, buffers, count);
+}
+
+int nk_block_buffers(const int64_t *sizes, char **buffers, int count)
+{
+    return divide(BLOCKS, sizes, buffers, count);
 }

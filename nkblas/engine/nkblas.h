@@ -20,8 +20,17 @@
 typedef enum { NK_ROW, NK_COL, NK_STRIDED, NK_PACKED } nk_layout;
 
 /* Whether C equals its own transpose (conjugate transpose), because B is A's transpose, in the same
-   memory. The order is that of STRUCTURES in base/problem.py. */
-typedef enum { NK_GENERAL, NK_SYMMETRIC, NK_HERMITIAN } nk_structure;
+   memory; or only one triangle of C, the diagonal included, is computed and stored; or a product
+   with a triangular A, or a system, in place. The order is that of STRUCTURES in base/problem.py. */
+typedef enum {
+    NK_GENERAL,
+    NK_SYMMETRIC,
+    NK_HERMITIAN,
+    NK_LOWER,
+    NK_UPPER,
+    NK_TRIANGULAR
+} nk_structure;
+typedef nk_structure nk_triangle; /* NK_LOWER or NK_UPPER */
 
 /* A problem, as far as the selection of a plan depends on it: the key of the plan table. */
 typedef struct {
@@ -65,6 +74,7 @@ typedef struct {
     int64_t block_count;                           /* 0: a single product */
     const char *scales; /* float32, one for each column; NK_READ_PADDING elements follow */
     double zero_point;
+    int64_t triangle; /* nk_triangle of C; 0: all of C is computed */
 } nk_call_args;
 
 /* ---- plans ---- */
@@ -80,6 +90,8 @@ typedef void (*nk_copy)(int64_t m, int64_t n, const void *source, int64_t source
                         int64_t source_cs, void *target, int64_t target_rs, int64_t target_cs);
 typedef void (*nk_mirror)(int64_t m, int64_t n, const void *source, int64_t source_rs, void *target,
                           int64_t target_rs);
+typedef void (*nk_triangular)(int64_t k, const void *a, int64_t a_rs, int64_t a_cs,
+                              const void *diagonal, void *x, int64_t ldx);
 typedef void (*nk_small)(int64_t count, const void *a, int64_t a_stride, const void *b,
                          int64_t b_stride, void *c, int64_t c_stride);
 typedef void (*nk_peak)(int64_t steps, void *out);
@@ -120,11 +132,14 @@ typedef struct {
     nk_microkernel microkernel[2][2];
     nk_microkernel packing_microkernel; /* [0][0], which packs B too; NULL: pack_b_panel does */
     nk_pack pack_a_panel, pack_b_panel;
-    nk_copy copy; /* tiles of a C that a microkernel can't store to */
-    /* Not NULL: only the tiles that touch the lower triangle of C are computed, and `mirror` copies
-       their elements to the upper triangle. */
+    nk_copy copy;     /* tiles of a C that a microkernel can't store to */
+    int32_t triangle; /* nk_triangle: only the tiles that touch it are computed; 0: all tiles are */
+    /* Not NULL: copies the elements of the lower triangle to the upper one. Else elements outside the
+       triangle are not stored. Of a triangular A, copies a
+       column-major B to panels and back. */
     nk_mirror mirror;
-    nk_trial *trial; /* NULL: there is none */
+    nk_triangular multiply, solve; /* of a triangular A: a tile of A @ X, and of inv(A) @ X */
+    nk_trial *trial;               /* NULL: there is none */
 } nk_plan;
 
 /* trial.c: a plan with the same bits, the challenger, does some of the products of a problem, and is
@@ -180,12 +195,33 @@ int64_t nk_gemm(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_
                 nk_matrix c, int64_t count, nk_batch_strides strides, nk_call_args args);
 extern const nk_call_args nk_plain_args; /* C = A @ B */
 
+/* A copy of the plan for a problem; 0: there is none, or no kernels. */
+int nk_find_plan(const nk_problem *problem, nk_plan *plan);
+
 /* Products that nkblas was called for, and those of them that NumPy did; each matrix of a stack
    counts. */
 typedef struct {
     uint64_t calls, fallbacks;
 } nk_counters;
 nk_counters *nk_get_counters(void);
+
+/* level3.c: products and systems of which a triangle is computed or read. args has alpha, beta and
+   the signs of conjugates. All sizes are 1 or more, and alpha is not 0. They return 1; or 0, where the
+   engine has no kernels, and C is unchanged. */
+
+/* One triangle of C = alpha * A @ B + beta * C: C is n x n, A is n x k. */
+int32_t nk_gemmt(int32_t dtype, nk_triangle triangle, int64_t n, int64_t k, nk_matrix a,
+                 nk_matrix b, nk_matrix c, nk_call_args args);
+/* C = alpha * A @ B + beta * C: A is m x m, symmetric or Hermitian, and its triangle `stored` is
+   read. */
+int32_t nk_symm(int32_t dtype, nk_triangle stored, int32_t is_hermitian, int64_t m, int64_t n,
+                nk_matrix a, nk_matrix b, nk_matrix c, nk_call_args args);
+/* B = alpha * A @ B, and B = alpha * inv(A) @ B, in place: A is m x m and triangular; its diagonal is
+   not read if it is that of a unit matrix. */
+int32_t nk_trmm(int32_t dtype, nk_triangle stored, int32_t is_unit, int64_t m, int64_t n,
+                nk_matrix a, nk_matrix b, nk_call_args args);
+int32_t nk_trsm(int32_t dtype, nk_triangle stored, int32_t is_unit, int64_t m, int64_t n,
+                nk_matrix a, nk_matrix b, nk_call_args args);
 
 /* partition.c */
 
@@ -249,6 +285,12 @@ void nk_detect(nk_cpu *cpu);
 extern int (*nk_miss_handler)(const nk_problem *problem);
 int nk_call_python_miss_handler(const nk_problem *problem); /* miss_handler.c */
 
+/* dispatch.c: as nk_gemm, for sizes of 1 or more, without counting. */
+int64_t nk_run_gemm(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
+                    nk_matrix c, int64_t count, nk_batch_strides strides, nk_call_args args);
+/* Count products that nkblas was called for, and is done with, or left to NumPy; returns `done`. */
+int64_t nk_count_products(int64_t count, int64_t done);
+
 /* trial.c: as nk_run_plan, with one of the two plans of a trial. */
 int64_t nk_run_trial(nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, int64_t count,
                      nk_batch_strides strides, nk_call_args args, int32_t threads);
@@ -279,6 +321,8 @@ int64_t nk_monotonic_ns(void);
 
 /* memory.c: this thread's packing buffers, one of each size in bytes; 0: out of memory. */
 int nk_packing_buffers(const int64_t *sizes, char **buffers, int count);
+/* This thread's buffers for blocks of operands, which products inside the same call do not use. */
+int nk_block_buffers(const int64_t *sizes, char **buffers, int count);
 
 static inline int64_t nk_min(int64_t x, int64_t y) { return x < y ? x : y; }
 static inline int64_t nk_max(int64_t x, int64_t y) { return x > y ? x : y; }

@@ -54,20 +54,24 @@ static nk_microkernel single_call_kernel(const nk_plan *plan, nk_matrix c)
 {
     int64_t tiles_per_call = plan->spans_columns ? plan->n.block_tiles : 1;
     if (plan->m.tiles > 1 || plan->n.tiles > tiles_per_call || plan->kc < plan->problem.k ||
-        plan->pack_a || plan->pack_b || c.cs != 1 || plan->partial_sum_itemsize)
+        plan->pack_a || plan->pack_b || c.cs != 1 || plan->partial_sum_itemsize || plan->triangle)
         return NULL;
     return plan->microkernel[!plan->m.main_tiles][!plan->n.main_tiles];
 }
 
 /* The first row of tiles of a chunk. Chunks of a triangle have about the same number of tiles, not of
-   rows: the first r of R chunks have r / R of the triangle, which is sqrt(r / R) of its rows. */
+   rows: the first r of R chunks have r / R of a lower triangle, which is sqrt(r / R) of its rows. */
 static int64_t chunk_start(const job *x, int64_t chunk)
 {
     int64_t tiles = x->plan->m.tiles, start = tiles * chunk / x->rows;
-    if (x->plan->mirror)
-        while (start < tiles && start * start < tiles * tiles / x->rows * chunk)
-            start++;
-    return start;
+    if (!x->plan->triangle)
+        return start;
+    int is_lower = x->plan->triangle == NK_LOWER;
+    int64_t before = is_lower ? chunk : x->rows - chunk;
+    start = tiles * before / x->rows;
+    while (start < tiles && start * start < tiles * tiles / x->rows * before)
+        start++;
+    return is_lower ? start : tiles - start;
 }
 
 static void run_chunk(void *argument, int64_t chunk)
@@ -172,7 +176,7 @@ static int halve_chunks(job *x, int divides_products)
     const nk_problem *p = &x->plan->problem;
     const nk_itemsizes *itemsize = nk_itemsizes_of(p->dtype);
     double m = largest_part(&x->plan->m, x->rows), n = largest_part(&x->plan->n, x->columns);
-    int divides_rows = x->plan->mirror || m > n;
+    int divides_rows = x->plan->triangle || m > n;
     double reading_a = element_cost(p->m, p->k, itemsize->a) / n;
     double reading_b = element_cost(p->k, p->n, itemsize->b) / m;
     *(divides_rows ? &reading_b : &reading_a) *= 2;
@@ -200,7 +204,7 @@ int64_t nk_run_plan(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, 
     int32_t threads_per_product = nk_threads_for(product_ns, threads);
     int divides_products = threads_per_product > 1 && count < MIN_PRODUCTS_PER_THREAD * threads;
     x.parts = divides_products ? count : nk_min(threads, count);
-    if (divides_products && plan->mirror)
+    if (divides_products && plan->triangle)
         x.rows = nk_min(threads_per_product, plan->m.tiles);
     else if (divides_products)
         divide_c(&x, threads_per_product);

@@ -1,9 +1,58 @@
-/* The lower triangle of a symmetric C, and its copy to the upper one. */
+/* A C of which only one triangle is computed: which tiles touch it, how tiles on the diagonal are stored,
+   and the copy of a lower triangle to the upper one. */
+#include <string.h>
+
 #include "cache_block.h"
+
+int64_t nk_triangle_begin(const nk_plan *plan, int64_t i)
+{
+    return plan->triangle == NK_UPPER ? nk_tile_of(&plan->n, nk_tile_start(&plan->m, i)) : 0;
+}
 
 int64_t nk_triangle_end(const nk_plan *plan, int64_t i)
 {
+    if (plan->triangle != NK_LOWER)
+        return plan->n.tiles;
     return nk_tile_of(&plan->n, nk_tile_start(&plan->m, i + 1) - 1) + 1;
+}
+
+int64_t nk_triangle_first_row(const nk_plan *plan, int64_t j)
+{
+    return plan->triangle == NK_LOWER ? nk_tile_of(&plan->m, nk_tile_start(&plan->n, j)) : 0;
+}
+
+int64_t nk_triangle_row_end(const nk_plan *plan, int64_t j)
+{
+    if (plan->triangle != NK_UPPER)
+        return plan->m.tiles;
+    return nk_tile_of(&plan->m, nk_tile_start(&plan->n, j + 1) - 1) + 1;
+}
+
+int nk_is_on_diagonal(const nk_plan *plan, int64_t row, int64_t rows, int64_t column,
+                      int64_t columns)
+{
+    if (!plan->triangle || plan->mirror)
+        return 0;
+    return plan->triangle == NK_LOWER ? column + columns - 1 > row : column < row + rows - 1;
+}
+
+void nk_copy_triangle(const nk_plan *plan, int64_t row, int64_t rows, int64_t column,
+                      int64_t columns, nk_matrix source, nk_matrix target, int64_t itemsize)
+{
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t diagonal = row + i - column;
+        int64_t first = plan->triangle == NK_UPPER ? nk_max(diagonal, 0) : 0;
+        int64_t end = plan->triangle == NK_LOWER ? nk_min(diagonal + 1, columns) : columns;
+        if (first >= end)
+            continue;
+        if (source.cs == 1 && target.cs == 1)
+            memcpy(nk_element(target, i, first, itemsize), nk_element(source, i, first, itemsize),
+                   (size_t)((end - first) * itemsize));
+        else
+            for (int64_t j = first; j < end; j++)
+                memcpy(nk_element(target, i, j, itemsize), nk_element(source, i, j, itemsize),
+                       (size_t)itemsize);
+    }
 }
 
 void nk_mirror_tiles(const nk_cache_block *x, int64_t i0, int64_t i1, int64_t j0, int64_t j1)

@@ -16,7 +16,7 @@ import numpy as np
 from nkblas.base.dtypes import ITEMSIZE, UNSCALED
 from nkblas.base.families import Family, families
 from nkblas.base.families import family as family_of
-from nkblas.base.problem import Problem
+from nkblas.base.problem import TRIANGLES, Problem
 from nkblas.system.cpu import CPU
 
 from .caches import (
@@ -41,7 +41,7 @@ from .microarchitecture import (
     fmas_per_cycle,
     fmas_per_instruction,
 )
-from .plan import MAX_KEPT_PANELS, Plan, make_plan
+from .plan import MAX_KEPT_PANELS, Plan, make_plan, triangular_plan
 from .schedule import Panels, Schedule, b_panel_dtype, register_tiles
 from .search_space import Array, ScheduleSpace
 from .skinny import is_far_in_l3, legal_skinny_schedules, skinny_schedules
@@ -64,6 +64,9 @@ def ranked_plans(problem: Problem, cpu: CPU, count: int) -> Iterator[Plan]:
     the cost model is fitted to products of long dimensions. A product with structure has the plans
     of the full product.
     """
+    if problem.structure == "triangular":
+        yield triangular_plan(problem, cpu)
+        return
     if problem.structure:
         yield from _ranked_with_structure(problem, cpu, count)
         return
@@ -72,8 +75,14 @@ def ranked_plans(problem: Problem, cpu: CPU, count: int) -> Iterator[Plan]:
         count -= 1
         plan = make_plan(problem, cpu, schedule)
         yield plan._replace(nanoseconds=streaming_nanoseconds(problem, cpu))
-    if not count:
-        return
+    if count:
+        yield from _ranked_by_cost(problem, cpu, count, panels)
+
+
+def _ranked_by_cost(
+    problem: Problem, cpu: CPU, count: int, panels: Panels | None
+) -> Iterator[Plan]:
+    """The plans of register tiles, the cheapest first."""
     if panels:
         candidates: tuple[Family, ...] = (family_of(problem.dtype, panels.family),)
     else:
@@ -94,7 +103,12 @@ def _ranked_with_structure(problem: Problem, cpu: CPU, count: int) -> list[Plan]
     With small tiles, fewer elements beyond the triangle are computed.
     """
     full = problem._replace(structure="")
-    ranked = list(ranked_plans(full, cpu, max(count, STRUCTURE_CANDIDATES)))
+    count_ranked = max(count, STRUCTURE_CANDIDATES)
+    if problem.structure in TRIANGLES:  # streams and dots store all of C
+        tiles = _ranked_by_cost(full, cpu, count_ranked, None)
+        plans = [plan.with_structure(problem.structure) for plan in tiles]
+        return sorted(plans, key=lambda plan: plan.nanoseconds)[:count]
+    ranked = list(ranked_plans(full, cpu, count_ranked))
     plans = [plan.with_structure(problem.structure) for plan in ranked]
     if not any(skinny_schedules(full, cpu)):
         plans.sort(key=lambda plan: (plan.bits != ranked[0].bits, plan.nanoseconds))

@@ -184,11 +184,15 @@ class Plans:
     def find(self, problem: Problem, cpu: CPU) -> Plan | None:
         """The measured plan for a problem: the user's own, else the shipped one, else None.
 
-        A product with structure has the plan of the full product.
+        A product with structure has the plan of the full product, if that is one of tiles where
+        only a triangle is stored.
         """
         if problem.structure:
             full = self.find(problem._replace(structure=""), cpu)
-            return full and full.with_structure(problem.structure)
+            needs_tiles = problem.structure not in ("symmetric", "hermitian")
+            if not full or (needs_tiles and full.schedule.kind != "tiles"):
+                return None
+            return full.with_structure(problem.structure)
         for layer in (TUNED, SHIPPED):
             lines = self._layer(layer, cpu)
             line = lines and lines.get(str(problem))

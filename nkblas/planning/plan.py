@@ -14,7 +14,7 @@ from nkblas.base.dtypes import DTYPES, ITEMSIZE, PRODUCTS
 from nkblas.base.epilogues import parse as parse_epilogue
 from nkblas.base.families import Family
 from nkblas.base.isa import ISA
-from nkblas.base.problem import Layout, Problem, Structure
+from nkblas.base.problem import TRIANGLES, Layout, Problem, Structure
 from nkblas.base.tiling import Tiling, split_evenly, split_with_edge
 from nkblas.codegen.spec import (
     Copy,
@@ -27,6 +27,7 @@ from nkblas.codegen.spec import (
     PackSource,
     Small,
     Stream,
+    Triangular,
 )
 from nkblas.codegen.spec import Layout as KernelLayout
 from nkblas.system.cpu import CPU
@@ -211,6 +212,8 @@ class Plan(NamedTuple):
             None if there is no such tile, or if the main kernel computes it in a buffer.
         """
         kind = self.schedule.kind
+        if kind == "triangular":
+            return None
         if kind == "base":
             return None if row_edge or column_edge else base_kernel_for(self)
         if not self.m.has(row_edge) or not self.n.has(column_edge):
@@ -306,6 +309,8 @@ class Plan(NamedTuple):
         if not has_small_kernel(problem, self.isa) or self.schedule.kind == "base":
             return None
         work = problem.itemsize * problem.m**2 * problem.k
+        if problem.structure in TRIANGLES:
+            return None
         if problem.structure and problem.k >= MIN_SMALL_TRIANGLE_DEPTH and work >= MAX_FULL_WORK:
             return None
         layouts = _unit_stride(problem.a), _unit_stride(problem.b)
@@ -334,6 +339,8 @@ class Plan(NamedTuple):
             columns, is_short, b_layout = 1, problem.b == "col", "row"
         else:
             columns, is_short, b_layout = problem.n, problem.n < lanes, problem.b
+        if problem.structure in TRIANGLES:
+            return None
         if not is_short or problem.k > SHORT_DIMENSION or problem.a != "row" or self.interim:
             return None
         if self.schedule.kind != "tiles" or not has_plain_operands(problem) or self.small():
@@ -360,34 +367,55 @@ class Plan(NamedTuple):
 
     def copy(self) -> Copy | None:
         """The copy of C's tiles, if some can't be stored in place; and of B's columns, for dots."""
-        copies_c = self.problem.c == "strided" or self.schedule.kind == "base"
+        copies_c = self.problem.c == "strided" or self.schedule.kind in ("base", "triangular")
         copies_b = self.schedule.kind == "dot" and self.schedule.pack_b
         return Copy(self.isa.base.name, self.problem.types.c) if copies_c or copies_b else None
 
     @property
     def triangle_fraction(self) -> float:
-        """About the part of C that the tiles of the lower triangle cover; 1 if all are computed.
+        """About the part of C that the tiles of a triangle cover; 1 if all are computed.
 
-        All are where half of the work takes no longer than mirroring: for a small depth, and for
-        few tiles. Streams and dots are for products with a short side.
+        If C is symmetric, all are where half of the work takes no longer than mirroring: for a
+        small depth, and for few tiles. Streams and dots are for products with a short side.
         """
         problem, family, kind = self.problem, self.family, self.schedule.kind
-        if not problem.structure:
+        if self.schedule.kind == "triangular" or not problem.structure:
             return 1.0
+        # Half of C, and half of each tile on the diagonal.
+        fraction = min(1.0, 0.5 * (1 + sum(self.tile) / problem.m))
+        if problem.structure in TRIANGLES:
+            return fraction
         instructions = problem.k / family.k_step * family.instructions / family.lanes(self.isa)
         is_divided = kind in ("tiles", "base") and instructions >= MIN_TRIANGLE_WORK
         if not is_divided or problem.c != "row" or self.small():
             return 1.0
-        # Half of C, and half of each tile on the diagonal.
-        fraction = 0.5 * (1 + sum(self.tile) / problem.m)
         return fraction if fraction < MAX_TRIANGLE_FRACTION else 1.0
 
+    @property
+    def triangle(self) -> Structure:
+        """The triangle of C whose tiles are computed: "lower", "upper" or, of all tiles, ""."""
+        if self.problem.structure in TRIANGLES:
+            return self.problem.structure
+        return "lower" if self.mirror() and self.schedule.kind != "triangular" else ""
+
     def mirror(self) -> Mirror | None:
-        """The copy from the lower triangle to the upper one; None if all tiles are computed."""
-        if self.triangle_fraction == 1:
+        """The copy from the lower triangle of a symmetric C to the upper one, if there is one.
+
+        Of a triangular A, the copy of a column-major B to a panel, and back.
+        """
+        if self.schedule.kind == "triangular":
+            return Mirror(self.isa.base.name, self.problem.types.c)
+        if self.triangle_fraction == 1 or self.problem.structure in TRIANGLES:
             return None
         conjugates = self.problem.structure == "hermitian"
         return Mirror(self.isa.base.name, self.problem.types.c, conjugates)
+
+    def triangular(self) -> tuple[Triangular, Triangular] | None:
+        """The kernels of products with a triangular A, and of systems."""
+        if self.schedule.kind != "triangular":
+            return None
+        multiply = Triangular(self.isa.name, self.problem.dtype, *self.tile)
+        return multiply, multiply._replace(solves=True)
 
     def with_structure(self, structure: Structure) -> "Plan":
         """The plan of the same product of a matrix and its transpose.
@@ -400,8 +428,8 @@ class Plan(NamedTuple):
     @property
     def kernels(self) -> tuple[KernelSpec, ...]:
         """All kernels that it needs, the main tile's first."""
-        tiles, *others, rows = self.kernels_by_use
-        specs: list[KernelSpec | None] = [*tiles, *others, *(rows or ())]
+        tiles, *others, rows, triangular = self.kernels_by_use
+        specs: list[KernelSpec | None] = [*tiles, *others, *(rows or ()), *(triangular or ())]
         return tuple(dict.fromkeys(spec for spec in specs if spec is not None))
 
     @property
@@ -417,7 +445,7 @@ class Plan(NamedTuple):
             f"{mr}x{nr}, mc {self.m.block_tiles * mr}, kc {self.kc}, nc {self.n.block_tiles * nr}, "
             f"{' and '.join(packed) or 'nothing'} packed, "
             f"{'ir outside jr' if schedule.ir_outside else 'jr outside ir'}"
-            f"{', lower triangle' if self.mirror() else ''}"
+            f"{f', {self.triangle} triangle' if self.triangle else ''}"
         )
 
 
@@ -438,6 +466,7 @@ class PlanKernels(NamedTuple):
     copy: Copy | None
     mirror: Mirror | None
     rows: tuple[Small, Small] | None
+    triangular: tuple[Triangular, Triangular] | None
 
 
 @lru_cache(64)
@@ -451,6 +480,7 @@ def _kernels_of(plan: Plan) -> PlanKernels:
         plan.copy(),
         plan.mirror(),
         plan.row_kernels(),
+        plan.triangular(),
     )
 
 
@@ -488,6 +518,23 @@ def make_plan(problem: Problem, cpu: CPU, schedule: Schedule) -> Plan:
         kc,
         has_b_conflicts,
     )
+
+
+def triangular_plan(problem: Problem, cpu: CPU) -> Plan:
+    """The plan of the blocks on the diagonal of a triangular A.
+
+    A tile has two vectors, and as many rows as give each multiply-add the time of its latency:
+    sums in half of the registers.
+    """
+    family = families.families(problem.dtype, cpu.isa)[0]
+    isa, lanes = families.row_of(family, cpu.isa), family.lanes(cpu.isa)
+    parts = 2 if "complex" in problem.dtype else 1
+    mr = isa.registers // (4 * parts)
+    schedule = Schedule(
+        "triangular", mr, 2 * lanes, problem.k, problem.m, 2 * lanes, family=family.name
+    )
+    nanoseconds = problem.flops / lanes / 8
+    return make_plan(problem, cpu, schedule)._replace(nanoseconds=nanoseconds)
 
 
 def without_duplicates(plans: Iterable[Plan]) -> list[Plan]:
@@ -530,11 +577,11 @@ def base_plan(best: Plan, cpu: CPU) -> Plan | None:
     """The interim plan whose few kernels serve any problem of the dtype, with the bits of `best`.
 
     One microkernel on packed panels, which repeat the last line where an operand ends; edge tiles
-    of C are computed in a buffer. None if there is none: for a batch-reduce product, or if its
-    panels would be too large.
+    of C are computed in a buffer. None if there is none: for a batch-reduce product,
+    a triangular A, or if its panels would be too large.
     """
     problem, family = best.problem, best.family
-    if problem.batch_reduce:
+    if problem.batch_reduce or best.schedule.kind == "triangular":
         return None
     column_size = best.kc * ITEMSIZE[family.b]
     mr, nr = base_tile_for(best)

@@ -18,7 +18,7 @@ from nkblas.base.problem import NATIVE_DTYPES, Problem
 from nkblas.base.tiling import split_evenly
 from nkblas.system.cpu import CPU
 
-Kind = Literal["tiles", "stream", "dot", "base"]
+Kind = Literal["tiles", "stream", "dot", "base", "triangular"]
 """The kind of a schedule's innermost kernel; see `Schedule`."""
 
 SELECTABLE_KINDS = ("tiles", "stream", "dot")
@@ -69,10 +69,11 @@ class Schedule(NamedTuple):
 
     Attributes
     ----------
-    kind : {"tiles", "stream", "dot", "base"}
+    kind : {"tiles", "stream", "dot", "base", "triangular"}
         The innermost kernel. "tiles": a microkernel, which has a tile of C in registers. "stream":
         it goes along whole rows of B, for few rows of C. "dot": both operands are contiguous along
         k. "base": a microkernel that serves any size (see `nkblas.planning.plan.base_plan`).
+        "triangular": a block on the diagonal of a triangular A (`triangular_plan` there).
     mr, nr : int
         The register tile; of "stream", nr is the granularity at which threads divide the columns.
     kc, mc, nc : int

@@ -18,7 +18,7 @@ from nkblas.codegen.spec import Dot, KernelSpec, Layout, Microkernel, PackSource
 from nkblas.system.cpu import AMD, CPU, INTEL
 
 from .cost_model import ranked_plans
-from .plan import base_kernels, base_tile, make_plan, pack_kernel
+from .plan import base_kernels, base_tile, make_plan, pack_kernel, triangular_plan
 from .schedule import Schedule, has_spare_register, max_vectors, register_tiles
 
 INEXACT_DTYPES = tuple(name for name in NATIVE_DTYPES if DTYPES[name].kind != "integer")
@@ -86,6 +86,8 @@ def shipped_kernels(isa: ISA) -> list[KernelSpec]:
         if dtype in NATIVE_DTYPES and isa.fused and not isa.extends:
             if dtype in INEXACT_DTYPES:
                 specs |= dict.fromkeys(_tile_kernels(dtype, isa))
+                block = Problem(dtype, 64, 64, 64, structure="triangular")
+                specs |= dict.fromkeys(triangular_plan(block, cpus[0]._replace(isa=isa)).kernels)
                 for cpu in cpus:
                     specs |= dict.fromkeys(_kernels_for_short_dimensions(dtype, cpu))
             specs |= dict.fromkeys(_kernels_for_small_sizes(dtype, cpus[0]))

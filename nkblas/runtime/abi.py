@@ -28,10 +28,15 @@ assert [LAYOUTS.index(x) for x in ("row", "col", "strided", "packed")] == [
     lib.NK_STRIDED,
     lib.NK_PACKED,
 ]
-assert [STRUCTURES.index(x) for x in ("", "symmetric", "hermitian")] == [
+assert [
+    STRUCTURES.index(x) for x in ("", "symmetric", "hermitian", "lower", "upper", "triangular")
+] == [
     lib.NK_GENERAL,
     lib.NK_SYMMETRIC,
     lib.NK_HERMITIAN,
+    lib.NK_LOWER,
+    lib.NK_UPPER,
+    lib.NK_TRIANGULAR,
 ]
 
 
@@ -138,7 +143,10 @@ def plan_to_c(plan: Plan, addresses: dict[KernelSpec, int]) -> "nk_plan":
     c.pack_a_panel = function("nk_pack", kernels.pack_a)
     c.pack_b_panel = function("nk_pack", kernels.pack_b)
     c.copy = function("nk_copy", kernels.copy)
+    c.triangle = STRUCTURES.index(plan.triangle)
     c.mirror = function("nk_mirror", kernels.mirror)
+    if kernels.triangular is not None:
+        c.multiply, c.solve = (function("nk_triangular", spec) for spec in kernels.triangular)
     c.small = function("nk_small", kernels.small)
     if kernels.rows is not None:
         c.row_block, c.single_row = (function("nk_small", kernel) for kernel in kernels.rows)

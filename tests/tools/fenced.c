@@ -13,7 +13,7 @@ enum { PAGE = 4096, MAX_BUFFERS = 8, POISON = 0xff };
 static _Thread_local struct {
     char *start;
     size_t size;
-} buffers[MAX_BUFFERS];
+} buffers[2 * MAX_BUFFERS];
 
 static char *fenced(int index, size_t size, int before)
 {
@@ -31,13 +31,23 @@ static char *fenced(int index, size_t size, int before)
     return before ? first : first + whole - size;
 }
 
-int nk_packing_buffers(const int64_t *sizes, char **parts, int count)
+static int fence_all(int first, const int64_t *sizes, char **parts, int count)
 {
     const char *fences = getenv("NKBLAS_FENCES");
     int before = fences && !strcmp(fences, "before");
     if (count > MAX_BUFFERS)
         abort();
     for (int i = 0; i < count; i++)
-        parts[i] = fenced(i, (size_t)sizes[i], before);
+        parts[i] = fenced(first + i, (size_t)sizes[i], before);
     return 1;
+}
+
+int nk_packing_buffers(const int64_t *sizes, char **parts, int count)
+{
+    return fence_all(0, sizes, parts, count);
+}
+
+int nk_block_buffers(const int64_t *sizes, char **parts, int count)
+{
+    return fence_all(MAX_BUFFERS, sizes, parts, count);
 }

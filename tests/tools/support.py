@@ -49,6 +49,7 @@ ENGINE_WITHOUT_PYTHON = (
     *(ENGINE_SOURCES / f"{name}.c" for name in ("dispatch", "macrokernel", "partition")),
     *(ENGINE_SOURCES / f"{name}.c" for name in ("plan_table", "memory", "record")),
     *(ENGINE_SOURCES / f"{name}.c" for name in ("panels", "similar_plan", "trial", "triangle")),
+    *(ENGINE_SOURCES / f"{name}.c" for name in ("expand", "level3", "reference", "triangular")),
 )
 """The C sources that a C program needs to call the engine."""
 

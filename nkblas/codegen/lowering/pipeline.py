@@ -18,7 +18,16 @@ from mlir.passmanager import PassManager
 from nkblas.base.isa import ISA, ISAS
 from nkblas.codegen import ir
 from nkblas.codegen.ir import Value
-from nkblas.codegen.kernels import dot, microkernel, mirror, packing, peak, small, stream
+from nkblas.codegen.kernels import (
+    dot,
+    microkernel,
+    mirror,
+    packing,
+    peak,
+    small,
+    stream,
+    triangular,
+)
 from nkblas.codegen.spec import (
     Copy,
     Dot,
@@ -30,6 +39,7 @@ from nkblas.codegen.spec import (
     Peak,
     Small,
     Stream,
+    Triangular,
 )
 from nkblas.system.toolchain import LINKERS, find_linker
 
@@ -73,6 +83,7 @@ _KINDS: dict[type[KernelSpec], _Kind] = {
     Pack: _Kind(packing.build, "i64 i64 ptr i64 i64 ptr"),
     Copy: _Kind(packing.build_copy, "i64 i64 ptr i64 i64 ptr i64 i64"),
     Mirror: _Kind(mirror.build, "i64 i64 ptr i64 ptr i64"),
+    Triangular: _Kind(triangular.build, "i64 ptr i64 i64 ptr ptr i64"),
     Peak: _Kind(peak.build, "i64 ptr"),
 }
 

@@ -27,6 +27,7 @@ from nkblas.codegen.spec import (
     Peak,
     Small,
     Stream,
+    Triangular,
 )
 
 from .guard_pages import Areas, Array, extent
@@ -612,6 +613,29 @@ def _check_mirror(spec: Mirror, test: _Test) -> None:
             _compare(spec, guarded[1], expected, f"m={m}, n={n}")
 
 
+def _check_triangular(spec: Triangular, test: _Test) -> None:
+    """Small integers, and inverses that are powers of 2: all operations are exact."""
+    for k in (0, 1, 5, 8):
+        full = _integers(test.generator, spec.dtype, spec.mr, k + spec.mr)
+        diagonal = np.array([(1, 2, -1, 0.5)[i % 4] for i in range(spec.mr)], spec.dtype)
+        x = _integers(test.generator, spec.dtype, k + spec.mr, spec.nr)
+        expected = x.copy()
+        triangle = np.tril(full[:, k:], -1)
+        before = full[:, :k] @ x[:k]
+        if spec.solves:
+            for i in range(spec.mr):
+                rest = x[k + i] - before[i] - triangle[i] @ expected[k:]
+                expected[k + i] = rest * diagonal[i]
+        else:
+            expected[k:] = before + (triangle + np.diag(diagonal)) @ x[k:]
+        full[:, k:][np.triu_indices(spec.mr)] = np.nan
+        for a, at_end in itertools.product((full, np.asfortranarray(full)), AT_END):
+            guarded, factors, target = test.guard(at_end, a=a, diagonal=diagonal, x=x)
+            operands = (_pointer(guarded), *_strides(guarded), _pointer(factors))
+            test.kernel(k, *operands, _pointer(target), spec.nr)
+            _compare(spec, target, expected, f"k={k}")
+
+
 def _check_peak(spec: Peak, test: _Test) -> None:
     for at_end in AT_END:
         (out,) = test.guard(at_end, out=np.zeros(4096, np.uint8))
@@ -619,7 +643,7 @@ def _check_peak(spec: Peak, test: _Test) -> None:
 
 
 _CType: TypeAlias = Literal[
-    "nk_microkernel", "nk_small", "nk_pack", "nk_copy", "nk_mirror", "nk_peak"
+    "nk_microkernel", "nk_small", "nk_pack", "nk_copy", "nk_mirror", "nk_triangular", "nk_peak"
 ]
 
 _CHECKS: dict[type[KernelSpec], tuple[_CType, Callable[[Any, _Test], None]]] = {
@@ -631,6 +655,7 @@ _CHECKS: dict[type[KernelSpec], tuple[_CType, Callable[[Any, _Test], None]]] = {
     Pack: ("nk_pack", _check_pack),
     Copy: ("nk_copy", _check_copy),
     Mirror: ("nk_mirror", _check_mirror),
+    Triangular: ("nk_triangular", _check_triangular),
     Peak: ("nk_peak", _check_peak),
 }
 """The C type of each kind's function, and the check; the spec that it takes has that type."""

@@ -1,0 +1,44 @@
+/* What the files of the level-3 routines share. */
+#ifndef NK_LEVEL3_H
+#define NK_LEVEL3_H
+
+#include "nkblas.h"
+
+/* A square matrix of which only the elements of one triangle are read. `kind` says what the others are:
+   NK_SYMMETRIC, NK_HERMITIAN, or NK_TRIANGULAR, zeros. */
+typedef struct {
+    nk_matrix matrix;
+    nk_triangle triangle;
+    nk_structure kind;
+    int32_t is_unit;  /* the diagonal is not read: its elements are 1 */
+    double imag_sign; /* -1: the conjugate is meant */
+} nk_stored;
+
+/* expand.c */
+
+/* Write all elements of an m x m matrix to `target`, with a leading dimension. */
+nk_matrix nk_expand(int32_t dtype, nk_stored x, int64_t m, char *target, int64_t ld);
+
+/* reference.c: as nk_gemm, for a single product of native floats, whatever kernels there are. */
+void nk_reference_product(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
+                          nk_matrix c, const nk_call_args *args);
+
+/* triangular.c */
+
+/* Rows of the largest block that nk_triangular_block takes. */
+enum { NK_TRIANGULAR_ROWS = 64 };
+
+/* The plan of the blocks of triangular matrices of a dtype; 0: there are no kernels. */
+int nk_find_triangular(int32_t dtype, nk_plan *plan);
+
+/* B = alpha * A @ B, or B = alpha * inv(A) @ B, in place. */
+void nk_triangular_block(const nk_plan *plan, int solves, nk_stored a, int64_t m, int64_t n,
+                         nk_matrix b, const nk_call_args *alpha);
+
+static inline nk_matrix nk_block(nk_matrix x, int64_t i, int64_t j, int64_t itemsize)
+{
+    x.data = nk_element(x, i, j, itemsize);
+    return x;
+}
+
+#endif
