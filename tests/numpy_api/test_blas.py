@@ -214,7 +214,7 @@ def test_errors_without_scipy() -> None:
         assert "scipy" not in sys.modules
         nkblas.blas.dgemm(1, np.ones((2, 3)), np.ones((2, 3)))
     """
-    words = "nkblas.blas.BlasError: dgemm: failed for 2nd argument b: got op(b) of shape (2, 3)"
+    words = "nkblas.blas.BlasError: dgemm: failed for 3rd argument b: got op(b) of shape (2, 3)"
     assert failure(program).startswith(words)
 
 
