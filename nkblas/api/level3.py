@@ -265,6 +265,6 @@ def _execute(
     target = with_ndim(result, 2)
     if target.shape != shape:
         raise ValueError(f"{convert.name}: c: got shape {np.shape(c)}, expected {shape}")
-    for call in calls(target):
-        call.without_overlap().execute()
+    for call in [x.without_overlap() for x in calls(target)]:  # before the first writes to it
+        call.execute()
     return result

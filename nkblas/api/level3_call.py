@@ -79,13 +79,13 @@ class Level3Call(NamedTuple):
 
     def execute(self) -> None:
         """Run on the engine, or on NumPy where that is not possible. No warnings are raised."""
-        if not self.run_on_engine():
+        if self.c.size and not self.run_on_engine():
             with np.errstate(all="ignore"):
                 _ON_NUMPY[self.operation](self)
 
     def run_on_engine(self) -> bool:
         """Write `c` and return True; or False if there are no kernels for it."""
-        if self.alpha == 0 or self.a.size == 0 or self.c.size == 0:
+        if self.alpha == 0 or self.a.size == 0:
             return False
         return _numpy_ext.level3(
             OPERATIONS.index(self.operation),
