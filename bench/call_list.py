@@ -322,4 +322,19 @@ CALLS = (
     *calls("blas.cgemv(1, a, x)", "a = complex64(60, 40).T; x = complex64(60)"),
     *calls("blas.zgemv(1, a, x, trans=2)", "a = complex128(30, 20); x = complex128(30)"),
     *calls("blas.sgemv(1, a, x, trans=1)", "a = float32(300, 500).T; x = float32(500)"),
+    *calls("blas.dsyrk(1, a)", "a = float64(3, 3).T", "a = float64(200, 100).T"),
+    *calls("blas.zherk(1, a, lower=1)", "a = complex128(30, 20).T"),
+    *calls("blas.ssyr2k(1, a, b, trans=1)", "a = float32(60, 50).T; b = float32(60, 50).T"),
+    *calls("blas.dsymm(1, a, b)", "a = float64(50, 50).T; b = float64(40, 50).T"),
+    *calls("blas.chemm(1, a, b, side=1)", "a = complex64(30, 30).T; b = complex64(30, 20).T"),
+    *calls(
+        "blas.dtrmm(1, a, b, lower=1)",
+        "a = float64(3, 3).T; b = float64(3, 3).T",
+        "a = float64(200, 200).T; b = float64(10, 200).T",
+    ),
+    *calls(
+        "blas.strsm(1, a, b, side=1, diag=1)",
+        "a = float32(3, 3).T / 3; b = float32(3, 3).T",
+        "a = float32(60, 60).T / 60; b = float32(60, 200).T",
+    ),
 )
