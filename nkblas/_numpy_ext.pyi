@@ -51,6 +51,7 @@ def gemm(
     zero_point: float = 0.0,
     /,
 ) -> bool: ...
+def register_level3(gemmt: int, symm: int, trmm: int, trsm: int, /) -> None: ...
 def level3(
     operation: int,
     alpha: complex,

@@ -10,12 +10,18 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from nkblas import _numpy_ext
+from nkblas._engine import ffi, lib
 
 from .gemm_call import GemmCall
 from .operands import Array
 
 OPERATIONS = ("gemmt", "symm", "trmm", "trsm")
 """In the order of `level3_operation` in numpy_ext/numpy_ext.h."""
+
+if hasattr(lib, "nk_gemmt"):
+    _numpy_ext.register_level3(
+        *(int(ffi.cast("uintptr_t", ffi.addressof(lib, f"nk_{name}"))) for name in OPERATIONS)
+    )
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 

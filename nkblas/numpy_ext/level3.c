@@ -1,6 +1,15 @@
 /* Operations with a triangle on the engine: BLAS level 3. */
 #include "numpy_ext.h"
 
+/* The engine's functions, which is another extension module (see register_level3); until it has them,
+   those of level3_standin.c. */
+static struct {
+    __typeof__(nk_gemmt) *gemmt;
+    __typeof__(nk_symm) *symm;
+    __typeof__(nk_trmm) *trmm;
+    __typeof__(nk_trsm) *trsm;
+} engine = {nk_gemmt, nk_symm, nk_trmm, nk_trsm};
+
 /* The imaginary parts on the diagonal of a Hermitian C are 0, whatever was there. */
 static void make_diagonal_real(const level3_call *x)
 {
@@ -13,12 +22,14 @@ static int call_engine(const level3_call *x)
 {
     nk_triangle triangle = x->triangle;
     switch (x->operation) {
-    case GEMMT: return nk_gemmt(x->dtype, triangle, x->n, x->k, x->a, x->b, x->c, x->call_args);
+    case GEMMT: return engine.gemmt(x->dtype, triangle, x->n, x->k, x->a, x->b, x->c, x->call_args);
     case SYMM:
-        return nk_symm(x->dtype, triangle, x->is_hermitian, x->m, x->n, x->a, x->b, x->c,
-                       x->call_args);
-    case TRMM: return nk_trmm(x->dtype, triangle, x->is_unit, x->m, x->n, x->a, x->c, x->call_args);
-    case TRSM: return nk_trsm(x->dtype, triangle, x->is_unit, x->m, x->n, x->a, x->c, x->call_args);
+        return engine.symm(x->dtype, triangle, x->is_hermitian, x->m, x->n, x->a, x->b, x->c,
+                           x->call_args);
+    case TRMM:
+        return engine.trmm(x->dtype, triangle, x->is_unit, x->m, x->n, x->a, x->c, x->call_args);
+    case TRSM:
+        return engine.trsm(x->dtype, triangle, x->is_unit, x->m, x->n, x->a, x->c, x->call_args);
     }
     return 0;
 }
@@ -40,6 +51,18 @@ int run_level3(const level3_call *x)
     if (done && is_real_on_diagonal)
         make_diagonal_real(x);
     return done;
+}
+
+/* register_level3(gemmt, symm, trmm, trsm): the addresses of the engine's functions. */
+PyObject *register_level3(PyObject *self, PyObject *args)
+{
+    unsigned long long gemmt, symm, trmm, trsm;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "KKKK", &gemmt, &symm, &trmm, &trsm))
+        return NULL;
+    engine.gemmt = (void *)(uintptr_t)gemmt, engine.symm = (void *)(uintptr_t)symm;
+    engine.trmm = (void *)(uintptr_t)trmm, engine.trsm = (void *)(uintptr_t)trsm;
+    Py_RETURN_NONE;
 }
 
 /* level3(operation, alpha, a, b, beta, c, is_lower, is_hermitian, is_unit, a_imag_sign, c_imag_sign)

@@ -260,6 +260,7 @@ typedef struct {
 /* As run_product. If it was not done, the diagonal of a Hermitian C may be real now. */
 int run_level3(const level3_call *call);
 PyObject *level3(PyObject *self, PyObject *args);
+PyObject *register_level3(PyObject *self, PyObject *args);
 
 /* ---- recipes.c: what is known of calls of one kind ---- */
 
