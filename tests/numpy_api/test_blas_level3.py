@@ -8,16 +8,18 @@ import itertools
 import pickle
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import LAYOUTS, Array, failure, without_python
+from support import LAYOUTS, Array, failure, run, without_python
 
 import nkblas
 from nkblas import blas
+from nkblas._engine import lib
 from nkblas.api.level3_call import Level3Call
 
 DTYPES = {"s": np.float32, "d": np.float64, "c": np.complex64, "z": np.complex128}
@@ -657,3 +659,34 @@ def test_errors_without_scipy() -> None:
     """
     words = "nkblas.blas.BlasError: dtrsm: failed for 2nd argument a: got shape (2, 3)"
     assert failure(program).startswith(words)
+
+
+WITHOUT_KERNELS = """
+    from nkblas import blas
+
+    a = np.tril(np.arange(-12, 13).reshape(5, 5) % 4 - 1.0)
+    np.fill_diagonal(a, 1)
+    b, c = np.arange(15.0).reshape(5, 3) % 7, np.ones((5, 5), order="F")
+    mirrored = a + np.tril(a, -1).T
+    results = {
+        "gemmt": (blas.dgemmt(2, a, a, 3, c, lower=1), np.tril(2 * a @ a + 2) + 1),
+        "syrk": (blas.dsyrk(2, b, 3, c), np.triu(2 * b @ b.T + 2) + 1),
+        "herk": (blas.zherk(2, b * 1j, lower=1), np.tril(2 * b @ b.T)),
+        "syr2k": (blas.dsyr2k(2, b, b, 3, c, overwrite_c=1), np.triu(4 * b @ b.T + 2) + 1),
+        "her2k": (blas.zher2k(1 + 1j, b, b, lower=1), np.tril(2 * b @ b.T)),
+        "symm": (blas.dsymm(2, a, b, lower=1), 2 * mirrored @ b),
+        "hemm": (blas.zhemm(2, a, b, lower=1), 2 * mirrored @ b),
+        "trmm": (blas.dtrmm(2, a, b.T, side=1, lower=1), 2 * b.T @ a),
+        "trsm": (blas.dtrsm(2, a, a @ b, lower=1), 2 * b),
+    }
+    wrong = [name for name, (got, expected) in results.items() if not (got == expected).all()]
+    report(wrong=wrong)
+"""
+
+
+@pytest.mark.skipif(not hasattr(lib, "nk_gemmt"), reason="functions stand in for the engine's")
+def test_without_kernels(tmp_path: Path) -> None:
+    """NumPy does the products, and they are counted."""
+    output, _ = run(WITHOUT_KERNELS, NKBLAS_JIT="never", NKBLAS_CACHE_DIR=tmp_path)
+    assert output["wrong"] == []
+    assert output["fallbacks"] == output["calls"] >= 11
