@@ -41,6 +41,22 @@ def calls(statement: str, *setups: str, numpy_statement: str = "") -> tuple[Call
     return tuple(CallCase(statement, setup, numpy_statement) for setup in setups)
 
 
+def _level3(
+    statement: str, shapes: dict[str, tuple[int, int]], numpy_statement: str = ""
+) -> tuple[CallCase, ...]:
+    """A function of BLAS level 3 for each of its dtypes, with matrices in Fortran order."""
+    dtypes = {"s": "float32", "d": "float64", "c": "complex64", "z": "complex128"}
+    return tuple(
+        CallCase(
+            f"blas.{letter}{statement}",
+            "; ".join(f"{x} = {dtype}({n}, {m}).T" for x, (m, n) in shapes.items()),
+            numpy_statement,
+        )
+        for letter, dtype in dtypes.items()
+        if not statement.startswith("he") or letter in "cz"
+    )
+
+
 CALLS = (
     # products of two matrices
     *calls(
@@ -322,4 +338,25 @@ CALLS = (
     *calls("blas.cgemv(1, a, x)", "a = complex64(60, 40).T; x = complex64(60)"),
     *calls("blas.zgemv(1, a, x, trans=2)", "a = complex128(30, 20); x = complex128(30)"),
     *calls("blas.sgemv(1, a, x, trans=1)", "a = float32(300, 500).T; x = float32(500)"),
+    *_level3("gemmt(1, a, b, lower=1)", {"a": (30, 20), "b": (20, 30)}, "np.tril(a @ b)"),
+    *_level3("syrk(1, a)", {"a": (30, 20)}),
+    *_level3("syr2k(1, a, b, trans=1)", {"a": (20, 30), "b": (20, 30)}),
+    *_level3("herk(1, a, lower=1)", {"a": (30, 20)}),
+    *_level3("her2k(1, a, b)", {"a": (30, 20), "b": (30, 20)}),
+    *_level3("symm(1, a, b)", {"a": (30, 30), "b": (30, 20)}),
+    *_level3("hemm(1, a, b, side=1, lower=1)", {"a": (30, 30), "b": (20, 30)}),
+    *_level3("trmm(1, a, b, lower=1)", {"a": (30, 30), "b": (30, 20)}),
+    *_level3("trsm(1, a, b, side=1, diag=1)", {"a": (8, 8), "b": (20, 8)}),
+    *calls("blas.dsyrk(1, a)", "a = float64(3, 3).T", "a = float64(100, 200).T"),
+    *calls("blas.dsymm(1, a, b)", "a = float64(200, 200).T; b = float64(200, 200).T"),
+    *calls(
+        "blas.dtrmm(1, a, b, lower=1)",
+        "a = float64(3, 3).T; b = float64(3, 3).T",
+        "a = float64(200, 200).T; b = float64(10, 200).T",
+    ),
+    *calls(
+        "blas.strsm(1, a, b, side=1, diag=1)",
+        "a = float32(3, 3).T / 3; b = float32(3, 3).T",
+        "a = float32(200, 200).T / 200; b = float32(200, 500).T",
+    ),
 )

@@ -51,3 +51,18 @@ def gemm(
     zero_point: float = 0.0,
     /,
 ) -> bool: ...
+def register_level3(gemmt: int, symm: int, trmm: int, trsm: int, /) -> None: ...
+def level3(
+    operation: int,
+    alpha: complex,
+    a: np.ndarray,
+    b: np.ndarray | None,
+    beta: complex,
+    c: np.ndarray,
+    is_lower: bool,
+    is_hermitian: bool,
+    is_unit: bool,
+    a_imag_sign: float,
+    c_imag_sign: float,
+    /,
+) -> bool: ...

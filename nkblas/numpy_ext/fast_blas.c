@@ -1,8 +1,8 @@
-/* The fast paths of nkblas.blas, for arrays of the function's type. */
+/* What the fast paths of nkblas.blas have in common, for arrays of the function's type; and that of
+   gemv. */
 #include "numpy_ext.h"
 
-/* An array of the function's type that the engine can read; NULL: the argument is none. */
-static PyArrayObject *read_array(PyObject *value, int type, int ndim)
+PyArrayObject *read_blas_array(PyObject *value, int type, int ndim)
 {
     PyArrayObject *array = (PyArrayObject *)value;
     return is_engine_operand(value) && PyArray_TYPE(array) == type && PyArray_NDIM(array) == ndim
@@ -10,32 +10,31 @@ static PyArrayObject *read_array(PyObject *value, int type, int ndim)
                : NULL;
 }
 
-/* In many places None means that an argument is not given. */
-static PyObject *optional(PyObject *value) { return value == Py_None ? NULL : value; }
-
-static int read_option(PyObject *value, npy_intp default_value, npy_intp *x)
+int read_blas_option(PyObject *value, npy_intp default_value, npy_intp *x)
 {
     *x = default_value;
-    return !optional(value) || read_integer(value, x);
+    return !value || value == Py_None || read_integer(value, x);
 }
 
-/* A real type takes the real part of a complex number. Without C, beta has no effect. */
-static int read_call_args(PyObject *alpha, PyObject *beta, PyObject *trans_a, PyObject *trans_b,
-                          int type, int has_c, scaling *x, nk_call_args *call_args)
+int read_blas_flag(PyObject *value, npy_intp *x)
 {
-    if (!read_scaling(alpha, optional(beta), optional(trans_a), optional(trans_b), x))
+    *x = 0;
+    return !value || read_integer(value, x);
+}
+
+int read_blas_factors(PyObject *alpha, PyObject *beta, int type, int has_c, scaling *x)
+{
+    if (!read_scaling(alpha, beta == Py_None ? NULL : beta, NULL, NULL, x))
         return 0;
     if (!PyTypeNum_ISCOMPLEX(type))
         x->alpha.value.imag = x->beta.value.imag = 0;
     if (!has_c)
         x->beta.value = (Py_complex){0, 0};
-    return set_scaling(x, type, call_args);
+    return 1;
 }
 
-/* The array to return, a new reference, with C or y in it: the argument itself if it can be
-   overwritten, else a copy in Fortran order; without an argument, a new array of this shape. */
-static PyArrayObject *result_array(PyArrayObject *given, npy_intp overwrite, int type, int ndim,
-                                   npy_intp *shape, PyArrayObject *a, PyArrayObject *b)
+PyArrayObject *blas_result(PyArrayObject *given, npy_intp overwrite, int type, int ndim,
+                           npy_intp *shape, PyArrayObject *a, PyArrayObject *b)
 {
     if (given && overwrite && PyArray_IS_F_CONTIGUOUS(given) && PyArray_ISWRITEABLE(given)) {
         int overlaps = may_overlap(given, a) || may_overlap(given, b);
@@ -46,44 +45,6 @@ static PyArrayObject *result_array(PyArrayObject *given, npy_intp overwrite, int
     if (result && given && copy_elements(result, given) < 0)
         Py_CLEAR(result);
     return result;
-}
-
-/* ---- gemm ---- */
-
-static const char *const gemm_names[] = {
-    "alpha", "a", "b", "beta", "c", "trans_a", "trans_b", "overwrite_c",
-};
-enum { GEMM_PARAMETERS = sizeof gemm_names / sizeof *gemm_names };
-
-static PyObject *fast_blas_gemm(int type, PyObject *const *args, Py_ssize_t nargs,
-                                PyObject *kwnames)
-{
-    static const parameter_list parameters = {gemm_names, GEMM_PARAMETERS, 3, GEMM_PARAMETERS};
-    PyObject *values[GEMM_PARAMETERS] = {0};
-    if (!sort_arguments(&parameters, args, nargs, kwnames, values))
-        return NULL;
-    PyObject *c_argument = optional(values[4]);
-    PyArrayObject *a = read_array(values[1], type, 2), *b = read_array(values[2], type, 2);
-    PyArrayObject *c = c_argument ? read_array(c_argument, type, 2) : NULL;
-    scaling scaling;
-    nk_call_args call_args = {0};
-    npy_intp overwrite;
-    if (!a || !b || !c != !c_argument || !read_option(values[7], 0, &overwrite) ||
-        !read_call_args(values[0], values[3], values[5], values[6], type, c != NULL, &scaling,
-                        &call_args))
-        return NULL;
-    npy_intp shape[2], k, rows;
-    nk_matrix a_matrix = as_op_matrix(a, scaling.trans_a, &shape[0], &k);
-    nk_matrix b_matrix = as_op_matrix(b, scaling.trans_b, &rows, &shape[1]);
-    if (k != rows || k == 0 || shape[0] * shape[1] == 0 ||
-        (c && !PyArray_CompareLists(PyArray_DIMS(c), shape, 2)))
-        return NULL;
-    PyArrayObject *result = result_array(c, overwrite, type, 2, shape, a, b);
-    if (!result)
-        return NULL;
-    nk_matrix c_matrix = as_matrix(result, 0, &shape[0], &shape[1]);
-    return run_fast_path(result, same_type_product(type), shape[0], shape[1], k, a_matrix, b_matrix,
-                         c_matrix, call_args);
 }
 
 /* ---- gemv ---- */
@@ -115,24 +76,28 @@ static PyObject *fast_blas_gemv(int type, PyObject *const *args, Py_ssize_t narg
     PyObject *values[GEMV_PARAMETERS] = {0};
     if (!sort_arguments(&parameters, args, nargs, kwnames, values))
         return NULL;
-    PyObject *y_argument = optional(values[4]);
-    PyArrayObject *a = read_array(values[1], type, 2), *x = read_array(values[2], type, 1);
-    PyArrayObject *y = y_argument ? read_array(y_argument, type, 1) : NULL;
+    PyArrayObject *a = read_blas_array(values[1], type, 2),
+                  *x = read_blas_array(values[2], type, 1);
+    int has_y = values[4] && values[4] != Py_None;
+    PyArrayObject *y = has_y ? read_blas_array(values[4], type, 1) : NULL;
     scaling scaling;
     nk_call_args call_args = {0};
-    npy_intp offx, incx, offy, incy, overwrite;
-    if (!a || !x || !y != !y_argument || !read_option(values[5], 0, &offx) ||
-        !read_option(values[6], 1, &incx) || !read_option(values[7], 0, &offy) ||
-        !read_option(values[8], 1, &incy) || !read_option(values[10], 0, &overwrite) ||
-        !read_call_args(values[0], values[3], values[9], NULL, type, y != NULL, &scaling,
-                        &call_args))
+    npy_intp offx, incx, offy, incy, trans, overwrite;
+    if (!a || !x || !y != !has_y || !read_blas_option(values[5], 0, &offx) ||
+        !read_blas_option(values[6], 1, &incx) || !read_blas_option(values[7], 0, &offy) ||
+        !read_blas_option(values[8], 1, &incy) || !read_blas_option(values[9], 0, &trans) ||
+        trans < 0 || trans > 2 || !read_blas_flag(values[10], &overwrite) ||
+        !read_blas_factors(values[0], values[3], type, has_y, &scaling))
+        return NULL;
+    scaling.trans_a = (int)trans;
+    if (!set_scaling(&scaling, type, &call_args))
         return NULL;
     npy_intp m, n;
     nk_matrix a_matrix = as_op_matrix(a, scaling.trans_a, &m, &n), x_column, y_column;
     /* Without y, elements of the result that the product does not set are 0. */
     if (m * n == 0 || !as_column(x, n, offx, incx, &x_column) || (!y && (offy || incy != 1)))
         return NULL;
-    PyArrayObject *result = result_array(y, overwrite, type, 1, &m, a, x);
+    PyArrayObject *result = blas_result(y, overwrite, type, 1, &m, a, x);
     if (!result || !as_column(result, m, offy, incy, &y_column)) {
         Py_XDECREF(result);
         return NULL;
@@ -144,10 +109,6 @@ static PyObject *fast_blas_gemv(int type, PyObject *const *args, Py_ssize_t narg
 /* ---- for each type ---- */
 
 #define DEFINE_FAST_PATHS(letter, type)                                                            \
-    PyObject *fast_##letter##gemm(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)      \
-    {                                                                                              \
-        return fast_blas_gemm(type, args, nargs, kwnames);                                         \
-    }                                                                                              \
     PyObject *fast_##letter##gemv(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)      \
     {                                                                                              \
         return fast_blas_gemv(type, args, nargs, kwnames);                                         \

@@ -7,6 +7,9 @@ typedef struct {
     PyObject *general, *dict;
     PyObject *numpy; /* the function that arguments can override, or NULL */
     fast_path *fast; /* or NULL */
+    const level3_routine
+        *routine; /* or NULL; then it has the fast path of level 3, for this type */
+    int type;
 } fast_function;
 
 /* ---- overrides ---- */
@@ -56,7 +59,11 @@ static PyObject *call(PyObject *self, PyObject *const *args, size_t nargsf, PyOb
 {
     fast_function *function = (fast_function *)self;
     Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
-    PyObject *result = function->fast ? function->fast(args, nargs, kwnames) : NULL;
+    PyObject *result = NULL;
+    if (function->fast)
+        result = function->fast(args, nargs, kwnames);
+    else if (function->routine)
+        result = fast_level3(function->routine, function->type, args, nargs, kwnames);
     if (result || PyErr_Occurred())
         return result;
     int is_overridden = 0;
@@ -148,10 +155,6 @@ static const struct {
     {"einsum", fast_einsum},
     {"gemm", fast_gemm},
     {"brgemm", fast_brgemm},
-    {"sgemm", fast_sgemm},
-    {"dgemm", fast_dgemm},
-    {"cgemm", fast_cgemm},
-    {"zgemm", fast_zgemm},
     {"sgemv", fast_sgemv},
     {"dgemv", fast_dgemv},
     {"cgemv", fast_cgemv},
@@ -178,10 +181,12 @@ PyObject *make_fast_path(PyObject *self, PyObject *args)
     (void)self;
     if (!PyArg_ParseTuple(args, "OzO", &general, &name, &numpy))
         return NULL;
-    fast_path *fast = name ? find_fast_path(name) : NULL;
+    int type = NPY_NOTYPE;
+    const level3_routine *routine = name ? find_level3(name, &type) : NULL;
+    fast_path *fast = name && !routine ? find_fast_path(name) : NULL;
     if (!ndarray_override)
         ndarray_override = PyObject_GetAttrString((PyObject *)&PyArray_Type, "__array_function__");
-    if (!ndarray_override || (name && !fast))
+    if (!ndarray_override || (name && !fast && !routine))
         return NULL;
     fast_function *function = PyObject_GC_New(fast_function, &fast_function_type);
     if (!function)
@@ -191,6 +196,8 @@ PyObject *make_fast_path(PyObject *self, PyObject *args)
     function->numpy = numpy == Py_None ? NULL : Py_NewRef(numpy);
     function->dict = NULL;
     function->fast = fast;
+    function->routine = routine;
+    function->type = type;
     PyObject_GC_Track(function);
     return (PyObject *)function;
 }

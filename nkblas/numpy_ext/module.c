@@ -135,6 +135,9 @@ static PyMethodDef methods[] = {
      "Register the function that derives recipes, and NumPy's functions."},
     {"count_fallbacks", count_fallbacks_method, METH_O, "Count products that NumPy does."},
     {"gemm", gemm, METH_VARARGS, "C = alpha * A @ B + beta * C and an epilogue, on the engine."},
+    {"register_level3", register_level3, METH_VARARGS,
+     "Register the engine's functions for triangles."},
+    {"level3", level3, METH_VARARGS, "An operation with a triangle, on the engine."},
     {NULL, NULL, 0, NULL},
 };
 

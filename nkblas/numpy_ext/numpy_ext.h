@@ -231,6 +231,37 @@ int set_scaling(const scaling *x, int type, nk_call_args *call_args);
 nk_matrix as_op_matrix(PyArrayObject *x, int trans, npy_intp *rows, npy_intp *columns);
 /* Copy the elements of an array to one of the same shape; -1: an exception is set. */
 int copy_elements(PyArrayObject *to, PyArrayObject *from);
+
+/* ---- level3.c: operations with a triangle (BLAS level 3) ---- */
+
+/* Until the engine has them: level3_standin.c */
+typedef enum { NK_LOWER, NK_UPPER } nk_triangle;
+int nk_gemmt(int32_t dtype, nk_triangle triangle, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
+             nk_matrix c, nk_call_args args);
+int nk_symm(int32_t dtype, nk_triangle stored, int32_t is_hermitian, int64_t m, int64_t n,
+            nk_matrix a, nk_matrix b, nk_matrix c, nk_call_args args);
+int nk_trmm(int32_t dtype, nk_triangle stored, int32_t is_unit, int64_t m, int64_t n, nk_matrix a,
+            nk_matrix b, nk_call_args args);
+int nk_trsm(int32_t dtype, nk_triangle stored, int32_t is_unit, int64_t m, int64_t n, nk_matrix a,
+            nk_matrix b, nk_call_args args);
+
+/* In the order of OPERATIONS in api/level3_call.py, which describes them and the fields. */
+typedef enum { GEMMT, SYMM, TRMM, TRSM } level3_operation;
+
+typedef struct {
+    level3_operation operation;
+    int dtype;
+    nk_triangle triangle;
+    int is_hermitian, is_unit;
+    npy_intp m, n, k; /* C is m x n; k: of gemmt */
+    nk_matrix a, b, c;
+    nk_call_args call_args;
+} level3_call;
+/* As run_product. If it was not done, the diagonal of a Hermitian C may be real now. */
+int run_level3(const level3_call *call);
+PyObject *level3(PyObject *self, PyObject *args);
+PyObject *register_level3(PyObject *self, PyObject *args);
+
 /* ---- recipes.c: what is known of calls of one kind ---- */
 
 /* The functions that have fast paths, whose rules hold. */
@@ -365,8 +396,28 @@ PyObject *contract(product_rule rule, const char *name, PyArrayObject *const *op
 fast_path fast_gemm;   /* fast_gemm.c */
 fast_path fast_brgemm; /* fast_brgemm.c */
 /* fast_blas.c */
-fast_path fast_sgemm, fast_dgemm, fast_cgemm, fast_zgemm;
 fast_path fast_sgemv, fast_dgemv, fast_cgemv, fast_zgemv;
+
+/* An array of the function's type that the engine can read; NULL: the argument is none. */
+PyArrayObject *read_blas_array(PyObject *value, int type, int ndim);
+/* Read an optional integer: None, or no argument (NULL), is the default. */
+int read_blas_option(PyObject *value, npy_intp default_value, npy_intp *x);
+/* Read an optional integer that must not be None, 0 if there is no argument. */
+int read_blas_flag(PyObject *value, npy_intp *x);
+/* Read alpha and the optional beta. A real type takes the real part of a complex number. Without C,
+   beta has no effect. */
+int read_blas_factors(PyObject *alpha, PyObject *beta, int type, int has_c, scaling *x);
+/* The array to return, a new reference, with C or y in it: the argument itself if it can be
+   overwritten, else a copy in Fortran order; without an argument, a new array of this shape. */
+PyArrayObject *blas_result(PyArrayObject *given, npy_intp overwrite, int type, int ndim,
+                           npy_intp *shape, PyArrayObject *a, PyArrayObject *b);
+
+/* fast_level3.c: one fast path for all routines of BLAS level 3. */
+typedef struct level3_routine level3_routine;
+/* By the name of a function, and the type that it is for; NULL: it is no such function. */
+const level3_routine *find_level3(const char *name, int *type);
+PyObject *fast_level3(const level3_routine *routine, int type, PyObject *const *args,
+                      Py_ssize_t nargs, PyObject *kwnames);
 
 /* fast_path.c: the Python object that calls a fast path and then the general function. */
 extern PyTypeObject fast_function_type;

@@ -12,6 +12,7 @@ one. The result must be right, and all other bytes must be unchanged.
 """
 
 import argparse
+import inspect
 import json
 import mmap
 import os
@@ -558,7 +559,114 @@ def blas_product(case: Case) -> Task:
     return Task(lambda: function(*values), wanted, "y" if overwrite else "")
 
 
-FUNCTIONS = (matmul, matmul, matmul, gemm, gemm, packed, quantized, brgemm, vectors, blas_product)
+def blas_triangle(case: Case) -> Task:
+    """`nkblas.blas`: the functions with a triangle, with NaN in the other one."""
+    draw = case.draw
+    letter, dtype = draw.choice(list(blas.DTYPES.items()))
+    kinds = ["gemmt", "syrk", "syr2k", "symm", "trmm", "trsm"]
+    kind = draw.choice(kinds + (["herk", "her2k", "hemm"] if letter in "cz" else []))
+    function = getattr(blas, letter + kind)
+    alpha, beta = draw.factors(dtype)
+    names = inspect.signature(function).parameters.keys() & {"side", "lower", "trans", "diag"}
+    options = {name: draw.choice((0, 1)) for name in sorted(names)}
+    overwrite = draw.chance(0.7)
+    case.describe(letter + kind, f"{alpha=} {beta=} {options} {overwrite=}")
+    make = triangle_of_product if kind in kinds[:3] or kind[:3] == "her" else product_with_square
+    values, wanted = make(draw, kind, dtype, alpha, beta, options)
+    target = "b" if kind in ("trmm", "trsm") else "c"
+    arrays = {
+        name: case.place(name, array, draw.choice((COLUMNS, None)) if name == target else None)
+        for name, array in values.items()
+    }
+    given = {**options, **arrays, f"overwrite_{target}": overwrite}
+    given |= {"beta": beta} if target == "c" else {}
+    in_place = overwrite and arrays[target].flags.f_contiguous
+    return Task(lambda: function(alpha, **given), wanted, target if in_place else "")
+
+
+def other_triangle(n: int, options: dict[str, int]) -> Array:
+    """Which elements of an n x n matrix are not in the triangle."""
+    stored: Array = np.tri(n, dtype=bool)
+    return ~stored if options["lower"] else ~stored.T
+
+
+def triangle_of_product(
+    draw: Draw, kind: str, dtype: Any, alpha: Any, beta: Any, options: dict[str, int]
+) -> tuple[dict[str, Array], Array]:
+    """Operands, and the exact result."""
+    n, k = draw.sizes(2)
+    trans, seed = options.get("trans", 0), draw.randrange(99)
+    transpose = 1
+    if kind.startswith("he"):
+        transpose, beta = 2, np.real(beta)
+        options["trans"] = 2 * trans
+    shape = (k, n) if trans else (n, k)
+    a, b, c = (
+        sample(*x, dtype=dtype.name, seed=seed + i) for i, x in enumerate((shape, shape, (n, n)))
+    )
+    if transpose == 2:
+        np.fill_diagonal(c, c.diagonal().real)
+    other = other_triangle(n, options)
+    c[other] = np.nan
+    values = {"a": a, "b": b, "c": c}
+    left, right = (transposed(a, transpose), b) if trans else (a, transposed(b, transpose))
+    if kind in ("syrk", "herk"):
+        del values["b"]
+        alpha = np.real(alpha) if kind == "herk" else alpha
+        right = a if trans else transposed(a, transpose)
+        sums = total(alpha, left, right, beta, c, dtype)
+    elif kind == "gemmt":
+        values["b"] = right
+        sums = total(alpha, left, right, beta, c, dtype)
+    else:
+        sums = total(alpha, left, right, 0, None, dtype)
+        sums = sums + transposed(sums, transpose) + (beta * c if beta else 0)
+    return values, np.where(other, c, sums).astype(dtype)
+
+
+def product_with_square(
+    draw: Draw, kind: str, dtype: Any, alpha: Any, beta: Any, options: dict[str, int]
+) -> tuple[dict[str, Array], Array]:
+    """Operands, and the exact result. Solutions are exact, too: a triangle has few elements."""
+    m, n = draw.sizes(2, MAX_MULTIPLY_ADDS / 300)
+    size, trans, seed = n if options["side"] else m, 0, draw.randrange(99)
+    a, b, c = (
+        sample(*x, dtype=dtype.name, seed=seed + i)
+        for i, x in enumerate(((size, size), (m, n), (m, n)))
+    )
+    other = other_triangle(size, options)
+    if kind in ("symm", "hemm"):
+        a = np.where(other, transposed(a, 2 if kind == "hemm" else 1), a)
+        if kind == "hemm":
+            np.fill_diagonal(a, a.diagonal().real)
+    else:
+        options["trans_a"] = trans = draw.choice((0, 1, 2))
+        if kind == "trsm":
+            a[abs(np.subtract.outer(range(size), range(size))) != 1] = 0
+            a = np.sign(a.real).astype(dtype)
+            np.fill_diagonal(a, draw.choice((1, 2, -0.5)))
+        a[other] = 0
+        if options["diag"]:
+            np.fill_diagonal(a, 1)
+    op_a = transposed(a, trans)
+    left, right = (b, op_a) if options["side"] else (op_a, b)
+    values = {"a": a.copy(), "b": b}
+    values["a"][other] = np.nan
+    if options.get("diag"):
+        np.fill_diagonal(values["a"], np.nan)
+    if kind == "trsm":
+        values["b"] = total(1, left, right, 0, None, dtype).astype(dtype)
+        return values, np.asarray(alpha * b, dtype)
+    if kind == "trmm":
+        return values, total(alpha, left, right, 0, None, dtype).astype(dtype)
+    values["c"] = c
+    return values, total(alpha, left, right, beta, c, dtype).astype(dtype)
+
+
+FUNCTIONS = (
+    *(matmul, matmul, matmul, gemm, gemm, packed, quantized, brgemm, vectors, blas_product),
+    blas_triangle,
+)
 
 
 def run_product(draw: Draw, note: Note, only: str) -> None:

@@ -5,6 +5,7 @@ call, the bits of the result and all memory are those of the general function; i
 changed that the general function reads.
 """
 
+import inspect
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -269,6 +270,47 @@ def blas_gemv_call(dtype: str) -> Callable[[Draws], Callable[[], Call]]:
     return call
 
 
+def level3_call(name: str) -> Callable[[Draws], Callable[[], Call]]:
+    """Calls of a routine with a triangle."""
+    kind, dtype = name[1:], blas.DTYPES[name[0]].name
+    signature = inspect.signature(getattr(blas, name))
+    is_in_place, is_square = kind in ("trmm", "trsm"), kind in ("symm", "hemm", "trmm", "trsm")
+
+    def call(draw: Draws) -> Callable[[], Call]:
+        options = {x: draw.trans() for x in ("trans", "trans_a", "trans_b") if draw.flag(50)}
+        options |= {x: draw.mostly(1, 0, True, None, 2, -1) for x in ("side", "lower", "diag")}
+        options = {x: y for x, y in options.items() if x in signature.parameters}
+        m, n = draw.lengths(2)
+        if is_square:
+            size = n if options.get("side") in (1, True) else m
+            a, b = draw.array((size, size), dtype), draw.array((m, n), dtype)
+        else:
+            trans = is_transposed(options.get("trans", options.get("trans_a")))
+            trans_b = not is_transposed(options.get("trans_b")) if kind == "gemmt" else trans
+            a, b = (draw.array((n, m) if x else (m, n), dtype) for x in (trans, trans_b))
+        c = draw.array((m, n) if is_square else (m, m), dtype, draw.mostly("columns", *LAYOUTS))
+        which_c = draw.mostly("c", None, "a", "b", "backwards a")
+        overwrite = draw.choice((1, True, 1, 0, False, 0, draw.choice((None, 1.5))))
+        options["overwrite_b" if is_in_place else "overwrite_c"] = overwrite
+        alpha, beta, has_beta = draw.factor(), draw.factor(), draw.flag(60)
+
+        def make() -> Call:
+            arrays = {"a": a(), "b": b(), "c": c()}
+            arrays["backwards a"] = backwards(arrays["a"])
+            if is_in_place and which_c in ("a", "backwards a"):
+                arrays["b"] = arrays[which_c]
+            operands = [arrays[x] for x in "ab" if x in signature.parameters]
+            given = dict(options)
+            if not is_in_place:
+                given |= {"c": arrays[which_c]} if which_c else {}
+                given |= {"beta": beta} if has_beta else {}
+            return Call((alpha, *operands), given)
+
+        return make
+
+    return call
+
+
 def brgemm_call(draw: Draws) -> Callable[[], Call]:
     (m, n, k), dtype = draw.lengths(3), draw.choice(DTYPES[:6])
     count = draw.choice((1, 2, 3))
@@ -312,6 +354,15 @@ def test_blas(letter: str) -> None:
     for kind, make in (("gemm", blas_gemm_call), ("gemv", blas_gemv_call)):
         name = letter + kind
         assert done(name, getattr(blas, name), make(dtype), 800) > 0.2
+
+
+LEVEL3 = [x for x in blas.__all__ if x != "BlasError" and x[1:] not in ("gemm", "gemv")]
+
+
+@pytest.mark.parametrize("name", LEVEL3)
+@np.errstate(all="raise")
+def test_level3(name: str) -> None:
+    assert done(name, getattr(blas, name), level3_call(name), 400) > 0.05
 
 
 @np.errstate(all="raise")
