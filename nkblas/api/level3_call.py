@@ -18,10 +18,9 @@ from .operands import Array
 OPERATIONS = ("gemmt", "symm", "trmm", "trsm")
 """In the order of `level3_operation` in numpy_ext/numpy_ext.h."""
 
-if hasattr(lib, "nk_gemmt"):
-    _numpy_ext.register_level3(
-        *(int(ffi.cast("uintptr_t", ffi.addressof(lib, f"nk_{name}"))) for name in OPERATIONS)
-    )
+_numpy_ext.register_level3(
+    *(int(ffi.cast("uintptr_t", ffi.addressof(lib, f"nk_{name}"))) for name in OPERATIONS)
+)
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 

@@ -1,14 +1,13 @@
 /* Operations with a triangle on the engine: BLAS level 3. */
 #include "numpy_ext.h"
 
-/* The engine's functions, which is another extension module (see register_level3); until it has them,
-   those of level3_standin.c. */
+/* The functions of the engine, which is another extension module (see register_level3). */
 static struct {
     __typeof__(nk_gemmt) *gemmt;
     __typeof__(nk_symm) *symm;
     __typeof__(nk_trmm) *trmm;
     __typeof__(nk_trsm) *trsm;
-} engine = {nk_gemmt, nk_symm, nk_trmm, nk_trsm};
+} engine;
 
 /* The imaginary parts on the diagonal of a Hermitian C are 0, whatever was there. */
 static void make_diagonal_real(const level3_call *x)

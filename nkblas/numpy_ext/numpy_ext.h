@@ -234,17 +234,6 @@ int copy_elements(PyArrayObject *to, PyArrayObject *from);
 
 /* ---- level3.c: operations with a triangle (BLAS level 3) ---- */
 
-/* Until the engine has them: level3_standin.c */
-typedef enum { NK_LOWER, NK_UPPER } nk_triangle;
-int nk_gemmt(int32_t dtype, nk_triangle triangle, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
-             nk_matrix c, nk_call_args args);
-int nk_symm(int32_t dtype, nk_triangle stored, int32_t is_hermitian, int64_t m, int64_t n,
-            nk_matrix a, nk_matrix b, nk_matrix c, nk_call_args args);
-int nk_trmm(int32_t dtype, nk_triangle stored, int32_t is_unit, int64_t m, int64_t n, nk_matrix a,
-            nk_matrix b, nk_call_args args);
-int nk_trsm(int32_t dtype, nk_triangle stored, int32_t is_unit, int64_t m, int64_t n, nk_matrix a,
-            nk_matrix b, nk_call_args args);
-
 /* In the order of OPERATIONS in api/level3_call.py, which describes them and the fields. */
 typedef enum { GEMMT, SYMM, TRMM, TRSM } level3_operation;
 

@@ -19,7 +19,6 @@ from support import LAYOUTS, Array, failure, run, without_python
 
 import nkblas
 from nkblas import blas
-from nkblas._engine import lib
 from nkblas.api.level3_call import Level3Call
 
 DTYPES = {"s": np.float32, "d": np.float64, "c": np.complex64, "z": np.complex128}
@@ -684,7 +683,6 @@ WITHOUT_KERNELS = """
 """
 
 
-@pytest.mark.skipif(not hasattr(lib, "nk_gemmt"), reason="functions stand in for the engine's")
 def test_without_kernels(tmp_path: Path) -> None:
     """NumPy does the products, and they are counted."""
     output, _ = run(WITHOUT_KERNELS, NKBLAS_JIT="never", NKBLAS_CACHE_DIR=tmp_path)
