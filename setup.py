@@ -14,6 +14,7 @@ setup(
     package_data={
         "nkblas": ["py.typed", "*.pyi"],
         "nkblas.engine": ["*.h", "*.pyi"],
+        "nkblas.cblas": ["nkblas_cblas.h"],
         "nkblas.kernels_cache": ["*"],
     },
     include_package_data=False,  # of C, wheels have the headers alone

@@ -29,6 +29,7 @@ from nkblas.api.products import dot, inner, matrix_power, multi_dot, tensordot, 
 from nkblas.runtime import miss_handler
 from nkblas.runtime.threads import get_num_threads, set_num_threads
 from nkblas.system.cpu import cpu
+from nkblas.system.package import get_include, get_library
 from nkblas.system.version import __version__ as __version__
 
 from . import blas
@@ -51,6 +52,8 @@ __all__ = [
     "einsum",
     "explain",
     "gemm",
+    "get_include",
+    "get_library",
     "get_num_threads",
     "inner",
     "matmul",

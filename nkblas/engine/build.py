@@ -6,20 +6,22 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).parent
+CBLAS = HERE.parent / "cblas"
+FOLDERS = (HERE, CBLAS)
 tables = runpy.run_path(str(HERE / "tables.py"))
 tables["write"]()
 
 
-def declarations(name: str) -> str:
+def declarations(header: Path) -> str:
     """The declarations between the two marker lines of a header (`tables.BEGIN`, `tables.END`)."""
-    _, _, rest = (HERE / name).read_text().partition(tables["BEGIN"])
+    _, _, rest = header.read_text().partition(tables["BEGIN"])
     return rest.partition(tables["END"])[0]
 
 
 ffi = FFI()
 ffi.cdef(
-    declarations("nk_tables.h")
-    + declarations("nkblas.h")
+    declarations(HERE / "nk_tables.h")
+    + declarations(HERE / "nkblas.h")
     + """
     extern int (*nk_miss_handler)(const nk_problem *problem);
     int nk_call_python_miss_handler(const nk_problem *problem);
@@ -29,9 +31,11 @@ ffi.cdef(
 ffi.set_source(
     "nkblas._engine",
     '#include "nkblas.h"',
-    sources=[f"nkblas/engine/{path.name}" for path in sorted(HERE.glob("*.c"))],
-    depends=[f"nkblas/engine/{path.name}" for path in HERE.glob("*.h")],
-    include_dirs=["nkblas/engine"],
+    sources=[f"nkblas/{x.parent.name}/{x.name}" for y in FOLDERS for x in sorted(y.glob("*.c"))],
+    depends=[f"nkblas/{x.parent.name}/{x.name}" for y in FOLDERS for x in y.glob("*.h")],
+    include_dirs=["nkblas/engine", "nkblas/cblas"],
     libraries=["dl", "pthread"],
+    # dgemm_ and its like mean nkblas's own, whatever BLAS the process has loaded globally
+    extra_link_args=["-Wl,-Bsymbolic"],
     extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra"],
 )

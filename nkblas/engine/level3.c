@@ -5,6 +5,7 @@
    Jonsson and Kågström, "Recursive blocked algorithms and hybrid data structures", SIAM Review 46,
    2004.) */
 #include "level3.h"
+#include "reference.h"
 
 /* Rows of the largest block on the diagonal of a symmetric matrix, of which there is a full copy. */
 enum { SYMMETRIC_ROWS = 256 };

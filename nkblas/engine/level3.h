@@ -19,10 +19,6 @@ typedef struct {
 /* Write all elements of an m x m matrix to `target`, with a leading dimension. */
 nk_matrix nk_expand(int32_t dtype, nk_stored x, int64_t m, char *target, int64_t ld);
 
-/* reference.c: as nk_gemm, for a single product of native floats, whatever kernels there are. */
-void nk_reference_product(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
-                          nk_matrix c, const nk_call_args *args);
-
 /* triangular.c */
 
 /* Rows of the largest block that nk_triangular_block takes. */

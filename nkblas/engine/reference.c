@@ -1,50 +1,45 @@
 /* A product in plain loops: where a routine of several products has begun to write its result, and there
    are no kernels, or no memory, for one of them. */
-#include <complex.h>
+#include "reference.h"
 
-#include "nkblas.h"
-
-#define CONJUGATE(x) (sign < 0 ? conj(x) : (x))
-#define UNCHANGED(x) (x)
-
-#define DEFINE_PRODUCT(name, type, factor, conjugate_a, conjugate_c)                               \
-    static void name(int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b, nk_matrix c,       \
-                     const nk_call_args *args)                                                     \
-    {                                                                                              \
-        type alpha = factor(args->alpha, args->alpha_imag);                                        \
-        type beta = factor(args->beta, args->beta_imag);                                           \
-        for (int64_t i = 0; i < m; i++)                                                            \
-            for (int64_t j = 0; j < n; j++) {                                                      \
-                if ((args->triangle == NK_LOWER && j > i) ||                                       \
-                    (args->triangle == NK_UPPER && j < i))                                         \
-                    continue;                                                                      \
-                type sum = 0, *element = (type *)nk_element(c, i, j, sizeof(type));                \
-                double sign = args->a_imag_sign;                                                   \
-                for (int64_t p = 0; p < k; p++)                                                    \
-                    sum += conjugate_a(*(type *)nk_element(a, i, p, sizeof(type))) *               \
-                           *(type *)nk_element(b, p, j, sizeof(type));                             \
-                sign = args->c_imag_sign;                                                          \
-                sum = alpha * conjugate_c(sum);                                                    \
-                *element = beta == 0 ? sum : sum + beta * *element;                                \
-                (void)sign;                                                                        \
-            }                                                                                      \
+nk_number nk_load(int32_t dtype, const void *x)
+{
+    switch (dtype) {
+    case NK_FLOAT32: return *(const float *)x;
+    case NK_FLOAT64: return *(const double *)x;
+    case NK_COMPLEX64: return *(const float complex *)x;
+    default: return *(const double complex *)x;
     }
+}
 
-#define REAL(real, imaginary) ((real) + 0 * (imaginary))
-#define COMPLEX(real, imaginary) CMPLX(real, imaginary)
-
-DEFINE_PRODUCT(product_s, float, (float)REAL, UNCHANGED, UNCHANGED)
-DEFINE_PRODUCT(product_d, double, REAL, UNCHANGED, UNCHANGED)
-DEFINE_PRODUCT(product_c, float complex, COMPLEX, CONJUGATE, CONJUGATE)
-DEFINE_PRODUCT(product_z, double complex, COMPLEX, CONJUGATE, CONJUGATE)
+void nk_store(int32_t dtype, void *x, nk_number value)
+{
+    switch (dtype) {
+    case NK_FLOAT32: *(float *)x = (float)creal(value); break;
+    case NK_FLOAT64: *(double *)x = creal(value); break;
+    case NK_COMPLEX64: *(float complex *)x = (float complex)value; break;
+    default: *(double complex *)x = value;
+    }
+}
 
 void nk_reference_product(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
                           nk_matrix c, const nk_call_args *args)
 {
-    switch (dtype) {
-    case NK_FLOAT32: product_s(m, n, k, a, b, c, args); break;
-    case NK_FLOAT64: product_d(m, n, k, a, b, c, args); break;
-    case NK_COMPLEX64: product_c(m, n, k, a, b, c, args); break;
-    case NK_COMPLEX128: product_z(m, n, k, a, b, c, args); break;
-    }
+    int64_t itemsize = nk_itemsizes_of(dtype)->c;
+    nk_number alpha = CMPLX(args->alpha, args->alpha_imag);
+    nk_number beta = CMPLX(args->beta, args->beta_imag);
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < n; j++) {
+            if ((args->triangle == NK_LOWER && j > i) || (args->triangle == NK_UPPER && j < i))
+                continue;
+            nk_number sum = 0;
+            for (int64_t p = 0; p < k; p++) {
+                nk_number x = nk_load(dtype, nk_element(a, i, p, itemsize));
+                sum += (args->a_imag_sign < 0 ? conj(x) : x) *
+                       nk_load(dtype, nk_element(b, p, j, itemsize));
+            }
+            char *element = nk_element(c, i, j, itemsize);
+            sum = alpha * (args->c_imag_sign < 0 ? conj(sum) : sum);
+            nk_store(dtype, element, beta == 0 ? sum : sum + beta * nk_load(dtype, element));
+        }
 }
