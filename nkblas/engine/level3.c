@@ -8,14 +8,14 @@
 #include "reference.h"
 
 /* Rows of the largest block on the diagonal of a symmetric matrix, of which there is a full copy. */
-enum { SYMMETRIC_ROWS = 256 };
+enum { SYMMETRIC_ROWS = 512 };
 
 /* One call of a routine. */
 typedef struct {
     int32_t dtype;
     int64_t itemsize, n; /* columns of B and C */
     nk_call_args args;
-    nk_plan plan;    /* of a triangular matrix: that of its blocks on the diagonal */
+    nk_plan plan;    /* that of blocks on the diagonal */
     int has_written; /* whether a part of the result is stored */
 } call;
 
@@ -45,11 +45,11 @@ static int multiply(call *x, int64_t m, int64_t k, nk_matrix a, nk_matrix b, nk_
     return 1;
 }
 
-/* The first part of a matrix that is halved: whole blocks. */
-static int64_t first_half(int64_t m, int64_t block_rows)
+/* Rows of the first half of a matrix: whole tiles of any kernel, and cache lines. */
+static int64_t first_half(int64_t m)
 {
-    int64_t blocks = (m + block_rows - 1) / block_rows;
-    return blocks / 2 * block_rows;
+    enum { GRANULARITY = 32 };
+    return (m / 2 + GRANULARITY - 1) / GRANULARITY * GRANULARITY;
 }
 
 /* The block on the diagonal from row i on. */
@@ -70,14 +70,14 @@ static int multiply_symmetric(call *x, nk_stored a, int64_t m, nk_matrix b, nk_m
 {
     int64_t itemsize = x->itemsize;
     if (m <= SYMMETRIC_ROWS) {
-        int64_t ld = leading_dimension(m, itemsize), size = m * ld * itemsize;
+        int64_t ld = leading_dimension(m, itemsize), size = 2 * m * ld * itemsize;
         char *buffer;
         if (!nk_block_buffers(&size, &buffer, 1))
             return 0;
-        nk_matrix full = nk_expand(x->dtype, a, m, buffer, ld);
+        nk_matrix full = nk_expand(&x->plan, a, m, c.cs == 1, buffer, ld);
         return multiply(x, m, m, full, b, c, x->n, args);
     }
-    int64_t h = first_half(m, SYMMETRIC_ROWS);
+    int64_t h = first_half(m);
     nk_matrix second_b = nk_block(b, h, 0, itemsize), second_c = nk_block(c, h, 0, itemsize);
     /* The blocks above and below the diagonal: one of them is stored, and the transpose of the other. */
     double mirrored_sign = a.kind == NK_HERMITIAN ? -a.imag_sign : a.imag_sign;
@@ -103,7 +103,9 @@ int32_t nk_symm(int32_t dtype, nk_triangle stored, int32_t is_hermitian, int64_t
                            args.a_imag_sign};
     call x = {.dtype = dtype, .itemsize = nk_itemsizes_of(dtype)->c, .n = n};
     args.a_imag_sign = 1; /* full copies have it applied */
-    return nk_count_products(1, multiply_symmetric(&x, symmetric, m, b, c, &args)) > 0;
+    int is_done = nk_find_triangular(dtype, &x.plan) &&
+                  multiply_symmetric(&x, symmetric, m, b, c, &args);
+    return nk_count_products(1, is_done) > 0;
 }
 
 /* ---- triangular matrices ---- */
@@ -117,7 +119,7 @@ typedef struct {
 
 static halves halve(const call *x, nk_stored a, int64_t m, nk_matrix b)
 {
-    int64_t h = first_half(m, NK_TRIANGULAR_ROWS), itemsize = x->itemsize;
+    int64_t h = first_half(m), itemsize = x->itemsize;
     nk_stored top = a, bottom = diagonal_block(a, h, itemsize);
     nk_matrix bottom_b = nk_block(b, h, 0, itemsize);
     if (a.triangle == NK_LOWER)

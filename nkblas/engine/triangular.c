@@ -105,6 +105,12 @@ static void copy_strip(const block *x, nk_matrix b, nk_matrix panel, int64_t col
 {
     int is_column_major = b.rs == 1 || b.rs == -1;
     nk_matrix from = is_back ? panel : b, to = is_back ? b : panel;
+    if (b.cs == 1) {
+        for (int64_t i = 0; i < x->m; i++)
+            nk_copy_row(nk_element(to, i, 0, x->itemsize), nk_element(from, i, 0, x->itemsize),
+                        columns * x->itemsize);
+        return;
+    }
     if (!is_column_major) {
         x->plan->copy(x->m, columns, from.data, from.rs, from.cs, to.data, to.rs, to.cs);
         return;
@@ -188,10 +194,11 @@ void nk_triangular_block(const nk_plan *plan, int solves, nk_stored a, int64_t m
         int64_t first = padded - mr;
         nk_matrix rows = nk_block(a.matrix, first, 0, itemsize);
         memset(last_rows, 0, (size_t)(mr * padded * itemsize));
-        for (int64_t i = 0; i < m - first; i++) /* not beyond the diagonal */
-            for (int64_t j = 0; j < first + i; j++)
-                memcpy(last_rows + (i * padded + j) * itemsize, nk_element(rows, i, j, itemsize),
-                       (size_t)itemsize);
+        /* not beyond the diagonal */
+        plan->copy(m - first, first, rows.data, rows.rs, rows.cs, last_rows, padded, 1);
+        for (int64_t i = 1; i < m - first; i++)
+            plan->copy(1, i, nk_element(rows, i, first, itemsize), rows.rs, rows.cs,
+                       last_rows + (i * padded + first) * itemsize, padded, 1);
     }
     block x = {
         .plan = plan,

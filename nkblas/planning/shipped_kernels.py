@@ -86,7 +86,7 @@ def shipped_kernels(isa: ISA) -> list[KernelSpec]:
         if dtype in NATIVE_DTYPES and isa.fused and not isa.extends:
             if dtype in INEXACT_DTYPES:
                 specs |= dict.fromkeys(_tile_kernels(dtype, isa))
-                block = Problem(dtype, 64, 64, 64, structure="triangular")
+                block = Problem(dtype, 128, 128, 128, structure="triangular")
                 specs |= dict.fromkeys(triangular_plan(block, cpus[0]._replace(isa=isa)).kernels)
                 for cpu in cpus:
                     specs |= dict.fromkeys(_kernels_for_short_dimensions(dtype, cpu))
