@@ -4,11 +4,19 @@ import runpy
 from pathlib import Path
 
 import numpy
-from setuptools import Extension, find_packages, setup
+from setuptools import Distribution, Extension, find_packages, setup
 
 runpy.run_path("nkblas/engine/tables.py")["write"]()
 
+
+class DistributionWithData(Distribution):
+    """A distribution whose data files are in an editable installation, too."""
+
+    has_data = Distribution.has_data_files  # the name that setuptools looks for there
+
+
 setup(
+    distclass=DistributionWithData,
     package_dir={"nkblas.kernels_cache": "kernels_cache"},
     packages=[*find_packages(include=["nkblas", "nkblas.*"]), "nkblas.kernels_cache"],
     package_data={
@@ -18,6 +26,8 @@ setup(
         "nkblas.kernels_cache": ["*"],
     },
     include_package_data=False,  # of C, wheels have the headers alone
+    # into site-packages, which Python searches for .pth files: a wheel has a folder for each scheme
+    data_files=[("../purelib", ["startup/nkblas_patch.pth", "startup/nkblas_patch.py"])],
     cffi_modules=["nkblas/engine/build.py:ffi"],
     ext_modules=[
         Extension(

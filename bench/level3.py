@@ -1,18 +1,18 @@
 """BLAS level 3 of nkblas beside OpenBLAS (SciPy's) and MKL, all through CBLAS, on one thread.
 
-``python -m bench.level3``: a line for each routine, type and side, and for each routine the geometric
-mean and the lowest of the ratios: the fastest peer's time over nkblas's.
+``python -m bench.level3``: a line for each routine, type and side, and for each routine the
+geometric mean and the lowest of the ratios: the fastest peer's time over nkblas's.
 """
 
 import argparse
 import ctypes
 import json
 import statistics
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from .__main__ import ISA_VARIABLES, prepare_environment
 
@@ -29,8 +29,8 @@ WARM_UP_SECONDS = 0.3
 """How long nkblas is called before."""
 
 
-def arguments_of(routine: str, dtype: str, side: int, variant: int) -> Iterator[object]:
-    """The arguments of a call of square matrices, in column-major order.
+def arguments_of(routine: str, dtype: str, side: int, variant: int) -> tuple[Any, tuple[Any, ...]]:
+    """Square matrices in column-major order, and the arguments of a call with them.
 
     Variants alternate the triangle and the side on which the matrix is.
     """
@@ -46,8 +46,7 @@ def arguments_of(routine: str, dtype: str, side: int, variant: int) -> Iterator[
     a, b, c = (ctypes.c_void_p(x.ctypes.data) for x in matrices)
     uplo, sides = (UPPER, LOWER)[variant % 2], (LEFT, RIGHT)[variant // 2]
     one, zero = scalar(1), scalar(0)
-    yield matrices  # keeps the memory
-    yield {
+    return matrices, {
         "gemmt": (uplo, NO_TRANS, NO_TRANS, side, side, one, a, side, b, side, zero, c, side),
         "syrk": (uplo, NO_TRANS, side, side, one, a, side, zero, c, side),
         "syr2k": (uplo, NO_TRANS, side, side, one, a, side, b, side, zero, c, side),
@@ -57,7 +56,7 @@ def arguments_of(routine: str, dtype: str, side: int, variant: int) -> Iterator[
     }[routine]
 
 
-def peers() -> dict[str, Callable[[str], object]]:
+def peers() -> dict[str, Callable[[str], Any]]:
     """For each library, what finds a function of CBLAS by its name."""
     import scipy
 
@@ -81,8 +80,8 @@ def measure(routine: str, dtype: str, side: int, variant: int) -> dict[str, floa
     """Each peer's time over nkblas's: medians over interleaved rounds; and GFLOP/s of nkblas."""
     from .timing import median_ratio, time_interleaved
 
-    _, arguments = arguments_of(routine, dtype, side, variant)
-    calls = {}
+    _matrices, arguments = arguments_of(routine, dtype, side, variant)
+    calls: dict[str, Callable[[], Any]] = {}
     for name, find in peers().items():
         function = find(f"cblas_{DTYPES[dtype]}{routine}")
         if function is not None:
@@ -130,4 +129,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

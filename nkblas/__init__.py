@@ -4,6 +4,7 @@
 NumPy's; ``nkblas.patch()`` puts them under NumPy itself.
 """
 
+import os
 import sys
 from importlib import import_module
 
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nkblas._engine import lib
 from nkblas.api import recipes  # noqa: F401  it registers itself for the fast paths
 from nkblas.api.brgemm import brgemm
 from nkblas.api.einsum import einsum
@@ -83,6 +85,8 @@ if not getattr(sys, "_is_gil_enabled", lambda: True)():
 
 
 miss_handler.install()
+if config.COUNTERS_FOLDER:  # a child of `nkblas run --report`
+    lib.nk_count_in_files(os.fsencode(config.COUNTERS_FOLDER), True)
 
 # Few programs use these, and they import the planner: each is imported at its first use.
 _LAZY = {

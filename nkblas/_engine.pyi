@@ -45,9 +45,20 @@ class nk_call_args(CData):
     @overload
     def __getitem__(self, index: slice) -> Sequence[nk_call_args]: ...
 
+class nk_counter_file(CData):
+    now: nk_counters
+    before: nk_counters
+    record_size: int
+    @overload
+    def __getitem__(self, index: int) -> nk_counter_file: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[nk_counter_file]: ...
+
 class nk_counters(CData):
     calls: int
     fallbacks: int
+    kernels_compiled: int
+    kernels_loaded: int
     @overload
     def __getitem__(self, index: int) -> nk_counters: ...
     @overload
@@ -195,6 +206,8 @@ class _FFI:
     @overload
     def new(self, cdecl: Literal["nk_call_args *", "nk_call_args[]"], init: object = ...) -> nk_call_args: ...  # type: ignore[overload-overlap]
     @overload
+    def new(self, cdecl: Literal["nk_counter_file *", "nk_counter_file[]"], init: object = ...) -> nk_counter_file: ...  # type: ignore[overload-overlap]
+    @overload
     def new(self, cdecl: Literal["nk_counters *", "nk_counters[]"], init: object = ...) -> nk_counters: ...  # type: ignore[overload-overlap]
     @overload
     def new(self, cdecl: Literal["nk_cpu *", "nk_cpu[]"], init: object = ...) -> nk_cpu: ...  # type: ignore[overload-overlap]
@@ -219,6 +232,8 @@ class _FFI:
     def cast(self, cdecl: str, value: object) -> CData: ...
     def string(self, cdata: CData) -> bytes: ...
     def unpack(self, cdata: CArray, length: int) -> list[float]: ...
+    def sizeof(self, cdecl: str) -> int: ...
+    def memmove(self, dest: CData, src: bytes, n: int) -> None: ...
     def offsetof(self, cdecl: str, field: str) -> int: ...
     def addressof(self, cdata: object, *fields: str) -> CData: ...
     def def_extern(self, name: str, error: int) -> Callable[[_F], _F]: ...
@@ -238,6 +253,7 @@ class _Lib:
     NK_COMPLEX64: int
     NK_DTYPES: int
     NK_FEATURE_WORDS: int
+    NK_FILE_RECORDS: int
     NK_FLOAT16: int
     NK_FLOAT16_FLOAT32: int
     NK_FLOAT32: int
@@ -298,6 +314,7 @@ class _Lib:
     def nk_call_python_miss_handler(self, a0: nk_problem, /) -> int: ...
     def nk_class_in_k(self, a0: nk_problem, /) -> nk_problem: ...
     def nk_class_in_n(self, a0: nk_problem, /) -> nk_problem: ...
+    def nk_count_in_files(self, a0: CData | bytes, a1: int, /) -> int: ...
     def nk_describe(
         self,
         a0: int,

@@ -15,6 +15,7 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING
 
 from nkblas.api.patch import patch
+from nkblas.system import config
 
 from .output import format_count, print_error
 
@@ -40,6 +41,7 @@ def run(options: "argparse.Namespace") -> int:
     if not is_module and not os.path.exists(program[0]):
         print_error(f"run: {program[0]}: no such file")
         return 2
+    config.patch_children()
     if options.record is not None or options.report:
         try:
             _record_until_exit(options.record, options.report)
@@ -104,6 +106,8 @@ def _program_traceback(trace: TracebackType | None) -> TracebackType | None:
 def _record_until_exit(path: str | None, with_report: bool) -> None:
     """Record the products from now on; write and report them when the process exits.
 
+    Those of the processes that the program starts are added.
+
     Parameters
     ----------
     path : str or None
@@ -121,23 +125,27 @@ def _record_until_exit(path: str | None, with_report: bool) -> None:
         with open(path, "a"):
             pass
     # imports the planner: only with --record or --report
+    from nkblas.inspect.children import Children
     from nkblas.inspect.record import record
 
     stack = contextlib.ExitStack()
     recording = stack.enter_context(record())
+    children = Children()
     process = os.getpid()
 
     def finish() -> None:
         if os.getpid() != process:
             return  # a child that the program forked
         stack.close()
+        others = children.collect()
+        everything = recording.plus(others.recording, others.recording.seconds)
         if path is not None:
-            _save(recording, path)
+            _save(everything, path)
         if with_report:
             # only with --report, and only now: the program starts without it
             from nkblas.inspect.report import report
 
-            print(report(recording), file=sys.stderr)
+            print(report(everything, others), file=sys.stderr)
 
     # registered before the program starts: it is called after the program's own exit functions,
     # and after all threads have ended

@@ -7,18 +7,6 @@ int (*nk_miss_handler)(const nk_problem *problem);
 
 const nk_call_args nk_plain_args = {.alpha = 1, .a_imag_sign = 1, .c_imag_sign = 1};
 
-static nk_counters counters;
-
-nk_counters *nk_get_counters(void) { return &counters; }
-
-int64_t nk_count_products(int64_t count, int64_t done)
-{
-    __atomic_add_fetch(&counters.calls, (uint64_t)count, __ATOMIC_RELAXED);
-    if (!done)
-        __atomic_add_fetch(&counters.fallbacks, (uint64_t)count, __ATOMIC_RELAXED);
-    return done;
-}
-
 /* ---- the problem ---- */
 
 /* The layout of an m x n operand. The stride of a dimension of length 1 means nothing: it is set so

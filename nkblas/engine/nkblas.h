@@ -198,12 +198,27 @@ extern const nk_call_args nk_plain_args; /* C = A @ B */
 /* A copy of the plan for a problem; 0: there is none, or no kernels. */
 int nk_find_plan(const nk_problem *problem, nk_plan *plan);
 
+/* counters.c */
+
 /* Products that nkblas was called for, and those of them that NumPy did; each matrix of a stack
-   counts. */
+   counts. Kernels that were compiled for this process, and loaded from the store or the package. */
 typedef struct {
-    uint64_t calls, fallbacks;
+    uint64_t calls, fallbacks, kernels_compiled, kernels_loaded;
 } nk_counters;
 nk_counters *nk_get_counters(void);
+
+/* The first page of a process's file of counters: as they are now, and as they were when the file was
+   made. Two tables follow, of records now and then, of NK_FILE_RECORDS entries each; free entries have
+   no products. */
+typedef struct {
+    nk_counters now, before;
+    uint64_t record_size; /* sizeof(nk_record) */
+} nk_counter_file;
+enum { NK_FILE_RECORDS = 4096 };
+
+/* Have this process (if is_counted) and those that it forks count in files in a folder; 0: that is not
+   possible. */
+int nk_count_in_files(const char *folder, int is_counted);
 
 /* level3.c: products and systems of which a triangle is computed or read. args has alpha, beta and
    the signs of conjugates. All sizes are 1 or more, and alpha is not 0. They return 1; or 0, where the
@@ -288,8 +303,6 @@ int nk_call_python_miss_handler(const nk_problem *problem); /* miss_handler.c */
 /* dispatch.c: as nk_gemm, for sizes of 1 or more, without counting. */
 int64_t nk_run_gemm(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,
                     nk_matrix c, int64_t count, nk_batch_strides strides, nk_call_args args);
-/* Count products that nkblas was called for, and is done with, or left to NumPy; returns `done`. */
-int64_t nk_count_products(int64_t count, int64_t done);
 
 /* trial.c: as nk_run_plan, with one of the two plans of a trial. */
 int64_t nk_run_trial(nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, int64_t count,
@@ -301,7 +314,13 @@ int nk_run_tiles(const nk_plan *plan, nk_matrix a, nk_matrix b, nk_matrix c, nk_
                  int64_t i0, int64_t i1, int64_t j0, int64_t j1);
 int64_t nk_k_steps(const nk_plan *plan, int64_t k); /* steps of the microkernel for k */
 
+/* counters.c: count products that nkblas was called for, and is done with, or leaves to NumPy; returns
+   `done`. */
+int64_t nk_count_products(int64_t count, int64_t done);
+
 /* record.c */
+/* Count in a table of NK_FILE_RECORDS entries, which has the present records now, as `before`. */
+void nk_move_records(nk_record *table, nk_record *before);
 extern int32_t nk_active_recordings;
 void nk_record_products(const nk_problem *problem, int64_t products, int64_t nanoseconds);
 

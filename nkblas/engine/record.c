@@ -13,6 +13,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static nk_record *records;    /* a hash table, open addressing; free entries have no products */
 static size_t used, capacity; /* capacity is a power of two */
+static int is_in_file;        /* a table of a fixed size, which is not freed (counters.c) */
 
 static void acquire(void) { pthread_mutex_lock(&lock); }
 
@@ -30,7 +31,8 @@ void nk_start_recording(void)
 void nk_stop_recording(void)
 {
     acquire();
-    if (__atomic_sub_fetch(&nk_active_recordings, 1, __ATOMIC_RELAXED) == 0) {
+    int active = __atomic_sub_fetch(&nk_active_recordings, 1, __ATOMIC_RELAXED);
+    if (active == 0 && !is_in_file) {
         free(records);
         records = NULL;
         used = capacity = 0;
@@ -48,6 +50,8 @@ static nk_record *find(nk_record *table, size_t size, const nk_problem *problem)
 
 static int grow(void)
 {
+    if (is_in_file)
+        return 0;
     size_t size = capacity ? 2 * capacity : 64;
     nk_record *larger = calloc(size, sizeof *larger);
     if (!larger)
@@ -83,4 +87,22 @@ int64_t nk_recorded(nk_record *out, int64_t max_records)
             out[count - 1] = records[i];
     release();
     return count;
+}
+
+void nk_move_records(nk_record *table, nk_record *before)
+{
+    acquire();
+    if (capacity > NK_FILE_RECORDS)
+        used = capacity = 0; /* too many: counting starts again */
+    for (size_t i = 0; i < capacity; i++)
+        if (records[i].products) {
+            nk_record *record = find(table, NK_FILE_RECORDS, &records[i].problem);
+            *record = before[record - table] = records[i];
+        }
+    if (!is_in_file)
+        free(records);
+    records = table;
+    capacity = NK_FILE_RECORDS;
+    is_in_file = 1;
+    release();
 }

@@ -99,6 +99,8 @@ def text() -> str:
         "    def cast(self, cdecl: str, value: object) -> CData: ...",
         "    def string(self, cdata: CData) -> bytes: ...",
         "    def unpack(self, cdata: CArray, length: int) -> list[float]: ...",
+        "    def sizeof(self, cdecl: str) -> int: ...",
+        "    def memmove(self, dest: CData, src: bytes, n: int) -> None: ...",
         "    def offsetof(self, cdecl: str, field: str) -> int: ...",
         "    def addressof(self, cdata: object, *fields: str) -> CData: ...",
         "    def def_extern(self, name: str, error: int) -> Callable[[_F], _F]: ...",

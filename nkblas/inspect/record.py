@@ -58,6 +58,15 @@ class Recording(Mapping[Problem, int]):
     def __repr__(self) -> str:
         return f"<Recording: {len(self)} problems, {sum(self.values())} products>"
 
+    def plus(self, counts: Mapping[Problem, int], seconds: Mapping[Problem, float]) -> "Recording":
+        """A recording of these products, too, which took so many seconds."""
+        sums = {problem: self.get(problem, 0) + counts.get(problem, 0) for problem in self}
+        total = Recording({**counts, **sums})
+        for times in (self.seconds, seconds):
+            for problem, time in times.items():
+                total.seconds[problem] = total.seconds.get(problem, 0.0) + time
+        return total
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the recording to a text file, for `load`.
 

@@ -2,9 +2,10 @@
 
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,11 +13,14 @@ from nkblas import _numpy_ext
 from nkblas.api.gufuncs import matmul
 from nkblas.api.packed import PackedMatrix, pack
 from nkblas.base.dtypes import QUANTIZED
-from nkblas.base.problem import Problem
+from nkblas.base.problem import TRIANGLES, Problem
 
 from .explain import format_time
 from .record import Recording
 from .stats import stats
+
+if TYPE_CHECKING:
+    from .children import Totals
 
 MAX_TOTAL_SECONDS = 3.0
 """Time for all comparisons together."""
@@ -38,12 +42,19 @@ HEADER = ("problem", "products", "in all", "each", "now", "NumPy", "NumPy / nkbl
 Array = np.ndarray[Any, Any]
 
 
-def report(recording: Recording) -> str:
+def report(recording: Recording, children: "Totals | None" = None) -> str:
     """A table of the recorded problems, with the times of nkblas and NumPy measured now.
 
     NumPy is no longer patched afterwards.
+
+    Parameters
+    ----------
+    recording : Recording
+        The products of this process and its children.
+    children : Totals, optional
+        What the children did.
     """
-    counters = stats()
+    counters = Counter(stats()) + (children.stats if children else Counter())
     _numpy_ext.set_patched(False)
     seconds = recording.seconds
     problems = sorted(recording, key=lambda problem: -seconds.get(problem, 0.0))
@@ -61,6 +72,8 @@ def report(recording: Recording) -> str:
         f"in {total}, {counters['fallbacks']} by NumPy; "
         f"{counters['kernels_compiled']} kernels compiled, {counters['kernels_loaded']} loaded"
     )
+    if children and children.processes:
+        summary += f"; {children.processes} other processes among them"
     return "\n".join([summary, *_align(rows)])
 
 
@@ -105,7 +118,7 @@ def compare(problem: Problem, seconds: float) -> tuple[float, float] | None:
         Median seconds of a product on nkblas, and on NumPy. None if NumPy has no such product, or
         if there is no memory for the operands.
     """
-    if problem.dtype in QUANTIZED:
+    if problem.dtype in QUANTIZED or problem.structure in TRIANGLES:
         return None
     try:
         a, b, c = operands(problem)

@@ -1,7 +1,6 @@
 """Counters of this process: `nkblas.stats`."""
 
 from nkblas._engine import lib
-from nkblas.runtime.kernels import kernels
 
 
 def stats() -> dict[str, int]:
@@ -22,6 +21,6 @@ def stats() -> dict[str, int]:
     return {
         "calls": counters.calls,
         "fallbacks": counters.fallbacks,
-        "kernels_compiled": kernels.compiled,
-        "kernels_loaded": kernels.loaded,
+        "kernels_compiled": counters.kernels_compiled,
+        "kernels_loaded": counters.kernels_loaded,
     }

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, Literal, TypeAlias
 
+from nkblas._engine import lib
 from nkblas.cache.shipped import ShippedKernels
 from nkblas.cache.store import Store
 from nkblas.codegen.compiler_client import CompileError, Compiler, NotLinkedError
@@ -64,15 +65,10 @@ class Kernels:
     ----------
     addresses : dict of KernelSpec to int
         The loaded kernels.
-    compiled, loaded : int
-        Number of kernels that were compiled for this process, and that it loaded from the package
-        or the store.
     """
 
     def __init__(self) -> None:
         self.addresses: dict[KernelSpec, int] = {}
-        self.compiled = 0
-        self.loaded = 0
         self._failed: dict[KernelSpec, str] = {}
         self._shipped: ShippedKernels | None = None
         self._store: Store | None = None
@@ -208,7 +204,7 @@ class Kernels:
         shipped = self.shipped.find(spec)
         if shipped is not None:
             self.addresses[spec] = shipped
-            self.loaded += 1
+            lib.nk_get_counters().kernels_loaded += 1
             return True
         library = self.store.get(self.store.key(spec))
         if library is None:
@@ -218,7 +214,7 @@ class Kernels:
         except OSError as error:
             log("warning", f"{spec.symbol} can't be loaded ({error}): it is compiled again")
             return False
-        self.loaded += 1
+        lib.nk_get_counters().kernels_loaded += 1
         return True
 
     def _compile(self, spec: KernelSpec, compiler: Compiler, lock: LockFactory) -> None:
@@ -268,7 +264,7 @@ class Kernels:
                 self._failed.clear()
             self._failed[spec] = str(error)
             raise KernelUnavailableError(spec, str(error)) from None
-        self.compiled += 1
+        lib.nk_get_counters().kernels_compiled += 1
         log("info", f"compiled {spec.symbol}")
 
 

@@ -99,6 +99,28 @@ def may_tune(environment: Environment = os.environ) -> bool:
     return _switch("NKBLAS_TUNE", environment)
 
 
+def counters_folder(environment: Environment = os.environ) -> str:
+    """``NKBLAS_COUNTERS``: where this process counts, for ``nkblas run``; empty for nowhere.
+
+    ``nkblas run --report`` and ``--record`` set it for the children of a program.
+    """
+    return environment.get("NKBLAS_COUNTERS", "")
+
+
+def patch_children(counters: str = "", environment: MutableMapping[str, str] = os.environ) -> None:
+    """Have the Python processes that this one starts patched (``NKBLAS_PATCH``).
+
+    Parameters
+    ----------
+    counters : str, optional
+        The folder in which they count (``NKBLAS_COUNTERS``).
+    environment : mutable mapping of str to str
+    """
+    environment["NKBLAS_PATCH"] = "1"
+    if counters:
+        environment["NKBLAS_COUNTERS"] = counters
+
+
 def may_use_shipped_kernels(environment: Environment = os.environ) -> bool:
     """``NKBLAS_SHIPPED_KERNELS``: whether kernels that were installed with the package are used.
 
@@ -191,6 +213,9 @@ MAY_USE_SHIPPED_KERNELS = may_use_shipped_kernels()
 
 CACHE_SIZE = cache_size()
 """`cache_size` at import, in bytes."""
+
+COUNTERS_FOLDER = counters_folder()
+"""`counters_folder` at import."""
 
 LOG_LEVEL = log_level()
 """`log_level` at import."""

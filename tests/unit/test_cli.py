@@ -278,15 +278,15 @@ if sys.argv[1:]:
 
 @pytest.mark.parametrize(("end", "status"), [("", 0), ("raise", 1), ("7", 7)])
 def test_run_record(end: str, status: int, tmp_path: Path) -> None:
-    """However the script ends: the products of all its threads, and not of its children."""
+    """However the script ends: the products of all its threads, and of its children."""
     (tmp_path / "workload.py").write_text(WORKLOAD)
     (tmp_path / "shapes.txt").write_text("an older recording\n")
     arguments = ["run", "--record", "shapes.txt", "workload.py", *end.split()]
     done = run_nkblas(*arguments, cwd=tmp_path)
     assert done.returncode == status, done.stderr
     recorded = (tmp_path / "shapes.txt").read_text()
-    assert recorded == "9x9x9:f64 1\n5x6x7:f32 3\n3x4x5:f32 1\n2x3x4:f32 1\n"
-    assert "4 problems, 6 products" in done.stderr
+    assert recorded == "9x9x9:f64 1\n5x6x7:f32 3\n8x8x8:f32 1\n3x4x5:f32 2\n2x3x4:f32 1\n"
+    assert "5 problems, 8 products" in done.stderr
     assert ("Traceback" in done.stderr) == (end == "raise")
 
 

@@ -1,0 +1,76 @@
+"""Patches NumPy in this process once it is imported, as the variable ``NKBLAS_PATCH`` requests.
+
+The line in ``nkblas_patch.pth`` imports this module when Python starts. It must not import NumPy,
+and must not fail: a process without NumPy never notices it. So it has no base classes of
+`importlib.abc`, and no annotations that need an import: these would take 8 ms.
+"""
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
+
+
+class _NumPyFinder:
+    """A meta path finder that finds NumPy by the other finders, and has it patched."""
+
+    def find_spec(
+        self, name: str, path: "Any" = None, target: "ModuleType | None" = None
+    ) -> "ModuleSpec | None":
+        """The spec of NumPy; None for all other modules."""
+        if name != "numpy":
+            return None
+        remove()
+        for finder in sys.meta_path:
+            spec = finder.find_spec(name, path, target)
+            if spec is not None:
+                if spec.loader is not None:
+                    spec.loader = _PatchingLoader(spec.loader)  # type: ignore[assignment]
+                return spec
+        return None
+
+
+class _PatchingLoader:
+    """NumPy's loader, until NumPy is imported."""
+
+    def __init__(self, loader: "Any") -> None:
+        self.loader = loader
+
+    def create_module(self, spec: "ModuleSpec") -> "ModuleType | None":
+        """The module, as NumPy's own loader makes it."""
+        module: ModuleType | None = self.loader.create_module(spec)
+        return module
+
+    def exec_module(self, module: "ModuleType") -> None:
+        """Import NumPy, and patch it."""
+        if module.__spec__ is not None:
+            module.__spec__.loader = self.loader
+        module.__loader__ = self.loader
+        self.loader.exec_module(module)
+        _patch()
+
+
+def _patch() -> None:
+    try:
+        # imports NumPy, which is there now
+        import nkblas
+
+        nkblas.patch()
+    except Exception as error:
+        print(f"nkblas: NumPy is not patched: {type(error).__name__}: {error}", file=sys.stderr)
+
+
+def install() -> None:
+    """Wait for NumPy."""
+    if "numpy" in sys.modules:
+        _patch()
+    else:
+        sys.meta_path.insert(0, _NumPyFinder())
+
+
+def remove() -> None:
+    """Wait no longer."""
+    sys.meta_path[:] = [x for x in sys.meta_path if not isinstance(x, _NumPyFinder)]
