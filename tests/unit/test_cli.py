@@ -294,7 +294,7 @@ def test_run_record_module(tmp_path: Path) -> None:
     (tmp_path / "workload.py").write_text(WORKLOAD)
     done = run_nkblas("run", "--record=x", "-m", "workload", "7", cwd=tmp_path)
     assert done.returncode == 7
-    assert len((tmp_path / "x").read_text().splitlines()) == 4
+    assert len((tmp_path / "x").read_text().splitlines()) == 5
 
 
 @pytest.mark.parametrize(("end", "status"), [("", 0), ("raise", 1), ("7", 7)])
@@ -308,17 +308,17 @@ def test_run_report(end: str, status: int, tmp_path: Path) -> None:
         assert "RuntimeError\nnkblas: " in done.stderr
     _, _, report = done.stderr.rpartition("nkblas: ")
     summary, header, *rows = report.splitlines()
-    assert re.match(r"6 products on generated kernels in \S+ \ws, 0 by NumPy", summary)
+    assert re.match(r"8 products on generated kernels in \S+ \ws, 0 by NumPy", summary)
     assert header.split()[:2] == ["problem", "products"]
     duration = r" +([\d.e+]+) (ns|us|ms)"
     found = [re.fullmatch(r"(\S+) +(\d+)" + 4 * duration + r" +[\d.]+", row) for row in rows]
     assert {row[1]: int(row[2]) for row in found if row} == {
-        "9x9x9:f64": 1, "5x6x7:f32": 3, "3x4x5:f32": 1, "2x3x4:f32": 1
+        "9x9x9:f64": 1, "5x6x7:f32": 3, "8x8x8:f32": 1, "3x4x5:f32": 2, "2x3x4:f32": 1
     }  # fmt: skip
     unit = {"ns": 1, "us": 1e3, "ms": 1e6}
     times = [float(row[3]) * unit[row[4]] for row in found if row]
     assert times == sorted(times, reverse=True)
-    assert len(times) == 4
+    assert len(times) == 5
 
 
 def test_run_report_without_products(tmp_path: Path) -> None:
