@@ -35,12 +35,25 @@ def num_threads(cpus: int, environment: Environment = os.environ) -> int:
     ValueError
         ``NKBLAS_NUM_THREADS`` is not an integer above 0.
     """
-    if environment.get("NKBLAS_NUM_THREADS"):
-        return _positive_integer("NKBLAS_NUM_THREADS", environment)
+    if chosen := chosen_num_threads(environment):
+        return chosen
     # OpenMP's may be a list with a number for each nesting level. Values that OpenMP ignores are
     # ignored here too.
     openmp = environment.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(openmp) if openmp.isdecimal() and int(openmp) > 0 else cpus
+
+
+def chosen_num_threads(environment: Environment = os.environ) -> int | None:
+    """``NKBLAS_NUM_THREADS``; None if it is not set.
+
+    Raises
+    ------
+    ValueError
+        It is not an integer above 0.
+    """
+    if not environment.get("NKBLAS_NUM_THREADS"):
+        return None
+    return _positive_integer("NKBLAS_NUM_THREADS", environment)
 
 
 def cache_folder(environment: Environment = os.environ) -> str:

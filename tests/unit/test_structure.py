@@ -25,7 +25,12 @@ LAYERS = (
 BELOW = ("nkblas._engine", "nkblas._numpy_ext")
 """The compiled modules: any folder may import them."""
 
-PUBLIC = {"nkblas.__init__": "inspect", "nkblas.__main__": "cli", "nkblas.blas": "api"}
+PUBLIC = {
+    "nkblas.__init__": "inspect",
+    "nkblas.__main__": "cli",
+    "nkblas.blas": "api",
+    "nkblas.dask": "inspect",
+}
 """Modules in no folder, since users import them by these names: the layer of each."""
 
 EXEMPT = {"nkblas.engine.build", "nkblas.engine.tables", "nkblas.engine.stub"}
