@@ -8,7 +8,7 @@ import contextlib
 import os
 import pickle
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from itertools import product
 from typing import Any
@@ -425,9 +425,11 @@ async def _workers(worker: Any) -> dict[str, dict[str, Any]]:
 
 
 async def _run_on(
-    worker: Any, addresses: Iterable[str], function: Callable[..., Any], *args: Any
+    worker: Any, addresses: Collection[str], function: Callable[..., Any], *args: Any
 ) -> list[Any]:
     """The results of a function on other workers, in their processes; failures are left out."""
+    if not addresses:
+        return []
     message = {"op": "run", "function": pickle.dumps(function), "args": pickle.dumps(args)}
     answers = worker.scheduler.broadcast(msg=message, workers=list(addresses), on_error="ignore")
     results = await asyncio.wait_for(answers, PEER_SECONDS)
@@ -435,11 +437,28 @@ async def _run_on(
 
 
 async def _share_cpus(worker: Any) -> None:
-    """Divide the CPUs of a host anew among its workers."""
+    """Divide the CPUs of a host anew among its workers.
+
+    Those that are starting do so themselves: until then they answer no messages, nor does this one.
+    """
     workers = await _workers(worker)
     host = workers[worker.address]["host"]
-    threads = {address: x["nthreads"] for address, x in workers.items() if x["host"] == host}
-    await _run_on(worker, threads, _limits_update, sum(threads.values()))
+    of_host = {address: x for address, x in workers.items() if x["host"] == host}
+    threads = sum(x["nthreads"] for x in of_host.values())
+    _limits.update(threads)
+    try:
+        await _run_on(worker, _running(of_host, worker), _limits_update, threads)
+    except (OSError, TimeoutError, asyncio.TimeoutError) as error:
+        log("warning", f"NkblasPlugin: CPUs are not shared with other workers: {error!r}")
+
+
+def _running(workers: dict[str, dict[str, Any]], worker: Any) -> list[str]:
+    """The addresses of the workers that answer messages, but for this one."""
+    return [
+        address
+        for address, x in workers.items()
+        if address != worker.address and x.get("status") == "running"
+    ]
 
 
 def _limits_update(host_threads: int) -> None:
@@ -450,7 +469,8 @@ async def _fetch_from_peers(worker: Any) -> None:
     """Fetch kernels and plans from a worker of each other host, if its CPU is the same model."""
     workers = await _workers(worker)
     own = workers.pop(worker.address)["host"]
-    peers = {x["host"]: address for address, x in workers.items() if x["host"] != own}
+    running = _running(workers, worker)
+    peers = {workers[x]["host"]: x for x in running if workers[x]["host"] != own}
     if not peers:
         return
     try:
