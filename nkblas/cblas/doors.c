@@ -35,7 +35,6 @@ typedef struct {
 } module;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
 static int is_open; /* whether doors should be open */
 static door *doors;
 static size_t door_count, door_capacity;
@@ -98,11 +97,15 @@ static void *object_of(const void *address)
     return dladdr(address, &info) ? info.dli_fbase : NULL;
 }
 
-/* Whether a function is of a BLAS with 64-bit integers, whatever its name (MKL has such a library). */
+/* Whether a function is of a BLAS with 64-bit integers, whatever its name: MKL, and distributions'
+   packages of OpenBLAS, have libraries with the plain names. */
 static int has_long_integers(const void *function)
 {
     Dl_info info;
-    return dladdr(function, &info) && info.dli_fname && strstr(info.dli_fname, "ilp64");
+    if (!dladdr(function, &info) || !info.dli_fname)
+        return 0;
+    const char *slash = strrchr(info.dli_fname, '/'), *name = slash ? slash : info.dli_fname;
+    return strstr(name, "ilp64") || strstr(name, "blas64");
 }
 
 static void find_bindings(door *x, void *library)
@@ -310,7 +313,10 @@ static void acquire(void) { pthread_mutex_lock(&lock); }
 
 static void release(void) { pthread_mutex_unlock(&lock); }
 
-static void register_fork_handlers(void) { pthread_atfork(acquire, release, release); }
+__attribute__((constructor)) static void register_fork_handlers(void)
+{
+    pthread_atfork(acquire, release, release);
+}
 
 static int open_all(const char *folders)
 {
@@ -322,7 +328,6 @@ static int open_all(const char *folders)
 
 int nk_open_doors(const char *folders)
 {
-    pthread_once(&once, register_fork_handlers);
     acquire();
     is_open = 1;
     int status = open_all(folders);
