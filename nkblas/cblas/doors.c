@@ -41,6 +41,11 @@ static size_t door_count, door_capacity;
 static module *modules;
 static size_t module_count, module_capacity;
 static nk_routine **sorted_routines;
+static _Thread_local int passes_through;
+
+void nk_pass_through(int32_t on) { passes_through = on; }
+
+int nk_passes_through(void) { return passes_through; }
 
 /* ---- routines ---- */
 

@@ -39,6 +39,12 @@ void nk_close_doors(void);
 /* Copies at most `max_doors` descriptions; returns how many doors there are. */
 int64_t nk_list_doors(nk_door *out, int64_t max_doors);
 
+/* While it is on, this thread's calls of routines go on to the functions that were there, uncounted:
+   NumPy is doing a product that nkblas has left to it. */
+void nk_pass_through(int32_t on);
+
 /* cffi: end */
+
+int nk_passes_through(void);
 
 #endif
