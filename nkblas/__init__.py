@@ -22,6 +22,7 @@ import numpy as np
 from nkblas._engine import lib
 from nkblas.api import recipes  # noqa: F401  it registers itself for the fast paths
 from nkblas.api.brgemm import brgemm
+from nkblas.api.doors import Door, Doors
 from nkblas.api.einsum import einsum
 from nkblas.api.gemm import gemm
 from nkblas.api.gufuncs import matmul, vecdot
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from nkblas.inspect.tune import warmup
 
 __all__ = [
+    "Door",
+    "Doors",
     "Explanation",
     "PackedMatrix",
     "Recording",

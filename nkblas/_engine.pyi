@@ -84,6 +84,17 @@ class nk_cpu(CData):
     @overload
     def __getitem__(self, index: slice) -> Sequence[nk_cpu]: ...
 
+class nk_door(CData):
+    path: CData
+    symbol: CData
+    slot: CData
+    state: int
+    calls: int
+    @overload
+    def __getitem__(self, index: int) -> nk_door: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[nk_door]: ...
+
 class nk_itemsizes(CData):
     a: int
     b: int
@@ -212,6 +223,8 @@ class _FFI:
     @overload
     def new(self, cdecl: Literal["nk_cpu *", "nk_cpu[]"], init: object = ...) -> nk_cpu: ...  # type: ignore[overload-overlap]
     @overload
+    def new(self, cdecl: Literal["nk_door *", "nk_door[]"], init: object = ...) -> nk_door: ...  # type: ignore[overload-overlap]
+    @overload
     def new(self, cdecl: Literal["nk_itemsizes *", "nk_itemsizes[]"], init: object = ...) -> nk_itemsizes: ...  # type: ignore[overload-overlap]
     @overload
     def new(self, cdecl: Literal["nk_matrix *", "nk_matrix[]"], init: object = ...) -> nk_matrix: ...  # type: ignore[overload-overlap]
@@ -251,6 +264,11 @@ class _Lib:
     NK_COL: int
     NK_COMPLEX128: int
     NK_COMPLEX64: int
+    NK_DOOR_CLOSED: int
+    NK_DOOR_FOREIGN: int
+    NK_DOOR_OPEN: int
+    NK_DOOR_READ_ONLY: int
+    NK_DOOR_UNSUPPORTED: int
     NK_DTYPES: int
     NK_FEATURE_WORDS: int
     NK_FILE_RECORDS: int
@@ -315,6 +333,7 @@ class _Lib:
     def nk_class_in_k(self, a0: nk_problem, /) -> nk_problem: ...
     def nk_class_in_n(self, a0: nk_problem, /) -> nk_problem: ...
     def nk_count_in_files(self, a0: CData | bytes, a1: int, /) -> int: ...
+    def nk_close_doors(self, /) -> None: ...
     def nk_describe(
         self,
         a0: int,
@@ -361,7 +380,10 @@ class _Lib:
     ) -> int: ...
     def nk_get_counters(self, /) -> nk_counters: ...
     def nk_get_num_threads(self, /) -> int: ...
+    def nk_keep_doors_open(self, a0: CData | bytes, /) -> int: ...
+    def nk_list_doors(self, a0: nk_door, a1: int, /) -> int: ...
     nk_miss_handler: CData
+    def nk_open_doors(self, a0: CData | bytes, /) -> int: ...
     def nk_open_library(
         self,
         a0: CData | bytes,
@@ -371,6 +393,7 @@ class _Lib:
         a4: int,
         /,
     ) -> CData: ...
+    def nk_pass_through(self, a0: int, /) -> None: ...
     nk_plain_args: nk_call_args
     nk_python_miss_handler: CData
     def nk_recorded(self, a0: nk_record, a1: int, /) -> int: ...

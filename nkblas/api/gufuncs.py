@@ -18,6 +18,7 @@ from nkblas.base.epilogues import ACTIVATIONS, Epilogue
 _ENGINE = (
     int(ffi.cast("uintptr_t", ffi.addressof(lib, "nk_gemm"))),
     int(ffi.cast("uintptr_t", lib.nk_get_counters())),
+    int(ffi.cast("uintptr_t", ffi.addressof(lib, "nk_pass_through"))),
 )
 
 P = ParamSpec("P")

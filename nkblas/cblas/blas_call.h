@@ -22,6 +22,7 @@ typedef enum {
 /* CBLAS's numbers. Fortran's letters are converted to them, and what is neither to 0. */
 enum { NK_ROW_MAJOR = 101, NK_COLUMN_MAJOR };
 enum { NK_NO_TRANS = 111, NK_TRANS, NK_CONJ_TRANS };
+enum { NK_CONJ_NO_TRANS = 114 }; /* of OpenBLAS; it is illegal here */
 enum { NK_BLAS_UPPER = 121, NK_BLAS_LOWER };
 enum { NK_NON_UNIT = 131, NK_UNIT };
 enum { NK_LEFT = 141, NK_RIGHT };

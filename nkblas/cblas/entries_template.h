@@ -29,6 +29,7 @@ static int trans_of(const char *letter)
     case 'n': return NK_NO_TRANS;
     case 't': return NK_TRANS;
     case 'c': return NK_CONJ_TRANS;
+    case 'r': return NK_CONJ_NO_TRANS;
     default: return 0;
     }
 }

@@ -34,7 +34,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"nkblas {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     text = "show the CPU, the compiler, the cache, and what is missing on this machine"
-    _add_command(commands, "info", "info:info", text)
+    add = _add_command(commands, "info", "info:info", text).add_argument
+    text = "show where NumPy and SciPy call BLAS, and whether nkblas.patch() reaches it"
+    add("--doors", action="store_true", help=text)
     text = "measure the constants of the cost model on this machine, which takes some seconds"
     _add_command(commands, "calibrate", "info:calibrate", text)
     _add_run(commands)

@@ -1,7 +1,10 @@
 """``nkblas info`` and ``nkblas calibrate``."""
 
 import argparse
+import contextlib
+import importlib
 
+from nkblas.api.patch import patched
 from nkblas.inspect import calibrate as calibration
 from nkblas.inspect.show_config import show_config
 from nkblas.planning import measured_plans
@@ -9,9 +12,30 @@ from nkblas.planning.measured_costs import constants_of
 from nkblas.planning.microarchitecture import machine
 from nkblas.system.cpu import cpu
 
+MODULES_WITH_DOORS = (
+    "scipy.linalg",
+    "scipy.linalg.cython_blas",
+    "scipy.linalg.cython_lapack",
+    "scipy.integrate",
+    "scipy.odr",
+    "scipy.optimize",
+    "scipy.sparse.linalg",
+)
+"""Modules of SciPy which load those that call BLAS."""
+
 
 def info(options: argparse.Namespace) -> int:
-    """Print the configuration, what was measured for this machine, and the CPU's features."""
+    """Print the configuration, what was measured for this machine, and the CPU's features.
+
+    With ``--doors``, print what `nkblas.patch` reaches in NumPy and SciPy instead.
+    """
+    if options.doors:
+        for name in MODULES_WITH_DOORS:
+            with contextlib.suppress(ImportError):  # SciPy, or this version's module
+                importlib.import_module(name)
+        with patched() as doors:
+            print(doors)
+        return 0
     show_config()
     tuned, shipped = (
         len(measured_plans.read(measured_plans.plan_file(cpu, layer)))

@@ -22,6 +22,7 @@ ffi = FFI()
 ffi.cdef(
     declarations(HERE / "nk_tables.h")
     + declarations(HERE / "nkblas.h")
+    + declarations(CBLAS / "doors.h")
     + """
     extern int (*nk_miss_handler)(const nk_problem *problem);
     int nk_call_python_miss_handler(const nk_problem *problem);
@@ -30,7 +31,7 @@ ffi.cdef(
 )
 ffi.set_source(
     "nkblas._engine",
-    '#include "nkblas.h"',
+    '#include "nkblas.h"\n#include "doors.h"',
     sources=[f"nkblas/{x.parent.name}/{x.name}" for y in FOLDERS for x in sorted(y.glob("*.c"))],
     depends=[f"nkblas/{x.parent.name}/{x.name}" for y in FOLDERS for x in y.glob("*.h")],
     include_dirs=["nkblas/engine", "nkblas/cblas"],

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nkblas import _numpy_ext
+from nkblas.api.doors import close_doors
 from nkblas.api.gufuncs import matmul
 from nkblas.api.packed import PackedMatrix, pack
 from nkblas.base.dtypes import QUANTIZED
@@ -56,6 +57,7 @@ def report(recording: Recording, children: "Totals | None" = None) -> str:
     """
     counters = Counter(stats()) + (children.stats if children else Counter())
     _numpy_ext.set_patched(False)
+    close_doors()
     seconds = recording.seconds
     problems = sorted(recording, key=lambda problem: -seconds.get(problem, 0.0))
     deadline = time.perf_counter() + MAX_TOTAL_SECONDS

@@ -5,6 +5,7 @@
 
 __typeof__(nk_gemm) *engine_gemm;
 nk_counters *engine_counters;
+void (*engine_pass_through)(int32_t on);
 
 int run_product(int dtype, npy_intp m, npy_intp n, npy_intp k, nk_matrix a, nk_matrix b,
                 nk_matrix c, nk_call_args call_args)

@@ -115,7 +115,10 @@ static void run_loop(const gufunc_loop *loop, char **args, const npy_intp *dimen
         return;
     int needs_complex_reference = numpy_writes_outside(loop, &x);
     if (loop->numpy_loop && !needs_complex_reference) {
+        int may_call_blas = loop->dtype != NO_PRODUCT; /* loops over objects run any code */
+        engine_pass_through(may_call_blas);
         loop->numpy_loop(args, dimensions, steps, loop->numpy_data);
+        engine_pass_through(0);
         return;
     }
     for (npy_intp i = 0; i < x.count; i++) {
@@ -197,18 +200,18 @@ static void set_loops(product_gufunc *gufunc, const PyUFuncObject *numpy)
     }
 }
 
-/* make_gufunc(NumPy's gufunc, name, doc, addresses of nk_gemm and the counters) -> nkblas's
-   gufunc */
+/* make_gufunc(NumPy's gufunc, name, doc, addresses of nk_gemm, the counters, nk_pass_through) ->
+   nkblas's gufunc */
 PyObject *make_gufunc(PyObject *self, PyObject *args)
 {
     PyUFuncObject *numpy;
     PyObject *name, *doc;
-    unsigned long long gemm_address, counters_address;
+    unsigned long long gemm_address, counters_address, pass_address;
     static void *data[MAX_LOOPS];
 
     (void)self;
-    if (!PyArg_ParseTuple(args, "O!UUKK", &PyUFunc_Type, &numpy, &name, &doc, &gemm_address,
-                          &counters_address))
+    if (!PyArg_ParseTuple(args, "O!UUKKK", &PyUFunc_Type, &numpy, &name, &doc, &gemm_address,
+                          &counters_address, &pass_address))
         return NULL;
     int g = 0;
     while (g < gufunc_count && gufuncs[g].numpy != numpy)
@@ -219,6 +222,7 @@ PyObject *make_gufunc(PyObject *self, PyObject *args)
                             numpy->name);
     engine_gemm = (void *)(uintptr_t)gemm_address;
     engine_counters = (void *)(uintptr_t)counters_address;
+    engine_pass_through = (void *)(uintptr_t)pass_address;
     set_loops(&gufuncs[g], numpy);
 
     const char *name_text = PyUnicode_AsUTF8(name), *doc_text = PyUnicode_AsUTF8(doc);

@@ -87,6 +87,7 @@ void reference_complex_product(int dtype, int conjugate_a, npy_intp m, npy_intp 
 /* The engine is another extension module: make_gufunc receives these addresses. */
 extern __typeof__(nk_gemm) *engine_gemm;
 extern nk_counters *engine_counters;
+extern void (*engine_pass_through)(int32_t on); /* cblas/doors.h */
 
 /* For C = A @ B, or conj(A) @ B if `conjugate_a` is set and the product is complex. */
 static inline nk_call_args product_call_args(int dtype, int conjugate_a)

@@ -134,6 +134,17 @@ def patch_children(counters: str = "", environment: MutableMapping[str, str] = o
         environment["NKBLAS_COUNTERS"] = counters
 
 
+def may_open_doors(environment: Environment = os.environ) -> bool:
+    """``NKBLAS_DOORS``: whether `nkblas.patch` may open doors, where C code calls BLAS.
+
+    Raises
+    ------
+    ValueError
+        The value is neither 0 nor 1.
+    """
+    return _switch("NKBLAS_DOORS", environment)
+
+
 def may_use_shipped_kernels(environment: Environment = os.environ) -> bool:
     """``NKBLAS_SHIPPED_KERNELS``: whether kernels that were installed with the package are used.
 
@@ -220,6 +231,9 @@ JIT_MODE = jit_mode()
 
 MAY_TUNE = may_tune()
 """`may_tune` at import."""
+
+MAY_OPEN_DOORS = may_open_doors()
+"""`may_open_doors` at import."""
 
 MAY_USE_SHIPPED_KERNELS = may_use_shipped_kernels()
 """`may_use_shipped_kernels` at import."""

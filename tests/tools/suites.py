@@ -1,7 +1,8 @@
 """Run test suites of other packages twice: with NumPy as it is, and with NumPy patched.
 
-Run ``python tests/tools/suites.py numpy`` or ``scikit-learn``, followed by options of pytest. This
-module is also the pytest plugin of the two runs, which patches NumPy and records the results.
+Run ``python tests/tools/suites.py numpy``, ``scipy`` or ``scikit-learn``, followed by options of
+pytest. This module is also the pytest plugin of the two runs, which patches NumPy and records the
+results.
 """
 
 import json
@@ -18,6 +19,11 @@ SUITES = {
     "numpy": [
         *("--pyargs", "numpy._core.tests.test_multiarray", "numpy._core.tests.test_einsum"),
         *("numpy._core.tests.test_ufunc", "numpy.linalg", "numpy.matrixlib", "numpy.ma"),
+    ],
+    "scipy": [
+        *("--pyargs", "scipy.linalg.tests.test_blas", "scipy.linalg.tests.test_fblas"),
+        *("scipy.linalg.tests.test_basic", "scipy.linalg.tests.test_decomp"),
+        *("scipy.linalg.tests.test_cython_blas",),
     ],
     "scikit-learn": [
         *("--pyargs", "sklearn.decomposition.tests.test_pca"),
@@ -43,11 +49,14 @@ class Outcome(NamedTuple):
         Time of the tests, without the start of Python and pytest's collection.
     stats : dict
         `nkblas.stats` at the end; empty if NumPy was not patched.
+    doors : dict
+        How many calls came through doors, by the function's name.
     """
 
     tests: dict[str, str]
     seconds: float
     stats: dict[str, int]
+    doors: dict[str, int]
 
     @property
     def failures(self) -> set[str]:
@@ -85,6 +94,8 @@ def report(stock: Outcome, patched: Outcome) -> str:
         f"{len(patched.failures)} with nkblas under it",
         f"{calls} products, {calls - fallbacks} of them on generated kernels "
         f"({patched.stats['kernels_compiled']} compiled, {patched.stats['kernels_loaded']} loaded)",
+        "calls through doors: "
+        + (", ".join(f"{name} {calls}" for name, calls in patched.doors.items()) or "none"),
         f"{stock.seconds:.1f} s as it is, {patched.seconds:.1f} s patched",
         *(f"new failure: {name}" for name in sorted(patched.failures - stock.failures)),
     ]
@@ -124,12 +135,14 @@ def pytest_runtest_logreport(report: Any) -> None:
 
 def pytest_sessionfinish() -> None:
     stats: dict[str, int] = {}
+    doors: dict[str, int] = {}
     if os.environ["NKBLAS_SUITE_PATCHED"] == "1":
         import nkblas
 
         stats = nkblas.stats()
+        doors = {door.symbol: door.calls for door in sorted(nkblas.Doors()) if door.calls}
     seconds = time.perf_counter() - _start_times[0]
-    outcome = {"tests": _results, "seconds": seconds, "stats": stats}
+    outcome = {"tests": _results, "seconds": seconds, "stats": stats, "doors": doors}
     Path(os.environ["NKBLAS_SUITE"]).write_text(json.dumps(outcome))
 
 
