@@ -197,23 +197,43 @@ static void report_illegal_argument(const nk_blas_call *x, int position)
     fprintf(stderr, "nkblas: %s: argument %d has an illegal value\n", x->routine->name, position);
 }
 
-/* Whether a call is left to the other BLAS before it is looked at. */
-static int is_for_original(const nk_blas_call *x)
+/* Up to so many multiply-adds, another BLAS takes less time than the engine takes to find the plan. */
+enum { SMALL_PRODUCT = 512, SMALL_GEMV = 1024 };
+
+static int is_small(const nk_blas_call *x)
 {
-    int is_extension = x->trans_a == NK_CONJ_NO_TRANS || x->trans_b == NK_CONJ_NO_TRANS;
-    return x->routine->original && (is_extension || nk_passes_through());
+    double m = (double)x->m, n = (double)x->n, k = (double)x->k;
+    switch (x->form) {
+    case NK_BLAS_GEMM: return m * n * k <= SMALL_PRODUCT;
+    case NK_BLAS_GEMV: return m * n <= SMALL_GEMV;
+    case NK_BLAS_SYMM:
+    case NK_BLAS_TRMM:
+    case NK_BLAS_TRSM: return m * n * (x->side == NK_LEFT ? m : n) <= SMALL_PRODUCT;
+    default: return n * n * k <= SMALL_PRODUCT;
+    }
+}
+
+/* Whether an argument is one of OpenBLAS's extension. */
+static int is_extended(const nk_blas_call *x)
+{
+    return x->trans_a == NK_CONJ_NO_TRANS || x->trans_b == NK_CONJ_NO_TRANS;
 }
 
 int nk_blas_run(const nk_blas_call *x)
 {
-    if (is_for_original(x))
+    int has_original = x->routine->original != NULL;
+    if (has_original && nk_passes_through())
         return 0;
     __atomic_add_fetch(&x->routine->calls, 1, __ATOMIC_RELAXED);
+    if (has_original && is_extended(x))
+        return 0;
     int illegal = nk_blas_illegal_argument(x);
     if (illegal) {
         report_illegal_argument(x, illegal);
         return 1;
     }
+    if (has_original && is_small(x))
+        return 0;
     int is_gemv = x->form == NK_BLAS_GEMV, has_own_beta = x->form < NK_BLAS_TRMM;
     int is_general = x->form == NK_BLAS_GEMM || is_gemv;
     int has_k = x->form <= NK_BLAS_RANK_2K && !is_gemv;
