@@ -42,8 +42,8 @@ class Door(NamedTuple):
         size than its name says.
     calls : int
         How many calls of this function have come to nkblas, by this name and through all modules.
-        Small ones (up to 512 multiply-adds, 1,024 of a matrix times a vector) go on to the module's
-        own BLAS, which takes less time for them.
+        Small ones (up to 1,000 multiply-adds, 4,096 of a matrix times a vector) go on to the own
+        BLAS of the module, which takes less time for them.
     """
 
     module: str

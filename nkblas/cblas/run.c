@@ -198,7 +198,7 @@ static void report_illegal_argument(const nk_blas_call *x, int position)
 }
 
 /* Up to so many multiply-adds, another BLAS takes less time than the engine takes to find the plan. */
-enum { SMALL_PRODUCT = 512, SMALL_GEMV = 1024 };
+enum { SMALL_PRODUCT = 1000, SMALL_GEMV = 4096 };
 
 static int is_small(const nk_blas_call *x)
 {
