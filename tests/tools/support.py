@@ -47,7 +47,7 @@ THREAD_POOL = ENGINE_SOURCES / "thread_pool.c"
 ENGINE_WITHOUT_PYTHON = (
     THREAD_POOL,
     *(ENGINE_SOURCES / f"{name}.c" for name in ("dispatch", "macrokernel", "partition")),
-    *(ENGINE_SOURCES / f"{name}.c" for name in ("plan_table", "memory", "record")),
+    *(ENGINE_SOURCES / f"{name}.c" for name in ("counters", "plan_table", "memory", "record")),
     *(ENGINE_SOURCES / f"{name}.c" for name in ("panels", "similar_plan", "trial", "triangle")),
     *(ENGINE_SOURCES / f"{name}.c" for name in ("expand", "level3", "reference", "triangular")),
 )
