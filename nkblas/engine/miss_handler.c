@@ -22,11 +22,25 @@ static int raise_pending(void *unused)
     return status;
 }
 
+/* Takes the GIL, which the caller may have already, and then with an exception of its own. */
+static int call_python(const nk_problem *problem)
+{
+    PyGILState_STATE state = PyGILState_Ensure();
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    int answer = nk_python_miss_handler(problem);
+    PyErr_Restore(type, value, traceback);
+    PyGILState_Release(state);
+    return answer;
+}
+
 int nk_call_python_miss_handler(const nk_problem *problem)
 {
     if (__atomic_load_n(&is_pending, __ATOMIC_RELAXED))
         return 0;
-    int answer = nk_python_miss_handler(problem);
+    if (!Py_IsInitialized()) /* C code may call when the interpreter has ended, or ends */
+        return 0;
+    int answer = call_python(problem);
     if (answer < 0)
         __atomic_store_n(&is_pending, !Py_AddPendingCall(raise_pending, NULL), __ATOMIC_RELAXED);
     return answer > 0;

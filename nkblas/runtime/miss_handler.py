@@ -4,7 +4,7 @@ The planner (`nkblas.runtime.dispatch`) and the kernel store are imported at the
 program that imports nkblas need not multiply.
 """
 
-import sys
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from nkblas._engine import ffi, lib
@@ -16,28 +16,27 @@ if TYPE_CHECKING:
 _pending: BaseException | None = None
 
 
-@ffi.def_extern(name="nk_python_miss_handler", error=0)
+def _keep(kind: type[BaseException], error: BaseException, traceback: TracebackType) -> None:
+    """Keep an exception until `raise_pending`; a signal may raise it before the first line."""
+    global _pending
+    _pending = error
+
+
+@ffi.def_extern(name="nk_python_miss_handler", error=-1, onerror=_keep)
 def _handle_miss(c_problem: "nk_problem") -> int:
     """1 if the table has an entry for the problem now; 0 if this call is left to NumPy.
 
     An exception that a signal handler raises meanwhile can't propagate through C: this product is
     left to NumPy, and the engine has the exception raised as soon as it returns (-1).
     """
-    global _pending
     if holds_planning_lock():
         return 0  # a signal handler or a finalizer multiplies while this thread plans
-    if sys.is_finalizing():
-        return 0  # the interpreter ends: nothing can be imported any more
-    try:
-        with planning_lock():
-            # imported at the first miss, under the lock: no fork comes into the import
-            from .abi import problem_from_c
-            from .dispatch import handle_miss
+    with planning_lock():
+        # imported at the first miss, under the lock: no fork comes into the import
+        from .abi import problem_from_c
+        from .dispatch import handle_miss
 
-            return int(handle_miss(problem_from_c(c_problem)))
-    except BaseException as error:
-        _pending = error
-        return -1
+        return int(handle_miss(problem_from_c(c_problem)))
 
 
 def raise_pending() -> None:

@@ -6,7 +6,9 @@ The library is generated from the prototypes of the public header, so that these
 import ctypes
 import itertools
 import re
+import shutil
 import subprocess
+import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,10 +112,11 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 
 
 class Case(NamedTuple):
-    """The arguments of a call, the memory that they point to, and its result."""
+    """The arguments of a call, the memory that they point to as it is and was, and its result."""
 
     arguments: Arguments
     memory: dict[str, Array]
+    before: dict[str, Array]
     target: Array
     expected: Array
     bound: Array
@@ -194,7 +197,16 @@ class Random:
                 x.trans = x.trans_a
         if self.kind in ("trmm", "trsm"):
             x.trans = x.trans_a
-        return Case(x, self.memory, *getattr(self, f"_{self.kind}")(x))
+        result = getattr(self, f"_{self.kind}")(x)
+        if x.alpha[0] == x.alpha[1] == 0:
+            self.memory["a"][...] = np.nan  # it is not read
+        before = {name: array.copy() for name, array in self.memory.items()}
+        return Case(x, self.memory, before, *result)
+
+    def hide(self, c: Array, beta: complex) -> None:
+        """Make a C that is not read NaN."""
+        if beta == 0:
+            c[...] = np.nan
 
     def _sums(self, left: Array, right: Array, c: Array, alpha: Any, beta: Any) -> tuple[Any, ...]:
         left, right = wide(left), wide(right)
@@ -206,6 +218,7 @@ class Random:
     def _only(self, uplo: int, c: Array, expected: Array, bound: Array) -> tuple[Any, ...]:
         """Elements outside the triangle keep their bits."""
         inside = triangle(np.ones(c.shape), uplo) > 0
+        c[~inside] = 7
         return c, np.where(inside, expected, wide(c)), np.where(inside, bound, 0)
 
     def _gemm(self, x: Arguments) -> tuple[Any, ...]:
@@ -213,6 +226,7 @@ class Random:
         b = self.matrix("b", *((x.k, x.n) if x.trans_b == 111 else (x.n, x.k)))
         c = self.matrix("c", x.m, x.n)
         alpha, beta = self.factor("alpha"), self.factor("beta")
+        self.hide(c, beta)
         return c, *self._sums(op(a, x.trans_a), op(b, x.trans_b), c, alpha, beta)
 
     def _gemmt(self, x: Arguments) -> tuple[Any, ...]:
@@ -227,6 +241,7 @@ class Random:
         alpha, beta = self.factor("alpha"), self.factor("beta")
         if x.m == 0 or x.n == 0:
             return y, wide(y), np.zeros(y.shape)
+        self.hide(y, beta)
         return y, *self._sums(a, v, y, alpha, beta)
 
     def _rank_k(self, x: Arguments, is_hermitian: bool) -> tuple[Any, ...]:
@@ -236,6 +251,7 @@ class Random:
         right = a.T.conj() if is_hermitian else a.T
         if (alpha == 0 or x.k == 0) and beta == 1:
             return c, wide(c), np.zeros(c.shape)
+        self.hide(c, beta)
         expected, bound = self._sums(a, right, c, alpha, beta)
         if is_hermitian:
             np.fill_diagonal(expected, expected.diagonal().real)
@@ -258,6 +274,7 @@ class Random:
         second = np.conj(alpha) if is_hermitian else alpha
         left = np.concatenate((alpha * wide(a), second * wide(b)), axis=1)
         right = np.concatenate((transpose(b), transpose(a)), axis=0)
+        self.hide(c, beta)
         expected, bound = self._sums(left, right, c, 1, beta)
         if is_hermitian:
             np.fill_diagonal(expected, expected.diagonal().real)
@@ -280,6 +297,7 @@ class Random:
         if is_hermitian:
             np.fill_diagonal(full, full.diagonal().real)
         stored[triangle(np.ones(stored.shape), x.uplo) == 0] = np.nan
+        self.hide(c, beta)
         left, right = (full, b) if x.side == 141 else (b, full)
         return c, *self._sums(left, right, c, alpha, beta)
 
@@ -330,10 +348,15 @@ def solve(a: Array, b: Array) -> Array:
 
 
 def check(routine: str, case: Case) -> None:
-    assert np.all(np.abs(wide(case.target) - case.expected) <= case.bound), (
-        routine,
-        {name: getattr(case.arguments, name) for name in (*FIELDS, *SIZES)},
-    )
+    """The result is right, and no other memory has changed."""
+    call = routine, {name: getattr(case.arguments, name) for name in (*FIELDS, *SIZES)}
+    assert np.all(np.abs(wide(case.target) - case.expected) <= case.bound), call
+    case.target[...] = 0
+    after = {name: array.tobytes() for name, array in case.memory.items()}
+    for name, array in case.memory.items():
+        array[...] = case.before[name]
+    case.target[...] = 0
+    assert after == {name: array.tobytes() for name, array in case.memory.items()}, call
 
 
 # ---- the tests ----
@@ -451,6 +474,140 @@ def test_unaligned_operands(library: ctypes.CDLL) -> None:
     arguments.a, arguments.b, arguments.c = (y.ctypes.data for y in (a, b, c))
     library.call_cblas_dgemm(ctypes.byref(arguments))
     assert np.array_equal(c.copy().view(np.float64).reshape(6, 6), x[0] @ x[1])
+
+
+CALLERS = r"""
+#include <nkblas_cblas.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+extern void *PyExc_ValueError;
+void PyErr_SetString(void *, const char *);
+int PyErr_ExceptionMatches(void *);
+void PyErr_Clear(void);
+
+int multiply(int n) /* whether the result is right */
+{
+    double *a = malloc(sizeof *a * n * n), *c = malloc(sizeof *c * n * n);
+    int right = 1;
+    for (int i = 0; i < n * n; i++)
+        a[i] = i % 7 - 3;
+    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, n, n, 1, a, n, a, n, 0, c, n);
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < n; j++) {
+            double sum = 0;
+            for (int p = 0; p < n; p++)
+                sum += a[i * n + p] * a[j * n + p];
+            right &= sum == c[i * n + j];
+        }
+    free(a), free(c);
+    return right;
+}
+int multiply_with_exception(int n) /* whether it is right and the exception still there */
+{
+    PyErr_SetString(PyExc_ValueError, "the caller's");
+    int right = multiply(n) && PyErr_ExceptionMatches(PyExc_ValueError);
+    PyErr_Clear();
+    return right;
+}
+int multiply_interrupted(int n) { raise(SIGINT); return multiply(n); }
+static void at_exit(void) { printf("{\"is_right\": %d}", multiply(109)); }
+void multiply_at_exit(void) { atexit(at_exit); }
+static void *multiply_on(void *x)
+{
+    for (int n = 2;; n = n % 100 + 1)
+        if (!multiply(n))
+            abort();
+    return x;
+}
+void start_multiplying(void) { pthread_t t; pthread_create(&t, 0, multiply_on, 0); }
+"""
+
+
+@pytest.fixture(scope="module")
+def callers(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A library that calls with new problems in all states of the interpreter."""
+    folder = tmp_path_factory.mktemp("callers")
+    (folder / "callers.c").write_text(CALLERS)
+    command = ["gcc", "-std=gnu11", "-O1", "-shared", "-fPIC", "-pthread", "-I"]
+    command += [nkblas.get_include(), "-o", "callers.so", "callers.c", nkblas.get_library()]
+    subprocess.run(command, cwd=folder, check=True)
+    return str(folder / "callers.so")
+
+
+def test_by_a_caller_with_an_exception(callers: str) -> None:
+    """Planning runs Python code, which leaves it alone."""
+    assert ctypes.PyDLL(callers).multiply_with_exception(103)
+
+
+@pytest.mark.parametrize(("library_type", "n"), [(ctypes.CDLL, 101), (ctypes.PyDLL, 107)])
+def test_interrupt_before_planning(
+    library_type: type[ctypes.CDLL], n: int, callers: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The product is right, and Python gets the exception when C returns."""
+    function, results = library_type(callers).multiply_interrupted, []
+
+    def multiply() -> None:
+        results.append(function(n))
+        for _ in range(1000):
+            results.append(1)
+
+    with pytest.raises(KeyboardInterrupt):
+        multiply()
+    assert all(results)
+    assert capfd.readouterr().err == ""
+
+
+def test_after_the_interpreter(callers: str) -> None:
+    """Plain loops do what is not planned yet."""
+    program = f"import ctypes, nkblas; ctypes.CDLL({callers!r}).multiply_at_exit()"
+    output, errors = run(program, prelude="")
+    assert output == {"is_right": 1}
+    assert errors == ""
+
+
+def test_while_the_interpreter_ends(callers: str) -> None:
+    for delay in (0, 0.05, 0.2):
+        program = f"""
+        import ctypes, time, nkblas
+        ctypes.CDLL({callers!r}).start_multiplying()
+        time.sleep({delay})
+        print("{{}}")
+        """
+        assert run(program, prelude="") == ({}, "")
+
+
+def test_beside_another_blas(tmp_path: Path) -> None:
+    """Functions of the same names that are loaded globally, and first, are not called."""
+    names = ("nk_gemm", "nk_blas_run", "dgemm_", "cblas_dgemm", "cblas_xerbla")
+    lines = ["void abort(void);", *(f"void {name}(void) {{ abort(); }}" for name in names)]
+    (tmp_path / "blas.c").write_text("\n".join(lines))
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", "blas.so", "blas.c"], cwd=tmp_path, check=True)
+    program = f"""
+    import ctypes
+    ctypes.CDLL({str(tmp_path / "blas.so")!r}, ctypes.RTLD_GLOBAL)
+    """
+    output, _ = run(textwrap.dedent(program) + WITHOUT_KERNELS, prelude="")
+    assert output["fallbacks"] == 0
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
+def test_header_in_cpp(tmp_path: Path) -> None:
+    source = """
+    #include <nkblas_cblas.h>
+    void multiply(const double *a, double *c)
+    {
+        cblas_dgemm(CblasColMajor, CblasNoTrans, CblasTrans, 1, 1, 1, 1, a, 1, a, 1, 0, c, 1);
+        cblas_dgemm64_(CblasColMajor, CblasNoTrans, CblasTrans, 1, 1, 1, 1, a, 1, a, 1, 0, c, 1);
+    }
+    """
+    (tmp_path / "call.cpp").write_text(source)
+    command = ["g++", "-Wall", "-Wextra", "-pedantic", "-Werror", "-shared", "-fPIC", "-I"]
+    command += [nkblas.get_include(), "-o", "call.so", "call.cpp", nkblas.get_library()]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    ctypes.CDLL(str(tmp_path / "call.so"))  # all names are found, as C's
 
 
 WITHOUT_KERNELS = """
