@@ -2,7 +2,8 @@
 
    Link the library whose path is nkblas.get_library(). It needs a process that runs Python and has
    imported nkblas. Any thread may call; it need not hold the GIL. Orders, transposes, triangles, sides and
-   diagonals have CBLAS's numbers; a complex factor is given by its address. */
+   diagonals have CBLAS's numbers; a complex factor is given by its address. A file includes this header or
+   another BLAS's cblas.h, whose prototypes have other types: with either it can be linked. */
 #ifndef NKBLAS_CBLAS_H
 #define NKBLAS_CBLAS_H
 
@@ -12,13 +13,11 @@
 extern "C" {
 #endif
 
-#ifndef CBLAS_H /* else a header of another BLAS has them */
 enum { CblasRowMajor = 101, CblasColMajor = 102 };
 enum { CblasNoTrans = 111, CblasTrans = 112, CblasConjTrans = 113 };
 enum { CblasUpper = 121, CblasLower = 122 };
 enum { CblasNonUnit = 131, CblasUnit = 132 };
 enum { CblasLeft = 141, CblasRight = 142 };
-#endif
 
 /* ---- 32-bit integers ---- */
 

@@ -22,7 +22,8 @@ def _keep(kind: type[BaseException], error: BaseException, traceback: TracebackT
     _pending = error
 
 
-@ffi.def_extern(name="nk_python_miss_handler", error=-1, onerror=_keep)
+# The stub lacks onerror: its generator is a part of the kernels' keys.
+@ffi.def_extern(name="nk_python_miss_handler", error=-1, onerror=_keep)  # type: ignore[call-arg]
 def _handle_miss(c_problem: "nk_problem") -> int:
     """1 if the table has an entry for the problem now; 0 if this call is left to NumPy.
 
