@@ -669,14 +669,14 @@ MODULES = (
     "optimize", "integrate", "interpolate", "odr", "sparse.linalg", "special", "stats", "ndimage",
     "fft", "signal", "spatial", "cluster.hierarchy", "sparse.csgraph", "optimize._highspy._core",
 )
-x, y = operands(37, 19, 43)
+x, y = operands(67, 19, 71)
 exact = x.astype("d") @ y.astype("d")
 wide_x, wide_y = x.astype("d"), y.astype("d")
 gemm, stop, faults, rounds = cython_gemm(), False, [], [0] * 8
 
 def by_cython():
-    c = np.full((37, 19), np.nan)
-    m, n, k = (ctypes.byref(ctypes.c_int(size)) for size in (37, 19, 43))
+    c = np.full((67, 19), np.nan)
+    m, n, k = (ctypes.byref(ctypes.c_int(size)) for size in (67, 19, 71))
     one, zero = (ctypes.byref(ctypes.c_double(value)) for value in (1, 0))
     pointers = [array.ctypes.data for array in (wide_y, wide_x, c)]
     gemm(b"n", b"n", n, m, k, one, pointers[0], n, pointers[1], k, zero, pointers[2], n)
@@ -698,7 +698,7 @@ except ImportError:
     pass
 else:
     def by_scikit_learn():
-        c = np.zeros((37, 19))
+        c = np.zeros((67, 19))
         no, rows = wrapped.BLAS_Trans.NoTrans, wrapped.BLAS_Order.RowMajor
         wrapped._gemm_memview(no, no, 1.0, wide_x, wide_y, 0.0, c)
         return c

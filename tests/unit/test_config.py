@@ -67,6 +67,7 @@ def test_jit_modes(mode: str) -> None:
         ("NKBLAS_NUM_THREADS", "0"),
         ("NKBLAS_ISA", "mmx"),
         ("NKBLAS_TUNE", "yes"),
+        ("NKBLAS_DOORS", "yes"),
         ("NKBLAS_SHIPPED_KERNELS", "yes"),
         ("NKBLAS_LOG", "abc"),
     ],
