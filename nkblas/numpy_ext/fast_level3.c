@@ -205,8 +205,9 @@ static PyArrayObject *find_result(const level3_routine *routine, int type, const
     npy_intp shape[2] = {side ? call->n : call->m, side ? call->m : call->n};
     if (x->c && !PyArray_CompareLists(PyArray_DIMS(x->c), shape, 2))
         return NULL;
-    if (routine->form == RANK_2K && x->c && x->options[OVERWRITE])
-        return NULL; /* the engine might do the first of its two products only */
+    int reads_c = call->call_args.beta != 0 || call->call_args.beta_imag != 0;
+    if (routine->form == RANK_2K && x->c && x->options[OVERWRITE] && reads_c)
+        return NULL; /* C would be lost if the engine did the first of the two products only */
     PyArrayObject *b = is_in_place(routine) ? x->a : x->b;
     if (!x->c && routine->operation == GEMMT && routine->form != PRODUCT)
         return (PyArrayObject *)PyArray_ZEROS(2, shape, type, 1);

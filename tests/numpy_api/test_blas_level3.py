@@ -635,6 +635,19 @@ def test_calls_run_on_the_engine_without_python() -> None:
         assert after["fallbacks"] == before["fallbacks"], (name, dtype)
 
 
+def test_calls_write_to_c_without_python() -> None:
+    for name in NAMES:
+        if name[1:] not in IN_PLACE:
+            options = {x: y[-1] for x, y in options_of(name).items()}
+            case = make_case(name, options, (20, 20), 2, 0, has_c=True)
+            assert case.c is not None
+            c = case.c.copy("F")
+            given = {**case.arguments(), "c": c, "overwrite_c": 1}
+            got = without_python(getattr(blas, name), **given)
+            assert got is c, name
+            check(case, got)
+
+
 def test_signatures_of_functions() -> None:
     """Those that SciPy's docstrings tell, and names, modules and docs of all functions."""
     scipy = pytest.importorskip("scipy.linalg.blas")
