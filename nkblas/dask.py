@@ -128,8 +128,7 @@ def matmul(x: Any, y: Any) -> Any:
             keys = _block_key(x, x_axes, place), _block_key(y, y_axes, place)
             pairs.append(tuple(tasks.get(key, key) for key, tasks in zip(keys, loads, strict=True)))
         graph.update(_chain(name, block, pairs, dtype))
-    inputs = [array for array, tasks in zip((x, y), loads, strict=True) if not tasks]
-    layers = HighLevelGraph.from_collections(name, graph, dependencies=inputs)
+    layers = HighLevelGraph.from_collections(name, graph, dependencies=[x, y])
     return da.Array(layers, name, chunks, dtype=dtype)
 
 
@@ -172,15 +171,16 @@ def _block_key(array: Any, axes: tuple[Any, ...], place: dict[Any, int]) -> tupl
 
 
 def _loading_tasks(array: Any) -> dict[Any, Any]:
-    """The tasks of an array's blocks, if they depend on no others; else none.
+    """The tasks of an array's blocks if they load them, or make them from single values; else none.
 
-    Tasks that do are Dask's to order: it keeps their results until the last product has used them.
+    Other tasks are Dask's to order: it keeps their results until the last product has used them.
     """
     graph = optimize_blockwise(array.dask, keys=[array.name])
     layer = graph.layers.get(array.name)
     if not isinstance(layer, Blockwise) or layer.annotations:
         return {}
-    return {} if graph.dependencies.get(array.name) else dict(layer)
+    inputs = graph.dependencies.get(array.name, ())
+    return {} if any(len(graph.layers[name]) > 1 for name in inputs) else dict(layer)
 
 
 def _chain(
