@@ -128,7 +128,8 @@ def matmul(x: Any, y: Any) -> Any:
             keys = _block_key(x, x_axes, place), _block_key(y, y_axes, place)
             pairs.append(tuple(tasks.get(key, key) for key, tasks in zip(keys, loads, strict=True)))
         graph.update(_chain(name, block, pairs, dtype))
-    layers = HighLevelGraph.from_collections(name, graph, dependencies=[x, y])
+    inputs = [array for array, tasks in zip((x, y), loads, strict=True) if not tasks]
+    layers = HighLevelGraph.from_collections(name, graph, dependencies=inputs)
     return da.Array(layers, name, chunks, dtype=dtype)
 
 
@@ -171,7 +172,7 @@ def _block_key(array: Any, axes: tuple[Any, ...], place: dict[Any, int]) -> tupl
 
 
 def _loading_tasks(array: Any) -> dict[Any, Any]:
-    """The tasks of an array's blocks if they load them, or make them from single values; else none.
+    """The tasks of an array's blocks if they depend on no others; else none.
 
     Other tasks are Dask's to order: it keeps their results until the last product has used them.
     """
@@ -179,8 +180,7 @@ def _loading_tasks(array: Any) -> dict[Any, Any]:
     layer = graph.layers.get(array.name)
     if not isinstance(layer, Blockwise) or layer.annotations:
         return {}
-    inputs = graph.dependencies.get(array.name, ())
-    return {} if any(len(graph.layers[name]) > 1 for name in inputs) else dict(layer)
+    return {} if graph.dependencies.get(array.name) else dict(layer)
 
 
 def _chain(
