@@ -364,15 +364,23 @@ class NkblasPlugin(distributed.WorkerPlugin):  # type: ignore[misc]
     async def setup(self, worker: Any) -> None:
         """Prepare a worker: Dask calls it when one has joined."""
         _limits.add(worker.id, self.threads)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(patched())
+            self._patches[worker.id] = stack.pop_all()
+        if worker.status == distributed.Status.init:
+            # workers that are starting do not answer each other yet
+            worker.loop.add_callback(self._cooperate, worker)
+        else:
+            await self._cooperate(worker)
+
+    async def _cooperate(self, worker: Any) -> None:
+        """Share CPUs, kernels and plans with the other workers, and warm up."""
         await _share_cpus(worker)
         name = f"nkblas-{machine(cpu)}"
         async with distributed.Lock(name, scheduler_rpc=worker.scheduler, loop=worker.loop):
             await _fetch_from_peers(worker)
             if self.problems:
                 await asyncio.to_thread(self._warm_up)
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(patched())
-            self._patches[worker.id] = stack.pop_all()
 
     def teardown(self, worker: Any) -> None:
         """Undo `setup`: Dask calls it when a worker is closed, or the plugin is removed."""
@@ -439,7 +447,10 @@ async def _share_cpus(worker: Any) -> None:
     workers = await _workers(worker)
     host = workers[worker.address]["host"]
     threads = {address: x["nthreads"] for address, x in workers.items() if x["host"] == host}
-    await _run_on(worker, threads, _limits_update, sum(threads.values()))
+    total = sum(threads.values())
+    _limits.update(total)
+    with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+        await _run_on(worker, threads.keys() - {worker.address}, _limits_update, total)
 
 
 def _limits_update(host_threads: int) -> None:
