@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import dask.array as da
@@ -92,23 +92,25 @@ class MatrixFile:
         """A column in float64."""
         return self._elements()[:, j // self.block, :, j % self.block].astype(float).ravel()
 
-    def product(self, vector: Array, function: Callable[[Array], Array] = np.asarray) -> Array:
-        """The matrix, with a function applied to its elements, times a column, in float64."""
-        parts, elements = vector.reshape(self.blocks, self.block), self._elements()
-        rows = [
-            sum(function(elements[i, k].astype(float)) @ part for k, part in enumerate(parts))
-            for i in range(self.blocks)
-        ]
-        return np.concatenate(rows)
+    def times(self, vectors: Array) -> tuple[Array, Array]:
+        """The matrix times columns in float64, and the same for magnitudes."""
+        parts = vectors.reshape(self.blocks, self.block, -1)
+        products, bounds = np.zeros((2, *parts.shape))
+        for i, k in np.ndindex(self.blocks, self.blocks):
+            elements = self.read((i, k)).astype(float)
+            products[i] += elements @ parts[k]
+            bounds[i] += np.abs(elements) @ np.abs(parts[k])
+        return products.reshape(vectors.shape), bounds.reshape(vectors.shape)
 
-    def left_product(self, vector: Array, function: Callable[[Array], Array] = np.asarray) -> Array:
-        """A row times the matrix, with a function applied to its elements, in float64."""
-        parts, elements = vector.reshape(self.blocks, self.block), self._elements()
-        columns = [
-            sum(part @ function(elements[k, j].astype(float)) for k, part in enumerate(parts))
-            for j in range(self.blocks)
-        ]
-        return np.concatenate(columns)
+    def transposed_times(self, vectors: Array) -> tuple[Array, Array]:
+        """The same for the transposed matrix."""
+        parts = vectors.reshape(self.blocks, self.block, -1)
+        products, bounds = np.zeros((2, *parts.shape))
+        for k, j in np.ndindex(self.blocks, self.blocks):
+            elements = self.read((k, j)).T.astype(float)
+            products[j] += elements @ parts[k]
+            bounds[j] += np.abs(elements) @ np.abs(parts[k])
+        return products.reshape(vectors.shape), bounds.reshape(vectors.shape)
 
     def as_dask(self) -> Any:
         """The matrix as a Dask array."""
@@ -172,57 +174,85 @@ def measure(
         return time.perf_counter() - start, memory.stop()
 
 
-def largest_error(a: MatrixFile, b: MatrixFile, c: MatrixFile) -> float:
-    """The largest error of sampled rows and columns of C over k eps |A| |B|."""
-    size = a.blocks * a.block
-    worst = 0.0
-    for i in np.random.default_rng(0).integers(0, size, SAMPLES):
-        for got, exact, bound in (
-            (c.row(i), b.left_product(a.row(i)), b.left_product(abs(a.row(i)), np.abs)),
-            (c.column(i), a.product(b.column(i)), a.product(abs(b.column(i)), np.abs)),
-        ):
-            bound = size * np.finfo(np.float32).eps * bound
-            worst = max(worst, float(np.max(np.abs(got - exact) / bound)))
-    return worst
+def reference(a: MatrixFile, b: MatrixFile) -> tuple[Array, tuple[Array, ...], tuple[Array, ...]]:
+    """Indices of samples, these rows of A @ B (as columns), and these columns; with bounds."""
+    samples = np.random.default_rng(0).integers(0, a.blocks * a.block, SAMPLES)
+    rows = b.transposed_times(np.stack([a.row(i) for i in samples], axis=1))
+    columns = a.times(np.stack([b.column(j) for j in samples], axis=1))
+    return samples, rows, columns
 
 
-def main() -> None:
-    """Run the example."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    add = parser.add_argument
-    add("--size", type=int, default=8000, help="rows and columns of the matrices (default 8000)")
-    add("--block", type=int, default=1000, help="rows and columns of a block (default 1000)")
-    add("--workers", type=int, default=2, help="processes (default 2)")
-    add("--threads", type=int, default=1, help="threads of each (default 1)")
-    add("--memory", type=float, default=600, help="MB for all workers together (default 600)")
-    add("--rounds", type=int, default=2, help="products with each library (default 2)")
+def largest_error(
+    c: MatrixFile, expected: tuple[Array, tuple[Array, ...], tuple[Array, ...]]
+) -> float:
+    """The largest error in sampled rows and columns, over k eps |A| |B|."""
+    samples, (rows, row_bounds), (columns, column_bounds) = expected
+    factor = c.blocks * c.block * float(np.finfo(np.float32).eps)
+    errors = []
+    for number, sample in enumerate(samples):
+        errors += [
+            np.abs(c.row(sample) - rows[:, number]) / (factor * row_bounds[:, number]),
+            np.abs(c.column(sample) - columns[:, number]) / (factor * column_bounds[:, number]),
+        ]
+    return float(np.max(errors))
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Multiply matrices larger than memory with Dask.")
+    parser.add_argument("--size", type=int, default=8000, help="rows of the matrices")
+    parser.add_argument("--block", type=int, default=1000, help="rows of a block")
+    parser.add_argument("--memory", type=float, default=600, help="MB of all workers together")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="threads of each worker")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each library")
+    parser.add_argument("--folder", help="where to put the files (default: a temporary folder)")
     options = parser.parse_args()
     if options.size % options.block:
         parser.error(f"--size: got {options.size}, expected a multiple of --block {options.block}")
-    block_bytes, threads = 4 * options.block**2, options.workers * options.threads
-    with tempfile.TemporaryDirectory() as folder:
-        files = [MatrixFile(f"{folder}/{x}", options.size, options.block) for x in "abc"]
-        files[0].create(seed=0)
-        files[1].create(seed=1)
-        rows = []
+    return options
+
+
+def main() -> int:
+    options = parse_options()
+    block_mb = 4 * options.block**2 / MB
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        a, b, c = (
+            MatrixFile(os.path.join(folder, name), options.size, options.block) for name in "abc"
+        )
+        a.create(seed=1)
+        b.create(seed=2)
+        expected = reference(a, b)
+        print(
+            f"{options.size} x {options.size} float32, {3 * a.blocks**2 * block_mb:,.0f} MB in "
+            f"blocks of {block_mb:.1f} MB; {options.workers} workers x {options.threads} threads "
+            f"with {options.memory:,.0f} MB"
+        )
+        seconds: dict[str, list[float]] = {"nkblas": [], "NumPy": []}
+        peaks: dict[str, list[int]] = {"nkblas": [], "NumPy": []}
+        errors = dict.fromkeys(seconds, 0.0)
         for _ in range(options.rounds):
-            for library in ("nkblas", "numpy"):
-                files[2].create()
-                seconds, peak = measure(library, options, *files)
-                error = largest_error(*files)
-                rows.append((library, seconds, peak, error))
-                print(
-                    f"{library:7} {seconds:6.1f} s   peak of memory {peak / MB:6.0f} MB, "
-                    f"{peak / block_bytes / threads:4.1f} blocks for each thread   "
-                    f"error {error:.3f} of its bound",
-                    flush=True,
-                )
-    times = [min(row[1] for row in rows if row[0] == name) for name in ("numpy", "nkblas")]
-    print(f"dask.array.matmul on NumPy takes {times[0] / times[1]:.2f} times as long")
-    sys.exit(any(row[3] > 1 for row in rows))
+            for library in seconds:
+                c.create()
+                elapsed, peak = measure(library, options, a, b, c)
+                seconds[library].append(elapsed)
+                peaks[library].append(peak)
+                errors[library] = max(errors[library], largest_error(c, expected))
+        rows = [
+            (
+                library,
+                f"{min(seconds[library]):.1f} s",
+                f"{2e-9 * options.size**3 / min(seconds[library]):.0f} GFLOP/s",
+                f"{max(peaks[library]) / MB:,.0f} MB",
+                f"{max(peaks[library]) / MB / block_mb:.1f} blocks",
+                f"{errors[library]:.1e}",
+            )
+            for library in seconds
+        ]
+        for row in [("", "time", "speed", "peak memory", "", "error/bound"), *rows]:
+            print("  ".join(f"{cell:>12}" for cell in row))
+        print(f"nkblas is {min(seconds['NumPy']) / min(seconds['nkblas']):.2f} times as fast")
+    return int(not max(errors.values()) < 1)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -172,9 +172,9 @@ def _block_key(array: Any, axes: tuple[Any, ...], place: dict[Any, int]) -> tupl
 
 
 def _loading_tasks(array: Any) -> dict[Any, Any]:
-    """The tasks of an array's blocks, if they depend on no others; else none.
+    """The tasks of an array's blocks if they depend on no others; else none.
 
-    Tasks that do are Dask's to order: it keeps their results until the last product has used them.
+    Other tasks are Dask's to order: it keeps their results until the last product has used them.
     """
     graph = optimize_blockwise(array.dask, keys=[array.name])
     layer = graph.layers.get(array.name)
@@ -364,15 +364,23 @@ class NkblasPlugin(distributed.WorkerPlugin):  # type: ignore[misc]
     async def setup(self, worker: Any) -> None:
         """Prepare a worker: Dask calls it when one has joined."""
         _limits.add(worker.id, self.threads)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(patched())
+            self._patches[worker.id] = stack.pop_all()
+        if worker.status == distributed.Status.init:
+            # workers that are starting do not answer each other yet
+            worker.loop.add_callback(self._cooperate, worker)
+        else:
+            await self._cooperate(worker)
+
+    async def _cooperate(self, worker: Any) -> None:
+        """Share CPUs, kernels and plans with the other workers, and warm up."""
         await _share_cpus(worker)
         name = f"nkblas-{machine(cpu)}"
         async with distributed.Lock(name, scheduler_rpc=worker.scheduler, loop=worker.loop):
             await _fetch_from_peers(worker)
             if self.problems:
                 await asyncio.to_thread(self._warm_up)
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(patched())
-            self._patches[worker.id] = stack.pop_all()
 
     def teardown(self, worker: Any) -> None:
         """Undo `setup`: Dask calls it when a worker is closed, or the plugin is removed."""
@@ -439,17 +447,15 @@ async def _run_on(
 async def _share_cpus(worker: Any) -> None:
     """Divide the CPUs of a host anew among its workers.
 
-    Those that are starting do so themselves: until then they answer no messages, nor does this one.
+    Those that are starting do so themselves.
     """
     workers = await _workers(worker)
     host = workers[worker.address]["host"]
     of_host = {address: x for address, x in workers.items() if x["host"] == host}
-    threads = sum(x["nthreads"] for x in of_host.values())
-    _limits.update(threads)
-    try:
-        await _run_on(worker, _running(of_host, worker), _limits_update, threads)
-    except (OSError, TimeoutError, asyncio.TimeoutError) as error:
-        log("warning", f"NkblasPlugin: CPUs are not shared with other workers: {error!r}")
+    total = sum(x["nthreads"] for x in of_host.values())
+    _limits.update(total)
+    with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+        await _run_on(worker, _running(of_host, worker), _limits_update, total)
 
 
 def _running(workers: dict[str, dict[str, Any]], worker: Any) -> list[str]:
