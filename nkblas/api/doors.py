@@ -8,13 +8,13 @@ the function's address. `open_doors` has the addresses of nkblas's routines writ
 import os
 import re
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from importlib.machinery import ExtensionFileLoader, ModuleSpec
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, get_args, overload
 
 from nkblas._engine import ffi, lib
+from nkblas.system.import_hook import Finder
 from nkblas.system.log import log
 
 PACKAGES = ("numpy", "scipy")
@@ -154,19 +154,13 @@ def _fold(symbols: list[str]) -> str:
 
 def open_doors() -> None:
     """Open the doors of the modules that are loaded, and of each one that is loaded later."""
-    # never removed: another thread's import, which goes through the list, would miss a finder
-    if _finder not in sys.meta_path:
-        sys.meta_path.insert(0, _finder)
+    _finder.install()
     _check(lib.nk_open_doors(_folder_names()))
 
 
 def close_doors() -> None:
     """Restore all doors."""
     lib.nk_close_doors()
-
-
-def _keep_open() -> None:
-    _check(lib.nk_keep_doors_open(_folder_names()))
 
 
 def _check(status: int) -> None:
@@ -206,43 +200,26 @@ class _Loader(ExtensionFileLoader):
         """Load the module's library."""
         spec.loader = self._loader
         module = self._loader.create_module(spec)
-        _keep_open()
+        _check(lib.nk_keep_doors_open(_folder_names()))
         return module
 
-
-class _Finder:
-    """Finds what the finders after it find, with another loader for modules that may have doors."""
-
-    def __init__(self) -> None:
-        self._prefixes = tuple(f"{package}." for package in PACKAGES)
-        self._in_progress = threading.local()
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """The module's specification; None leaves it to the other finders."""
-        is_reload = target is not None
-        if not name.startswith(self._prefixes) or is_reload or name in vars(self._in_progress):
-            return None
-        # another finder may do as this one does, and call this one
-        setattr(self._in_progress, name, True)
-        try:
-            spec = self._find_with_others(name, path)
-        finally:
-            delattr(self._in_progress, name)
-        if spec is not None and type(spec.loader) is ExtensionFileLoader:
-            spec.loader = _Loader(spec.loader)
-        return spec
-
-    def _find_with_others(self, name: str, path: Any) -> ModuleSpec | None:
-        finders = list(sys.meta_path)
-        if self not in finders:
-            return None
-        for finder in finders[finders.index(self) + 1 :]:
-            if not hasattr(finder, "find_spec"):
-                return None
-            spec = finder.find_spec(name, path)
-            if spec is not None:
-                return spec
-        return None
+    def exec_module(self, module: ModuleType) -> None:
+        """Execute the module: a reload, which creates none."""
+        if module.__spec__ is not None:
+            module.__spec__.loader = module.__loader__ = self._loader
+        self._loader.exec_module(module)
 
 
-_finder = _Finder()
+_PREFIXES = tuple(f"{package}." for package in PACKAGES)
+
+
+def _may_have_doors(name: str) -> bool:
+    return name.startswith(_PREFIXES)
+
+
+def _with_doors(loader: Any) -> Any:
+    """What loads a module in the place of `loader`; the same, if it is not a compiled one."""
+    return _Loader(loader) if type(loader) is ExtensionFileLoader else loader
+
+
+_finder = Finder(_may_have_doors, _with_doors)

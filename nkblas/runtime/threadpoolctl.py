@@ -5,12 +5,12 @@ is imported already, nkblas is registered at once; else as soon as it is importe
 """
 
 import sys
-from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
 from nkblas.system.cpu import cpu
+from nkblas.system.import_hook import Finder
 from nkblas.system.log import log
 from nkblas.system.version import __version__
 
@@ -47,28 +47,6 @@ def register(threadpoolctl: Any) -> None:
     threadpoolctl.register(Controller)
 
 
-class Finder:
-    """A meta path finder for threadpoolctl alone: it wraps the loader that later finders find.
-
-    It costs each import of a new module one call, a tenth of a microsecond.
-    """
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """The spec of threadpoolctl with a `Loader`; None for any other module."""
-        if name != NAME:
-            return None
-        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
-            find_spec = getattr(finder, "find_spec", None)
-            spec: ModuleSpec | None = find_spec(name, path, target) if find_spec else None
-            if spec:
-                loader: Any = Loader(spec.loader) if spec.loader else None
-                spec.loader = loader
-                return spec
-        return None
-
-
 class Loader:
     """Loads threadpoolctl with its own loader, and then registers nkblas."""
 
@@ -95,7 +73,7 @@ class Loader:
 
 def install() -> None:
     """Register nkblas with threadpoolctl, now or when it is imported."""
-    sys.meta_path.insert(0, Finder())
+    Finder(NAME.__eq__, Loader).install()
     if sys.modules.get(NAME):
         # it is imported already; if another thread is importing it, this waits for the end
         import threadpoolctl
