@@ -213,6 +213,14 @@ static int is_small(const nk_blas_call *x)
     }
 }
 
+/* Whether the other BLAS is to do a call. In a thread that can't wait for plans it does the routines of
+   several products: it could be needed when some of them are done. */
+static int is_for_original(const nk_blas_call *x)
+{
+    int has_one_product = x->form <= NK_BLAS_RANK_K;
+    return is_small(x) || (!has_one_product && nk_is_foreign_thread());
+}
+
 /* Whether an argument is one of OpenBLAS's extension. */
 static int is_extended(const nk_blas_call *x)
 {
@@ -232,8 +240,9 @@ int nk_blas_run(const nk_blas_call *x)
         report_illegal_argument(x, illegal);
         return 1;
     }
-    if (has_original && is_small(x))
+    if (has_original && is_for_original(x))
         return 0;
+    nk_set_never_waits(has_original);
     int is_gemv = x->form == NK_BLAS_GEMV, has_own_beta = x->form < NK_BLAS_TRMM;
     int is_general = x->form == NK_BLAS_GEMM || is_gemv;
     int has_k = x->form <= NK_BLAS_RANK_2K && !is_gemv;

@@ -3,6 +3,8 @@
    An exception that a signal handler raises meanwhile (KeyboardInterrupt, for one) can't propagate
    through the engine: Python raises it as soon as this call returns to the interpreter. */
 #include <Python.h>
+#include <pthread.h>
+#include <string.h>
 
 #include "nkblas.h"
 
@@ -34,7 +36,7 @@ static int call_python(const nk_problem *problem)
     return answer;
 }
 
-int nk_call_python_miss_handler(const nk_problem *problem)
+static int handle(const nk_problem *problem)
 {
     if (__atomic_load_n(&is_pending, __ATOMIC_RELAXED))
         return 0;
@@ -44,4 +46,69 @@ int nk_call_python_miss_handler(const nk_problem *problem)
     if (answer < 0)
         __atomic_store_n(&is_pending, !Py_AddPendingCall(raise_pending, NULL), __ATOMIC_RELAXED);
     return answer > 0;
+}
+
+/* ---- threads that never wait ---- */
+
+/* A thread that Python does not know may be one for which another waits that has the GIL, in a
+   library that does not release it. */
+
+static _Thread_local int never_waits;
+
+void nk_set_never_waits(int32_t on) { never_waits = on; }
+
+int nk_is_foreign_thread(void) { return !PyGILState_GetThisThreadState(); }
+
+/* Problems that Python's main thread is to plan. If there are more, their products ask again. */
+enum { MAX_REQUESTS = 64 };
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static nk_problem requests[MAX_REQUESTS];
+static int request_count;
+
+static void acquire(void) { pthread_mutex_lock(&lock); }
+
+static void release(void) { pthread_mutex_unlock(&lock); }
+
+__attribute__((constructor)) static void register_fork_handlers(void)
+{
+    pthread_atfork(acquire, release, release);
+}
+
+static int plan_requests(void *unused)
+{
+    nk_problem problems[MAX_REQUESTS];
+    (void)unused;
+    acquire();
+    int count = request_count;
+    memcpy(problems, requests, (size_t)count * sizeof *problems);
+    request_count = 0;
+    release();
+    for (int i = 0; i < count; i++)
+        handle(&problems[i]);
+    return 0;
+}
+
+static void request(const nk_problem *problem)
+{
+    acquire();
+    int i = 0;
+    while (i < request_count && memcmp(&requests[i], problem, sizeof *problem))
+        i++;
+    int is_new = i == request_count && i < MAX_REQUESTS;
+    if (is_new)
+        requests[request_count++] = *problem;
+    release();
+    if (is_new && Py_AddPendingCall(plan_requests, NULL)) {
+        acquire();
+        request_count = 0; /* Python has no room for the call: their products ask again */
+        release();
+    }
+}
+
+int nk_call_python_miss_handler(const nk_problem *problem)
+{
+    if (!never_waits || !nk_is_foreign_thread())
+        return handle(problem);
+    request(problem);
+    return 0;
 }

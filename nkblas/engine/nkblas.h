@@ -299,6 +299,11 @@ void nk_detect(nk_cpu *cpu);
    the table has a plan for it now, 0 if this call is left to NumPy. NULL: there is no handler. */
 extern int (*nk_miss_handler)(const nk_problem *problem);
 int nk_call_python_miss_handler(const nk_problem *problem); /* miss_handler.c */
+/* miss_handler.c: whether this thread is one that Python does not know. While `never_waits` is set, a
+   miss of such a thread does not wait for the GIL: this call is left to another BLAS, and Python's
+   main thread plans the problem when it can. */
+int nk_is_foreign_thread(void);
+void nk_set_never_waits(int32_t never_waits);
 
 /* dispatch.c: as nk_gemm, for sizes of 1 or more, without counting. */
 int64_t nk_run_gemm(int32_t dtype, int64_t m, int64_t n, int64_t k, nk_matrix a, nk_matrix b,

@@ -30,6 +30,10 @@ CORE, FBLAS, CYTHON = (
 )
 TYPES = {"float32": "s", "float64": "d"}
 RTLD_LAZY = 1
+PYTHONPATH = os.pathsep.join(
+    map(str, (ROOT, ROOT / "tests" / "tools", ROOT / "tests" / "numpy_api"))
+)
+"""For programs that import this module."""
 
 
 @pytest.fixture(autouse=True)
@@ -660,6 +664,56 @@ def test_library_that_is_unloaded(tmp_path: Path) -> None:
 
 # ---- threads
 
+THREAD = """
+#include <pthread.h>
+typedef void gemm(const char *, const char *, int *, int *, int *, double *, double *, int *,
+                  double *, int *, double *, double *, int *);
+static gemm *function;
+static double a[33 * 33], b[33 * 33], c[33 * 33];
+static void *work(void *unused)
+{
+    int n = 33;
+    double one = 1, zero = 0;
+    function("n", "n", &n, &n, &n, &one, a, &n, b, &n, &zero, c, &n);
+    return unused;
+}
+double multiply_in_a_thread(void *address)
+{
+    pthread_t thread;
+    function = address;
+    for (int i = 0; i < 33 * 33; i++)
+        a[i] = 1, b[i] = 2;
+    if (pthread_create(&thread, NULL, work, NULL) || pthread_join(thread, NULL))
+        return -1;
+    return c[33 * 33 - 1];
+}
+"""
+
+
+@needs_compiler
+def test_thread_of_c_for_which_the_gil_is_held(tmp_path: Path) -> None:
+    """It can't wait for a plan: the first product is left to the other BLAS."""
+    require(CYTHON, "dgemm")
+    compile_library(tmp_path / "thread.so", THREAD, "-pthread")
+    program = """
+    import ctypes
+    from test_doors import cython_gemm
+    library = ctypes.PyDLL(os.environ["LIBRARY"])  # it holds the GIL
+    library.multiply_in_a_thread.restype = ctypes.c_double
+    library.multiply_in_a_thread.argtypes = [ctypes.c_void_p]
+    address = ctypes.cast(cython_gemm(), ctypes.c_void_p)
+    nkblas.patch()
+    results = [library.multiply_in_a_thread(address)]
+    first = nkblas.stats()
+    results += [library.multiply_in_a_thread(address) for _ in range(3)]
+    report(results=results, first=first)
+    """
+    found, _ = run(program, PYTHONPATH=PYTHONPATH, LIBRARY=tmp_path / "thread.so")
+    assert found["results"] == [66] * 4
+    assert (found["first"]["calls"], found["first"]["fallbacks"]) == (1, 1)
+    assert (found["calls"], found["fallbacks"]) == (4, 1)
+
+
 CYCLES = """
 import ctypes, importlib
 import scipy.linalg.blas as blas, scipy.linalg.cython_blas as cython_blas
@@ -749,8 +803,7 @@ report(faults=faults, rounds=rounds, cycles=cycle, same=kept == before,
 def cycles(count: int, seconds: float) -> Any:
     """Patch and unpatch while 8 threads call through every door and modules are imported."""
     constants = f"COUNT, SECONDS, PAUSE = {count}, {seconds}, {0.1 if count < 500 else 1}\n"
-    folders = (ROOT, ROOT / "tests" / "tools", Path(__file__).parent)
-    report, _ = run(constants + CYCLES, PYTHONPATH=os.pathsep.join(map(str, folders)))
+    report, _ = run(constants + CYCLES, PYTHONPATH=PYTHONPATH)
     return report
 
 
