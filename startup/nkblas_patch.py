@@ -15,15 +15,21 @@ if TYPE_CHECKING:
 
 
 class _NumPyFinder:
-    """A meta path finder that finds NumPy by the other finders, and has it patched."""
+    """A meta path finder that finds NumPy by the other finders, and has it patched.
+
+    It stays in the path, and finds nothing more: an import in another thread, which goes through
+    the path, would miss a finder after it if it left.
+    """
+
+    is_waiting = True
 
     def find_spec(
         self, name: str, path: "Any" = None, target: "ModuleType | None" = None
     ) -> "ModuleSpec | None":
         """The spec of NumPy; None for all other modules."""
-        if name != "numpy":
+        if name != "numpy" or not self.is_waiting:
             return None
-        remove()
+        self.is_waiting = False
         for finder in sys.meta_path:
             spec = finder.find_spec(name, path, target)
             if spec is not None:
@@ -63,14 +69,12 @@ def _patch() -> None:
         print(f"nkblas: NumPy is not patched: {type(error).__name__}: {error}", file=sys.stderr)
 
 
+_finder = _NumPyFinder()
+
+
 def install() -> None:
-    """Wait for NumPy."""
+    """Wait for NumPy. Python may read a .pth file more than once."""
     if "numpy" in sys.modules:
         _patch()
-    else:
-        sys.meta_path.insert(0, _NumPyFinder())
-
-
-def remove() -> None:
-    """Wait no longer."""
-    sys.meta_path[:] = [x for x in sys.meta_path if not isinstance(x, _NumPyFinder)]
+    elif _finder not in sys.meta_path:
+        sys.meta_path.insert(0, _finder)

@@ -119,7 +119,6 @@ def test_numpy_looks_as_if_python_had_imported_it(folder: Path) -> None:
     program = """import sys, importlib, numpy
     assert numpy.__spec__.loader is numpy.__loader__
     assert type(numpy.__loader__).__module__ == "_frozen_importlib_external"
-    assert not any(type(x).__module__ == "nkblas_patch" for x in sys.meta_path)
     """
     done = run(folder, "-c", program.replace("\n    ", "\n"), NKBLAS_PATCH="1")
     assert (done.returncode, done.stderr) == (0, "")
