@@ -115,3 +115,7 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+if getattr(sys.modules.get("nkblas_patch"), "is_left_to_nkblas", False):
+    patch()  # NKBLAS_PATCH, in a process that imports nkblas before NumPy

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class _NumPyFinder:
     """A meta path finder that finds NumPy by the other finders, and has it patched.
 
-    It stays in the path, and finds nothing more: an import in another thread, which goes through
-    the path, would miss a finder after it if it left.
+    It stays in the path, and finds nothing more once NumPy is imported: an import in another
+    thread, which goes through the path, would miss a finder after it if it left.
     """
 
     is_waiting = True
@@ -29,8 +29,9 @@ class _NumPyFinder:
         """The spec of NumPy; None for all other modules."""
         if name != "numpy" or not self.is_waiting:
             return None
-        self.is_waiting = False
-        for finder in sys.meta_path:
+        for finder in list(sys.meta_path):
+            if finder is self or not hasattr(finder, "find_spec"):
+                continue
             spec = finder.find_spec(name, path, target)
             if spec is not None:
                 if spec.loader is not None:
@@ -45,6 +46,9 @@ class _PatchingLoader:
     def __init__(self, loader: "Any") -> None:
         self.loader = loader
 
+    def __getattr__(self, name: str) -> "Any":
+        return getattr(self.loader, name)
+
     def create_module(self, spec: "ModuleSpec") -> "ModuleType | None":
         """The module, as NumPy's own loader makes it."""
         module: ModuleType | None = self.loader.create_module(spec)
@@ -56,17 +60,27 @@ class _PatchingLoader:
             module.__spec__.loader = self.loader
         module.__loader__ = self.loader
         self.loader.exec_module(module)
+        _finder.is_waiting = False
         _patch()
 
 
+is_left_to_nkblas = False
+"""Whether nkblas is imported before NumPy: then it patches at the end of its import."""
+
+
 def _patch() -> None:
+    global is_left_to_nkblas
     try:
         # imports NumPy, which is there now
         import nkblas
 
-        nkblas.patch()
+        if hasattr(nkblas, "patch"):
+            nkblas.patch()
+        else:
+            is_left_to_nkblas = True
     except Exception as error:
-        print(f"nkblas: NumPy is not patched: {type(error).__name__}: {error}", file=sys.stderr)
+        message = str(error).partition("\n")[0]
+        print(f"nkblas: NumPy is not patched: {type(error).__name__}: {message}", file=sys.stderr)
 
 
 _finder = _NumPyFinder()

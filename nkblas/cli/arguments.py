@@ -58,7 +58,7 @@ def _add_command(
 
 def _add_run(commands: "Commands") -> None:
     usage = "nkblas run [-h] [--record FILE] [--report] (SCRIPT | -m MODULE) [ARGS ...]"
-    text = "run a script or a module as python does, with nkblas under NumPy"
+    text = "run a script or a module as python does, with nkblas under NumPy, also in its children"
     add = _add_command(commands, "run", "run:run", text, usage).add_argument
     add("--record", metavar="FILE", help="write its problems to a file, for warmup and tune")
     add("--report", action="store_true", help="at the end, list its products beside NumPy's times")

@@ -43,7 +43,8 @@ static int create_file(void)
     for (int i = 0; i < MAX_PROCESSES_OF_AN_ID; i++) {
         snprintf(path, sizeof path, "%s/%ld.%d", folder, (long)getpid(), i);
         int file = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-        if (file >= 0 && !ftruncate(file, PAGE + 2 * NK_FILE_RECORDS * sizeof(nk_record)))
+        /* with space on the disk: where a mapped file has none, writing is a signal */
+        if (file >= 0 && !posix_fallocate(file, 0, PAGE + 2 * NK_FILE_RECORDS * sizeof(nk_record)))
             return file;
         if (file >= 0)
             close(file);
@@ -59,10 +60,11 @@ static int use_file(void)
     if (file < 0)
         return 0;
     size_t records_size = 2 * NK_FILE_RECORDS * sizeof(nk_record);
-    own.file.before = own.file.now;
-    own.file.record_size = sizeof(nk_record);
+    typeof(own) first = own; /* the counters' own page may be that of the parent's file */
+    first.file.before = first.file.now;
+    first.file.record_size = sizeof(nk_record);
     void *records = mmap(NULL, records_size, PROT_READ | PROT_WRITE, MAP_SHARED, file, PAGE);
-    int is_written = pwrite(file, &own, PAGE, 0) == PAGE;
+    int is_written = pwrite(file, &first, PAGE, 0) == PAGE;
     if (records != MAP_FAILED && is_written &&
         mmap(&own, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file, 0) != MAP_FAILED) {
         nk_move_records(records, (nk_record *)records + NK_FILE_RECORDS);

@@ -129,7 +129,8 @@ def patch_children(counters: str = "", environment: MutableMapping[str, str] = o
         The folder in which they count (``NKBLAS_COUNTERS``).
     environment : mutable mapping of str to str
     """
-    environment["NKBLAS_PATCH"] = "1"
+    if not environment.get("NKBLAS_PATCH"):  # the user may have set it to 0
+        environment["NKBLAS_PATCH"] = "1"
     if counters:
         environment["NKBLAS_COUNTERS"] = counters
 

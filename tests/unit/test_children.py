@@ -31,10 +31,10 @@ if __name__ == "__main__":
     for method in ("spawn", "forkserver", "fork"):
         with multiprocessing.get_context(method).Pool(2) as pool:
             assert sum(pool.map(multiply, range(10, 14))) == 4
-    if {with_loky}:
-        from joblib import Parallel, delayed
-        assert sum(Parallel(n_jobs=2)(delayed(multiply)(i) for i in range(20, 24))) == 4
-    nested = "import subprocess, sys; from products import multiply; multiply(30); "
+    from joblib import Parallel, delayed
+    assert sum(Parallel(n_jobs=2)(delayed(multiply)(i) for i in range(20, 24))) == 4
+    nested = "import os, subprocess, sys; from products import multiply; multiply(30); "
+    nested += "pid = os.fork(); multiply(32); os._exit(0) if not pid else os.wait(); multiply(33); "
     nested += "subprocess.run([sys.executable, '-c', 'from products import multiply; multiply(31)'], check=True)"
     subprocess.run([sys.executable, "-c", nested], check=True)
     killed = "import os, signal; from products import multiply; multiply(40); os.kill(os.getpid(), signal.SIGKILL)"
@@ -65,12 +65,12 @@ def test_the_pth_file_is_installed() -> None:
 
 
 def test_all_children_are_patched_and_counted(folder: Path) -> None:
-    has_loky = find_spec("joblib") is not None
-    (folder / "program.py").write_text(PROGRAM.format(with_loky=has_loky))
+    pytest.importorskip("joblib", reason="joblib is not installed")
+    (folder / "program.py").write_text(PROGRAM)
     options = "--report", "--record", "problems.txt"
     done = run(folder, "-m", "nkblas", "run", *options, "program.py")
     assert done.stdout == "done\n", done.stderr
-    expected = 1 + 3 * 4 + 4 * has_loky + 2 + 1
+    expected = 1 + 3 * 4 + 4 + 5 + 1
     counts = re.search(
         r"nkblas: (\d+) products on generated kernels in .*, (\d+) by NumPy", done.stderr
     )
@@ -113,6 +113,28 @@ def test_an_error_is_one_line(folder: Path) -> None:
     assert done.stdout == "[2. 2.]\n"
     assert done.stderr.startswith("nkblas: NumPy is not patched: ValueError: NKBLAS_JIT: got")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "import nkblas",
+        "import importlib.util; importlib.util.find_spec('numpy')",
+        "import importlib.util; assert importlib.util.find_spec('numpy').loader.get_filename()",
+    ],
+)
+def test_programs_that_look_for_numpy_first(folder: Path, first: str) -> None:
+    program = f"{first}\nfrom products import multiply; multiply(1)\n"
+    program += "import nkblas; print(nkblas.stats()['calls'])"
+    done = run(folder, "-c", program, NKBLAS_PATCH="1")
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def test_children_may_be_left_alone(folder: Path) -> None:
+    """The user's NKBLAS_PATCH=0 holds for the children of `nkblas run`."""
+    program = "import os; print(os.environ['NKBLAS_PATCH'])"
+    (folder / "program.py").write_text(program)
+    assert run(folder, "-m", "nkblas", "run", "program.py", NKBLAS_PATCH="0").stdout == "0\n"
 
 
 def test_numpy_looks_as_if_python_had_imported_it(folder: Path) -> None:
