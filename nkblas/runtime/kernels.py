@@ -235,6 +235,7 @@ class Kernels:
         """
         if spec in self._failed:
             raise KernelUnavailableError(spec, self._failed[spec])
+        counters = lib.nk_get_counters()
         try:
             with lock():
                 log("debug", f"compiling {spec.symbol}")
@@ -248,6 +249,7 @@ class Kernels:
                 if spec in self.addresses or self._load_compiled(spec):
                     return  # another thread or process compiled it while this one waited
                 library = compiler.compile(spec)
+                counters.kernels_compiled += 1  # before another thread can load and use it
                 self.store.put(key, library, spec)
                 self.addresses[spec] = load_kernel(spec, library)
         except NotLinkedError as error:
@@ -258,13 +260,13 @@ class Kernels:
 
                 # the compile server has done the same before: it does not crash this process
                 self.addresses[spec], engine = pipeline.in_memory(spec)
+                counters.kernels_compiled += 1
                 self._execution_engines.append(engine)
         except (CompileError, OSError) as error:
             if len(self._failed) >= MAX_LOADED_KERNELS:
                 self._failed.clear()
             self._failed[spec] = str(error)
             raise KernelUnavailableError(spec, str(error)) from None
-        lib.nk_get_counters().kernels_compiled += 1
         log("info", f"compiled {spec.symbol}")
 
 
