@@ -35,9 +35,8 @@ from nkblas.system.cpu import cpu
 from nkblas.system.package import get_include, get_library
 from nkblas.system.version import __version__ as __version__
 
-from . import blas
-
 if TYPE_CHECKING:
+    from nkblas import blas
     from nkblas.inspect.explain import Explanation, explain
     from nkblas.inspect.record import Recording, record
     from nkblas.inspect.show_config import show_config
@@ -91,7 +90,8 @@ miss_handler.install()
 if config.COUNTERS_FOLDER:  # a child of `nkblas run --report`
     lib.nk_count_in_files(os.fsencode(config.COUNTERS_FOLDER), True)
 
-# Few programs use these, and they import the planner: each is imported at its first use.
+# Few programs use these, and they import the planner: each is imported at its first use. So is
+# nkblas.blas, whose functions get their docstrings when it is imported.
 _LAZY = {
     "Explanation": "explain",
     "Recording": "record",
@@ -104,6 +104,8 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> object:
+    if name == "blas":
+        return import_module("nkblas.blas")
     if name in _LAZY:
         value = getattr(import_module(f"nkblas.inspect.{_LAZY[name]}"), name)
         globals()[name] = value
