@@ -46,7 +46,7 @@ NARROW = ("float16", "bfloat16", *FLOAT8)
 """Dtypes whose partial sums are kept in float32."""
 
 PEER_SECONDS = 60.0
-"""How long a worker waits for what other workers have compiled and measured."""
+"""Timeout for kernels and plans that a worker requests from other workers, in seconds."""
 
 
 def matmul(x: Any, y: Any) -> Any:

@@ -48,11 +48,10 @@ static int is_one_of(int value, int first, int last) { return first <= value && 
 /* Which transposes of A a routine has: a real matrix also that of its conjugate. */
 static int is_trans_legal(const nk_blas_call *x)
 {
-    int is_complex = x->dtype == NK_COMPLEX64 || x->dtype == NK_COMPLEX128;
     int has_one_transpose = x->form == NK_BLAS_RANK_K || x->form == NK_BLAS_RANK_2K;
     if (!is_one_of(x->trans_a, NK_NO_TRANS, NK_CONJ_TRANS))
         return 0;
-    if (!is_complex || !has_one_transpose)
+    if (!nk_is_complex(x->dtype) || !has_one_transpose)
         return 1;
     return x->trans_a != (x->is_hermitian ? NK_TRANS : NK_CONJ_TRANS);
 }

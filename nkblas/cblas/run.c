@@ -24,19 +24,9 @@ static nk_matrix column(const nk_blas_call *x, const void *data, int64_t n, int6
     return inc < 0 ? nk_offset(v, (1 - n) * inc, nk_itemsizes_of(x->dtype)->c) : v;
 }
 
-static int is_complex(const nk_blas_call *x)
-{
-    return x->dtype == NK_COMPLEX64 || x->dtype == NK_COMPLEX128;
-}
-
 static nk_triangle triangle_of(const nk_blas_call *x)
 {
     return x->uplo == NK_BLAS_LOWER ? NK_LOWER : NK_UPPER;
-}
-
-static nk_triangle other(nk_triangle triangle)
-{
-    return triangle == NK_LOWER ? NK_UPPER : NK_LOWER;
 }
 
 /* ---- what needs no product ---- */
@@ -90,7 +80,7 @@ static nk_call_args call_args(nk_scalar alpha, nk_scalar beta, int is_a_conj, in
 /* Whether an operand is aligned to the parts of its elements, as kernels require. */
 static int is_aligned(const nk_blas_call *x, const void *data)
 {
-    int64_t part = nk_itemsizes_of(x->dtype)->c / (is_complex(x) ? 2 : 1);
+    int64_t part = nk_itemsizes_of(x->dtype)->c / (nk_is_complex(x->dtype) ? 2 : 1);
     return (uintptr_t)data % (uintptr_t)part == 0;
 }
 
@@ -122,8 +112,8 @@ static int run_product(const nk_blas_call *x, nk_matrix a, nk_matrix b, nk_matri
     nk_triangle triangle = x->form == NK_BLAS_GEMM || x->form == NK_BLAS_GEMV ? NK_GENERAL
                                                                               : triangle_of(x);
     int64_t m = x->m, n = x->n, k = x->k;
-    int is_a_conj = is_complex(x) && x->trans_a == NK_CONJ_TRANS;
-    int is_b_conj = is_complex(x) && x->trans_b == NK_CONJ_TRANS;
+    int is_a_conj = nk_is_complex(x->dtype) && x->trans_a == NK_CONJ_TRANS;
+    int is_b_conj = nk_is_complex(x->dtype) && x->trans_b == NK_CONJ_TRANS;
     int is_rank_2k = x->form == NK_BLAS_RANK_2K;
     nk_matrix left = op(a, x->trans_a), right = op(b, x->trans_b);
     if (x->form == NK_BLAS_GEMV) {
@@ -160,7 +150,7 @@ static int run_symm(const nk_blas_call *x, nk_matrix a, nk_matrix b, nk_matrix c
     nk_call_args args = call_args(x->alpha, x->beta, 0, 0);
     if (x->side == NK_RIGHT) { /* C.T = A.T @ B.T */
         a = nk_transposed(a), b = nk_transposed(b), c = nk_transposed(c);
-        stored = other(stored), m = x->n, n = x->m;
+        stored = nk_transposed_triangle(stored), m = x->n, n = x->m;
     }
     int done = is_for_engine(x) && nk_symm(x->dtype, stored, x->is_hermitian, m, n, a, b, c, args);
     if (!done && has_loops(x))
@@ -173,14 +163,15 @@ static int run_triangular(const nk_blas_call *x, nk_matrix a, nk_matrix b)
     nk_triangle stored = triangle_of(x);
     int64_t m = x->m, n = x->n;
     int is_transposed = x->trans_a != NK_NO_TRANS, is_unit = x->diag == NK_UNIT;
-    int is_conj = is_complex(x) && x->trans_a == NK_CONJ_TRANS, solves = x->form == NK_BLAS_TRSM;
+    int is_conj = nk_is_complex(x->dtype) && x->trans_a == NK_CONJ_TRANS,
+        solves = x->form == NK_BLAS_TRSM;
     nk_call_args args = call_args(x->alpha, (nk_scalar){0, 0}, is_conj, 0);
     if (x->side == NK_RIGHT) { /* B.T = op(A).T @ B.T */
         is_transposed = !is_transposed;
         b = nk_transposed(b), m = x->n, n = x->m;
     }
     if (is_transposed)
-        a = nk_transposed(a), stored = other(stored);
+        a = nk_transposed(a), stored = nk_transposed_triangle(stored);
     int done = 0;
     if (is_for_engine(x))
         done = solves ? nk_trsm(x->dtype, stored, is_unit, m, n, a, b, args)
@@ -197,7 +188,7 @@ static void report_illegal_argument(const nk_blas_call *x, int position)
     fprintf(stderr, "nkblas: %s: argument %d has an illegal value\n", x->routine->name, position);
 }
 
-/* Up to so many multiply-adds, another BLAS takes less time than the engine takes to find the plan. */
+/* The most multiply-adds for which another BLAS takes less time than the engine takes to find the plan. */
 enum { SMALL_PRODUCT = 1000, SMALL_GEMV = 4096 };
 
 static int is_small(const nk_blas_call *x)

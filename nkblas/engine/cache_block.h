@@ -59,7 +59,7 @@ int64_t nk_triangle_end(const nk_plan *plan, int64_t i);
 int64_t nk_triangle_first_row(const nk_plan *plan, int64_t j);
 int64_t nk_triangle_row_end(const nk_plan *plan, int64_t j);
 
-/* Whether a tile has elements outside the triangle, which must not be stored. */
+/* Of a plan with a triangle: whether a tile has elements outside of it, which must not be stored. */
 int nk_is_on_diagonal(const nk_plan *plan, int64_t row, int64_t rows, int64_t column,
                       int64_t columns);
 

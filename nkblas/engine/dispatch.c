@@ -87,7 +87,7 @@ static void transpose_args(nk_call_args *x)
     if (x->fused & NK_BIAS)
         x->fused ^= NK_BIAS; /* a bias of columns becomes one of rows, and the reverse */
     if (x->triangle)
-        x->triangle = x->triangle == NK_LOWER ? NK_UPPER : NK_LOWER;
+        x->triangle = nk_transposed_triangle((nk_triangle)x->triangle);
     const char *const *a_blocks = x->a_blocks;
     x->a_blocks = x->b_blocks, x->b_blocks = a_blocks;
 }

@@ -52,7 +52,7 @@ nk_matrix nk_expand(const nk_plan *plan, nk_stored x, int64_t m, int is_row_majo
     int is_transposed = x.matrix.cs != 1 && x.matrix.rs == 1;
     if (is_transposed) {
         x.matrix = nk_transposed(x.matrix);
-        x.triangle = x.triangle == NK_LOWER ? NK_UPPER : NK_LOWER;
+        x.triangle = nk_transposed_triangle(x.triangle);
     }
     if (x.kind == NK_HERMITIAN && is_transposed == is_row_major)
         x.imag_sign = -x.imag_sign; /* the transpose of a Hermitian matrix is its conjugate */

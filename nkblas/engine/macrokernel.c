@@ -283,7 +283,8 @@ static void run_tile(const nk_cache_block *x, int64_t i, int64_t j, int64_t j1, 
     int accumulate = (plan->problem.epilogue & NK_KIND) == NK_SCALE ? has_sums_in_c : reads_c;
 
     char *c = nk_element(x->c, t.row, t.column, itemsize);
-    int is_on_diagonal = nk_is_on_diagonal(plan, t.row, t.rows, t.column, t.columns);
+    int is_on_diagonal = plan->triangle &&
+                         nk_is_on_diagonal(plan, t.row, t.rows, t.column, t.columns);
     if (t.microkernel && x->c.cs == 1 && !is_on_diagonal) {
         t.microkernel(k, t.a, t.lda, t.b, t.ldb, c, x->c.rs, t.columns, accumulate, t.b_panel,
                       fetched.first, fetched.stride, lines, args);

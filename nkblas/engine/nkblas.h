@@ -379,6 +379,17 @@ static inline const nk_itemsizes *nk_itemsizes_of(int32_t dtype)
     return &nk_products[dtype].itemsizes;
 }
 
+static inline int nk_is_complex(int32_t dtype)
+{
+    return dtype == NK_COMPLEX64 || dtype == NK_COMPLEX128;
+}
+
+/* The triangle that a triangle becomes by transposing its matrix. */
+static inline nk_triangle nk_transposed_triangle(nk_triangle triangle)
+{
+    return triangle == NK_LOWER ? NK_UPPER : NK_LOWER;
+}
+
 static inline int64_t nk_leading_dimension(nk_matrix x, int8_t layout)
 {
     return layout == NK_ROW ? x.rs : x.cs;

@@ -31,7 +31,7 @@ int64_t nk_triangle_row_end(const nk_plan *plan, int64_t j)
 int nk_is_on_diagonal(const nk_plan *plan, int64_t row, int64_t rows, int64_t column,
                       int64_t columns)
 {
-    if (!plan->triangle || plan->mirror)
+    if (plan->mirror)
         return 0;
     return plan->triangle == NK_LOWER ? column + columns - 1 > row : column < row + rows - 1;
 }

@@ -204,7 +204,7 @@ void nk_triangular_block(const nk_plan *plan, int solves, nk_stored a, int64_t m
         .plan = plan,
         .kernel = solves ? plan->solve : plan->multiply,
         .is_bottom_up = !solves,
-        .is_complex = dtype == NK_COMPLEX64 || dtype == NK_COMPLEX128,
+        .is_complex = nk_is_complex(dtype),
         .itemsize = itemsize,
         .m = m,
         .n = n,
@@ -216,7 +216,8 @@ void nk_triangular_block(const nk_plan *plan, int solves, nk_stored a, int64_t m
         .alpha_imag = alpha->alpha_imag,
         .imag_sign = a.imag_sign,
     };
-    double nanoseconds = plan->nanoseconds * (double)(m * m * n) / (double)plan->problem.m;
+    double side = (double)plan->problem.m; /* plan->nanoseconds is the time of a cube */
+    double nanoseconds = plan->nanoseconds * (double)(m * m * n) / (side * side * side);
     int32_t threads = nk_threads_for(nanoseconds, nk_get_num_threads());
     x.chunks = nk_min(threads, (n + nr - 1) / nr);
     nk_parallel(threads, nanoseconds, x.chunks, run_chunk, &x);

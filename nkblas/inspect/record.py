@@ -59,7 +59,7 @@ class Recording(Mapping[Problem, int]):
         return f"<Recording: {len(self)} problems, {sum(self.values())} products>"
 
     def plus(self, counts: Mapping[Problem, int], seconds: Mapping[Problem, float]) -> "Recording":
-        """A recording of these products, too, which took so many seconds."""
+        """The sum of this recording and other products, whose times are given in seconds."""
         sums = {problem: self.get(problem, 0) + counts.get(problem, 0) for problem in self}
         total = Recording({**counts, **sums})
         for times in (self.seconds, seconds):

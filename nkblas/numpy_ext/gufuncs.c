@@ -96,7 +96,7 @@ static int run_on_engine(int dtype, int conjugate_a, const stack *x)
    element, and NumPy's vecmat ignores the stride of C. */
 static int numpy_writes_outside(const gufunc_loop *loop, const stack *x)
 {
-    if (!is_complex(loop->dtype))
+    if (!nk_is_complex(loop->dtype))
         return 0;
     int64_t itemsize = nk_itemsizes_of(loop->dtype)->c;
     int is_vecmat = !loop->gufunc->a_is_matrix && loop->gufunc->b_is_matrix;

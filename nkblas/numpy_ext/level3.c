@@ -35,7 +35,7 @@ static int call_engine(const level3_call *x)
 
 int run_level3(const level3_call *x)
 {
-    int is_real_on_diagonal = x->operation == GEMMT && x->is_hermitian && is_complex(x->dtype);
+    int is_real_on_diagonal = x->operation == GEMMT && x->is_hermitian && nk_is_complex(x->dtype);
     npy_intp k = x->operation == GEMMT ? x->k : x->m;
     if (is_real_on_diagonal)
         make_diagonal_real(x);

@@ -73,8 +73,6 @@ extern int user_dtype_count;
 int add_user_dtypes(PyObject *list);
 extern float float8_values[NK_TYPES][256]; /* by element type */
 
-static inline int is_complex(int dtype) { return dtype == NK_COMPLEX64 || dtype == NK_COMPLEX128; }
-
 /* ---- reference.c: products without kernels, strides in bytes ---- */
 
 void reference_product(int dtype, npy_intp m, npy_intp n, npy_intp k, nk_matrix a, nk_matrix b,
@@ -92,7 +90,7 @@ extern void (*engine_pass_through)(int32_t on); /* cblas/doors.h */
 /* For C = A @ B, or conj(A) @ B if `conjugate_a` is set and the product is complex. */
 static inline nk_call_args product_call_args(int dtype, int conjugate_a)
 {
-    int is_conjugated = conjugate_a && is_complex(dtype);
+    int is_conjugated = conjugate_a && nk_is_complex(dtype);
     return (nk_call_args){.alpha = 1, .a_imag_sign = is_conjugated ? -1 : 1, .c_imag_sign = 1};
 }
 enum { MIN_WORK_TO_RELEASE_GIL = 1 << 14 }; /* multiply-adds */

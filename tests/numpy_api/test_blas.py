@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from support import Array, failure, run
+from support import Array, assert_same_blas_result, failure, run, small_integers
 
 import nkblas
 from nkblas import blas
@@ -27,24 +27,6 @@ def pair(name: str) -> tuple[Callable[..., Array], Callable[..., Array]]:
     return getattr(blas, name), getattr(scipy.blas, name)
 
 
-def integers(shape: Any, dtype: Any, order: Any, seed: int) -> Array:
-    """Small integers, so that results are exact."""
-    generator = np.random.default_rng(seed)
-    values = np.zeros(shape, dtype, order)
-    values.real = generator.integers(-5, 6, shape)
-    if values.dtype.kind == "c":
-        values.imag = generator.integers(-5, 6, shape)
-    return values
-
-
-def assert_same(ours: Array, theirs: Array) -> None:
-    assert type(ours) is type(theirs)
-    assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
-    assert ours.flags.f_contiguous == theirs.flags.f_contiguous
-    assert ours.flags.c_contiguous == theirs.flags.c_contiguous
-    assert np.array_equal(ours, theirs)
-
-
 @settings(deadline=None, max_examples=300, derandomize=True)
 @given(data=st.data(), letter=st.sampled_from("sdcz"))
 def test_gemm_equals_scipys(data: st.DataObject, letter: str) -> None:
@@ -57,13 +39,13 @@ def test_gemm_equals_scipys(data: st.DataObject, letter: str) -> None:
     if letter in "sd":
         alpha, beta = alpha.real, beta.real
     others = st.sampled_from([dtype, np.int16, np.float32])
-    a = integers((k, m) if ta else (m, k), data.draw(others), data.draw(orders), 0)
-    b = integers((n, k) if tb else (k, n), data.draw(others), data.draw(orders), 1)
+    a = small_integers((k, m) if ta else (m, k), data.draw(others), data.draw(orders), 0)
+    b = small_integers((n, k) if tb else (k, n), data.draw(others), data.draw(orders), 1)
     shape: Any = (m,) if n == 1 and data.draw(st.booleans()) else (m, n)
-    c = integers(shape, data.draw(others), data.draw(orders), 2)
+    c = small_integers(shape, data.draw(others), data.draw(orders), 2)
     overwrite = data.draw(st.booleans())
     if data.draw(st.booleans()):
-        assert_same(
+        assert_same_blas_result(
             ours(alpha, a, b, trans_b=tb, trans_a=ta), theirs(alpha, a, b, trans_b=tb, trans_a=ta)
         )
         return
@@ -72,7 +54,7 @@ def test_gemm_equals_scipys(data: st.DataObject, letter: str) -> None:
         f(alpha, a, b, beta, x, ta, tb, overwrite)
         for f, x in zip((ours, theirs), copies, strict=True)
     )
-    assert_same(got, expected)
+    assert_same_blas_result(got, expected)
     assert (got is copies[0]) == (expected is copies[1])
     assert np.array_equal(*copies)
 
@@ -87,17 +69,17 @@ def test_gemv_equals_scipys(data: st.DataObject, letter: str) -> None:
     alpha, beta = (data.draw(numbers) for _ in range(2))
     if letter in "sd":
         alpha, beta = alpha.real, beta.real
-    a = integers((n, m) if trans else (m, n), dtype, data.draw(orders), 0)
+    a = small_integers((n, m) if trans else (m, n), dtype, data.draw(orders), 0)
     steps, offsets = st.sampled_from([-3, -1, 1, 2]), st.integers(0, 4)
     options: dict[str, Any] = {"offx": data.draw(offsets), "incx": data.draw(steps)}
     options |= {"offy": data.draw(offsets), "incy": data.draw(steps), "trans": trans}
     more = data.draw(st.integers(0, 3))
-    x = integers(options["offx"] + (n - 1) * abs(options["incx"]) + 1 + more, dtype, "C", 1)
-    y = integers(options["offy"] + (m - 1) * abs(options["incy"]) + 1 + more, dtype, "C", 2)
+    x = small_integers(options["offx"] + (n - 1) * abs(options["incx"]) + 1 + more, dtype, "C", 1)
+    y = small_integers(options["offy"] + (m - 1) * abs(options["incy"]) + 1 + more, dtype, "C", 2)
     if data.draw(st.booleans()):
         y = y[:, None]
     if data.draw(st.booleans()):
-        assert_same(ours(alpha, a, x, **options), theirs(alpha, a, x, **options))
+        assert_same_blas_result(ours(alpha, a, x, **options), theirs(alpha, a, x, **options))
         return
     overwrite = data.draw(st.booleans())
     copies = [y.copy(), y.copy()]
@@ -105,7 +87,7 @@ def test_gemv_equals_scipys(data: st.DataObject, letter: str) -> None:
         f(alpha, a, x, beta, z, overwrite_y=overwrite, **options)
         for f, z in zip((ours, theirs), copies, strict=True)
     )
-    assert_same(got, expected)
+    assert_same_blas_result(got, expected)
     assert (got is copies[0]) == (expected is copies[1])
     assert np.array_equal(*copies)
 
@@ -177,7 +159,7 @@ def test_calls_equal_scipys(call: int, letter: str) -> None:
         if place := re.search(r"failed for (\d\w\w \w+ \w)", str(error)):
             assert place[0] in str(caught.value)
     else:
-        assert_same(ours(*arguments, **options), expected)
+        assert_same_blas_result(ours(*arguments, **options), expected)
 
 
 @by_letter
@@ -185,7 +167,7 @@ def test_overwriting_an_operand(letter: str) -> None:
     """`c` can be `a` or `b`, `y` can be `x`; a read-only array is copied."""
     dtype = DTYPES[letter]
     gemm, gemv = (getattr(blas, letter + kind) for kind in ("gemm", "gemv"))
-    a, x = integers((30, 30), dtype, "F", 0), integers(30, dtype, "C", 1)
+    a, x = small_integers((30, 30), dtype, "F", 0), small_integers(30, dtype, "C", 1)
     product, vector = 2 * (a @ a) + a, 2 * (a @ x) + x
     c, y = a.copy("F"), x.copy()
     assert gemm(2, c, c, 1, c, overwrite_c=1) is c
@@ -201,7 +183,7 @@ def test_overwriting_an_operand(letter: str) -> None:
 def test_products_run_on_the_engine() -> None:
     before = nkblas.stats()
     for letter, dtype in DTYPES.items():
-        a = integers((20, 30), dtype, "F", 0)
+        a = small_integers((20, 30), dtype, "F", 0)
         getattr(blas, f"{letter}gemm")(2, a, a, trans_b=2)
         getattr(blas, f"{letter}gemv")(2, a, a[0], 1, a[:, 0])
     after = nkblas.stats()

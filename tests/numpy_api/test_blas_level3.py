@@ -15,7 +15,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import LAYOUTS, Array, failure, run, without_python
+from support import (
+    LAYOUTS,
+    Array,
+    assert_same_blas_result,
+    failure,
+    run,
+    small_integers,
+    without_python,
+)
 
 import nkblas
 from nkblas import blas
@@ -407,24 +415,6 @@ def test_infinities_stay_in_their_rows(letter: str, path: str, monkeypatch: Any)
 # ---- beside SciPy ----
 
 
-def integers(shape: Any, dtype: Any, seed: int) -> Array:
-    """Small integers, so that results are exact."""
-    generator = np.random.default_rng(seed)
-    values = np.zeros(shape, dtype)
-    values.real = generator.integers(-3, 4, shape)
-    if values.dtype.kind == "c":
-        values.imag = generator.integers(-3, 4, shape)
-    return values
-
-
-def assert_same(ours: Array, theirs: Array) -> None:
-    assert type(ours) is type(theirs)
-    assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
-    assert ours.flags.f_contiguous == theirs.flags.f_contiguous
-    assert ours.flags.c_contiguous == theirs.flags.c_contiguous
-    assert np.array_equal(ours, theirs, equal_nan=True)
-
-
 @settings(deadline=None, max_examples=600, derandomize=True)
 @given(data=st.data(), name=st.sampled_from([x for x in NAMES if not x.endswith("gemmt")]))
 def test_equals_scipys(data: st.DataObject, name: str) -> None:
@@ -441,7 +431,9 @@ def test_equals_scipys(data: st.DataObject, name: str) -> None:
         if operand in given:
             other = data.draw(st.sampled_from([dtype, dtype, np.int16, np.float32, ">f8"]))
             order = data.draw(st.sampled_from("CF"))
-            given[operand] = integers(given[operand].shape, other, seed).copy(order)
+            given[operand] = small_integers(given[operand].shape, other, "C", seed, largest=3).copy(
+                order
+            )
     if kind == "trsm":
         np.fill_diagonal(given["a"], 2)  # the solution is exact
     target = "b" if kind in IN_PLACE else "c"
@@ -454,7 +446,7 @@ def test_equals_scipys(data: st.DataObject, name: str) -> None:
         got = getattr(module, name)(**copies)
         results.append((got, got is copies.get(target), copies.get(target)))
     (ours, is_ours, our_target), (theirs, is_theirs, their_target) = results
-    assert_same(ours, theirs)
+    assert_same_blas_result(ours, theirs, equal_nan=True)
     assert is_ours == is_theirs
     if our_target is not None:
         assert np.array_equal(our_target, their_target)
@@ -573,7 +565,7 @@ def test_calls_equal_scipys(call: int, letter: str) -> None:
         if place := re.search(r"failed for (\d\w\w \w+ \w+)", str(error)):
             assert place[0] in str(caught.value)
     else:
-        assert_same(ours(*arguments, **options), expected)
+        assert_same_blas_result(ours(*arguments, **options), expected, equal_nan=True)
 
 
 @pytest.mark.parametrize("call", range(len(NOT_SCIPYS)))
@@ -590,7 +582,7 @@ def test_mistakes_that_scipy_lets_pass(call: int) -> None:
 def test_overwriting_an_operand(letter: str) -> None:
     """A result in the place of an operand, and one that overlaps it."""
     dtype, n = DTYPES[letter], 30
-    a = np.asfortranarray(np.tril(integers((n, n), dtype, 0)))
+    a = np.asfortranarray(np.tril(small_integers((n, n), dtype, "C", 0, largest=3)))
     np.fill_diagonal(a, 1)
     symmetric = a + np.tril(a, -1).T
     for kind, expected in (

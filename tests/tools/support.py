@@ -413,3 +413,22 @@ def failure(program: str, prelude: str = PRELUDE, **changes: Any) -> str:
     _, errors = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 1, errors
     return errors.splitlines()[-1]
+
+
+def small_integers(shape: Any, dtype: Any, order: Any, seed: int, largest: int = 5) -> Array:
+    """Random integers, so small that results are exact; complex ones have them as parts."""
+    generator = np.random.default_rng(seed)
+    values = np.zeros(shape, dtype, order)
+    values.real = generator.integers(-largest, largest + 1, shape)
+    if values.dtype.kind == "c":
+        values.imag = generator.integers(-largest, largest + 1, shape)
+    return values
+
+
+def assert_same_blas_result(ours: Array, theirs: Array, *, equal_nan: bool = False) -> None:
+    """Arrays of the same type, dtype, shape, contiguity and values; strides may differ."""
+    assert type(ours) is type(theirs)
+    assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
+    assert ours.flags.f_contiguous == theirs.flags.f_contiguous
+    assert ours.flags.c_contiguous == theirs.flags.c_contiguous
+    assert np.array_equal(ours, theirs, equal_nan=equal_nan)
