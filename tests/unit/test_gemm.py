@@ -3,9 +3,9 @@
 import doctest
 import itertools
 import re
-import sys
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -417,6 +417,6 @@ def test_mistakes(
 
 @pytest.mark.parametrize("module", ["nkblas.api.gemm", "nkblas.blas"])
 def test_examples(module: str) -> None:
-    found = doctest.testmod(sys.modules[module])
+    found = doctest.testmod(import_module(module))
     assert found.attempted > 3
     assert found.failed == 0
